@@ -1,0 +1,47 @@
+"""The exception tree.
+
+    SerfHaproxyError
+    ├── InputError        what came in is wrong; a person changes it (exit 100)
+    │   ├── SettingsError     one or more settings, all of them at once
+    │   └── TemplateError     the template, with its line
+    └── SystemFault       the world is broken; it may heal by itself (exit 111)
+        ├── SerfFault         the Serf agent's RPC does not answer as it should
+        └── HaproxyFault      HAProxy, its binary or a socket of its does not answer as it should
+
+Exit codes follow s6: 100 for wrong usage, 111 for a failed system call.
+"""
+
+EXIT_INPUT = 100
+EXIT_SYSTEM = 111
+
+
+class SerfHaproxyError(Exception):
+    """Base of all our exceptions; its text is one line that names the thing, the place and the remedy."""
+
+    exit_code = EXIT_SYSTEM
+
+
+class InputError(SerfHaproxyError):
+    """What came in is wrong; a person must change it."""
+
+    exit_code = EXIT_INPUT
+
+
+class SettingsError(InputError):
+    """One or more settings are wrong; the text has one line for each."""
+
+
+class TemplateError(InputError):
+    """The template cannot be rendered; the text names the file and the line."""
+
+
+class SystemFault(SerfHaproxyError):
+    """The world is broken; it may heal by itself."""
+
+
+class SerfFault(SystemFault):
+    """The Serf agent's RPC does not answer as it should."""
+
+
+class HaproxyFault(SystemFault):
+    """HAProxy, its binary or one of its sockets does not answer as it should."""

@@ -1,0 +1,214 @@
+"""A configuration's text taken apart into the servers that the runtime socket can change, and all the rest: pure.
+
+Only a `server` line that says everything in plain words counts as such a server. A line with quotes, escapes or
+variables, a section that names its defaults, and one with a `server-template` belong to the rest, which only a reload
+can change.
+"""
+
+import functools
+import hashlib
+import string
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+_SECTIONS = frozenset(
+    """
+    global defaults frontend backend listen peers resolvers userlist cache program mailers ring log-forward
+    http-errors fcgi-app crt-store traces
+    """.split()  # noqa: SIM905
+)
+_PLAIN = frozenset(string.ascii_letters + string.digits + "_.:-[]/,=+%@ \t")
+
+Key = tuple[str, str]  # backend and server name
+
+
+class Line(NamedTuple):
+    """One `server` line, with what `default-server` lines add to it.
+
+    Attributes:
+        endpoint: Address and port as HAProxy writes them.
+        weight: 0 to 256.
+        words: All further words, the defaults first: what `add server` needs to make the same server.
+    """
+
+    endpoint: str
+    weight: int
+    words: tuple[str, ...]
+
+
+class Layout(NamedTuple):
+    """A configuration taken apart.
+
+    Attributes:
+        servers: What the runtime socket can change.
+        pools: The backends in which no other servers are.
+        rest: Digest of everything else, without comments and blank lines.
+    """
+
+    servers: dict[Key, Line]
+    pools: frozenset[str]
+    rest: str
+
+
+class Seen(NamedTuple):
+    """A server as the running HAProxy has it.
+
+    Attributes:
+        endpoint: Address and port as HAProxy's configuration writes them.
+        weight: The weight in use.
+        is_maintained: Whether it is in maintenance: it gets nothing new.
+        connection_count: Connections in use.
+        line: Its line in the format of a server state file.
+    """
+
+    endpoint: str
+    weight: int
+    is_maintained: bool
+    connection_count: int
+    line: str
+
+
+class Changes(NamedTuple):
+    """What turns the servers that run into those that should.
+
+    Attributes:
+        commands: For the runtime socket; empty when nothing differs.
+        deletions: Likewise, for servers that are in maintenance and wait for their last connection.
+    """
+
+    commands: tuple[str, ...]
+    deletions: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=4)  # what a pass publishes, the next one compares with
+def read_layout(text: str) -> Layout:
+    """Take a valid configuration apart."""
+    servers: dict[Key, Line] = {}
+    pools = set()
+    rest = hashlib.sha256()
+    inherited: tuple[str, ...] = ()
+    for section in _sections(text):
+        head = section[0].split()
+        lines = [(line, line.split()) for line in section[1:]]
+        defaults = tuple(word for _, words in lines if words[0] == "default-server" for word in words[1:])
+        if head[0] == "defaults":
+            inherited = defaults
+        is_pool = head[0] in ("backend", "listen") and len(head) == 2 and all(map(_is_plain, lines))
+        if is_pool:
+            pools.add(head[1])
+        rest.update(f"{section[0]}\n".encode("utf-8", "surrogateescape"))
+        for line, words in lines:
+            if is_pool and words[0] == "server":
+                servers[head[1], words[1]] = _read_line(words, inherited + defaults)
+            else:
+                rest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
+    return Layout(servers, frozenset(pools), rest.hexdigest()[:16])
+
+
+def plan(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> Changes:
+    """Compare the servers that should run with those that do.
+
+    Args:
+        goal: What should run.
+        before: What the live file says so far: of a server's words only endpoint and weight can be seen running.
+        seen: What runs.
+    """
+    commands: list[str] = []
+    for key, line in sorted(goal.servers.items()):
+        running = seen.get(key)
+        is_other = before.servers.get(key, line).words != line.words
+        if running is None or is_other:
+            commands += [*(_remove(key) if running else ()), *_add(key, line)]
+            continue
+        if running.endpoint != line.endpoint:
+            commands.append(_move(key, line))
+        if running.endpoint != line.endpoint or running.is_maintained:
+            commands += _start(key, line)
+        if running.weight != line.weight:
+            commands.append(f"set server {_name(key)} weight {line.weight}")
+    gone = [key for key in sorted(seen) if key[0] in goal.pools and key not in goal.servers]
+    commands += [command for key in gone if not seen[key].is_maintained for command in _remove(key)]
+    return Changes(tuple(commands), tuple(f"del server {_name(key)}" for key in gone if seen[key].is_maintained))
+
+
+def state_file(goal: Layout, seen: Mapping[Key, Seen], header: str) -> str:
+    """Return a server state file for a reload: a server goes on as it is, one that is new or moved starts as down.
+
+    HAProxy would take a new server for up until its checks fail, and would let an old line override the address of a
+    moved one. The format is version 1 of HAProxy's Management Guide, "show servers state".
+
+    Args:
+        goal: What will run.
+        seen: What runs.
+        header: The line that names the columns.
+    """
+    lines = ["1", header]
+    for number, (key, line) in enumerate(sorted(goal.servers.items()), 1):
+        running = seen.get(key)
+        if running and running.endpoint == line.endpoint and not running.is_maintained:
+            lines.append(running.line)
+        elif "check" in line.words:
+            address, _, port = line.endpoint.rpartition(":")
+            state = f"0 0 {line.weight} {line.weight} 0 1 0 0 6 0 0 0"
+            lines.append(f"1 {key[0]} {number} {key[1]} {address.strip('[]')} {state} - {port} - 0 0 - - 0")
+    return "\n".join(lines) + "\n"
+
+
+def _sections(text: str) -> Iterator[list[str]]:
+    """Return the lines of each section, its header first; comments and blank lines are left out."""
+    section: list[str] = []
+    for line in text.splitlines():
+        words = line.split(maxsplit=1)
+        if not words or words[0].startswith("#"):
+            continue
+        if words[0] in _SECTIONS and section:
+            yield section
+            section = []
+        section.append(line.strip())
+    if section:
+        yield section
+
+
+def _is_plain(line: tuple[str, list[str]]) -> bool:
+    text, words = line
+    if words[0] not in ("server", "default-server"):
+        return words[0] != "server-template"
+    return _PLAIN.issuperset(text) and (words[0] != "server" or len(words) > 2)
+
+
+def _read_line(words: list[str], defaults: tuple[str, ...]) -> Line:
+    rest = [*defaults, *words[3:]]
+    weight = 1
+    while "weight" in rest[:-1]:
+        index = rest.index("weight")
+        weight = int(rest[index + 1]) if rest[index + 1].isdecimal() else weight
+        del rest[index : index + 2]
+    return Line(words[2], weight, tuple(rest))
+
+
+def _add(key: Key, line: Line) -> list[str]:
+    name = _name(key)
+    add = f"add server {name} {line.endpoint} weight {line.weight} {' '.join(line.words)}".rstrip()
+    return [add, *([f"enable health {name}"] if "check" in line.words else ()), *_start(key, line)]
+
+
+def _move(key: Key, line: Line) -> str:
+    address, _, port = line.endpoint.rpartition(":")
+    return f"set server {_name(key)} addr {address.strip('[]')} port {port}"
+
+
+def _start(key: Key, line: Line) -> list[str]:
+    """Let a server have requests; a checked one starts as down and is raised by its first good check."""
+    ready = f"set server {_name(key)} state ready"
+    if "check" not in line.words:
+        return [ready]
+    return [f"set server {_name(key)} state drain", f"set server {_name(key)} health down", ready]
+
+
+def _remove(key: Key) -> list[str]:
+    """Take a server out: what is under way is finished; one that is idle goes at once."""
+    return [f"set server {_name(key)} state maint", f"del server {_name(key)}"]
+
+
+def _name(key: Key) -> str:
+    return "/".join(key)

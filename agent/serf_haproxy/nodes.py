@@ -1,0 +1,212 @@
+"""The node directory and the wake FIFO: where handlers put down what Serf said. Cheap to import.
+
+One file per node, named like the node, written by rename, so that a reader sees an old line or a new one and
+never half of one. There is no fsync: a file torn by a power cut is reported by `load` and healed by the roster.
+"""
+
+import errno
+import os
+import stat
+import time
+
+from serf_haproxy.errors import InputError, SystemFault
+from serf_haproxy.events import LINE_BYTES, Member, format_line, name_fault, parse_line, say_the_same
+
+_TEMPORARY_PREFIX = "."  # no node name starts with a dot
+_WRITING_S = 10  # a temporary file older than this belongs to a handler that died
+_READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never wait on a foreign FIFO
+
+
+class NodeFile:
+    """One readable node file.
+
+    Attributes:
+        status: One of `events.STATUSES`.
+        member: The member that the file describes.
+        mtime_ns: When the file was written, nanoseconds since the epoch on the kernel's coarse clock.
+    """
+
+    __slots__ = ("member", "mtime_ns", "status")
+
+    def __init__(self, status: str, member: Member, mtime_ns: int) -> None:
+        self.status = status
+        self.member = member
+        self.mtime_ns = mtime_ns
+
+
+class Stray:
+    """A file in the node directory that is not a node file, with the reason."""
+
+    __slots__ = ("name", "reason")
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+
+
+def record(nodes_dir: str, status: str, member: Member, exactly: bool = False) -> bool:
+    """Write a member's node file, unless it already says so.
+
+    Args:
+        nodes_dir: The node directory.
+        status: One of `events.STATUSES`.
+        member: What to write.
+        exactly: Compare byte by byte; else a file that knows its tags better than an event can is left alone.
+
+    Returns:
+        Whether the file changed.
+
+    Raises:
+        SystemFault: The file cannot be written; the one before is untouched.
+    """
+    path = os.path.join(nodes_dir, member.name)
+    line = format_line(status, member)
+    try:
+        before = _read_if_any(path)
+        if line == before or (not exactly and say_the_same(line, before)):
+            return False
+        _replace(path, os.path.join(nodes_dir, f"{_TEMPORARY_PREFIX}{member.name}.{os.getpid()}"), line)
+    except OSError as error:
+        raise _fault("write", path, error) from error
+    return True
+
+
+def forget(nodes_dir: str, name: str) -> bool:
+    """Remove a node file; return whether there was one.
+
+    Raises:
+        SystemFault: It is there and cannot be removed.
+    """
+    path = os.path.join(nodes_dir, name)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _fault("remove", path, error) from error
+    return True
+
+
+def load(nodes_dir: str) -> tuple[dict[str, NodeFile], list[Stray]]:
+    """Read the whole node directory.
+
+    Returns:
+        The node files by node name, and everything in the directory that is none.
+
+    Raises:
+        SystemFault: The directory cannot be read.
+    """
+    files: dict[str, NodeFile] = {}
+    strays = []
+    try:
+        names = sorted(os.listdir(nodes_dir))
+    except OSError as error:
+        raise _fault("read", nodes_dir, error) from error
+    for name in names:
+        try:
+            if not _is_being_written(nodes_dir, name):
+                files[name] = _load_file(nodes_dir, name)
+        except FileNotFoundError:
+            pass  # removed since the directory was listed
+        except (InputError, OSError) as error:
+            strays.append(Stray(name, str(error)))
+    return files, strays
+
+
+def wake(fifo_path: str) -> bool:
+    """Wake the resident; never wait for it.
+
+    Returns:
+        Whether it is there to be woken. A full FIFO counts: it has been woken already.
+
+    Raises:
+        SystemFault: The path exists and is no FIFO that we may write to.
+    """
+    try:
+        fifo = os.open(fifo_path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENOENT):
+            return False  # nobody reads, or nobody ever has: the node files wait
+        raise _fault("open", fifo_path, error) from error
+    try:
+        if not stat.S_ISFIFO(os.fstat(fifo).st_mode):
+            raise SystemFault(f"{fifo_path} is not a FIFO; remove it and restart the resident, which makes it")
+        os.write(fifo, b"\n")
+    except BlockingIOError:
+        pass
+    except BrokenPipeError:
+        return False  # the reader went after the opening
+    finally:
+        os.close(fifo)
+    return True
+
+
+def _load_file(nodes_dir: str, name: str) -> NodeFile:
+    fault = name_fault(name)
+    if fault:
+        raise InputError(f"its name is not a node's: {fault}")
+    text, mtime_ns = _read(os.path.join(nodes_dir, name))
+    status, member = parse_line(text)
+    if member.name != name:
+        raise InputError(f"it describes another node, {member.name!a}")
+    return NodeFile(status, member, mtime_ns)
+
+
+def _is_being_written(nodes_dir: str, name: str) -> bool:
+    """Tell a handler's temporary file of this moment from one that a crash left behind."""
+    node, _, pid = name.removeprefix(_TEMPORARY_PREFIX).rpartition(".")
+    if not name.startswith(_TEMPORARY_PREFIX) or not pid.isdecimal() or name_fault(node):
+        return False
+    return abs(time.time() - os.lstat(os.path.join(nodes_dir, name)).st_mtime) < _WRITING_S
+
+
+def _read_if_any(path: str) -> str:
+    try:
+        return _read(path)[0]
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return ""  # a symbolic link: not ours, replaced by rename
+        raise
+
+
+def _read(path: str) -> tuple[str, int]:
+    """Return the content and mtime of a file; only regular files have content."""
+    fd = os.open(path, _READ_ONLY)
+    try:
+        status = os.fstat(fd)
+        content = os.read(fd, LINE_BYTES + 1) if stat.S_ISREG(status.st_mode) else b""
+    finally:
+        os.close(fd)
+    return content.decode("utf-8", "surrogateescape"), status.st_mtime_ns
+
+
+def _replace(path: str, temporary: str, text: str) -> None:
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+            if os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except OSError:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # it was never made
+        raise
+
+
+def _fault(action: str, path: str, error: OSError) -> SystemFault:
+    remedy = {
+        errno.ENOENT: "make the directory or start the resident, which makes it",
+        errno.EACCES: "give this user the right to write there",
+        errno.EPERM: "give this user the right to write there",
+        errno.EROFS: "mount it writable",
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space",
+    }.get(error.errno or 0, "see the error")
+    return SystemFault(f"cannot {action} {path}: {error.strerror}; {remedy}; the next resync heals what was missed")

@@ -1,0 +1,45 @@
+"""What a pass comes to."""
+
+import dataclasses
+import enum
+
+from serf_haproxy.errors import EXIT_INPUT, EXIT_SYSTEM
+
+
+class Verdict(enum.StrEnum):
+    """What a pass came to."""
+
+    UNCHANGED = "UNCHANGED"  # HAProxy runs what it should
+    APPLIED = "APPLIED"  # HAProxy runs the new configuration, without a reload
+    RELOADED = "RELOADED"  # HAProxy runs the new configuration, after a reload
+    REJECTED = "REJECTED"  # the template or HAProxy refused it; nothing was touched
+    UNCONFIRMED = "UNCONFIRMED"  # HAProxy did not come to run it
+    HELD = "HELD"  # the roster lacks every server; they stay
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of `serf-haproxy once`."""
+        return {Verdict.REJECTED: EXIT_INPUT, Verdict.UNCONFIRMED: EXIT_SYSTEM}.get(self, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a pass came to.
+
+    Attributes:
+        verdict: One of `Verdict`.
+        reason: One sentence saying why.
+        digest: Digest of the configuration that HAProxy runs, "" when unknown.
+        corrected_count: Node files that the roster put right.
+        is_costly: Whether a retry may hurt: a reload that fails can pause the listeners for seconds.
+        problems: One sentence for each node, and each stray file, that was left out.
+        again_s: After how many seconds another pass is due without any news; None for never.
+    """
+
+    verdict: Verdict
+    reason: str
+    digest: str
+    corrected_count: int = 0
+    is_costly: bool = False
+    problems: tuple[str, ...] = ()
+    again_s: float | None = None

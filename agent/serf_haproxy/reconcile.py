@@ -1,0 +1,170 @@
+"""One pass: read, decide, act, and say what came of it.
+
+The steps are told to `on_step` as they end, so that a test can cut a pass after any of them. Every step can be
+repeated, and every decision follows from files and from HAProxy's own answers: whatever was cut is repaired by
+the next pass.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+
+from serf_haproxy import nodes, pool
+from serf_haproxy.errors import SystemFault, TemplateError
+from serf_haproxy.files import locked
+from serf_haproxy.goal import compute, rules_of
+from serf_haproxy.outcome import Outcome, Verdict
+from serf_haproxy.runtime import Running, read_running
+from serf_haproxy.settings import Settings
+from serf_haproxy.state import Record, read_record, write_record
+from serf_haproxy.transition import make_transition
+
+_LOCK_S = 60.0
+_DRAINED_S = 0.25  # how often it is looked whether a draining server's last connection has ended
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inputs:
+    """What a pass has read."""
+
+    files: dict[str, nodes.NodeFile]
+    strays: list[nodes.Stray]
+    roster: pool.Roster | None
+    corrections: pool.Corrections
+    record: Record
+    self_name: str
+    running: Running | None
+    pool: pool.Pool
+
+
+def reconcile(
+    settings: Settings,
+    ask: Callable[[], pool.Roster | None],
+    is_resync: bool = True,
+    on_step: Callable[[str], object] = str,
+) -> Outcome:
+    """Make one pass.
+
+    Args:
+        settings: The settings.
+        ask: Asks Serf for its roster; None when it does not answer.
+        is_resync: Whether to ask. It is asked all the same when a node file has tags that only it can tell apart.
+        on_step: Told the name of each step that has ended.
+
+    Raises:
+        SystemFault: Files cannot be read or written, or HAProxy cannot be run; the live file is untouched.
+    """
+    started_s = time.time()
+    with locked(os.path.join(settings.state_dir, "pass.lock"), _LOCK_S, "another pass"):
+        inputs = _read(settings, ask, is_resync)
+        on_step("read")
+        outcome = _act(settings, inputs, on_step)
+        held = inputs.corrections.held
+        if held and outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED):
+            reason = f"Serf's roster lacks every server; kept until it has one: {', '.join(held)}"
+            outcome = dataclasses.replace(outcome, verdict=Verdict.HELD, reason=reason)
+        corrected_count = len(inputs.corrections.record) + len(inputs.corrections.forget)
+        problems = _problems(inputs)
+        again_s = _again_s(outcome, inputs.pool)
+        outcome = dataclasses.replace(outcome, corrected_count=corrected_count, problems=problems, again_s=again_s)
+        _record(settings, inputs, outcome, started_s)
+        on_step("recorded")
+    return outcome
+
+
+def prepare_directories(settings: Settings) -> None:
+    """Make the directories that we write to, where they are missing.
+
+    Raises:
+        SystemFault: One cannot be made.
+    """
+    parents = (os.path.dirname(settings.wake_fifo), os.path.dirname(settings.config_path))
+    for path in (settings.nodes_dir, settings.state_dir, *parents):
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise SystemFault(f"cannot make {path}: {error.strerror}; make it and give it to this user") from error
+
+
+def _read(settings: Settings, ask: Callable[[], pool.Roster | None], is_resync: bool) -> _Inputs:
+    """Read the node files and let the roster correct them."""
+    record = read_record(settings)
+    files, strays = nodes.load(settings.nodes_dir)
+    roster = ask() if is_resync or not all(file.member.tags_are_certain() for file in files.values()) else None
+    rules = rules_of(settings, roster.self_name if roster else record.self_name)
+    corrections = pool.Corrections((), (), ())
+    if roster:
+        corrections = pool.correct(files, roster, rules)
+        for status, member in corrections.record:
+            nodes.record(settings.nodes_dir, status, member, exactly=True)
+        for name in corrections.forget:
+            nodes.forget(settings.nodes_dir, name)
+        if corrections.record or corrections.forget:
+            files, strays = nodes.load(settings.nodes_dir)
+    running = read_running(settings)
+    counts: dict[str, int] = {}
+    for (_, name), seen in ((running and running.servers) or {}).items():
+        counts[name] = counts.get(name, 0) + seen.connection_count
+    decided = pool.build(files, rules, time.time_ns(), counts)
+    return _Inputs(files, strays, roster, corrections, record, rules.self_name, running, decided)
+
+
+def _act(settings: Settings, inputs: _Inputs, on_step: Callable[[str], object]) -> Outcome:
+    try:
+        goal = compute(settings, inputs.pool.servers)
+    except TemplateError as error:
+        return Outcome(Verdict.REJECTED, f"the template is wrong: {error}", "")
+    on_step("rendered")
+    return make_transition(settings, goal, inputs.running, on_step)
+
+
+def _again_s(outcome: Outcome, decided: pool.Pool) -> float | None:
+    """Return when the next pass has something to do without any news; None for never."""
+    times_s = [outcome.again_s, _DRAINED_S if decided.draining else None, decided.changes_in_s]
+    return min((time_s for time_s in times_s if time_s is not None), default=None)
+
+
+def _record(
+    settings: Settings,
+    inputs: _Inputs,
+    outcome: Outcome,
+    started_s: float,
+) -> None:
+    before = inputs.record
+    # What was refused changed nothing.
+    digest = before.digest if outcome.verdict is Verdict.REJECTED else outcome.digest
+    now_s = time.time()
+    from_roster = before.from_roster | {
+        member.name: inputs.files[member.name].mtime_ns
+        for _, member in inputs.corrections.record
+        if member.name in inputs.files
+    }
+    write_record(
+        settings,
+        Record(
+            verdict=outcome.verdict,
+            reason=outcome.reason,
+            digest=digest,
+            at_s=now_s,
+            took_s=now_s - started_s,
+            changed_at_s=now_s if digest != before.digest else before.changed_at_s,
+            self_name=inputs.self_name,
+            from_roster={
+                name: mtime_ns
+                for name, mtime_ns in sorted(from_roster.items())
+                if name in inputs.files and inputs.files[name].mtime_ns == mtime_ns
+            },
+            refused=dict(inputs.roster.refused) if inputs.roster else before.refused,
+            strays={ascii(stray.name)[1:-1]: stray.reason for stray in inputs.strays},
+        ),
+    )
+
+
+def _problems(inputs: _Inputs) -> tuple[str, ...]:
+    refused = dict(inputs.roster.refused) if inputs.roster else inputs.record.refused
+    return (
+        *(f"node {name} is quarantined: {reason}" for name, reason in inputs.pool.quarantined.items()),
+        *(f"node {name} is refused: {reason}" for name, reason in refused.items()),
+        *(f"file {stray.name!a} in the node directory is ignored: {stray.reason}" for stray in inputs.strays),
+    )

@@ -1,0 +1,180 @@
+"""HAProxy's sockets: what it has applied, and how it sees its servers."""
+
+import csv
+import io
+import operator
+import re
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.layout import Key, Seen
+from serf_haproxy.settings import Settings
+from serf_haproxy.transport import ask
+
+_ASK_S = 5.0
+_POLL_S = 0.01
+_BATCH_COUNT = 500  # commands on one line
+_FORCED_MAINTENANCE = 1  # a bit of srv_admin_state
+_CONNECTIONS = 6  # the column used_cur of `show servers conn`
+_ERROR = re.compile(r"\[[0-3]\]: ")
+_PID = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
+_MASTER_LINE = re.compile(r"^(\d+)\s+master\s+(\d+)(?:\s+\[failed: (\d+)\])?", re.MULTILINE)
+_WORKER_LINE = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
+_DESCRIPTION = re.compile(r"^description: (.*)$", re.MULTILINE)
+
+
+class Master(NamedTuple):
+    """The master's own account (`show proc`).
+
+    Attributes:
+        reload_count: Reloads since it started, failed ones included.
+        failed_count: Failed reloads since the last good one.
+        worker_count: Workers that run, old ones included.
+    """
+
+    reload_count: int
+    failed_count: int
+    worker_count: int
+
+
+class Running(NamedTuple):
+    """What a worker runs.
+
+    Attributes:
+        description: The `description` of its configuration, "" without one.
+        servers: Its servers; None where the runtime socket does not answer.
+        header: The line that names the columns of a server state file.
+    """
+
+    description: str
+    servers: dict[Key, Seen] | None
+    header: str
+
+
+class ServerView(NamedTuple):
+    """How HAProxy sees one server (`show stat`): for example UP, DOWN, "UP 1/3", DRAIN, MAINT, "no check"."""
+
+    backend: str
+    status: str
+    address: str
+    check: str
+
+
+def read_master(settings: Settings) -> Master:
+    """Ask the master about itself.
+
+    Raises:
+        HaproxyFault: Its socket does not answer; during a reload that lasts some 100 ms.
+    """
+    answer = ask(settings.master_socket, "show proc", _ASK_S)
+    line = _MASTER_LINE.search(answer)
+    if not line:
+        raise HaproxyFault(f"{settings.master_socket}: cannot read the answer to 'show proc': {answer[:200]!a}")
+    return Master(int(line[2]), int(line[3] or 0), len(_WORKER_LINE.findall(answer)))
+
+
+def read_description(settings: Settings) -> str | None:
+    """Return the `description` of the configuration that the newest worker runs.
+
+    The master is asked first: while a reload goes on, two workers share the runtime socket, and either may
+    answer there.
+
+    Returns:
+        "" for a configuration without one, None when HAProxy does not answer.
+    """
+    answer = _ask_worker(settings, "show info")
+    return None if answer is None else _match(_DESCRIPTION, answer)
+
+
+def read_running(settings: Settings) -> Running | None:
+    """Return what the newest worker runs; None when HAProxy does not answer."""
+    newest = _ask_worker(settings, "show info")
+    if newest is None:
+        return None
+    deadline = time.monotonic() + _ASK_S
+    answer = ""
+    while _match(_PID, answer) != _match(_PID, newest):
+        if time.monotonic() > deadline:
+            return Running(_match(_DESCRIPTION, newest), None, "")
+        try:
+            answer = ask(settings.runtime_socket, "show info; show servers state; show servers conn", _ASK_S)
+        except HaproxyFault:
+            return Running(_match(_DESCRIPTION, newest), None, "")
+        if _match(_PID, answer) != _match(_PID, newest):
+            time.sleep(_POLL_S)
+    header = next((line for line in answer.splitlines() if line.startswith("# be_id ")), "")
+    return Running(_match(_DESCRIPTION, answer), _read_seen(answer, header), header)
+
+
+def change(settings: Settings, commands: Sequence[str]) -> list[str]:
+    """Give commands to the runtime socket, many at a time; return what HAProxy complained about.
+
+    Raises:
+        HaproxyFault: The socket does not answer.
+    """
+    complaints = []
+    for start in range(0, len(commands), _BATCH_COUNT):
+        batch = "; ".join(["set severity-output number", *commands[start : start + _BATCH_COUNT]])
+        complaints += [line for line in ask(settings.runtime_socket, batch, _ASK_S).splitlines() if _ERROR.match(line)]
+    return complaints
+
+
+def read_servers(settings: Settings) -> dict[str, ServerView] | None:
+    """Return every server that the running HAProxy has, by name; None when it does not answer."""
+    for path, command in (
+        (settings.runtime_socket, "show stat -1 4 -1"),
+        (settings.master_socket, "@1 show stat -1 4 -1"),
+    ):
+        try:
+            answer = ask(path, command, _ASK_S)
+        except HaproxyFault:
+            continue
+        rows = csv.DictReader(io.StringIO(answer.removeprefix("# ")))
+        return {
+            row["svname"]: ServerView(row["pxname"], row["status"], row["addr"], row["check_status"])
+            for row in rows
+            if row.get("svname") and row.get("status")
+        }
+    return None
+
+
+def _ask_worker(settings: Settings, command: str) -> str | None:
+    """Ask the newest worker for its `show info`: through the master, or directly where no master answers."""
+    for path, words in ((settings.master_socket, f"@1 {command}"), (settings.runtime_socket, command)):
+        try:
+            answer = ask(path, words, _ASK_S)
+        except HaproxyFault:
+            continue
+        if "Name: HAProxy" in answer:
+            return answer
+    return None
+
+
+def _read_seen(answer: str, header: str) -> dict[Key, Seen]:
+    """Read `show servers state` and `show servers conn` (HAProxy's Management Guide, section 9.3)."""
+    names = header.removeprefix("# ").split()
+    if not names:
+        return {}
+    wanted = ("be_name", "srv_name", "srv_addr", "srv_port", "srv_uweight", "srv_admin_state")
+    choose = operator.itemgetter(*map(names.index, wanted))
+    counts: dict[str, int] = {}
+    seen = {}
+    for line in answer.splitlines():
+        fields = line.split(" ")
+        if len(fields) == len(names) and fields[0].isdecimal():
+            pool, name, address, port, weight, admin_state = choose(fields)
+            endpoint = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+            seen[pool, name] = Seen(endpoint, int(weight), bool(int(admin_state) & _FORCED_MAINTENANCE), 0, line)
+        elif len(fields) > _CONNECTIONS and "/" in fields[0] and fields[_CONNECTIONS] not in ("0", "-"):
+            counts[fields[0]] = int(fields[_CONNECTIONS])
+    for (pool, name), server in seen.items() if counts else ():
+        if f"{pool}/{name}" in counts:
+            seen[pool, name] = server._replace(connection_count=counts[f"{pool}/{name}"])
+    return seen
+
+
+def _match(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.search(text)
+    return found[1].strip() if found else ""

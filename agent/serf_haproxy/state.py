@@ -1,0 +1,69 @@
+"""The resident's record of its last pass, for `serf-haproxy status` and for the next pass."""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+from serf_haproxy.files import read_text, write_durably
+from serf_haproxy.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a pass leaves behind.
+
+    Attributes:
+        verdict: The outcome's verdict, "" before the first pass.
+        reason: Its sentence.
+        digest: Digest of the configuration that HAProxy was last seen to run, "" when unknown.
+        at_s: When the pass ended, seconds since the epoch.
+        took_s: How long it took, seconds.
+        changed_at_s: When HAProxy last got another configuration, seconds since the epoch; 0 for never.
+        self_name: The balancer's own node name, "" until Serf was reached once.
+        from_roster: Node files that the roster wrote: name to mtime, nanoseconds since the epoch.
+        refused: Members of the last roster that cannot have a node file: printable name to reason.
+        strays: Files in the node directory that are no node files: name to reason.
+    """
+
+    verdict: str = ""
+    reason: str = "no pass yet"
+    digest: str = ""
+    at_s: float = 0.0
+    took_s: float = 0.0
+    changed_at_s: float = 0.0
+    self_name: str = ""
+    from_roster: dict[str, int] = dataclasses.field(default_factory=dict)
+    refused: dict[str, str] = dataclasses.field(default_factory=dict)
+    strays: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def record_path(settings: Settings) -> str:
+    """Return the path of the record."""
+    return os.path.join(settings.state_dir, "last_pass.json")
+
+
+def read_record(settings: Settings) -> Record:
+    """Read the last record; one that is missing or damaged counts as none, since a pass needs none of it."""
+    empty = dataclasses.asdict(Record())
+    try:
+        table: Any = json.loads(read_text(record_path(settings)) or "{}")
+    except ValueError:
+        return Record()
+    if not isinstance(table, dict):
+        return Record()
+    return Record(**{name: value for name, value in table.items() if name in empty and _fits(value, empty[name])})
+
+
+def write_record(settings: Settings, record: Record) -> None:
+    """Replace the record durably.
+
+    Raises:
+        SystemFault: It cannot be written.
+    """
+    write_durably(record_path(settings), json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+
+
+def _fits(value: object, example: object) -> bool:
+    number = (int, float)
+    return type(value) is type(example) or (isinstance(value, number) and isinstance(example, number))

@@ -1,0 +1,99 @@
+"""What `serf-haproxy status` shows: evidence, decision and HAProxy's own view of every node, side by side."""
+
+import os
+import time
+from typing import Any
+
+from serf_haproxy import nodes, pool
+from serf_haproxy.events import unescape
+from serf_haproxy.files import is_locked
+from serf_haproxy.goal import rules_of
+from serf_haproxy.runtime import ServerView, read_servers
+from serf_haproxy.settings import Settings
+from serf_haproxy.state import read_record
+
+_COLUMNS = ("name", "status", "address", "port", "role", "evidence", "in_haproxy", "health", "quarantined")
+
+
+def read_status(settings: Settings) -> dict[str, Any]:
+    """Collect the status.
+
+    Returns:
+        verdict, reason and digest of the last pass, when it was and how long it took, whether the resident and
+        HAProxy answer, and `members`, one map with the keys of the table for each node.
+
+    Raises:
+        SystemFault: The node directory cannot be read.
+    """
+    record = read_record(settings)
+    files, strays = nodes.load(settings.nodes_dir)
+    decided = pool.build(files, rules_of(settings, record.self_name))
+    ports = {server.name: server.port for server in decided.servers}
+    views = read_servers(settings)
+    members = [
+        {
+            "name": name,
+            "status": heard.status,
+            "address": unescape(heard.member.address) if name in ports else heard.member.address,
+            "port": ports.get(name, _said_port(heard.member)),
+            "role": heard.member.role,
+            "evidence": "roster" if record.from_roster.get(name) == heard.mtime_ns else "event",
+            "in_haproxy": name in (views or {}),
+            "health": _health((views or {}).get(name)),
+            "quarantined": decided.quarantined.get(name),
+        }
+        for name, heard in files.items()
+    ]
+    members += [
+        dict.fromkeys(_COLUMNS) | {"name": name, "evidence": "roster", "in_haproxy": False, "quarantined": reason}
+        for name, reason in record.refused.items()
+    ]
+    return {
+        "verdict": record.verdict,
+        "reason": record.reason,
+        "digest": record.digest,
+        "at_s": record.at_s,
+        "took_s": record.took_s,
+        "changed_at_s": record.changed_at_s,
+        "self_name": record.self_name,
+        "resident_runs": is_locked(os.path.join(settings.state_dir, "resident.lock")),
+        "haproxy_answers": views is not None,
+        "members": members,
+        "strays": {ascii(stray.name)[1:-1]: stray.reason for stray in strays},
+    }
+
+
+def format_status(status: dict[str, Any]) -> str:
+    """Return the status as a table for people."""
+    rows = [_COLUMNS, *(tuple(_cell(member[column]) for column in _COLUMNS) for member in status["members"])]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(_COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if not status["members"]:
+        lines = ["no node is known"]
+    lines += [f"ignored file {name}: {reason}" for name, reason in status["strays"].items()]
+    ago_s = time.time() - status["at_s"]
+    verdict = f"{status['verdict']} {ago_s:.0f} s ago" if status["verdict"] else "no verdict"
+    lines += ["", f"last pass: {verdict}: {status['reason']}"]
+    if status["resident_runs"] is False:
+        lines.append("the resident does not run: events are written down and wait")
+    if not status["haproxy_answers"]:
+        lines.append("HAProxy does not answer on its sockets")
+    return "\n".join(lines)
+
+
+def _health(view: ServerView | None) -> str | None:
+    """Return HAProxy's word for a server's state, with the last check's result while it is not simply UP."""
+    if view is None:
+        return None
+    return "UP" if view.status == "UP" else f"{view.status} ({view.check or 'unchecked'})"
+
+
+def _said_port(member: Any) -> str | None:
+    text: str | None = member.tag_values().get("port")
+    return ascii(text[:12])[1:-1] if text is not None else None
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value in (None, "") else str(value)

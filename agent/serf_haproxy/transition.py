@@ -1,0 +1,158 @@
+"""From what HAProxy runs to what it should: at run time where that is enough, else by one graceful reload.
+
+Nothing here is remembered: what runs is what HAProxy reports, before and after.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable
+
+from serf_haproxy import haproxy, render
+from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.layout import Changes, Layout, plan, state_file
+from serf_haproxy.outcome import Outcome, Verdict
+from serf_haproxy.runtime import Running, change, read_running
+from serf_haproxy.settings import Settings
+
+log = logging.getLogger("serf-haproxy")
+
+_LAST_CONNECTION_S = 0.25  # how often it is looked whether a server's last connection has ended
+
+
+def make_transition(
+    settings: Settings,
+    goal: render.Rendered,
+    running: Running | None,
+    on_step: Callable[[str], object],
+) -> Outcome:
+    """Bring HAProxy and the live file to a configuration.
+
+    The candidate is checked after the runtime socket has been used: that takes HAProxy tens of milliseconds in which
+    traffic would still be wrong, and only servers differ from what was checked before.
+
+    Args:
+        settings: The settings.
+        goal: What should run.
+        running: What runs; None when HAProxy does not answer.
+        on_step: Told the name of each step that has ended.
+
+    Raises:
+        SystemFault: A file cannot be written, or HAProxy cannot be run to check the candidate.
+    """
+    live = haproxy.read_live(settings)
+    before = render.read_published(live or "")
+    changes = _plan(goal, before, running)
+    if live == goal.text and changes and not changes.commands:
+        _delete_idle(settings, changes)
+        again_s = _LAST_CONNECTION_S if changes.deletions else None
+        return Outcome(Verdict.UNCHANGED, "HAProxy runs what it should", goal.digest, again_s=again_s)
+    on_step("compared")
+    is_confirmed = live is not None and running is not None and _runs(live, before, running)
+    is_applied = changes is not None and _apply(settings, goal, changes)
+    on_step("applied")
+    words = haproxy.check(settings, goal.text)
+    on_step("checked")
+    if words is not None:
+        haproxy.reject(settings, words)
+        return Outcome(Verdict.REJECTED, f"HAProxy refuses {_one_line(words)}", "")
+    haproxy.publish(settings, is_confirmed and live != goal.text)
+    on_step("published")
+    why = _why(goal, live, before, changes if is_applied else None)
+    if is_applied:
+        return Outcome(Verdict.APPLIED, why, goal.digest, again_s=_LAST_CONNECTION_S)
+    return _reload(settings, goal, running, why, on_step)
+
+
+def runs_published(settings: Settings) -> bool:
+    """Tell whether HAProxy runs the configuration that was last published."""
+    live, running = haproxy.read_live(settings), read_running(settings)
+    return live is not None and running is not None and _runs(live, render.read_published(live), running)
+
+
+def _plan(goal: render.Rendered, before: Layout, running: Running | None) -> Changes | None:
+    """Return what the runtime socket has to change; None when it cannot make the difference, or need not be asked."""
+    if running is None or render.rest_of(running.description) != goal.layout.rest:
+        return None
+    if running.servers is None:
+        return Changes((), ()) if running.description == goal.description else None
+    return plan(goal.layout, before, running.servers)
+
+
+def _runs(live: str, before: Layout, running: Running) -> bool:
+    """Tell whether HAProxy runs what the live file says: such a file is worth keeping."""
+    description = render.description_of(live)
+    if running.servers is None or not description:
+        return bool(description) and running.description == description
+    is_rest = render.rest_of(running.description) == render.rest_of(description)
+    return is_rest and not plan(before, before, running.servers).commands
+
+
+def _apply(settings: Settings, goal: render.Rendered, changes: Changes) -> bool:
+    """Change the servers over the runtime socket; return whether HAProxy then has what it should.
+
+    Its answers are only logged: what counts is what it has afterwards. What it refuses (another version, an algorithm
+    without dynamic servers, a keyword) takes a reload.
+    """
+    try:
+        complaints = change(settings, changes.commands)
+    except HaproxyFault as error:
+        complaints = [str(error)]
+    running = read_running(settings) if changes.commands else None
+    if running is None or running.servers is None:
+        return not changes.commands
+    rest = plan(goal.layout, goal.layout, running.servers)
+    if rest.commands:
+        log.info("%s", f"a reload is needed: {'; '.join(complaints[:3]) or 'HAProxy did not do as told'}")
+    return not rest.commands
+
+
+def _delete_idle(settings: Settings, changes: Changes) -> None:
+    """Delete servers in maintenance; one that still has connections refuses, and is tried again."""
+    with contextlib.suppress(HaproxyFault):
+        change(settings, changes.deletions)
+
+
+def _why(goal: render.Rendered, live: str | None, before: Layout, applied: Changes | None) -> str:
+    if live != goal.text and not (applied and not applied.commands and before.servers == goal.layout.servers):
+        return render.describe_change(before.servers, goal.layout.servers)
+    if applied and applied.commands:
+        return f"HAProxy's servers had drifted; {len(applied.commands)} commands put them right"
+    return "the live file was put right" if applied else "HAProxy ran something else than the live file"
+
+
+def _reload(
+    settings: Settings,
+    goal: render.Rendered,
+    running: Running | None,
+    why: str,
+    on_step: Callable[[str], object],
+) -> Outcome:
+    if running is None:
+        why = f"HAProxy did not answer; {why}"
+    if running is None and haproxy.confirm_start(settings, goal.description):
+        return Outcome(Verdict.RELOADED, f"{why}; HAProxy started with it", goal.digest)
+    if running and running.servers is not None:
+        haproxy.hand_over(settings, state_file(goal.layout, running.servers, running.header))
+    try:
+        words = haproxy.reload(settings)
+        on_step("reloaded")
+        if words is None and haproxy.confirm(settings, goal.description):
+            on_step("confirmed")
+            return Outcome(Verdict.RELOADED, why, goal.digest)
+        words = words or f"no worker reports {goal.description} after {settings.reload_timeout_s:g} s"
+    except HaproxyFault as error:
+        if running is None:
+            reason = f"{error}; the configuration is published for its start"
+            return Outcome(Verdict.UNCONFIRMED, reason, "")
+        words = str(error)
+    finally:
+        haproxy.end_hand_over(settings)
+    restored = haproxy.restore(settings)
+    on_step("restored")
+    after = "the one before is back in place" if restored else "there is none before it to go back to"
+    reason = f"HAProxy did not take the new configuration: {_one_line(words)}; {after}"
+    return Outcome(Verdict.UNCONFIRMED, reason, "", is_costly=True)
+
+
+def _one_line(text: str) -> str:
+    return "; ".join(line.strip() for line in text.splitlines())[:1000]
