@@ -1,0 +1,145 @@
+"""The demo web application behind HAProxy: it says who answered, and it can be made slow.
+
+GET / answers, HEAD / and GET /health check, POST /delay slows GET / down. Session views live in the cookie
+`NODESESSID=<id>.<views>` and nowhere else, so they outlive the instance that counted them.
+
+Settings: APP_HOST (0.0.0.0), APP_PORT (3000), APP_TAG (empty). Exit codes: 0 after SIGTERM or SIGINT, 100 for
+a wrong setting, 111 when the address cannot be bound.
+"""
+
+import asyncio
+import ipaddress
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+
+import uvicorn
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+COOKIE = "NODESESSID"
+DELAY_MS, BODY_BYTES = 60_000, 1024
+DELAY_ALLOWED = f'{{"delay": ms}} with a whole number, 0 to {DELAY_MS}, in at most {BODY_BYTES} bytes of JSON'
+
+
+def read_settings(environ: Mapping[str, str]) -> tuple[str, int, str]:
+    """Return address, port and tag from the environment; a wrong value raises ValueError with one line."""
+    host = environ.get("APP_HOST", "0.0.0.0")  # noqa: S104 - a container is reached by any of its addresses
+    port, tag = environ.get("APP_PORT", "3000"), environ.get("APP_TAG", "")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"APP_HOST={host!r}: allowed is an IPv4 or IPv6 address") from None
+    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise ValueError(f"APP_PORT={port!r}: allowed is a whole number, 1 to 65535")
+    if not tag.isprintable():
+        raise ValueError(f"APP_TAG={tag!r}: allowed is printable text, or empty")
+    return host, int(port), tag
+
+
+def count_view(cookie: str) -> tuple[str, int]:
+    """Return session id and views, this one included; a cookie that is not ours starts a new session."""
+    ours = re.fullmatch(r"([0-9a-f]{16})\.([0-9]{1,9})", cookie)
+    return (ours[1], int(ours[2]) + 1) if ours else (secrets.token_hex(8), 1)
+
+
+async def read_delay(request: Request) -> int | None:
+    """Return the milliseconds that the body asks for; None means that it is not DELAY_ALLOWED."""
+    body = b""
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > BODY_BYTES:
+                return None
+        wanted = json.loads(body)
+    except (ValueError, RecursionError, ClientDisconnect):
+        return None
+    delay_ms = wanted.get("delay") if isinstance(wanted, dict) and len(wanted) == 1 else None
+    return delay_ms if type(delay_ms) is int and 0 <= delay_ms <= DELAY_MS else None
+
+
+class WebApp:
+    """The ASGI application of one instance; every answer of it names the local address in X-Backend-IP."""
+
+    def __init__(self, tag: str) -> None:
+        self.tag, self.host, self.delay_s = tag, socket.gethostname(), 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        request = Request(scope, receive)
+        ip = scope["server"][0]  # of the accepted socket: a real address, even when bound to a wildcard
+        match request.method, scope["path"]:
+            case "GET", "/":
+                response = await self.show(request, ip)
+            case "GET" | "HEAD", "/" | "/health":
+                response = JSONResponse({"status": "ok"})
+            case "POST", "/delay":
+                response = await self.set_delay(request)
+            case _:
+                response = JSONResponse({"error": "there is only GET /, GET /health and POST /delay"}, 404)
+        response.headers["X-Backend-IP"] = ip
+        await response(scope, receive, send)
+
+    async def show(self, request: Request, ip: str) -> Response:
+        """Answer who we are and how often this session came, after the delay."""
+        await asyncio.sleep(self.delay_s)
+        session, views = count_view(request.cookies.get(COOKIE, ""))
+        who = {"hello": "world!", "ip": ip, "host": self.host, "tag": self.tag}
+        response = JSONResponse(who | {"sessionViews": views, "id": session})
+        response.set_cookie(COOKIE, f"{session}.{views}", httponly=True, samesite="lax")
+        return response
+
+    async def set_delay(self, request: Request) -> Response:
+        """Make every later GET / take the wanted milliseconds; a wrong wish is 400 and changes nothing."""
+        delay_ms = await read_delay(request)
+        if delay_ms is None:
+            return JSONResponse({"error": f"allowed is {DELAY_ALLOWED}"}, 400)
+        self.delay_s = delay_ms / 1000
+        return JSONResponse({"delay": delay_ms})
+
+
+def serve(listener: socket.socket, tag: str) -> None:
+    """Serve until SIGTERM or SIGINT, then finish the requests in flight, for 30 seconds at most."""
+    config = uvicorn.Config(
+        WebApp(tag),
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,  # warnings go to stderr as they are
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,  # longer than HAProxy keeps an idle connection, so that HAProxy closes first
+        timeout_graceful_shutdown=30,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def main() -> int:
+    """Read the settings, listen and serve; return the exit code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Uvicorn, when done, raises the signal once more for this handler: a clean end instead of a death.
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        host, port, tag = read_settings(os.environ)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family)
+        # Each connection inherits it; asyncio does not set it on sockets of create_server. Without it a body
+        # waits some 40 ms for the acknowledgement of its head.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"webapp: {error}\n")
+        return 100 if isinstance(error, ValueError) else 111
+    serve(listener, tag)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
