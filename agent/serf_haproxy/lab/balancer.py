@@ -1,0 +1,177 @@
+"""One balancer: an s6 tree of HAProxy, the resident and a Serf agent, as the image has it."""
+
+import contextlib
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Collection
+
+from serf_haproxy.errors import InputError, SystemFault
+from serf_haproxy.lab import ports, processes, programs
+from serf_haproxy.lab.backend import last_line, list_entries
+from serf_haproxy.lab.records import Balancer, Record
+from serf_haproxy.settings import Settings
+from serf_haproxy.transport import run
+
+SERVICES = ("haproxy", "agent", "serf")
+_SOCKET_BYTES = 97  # HAProxy binds to a longer name first, which must fit into the kernel's 107
+_STOP_S = 30.0  # the tree's own limits add up to less
+_ORPHANS_S = 15.0
+_COMMAND_S = 10.0
+
+
+def list_listeners(record: Record, balancer: Balancer) -> list[ports.Listener]:
+    """Return what a balancer will listen on."""
+    name, address, numbers = balancer.name, balancer.address, record.ports
+    return [
+        ports.Listener(f"the frontend of {name}", address, numbers.frontend),
+        ports.Listener(f"the statistics of {name}", address, numbers.stats),
+        ports.Listener(f"Serf's RPC of {name}", address, numbers.balancer_rpc),
+        ports.Listener(f"Serf's gossip of {name}", address, numbers.gossip, is_udp=True),
+    ]
+
+
+def work_dir(record: Record, balancer: Balancer) -> str:
+    """Return the directory of a balancer."""
+    return os.path.join(record.lab_dir, balancer.name)
+
+
+def log_dir(record: Record, balancer: Balancer) -> str:
+    """Return the directory of its logs."""
+    return os.path.join(work_dir(record, balancer), "log")
+
+
+def scan_dir(record: Record, balancer: Balancer) -> str:
+    """Return its s6 scan directory."""
+    return os.path.join(work_dir(record, balancer), "service")
+
+
+def settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
+    """Return the settings of a balancer: those that the caller chose, and the places that are the lab's."""
+    home, numbers = work_dir(record, balancer), record.ports
+    chosen = {name: value for name, value in record.environ.items() if name.startswith("SERF_HAPROXY_")}
+    return chosen | {
+        "SERF_HAPROXY_NODES_DIR": f"{home}/nodes",
+        "SERF_HAPROXY_WAKE_FIFO": f"{home}/wake",
+        "SERF_HAPROXY_STATE_DIR": f"{home}/state",
+        "SERF_HAPROXY_CONFIG_PATH": f"{home}/haproxy.cfg",
+        "SERF_HAPROXY_MASTER_SOCKET": f"{home}/master.sock",
+        "SERF_HAPROXY_RUNTIME_SOCKET": f"{home}/admin.sock",
+        "SERF_HAPROXY_SERVICE_DIR": f"{scan_dir(record, balancer)}/haproxy",
+        "SERF_HAPROXY_RPC_ADDR": f"{balancer.address}:{numbers.balancer_rpc}",
+        "SERF_HAPROXY_FRONTEND_BIND": f"{balancer.address}:{numbers.frontend}",
+        "SERF_HAPROXY_STATS_BIND": f"{balancer.address}:{numbers.stats}",
+    }
+
+
+def sockets(record: Record, balancer: Balancer) -> Settings:
+    """Return settings that lead to a balancer's HAProxy."""
+    environ = settings_environ(record, balancer)
+    return Settings().replace(
+        master_socket=environ["SERF_HAPROXY_MASTER_SOCKET"],
+        runtime_socket=environ["SERF_HAPROXY_RUNTIME_SOCKET"],
+    )
+
+
+def check_paths(lab_dir: str) -> None:
+    """See that the paths of a lab can be used.
+
+    Raises:
+        InputError: They cannot; the text says why.
+    """
+    if any(ord(character) < 0x21 for character in lab_dir):
+        raise InputError(f"--dir {lab_dir!a}: must be a path without blanks")
+    length = len(os.fsencode(f"{lab_dir}/lb1/master.sock"))
+    if length > _SOCKET_BYTES:
+        excess = f"{length - _SOCKET_BYTES} bytes too long for the sockets of HAProxy in it"
+        raise InputError(f"--dir {lab_dir}: is {excess}; choose a shorter one, for example below /tmp")
+
+
+def start(record: Record, balancer: Balancer) -> None:
+    """Start the tree; `is_ready` tells when it is ready. What an earlier run left in its directory stays."""
+    home, scan = work_dir(record, balancer), scan_dir(record, balancer)
+    for name in ("nodes", "state", "log"):
+        os.makedirs(os.path.join(home, name), exist_ok=True)
+    if not os.path.isdir(scan):
+        ignored = shutil.ignore_patterns("supervise", "event", "lock", "control")
+        shutil.copytree(programs.S6_DIR, scan, symlinks=True, ignore=ignored)
+    for service in SERVICES:
+        with contextlib.suppress(FileNotFoundError):  # the last word of an earlier run
+            os.unlink(os.path.join(scan, service, "supervise", "status"))
+    numbers = record.ports
+    environ = programs.base_environ(record.environ) | settings_environ(record, balancer)
+    environ |= {
+        "SERF_NODE": balancer.name,
+        "SERF_BIND": f"{balancer.address}:{numbers.gossip}",
+        "SERF_RPC_ADDR": f"{balancer.address}:{numbers.balancer_rpc}",
+        "SERF_JOIN": " ".join(list_entries(record, balancer.name)),
+        "SERF_TAGS": "role=balancer",
+        "SERF_SNAPSHOT": f"{home}/state/serf.snapshot",
+        "SERF_HANDLER": shlex.quote(programs.HANDLER),  # Serf gives it to a shell
+        "SERF_PROFILE": record.environ.get("SERF_PROFILE") or "lan",
+        "LOG_DIR": log_dir(record, balancer),
+    }
+    with processes.hold_signals():
+        svscan_log = os.path.join(log_dir(record, balancer), "svscan.log")
+        balancer.svscan = processes.start(["s6-svscan", scan], environ, home, svscan_log)
+        record.save()
+
+
+def is_ready(record: Record, balancer: Balancer) -> bool:
+    """Tell whether all services of a balancer are up and ready.
+
+    Raises:
+        SystemFault: The tree has ended, or a service has stopped for good.
+    """
+    logs = log_dir(record, balancer)
+    if not processes.is_alive(balancer.svscan):
+        raise SystemFault(f"the s6-svscan of {balancer.name} has ended; its logs: {logs}")
+    ready = True
+    for service in SERVICES:
+        words = _ask_s6(record, balancer, service, "up,wantedup,ready")
+        if words[:2] == ["false", "false"]:
+            log = os.path.join(logs, service, "current")
+            reason = f"{service} of {balancer.name} has stopped for good: {last_line(log)}; its log: {log}"
+            raise SystemFault(reason)
+        ready = ready and words == ["true", "true", "true"]
+    return ready
+
+
+def runs_haproxy(record: Record, balancer: Balancer) -> bool:
+    """Tell whether a balancer's HAProxy runs, ready or not."""
+    return processes.is_alive(balancer.svscan) and _ask_s6(record, balancer, "haproxy", "up") == ["true"]
+
+
+def stop(record: Record, balancers: Collection[Balancer]) -> None:
+    """Stop the trees gracefully and all at once; within limits, then by force.
+
+    Raises:
+        SystemFault: Something survives.
+    """
+    processes.stop([balancer.svscan for balancer in balancers if balancer.svscan], _STOP_S)
+    for balancer in balancers:
+        _stop_orphans(scan_dir(record, balancer))
+        balancer.svscan = None
+    record.save()
+
+
+def _ask_s6(record: Record, balancer: Balancer, service: str, fields: str) -> list[str]:
+    """Return fields of a service's s6-svstat; nothing sensible while it has no supervisor."""
+    service_dir = os.path.join(scan_dir(record, balancer), service)
+    return run(["s6-svstat", "-o", fields, service_dir], _COMMAND_S).output.split()
+
+
+def _stop_orphans(scan: str) -> None:
+    """Stop supervisors whose s6-svscan somebody else has killed; they are known by their directories."""
+    services = [os.path.join(scan, service) for service in SERVICES]
+    for service_dir in [*services, *(os.path.join(service, "log") for service in services)]:
+        if not os.path.isdir(service_dir):
+            continue
+        deadline = time.monotonic() + _ORPHANS_S
+        flags = "-xd"
+        while run(["s6-svok", service_dir], _COMMAND_S).status == 0:
+            run(["s6-svc", flags, service_dir], _COMMAND_S)
+            if time.monotonic() > deadline:
+                raise SystemFault(f"{service_dir} still has a supervisor; end it by hand")
+            time.sleep(0.1)

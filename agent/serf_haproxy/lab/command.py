@@ -1,0 +1,183 @@
+"""The command line of the lab: `serf-haproxy lab ...`. Cheap to import."""
+
+import argparse
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from serf_haproxy.lab.cluster import Lab
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command `lab` with all its own commands."""
+    parser = subparsers.add_parser("lab", help="A whole cluster of real processes on loopback.")
+    parser.set_defaults(command=main)
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = _common_options()
+
+    def add(verb: str, function: Any, *words: str) -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = verbs.add_parser(verb, help=function.__doc__, parents=[common])
+        command.set_defaults(verb=function)
+        for word in words:
+            command.add_argument(word, metavar=word.upper())
+        return command
+
+    up = add("up", _up)
+    up.add_argument("--backends", type=int, default=3, metavar="N", help="web1 to webN (3)")
+    up.add_argument("--balancers", type=int, default=1, metavar="N", help="lb1 to lbN (1)")
+    _add_waiting(up, 60)
+    _add_waiting(_add_backend_options(add("add", _add, "name")), 60)
+    leave = add("leave", _leave, "name")
+    leave.add_argument("--timeout", type=float, default=30, metavar="SECONDS", help="longest wait (30)")
+    add("crash", _crash, "name")
+    _add_waiting(_add_backend_options(add("return", _return, "name")), 120)
+    tags = add("tags", _tags, "name")
+    tags.add_argument("tags", metavar="KEY=VALUE", nargs="*")
+    tags.add_argument("--delete", metavar="KEY", action="append", default=[], help="remove a tag; repeatable")
+    balancer = add("balancer", _balancer, "name")
+    balancer.add_argument("to", choices=["up", "down"])
+    _add_waiting(balancer, 60)
+    add("status", _status)
+    add("env", _env).add_argument("--balancer", metavar="NAME", help="whose (the first one's)")
+    add("demo", _demo).add_argument("--once", action="store_true", help="end after the tour instead of staying up")
+    add("down", _down).add_argument("--keep", action="store_true", help="leave the logs and other files")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run one command of the lab.
+
+    Returns:
+        0, or 128 and the number of the signal that has interrupted it.
+
+    Raises:
+        SerfHaproxyError: The command failed.
+    """
+    from serf_haproxy.lab.cluster import Lab
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+    lab = Lab(args.dir, args.port_base)
+    try:
+        line = args.verb(lab, args)
+        if isinstance(line, int):
+            return line
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        print("serf-haproxy: interrupted", file=sys.stderr)
+        return 128 + int(number)
+    if args.json and line is None:
+        print(json.dumps(lab.status(), indent=1))
+    else:
+        print(_format(lab) if line is None else line)
+    return 0
+
+
+def _up(lab: "Lab", args: argparse.Namespace) -> None:
+    """Build a lab; return when every backend is served through every balancer."""
+    lab.up(args.backends, args.balancers, _wait_s(args))
+
+
+def _add(lab: "Lab", args: argparse.Namespace) -> None:
+    """Add a backend."""
+    lab.add(args.name, args.address, args.port, _read_tags(args.tag), _wait_s(args))
+
+
+def _leave(lab: "Lab", args: argparse.Namespace) -> None:
+    """Let a backend leave gracefully."""
+    lab.leave(args.name, args.timeout)
+
+
+def _crash(lab: "Lab", args: argparse.Namespace) -> None:
+    """Kill a backend without a goodbye."""
+    lab.crash(args.name)
+
+
+def _return(lab: "Lab", args: argparse.Namespace) -> None:
+    """Start a backend again that left or crashed, on a new address."""
+    lab.return_(args.name, args.address, args.port, _read_tags(args.tag), _wait_s(args))
+
+
+def _tags(lab: "Lab", args: argparse.Namespace) -> None:
+    """Change the Serf tags of a live backend."""
+    lab.tags(args.name, _read_tags(args.tags), args.delete)
+
+
+def _balancer(lab: "Lab", args: argparse.Namespace) -> None:
+    """Start or stop one whole balancer."""
+    if args.to == "up":
+        lab.balancer_up(args.name, _wait_s(args))
+    else:
+        lab.balancer_down(args.name)
+
+
+def _status(lab: "Lab", args: argparse.Namespace) -> None:
+    """Show balancers and backends, and whether they run."""
+
+
+def _env(lab: "Lab", args: argparse.Namespace) -> str:
+    """Print a balancer's settings for a shell: eval "$(serf-haproxy lab env)"."""
+    variables = lab.env(args.balancer)
+    if args.json:
+        return json.dumps(variables, indent=1)
+    quoted = {name: value.replace("'", "'\\''") for name, value in sorted(variables.items())}
+    return "\n".join(f"export {name}='{value}'" for name, value in quoted.items())
+
+
+def _demo(lab: "Lab", args: argparse.Namespace) -> int:
+    """Take a tour of what happens to a cluster."""
+    from serf_haproxy.lab.tour import run_tour
+
+    return run_tour(lab, args.once)
+
+
+def _down(lab: "Lab", args: argparse.Namespace) -> str:
+    """Stop everything and remove it."""
+    was_up = lab.down(args.keep)
+    if args.json:
+        return json.dumps({"dir": lab.lab_dir, "was_up": was_up})
+    return f"the lab at {lab.lab_dir} is down" if was_up else f"there is no lab at {lab.lab_dir}; nothing to do"
+
+
+def _format(lab: "Lab") -> str:
+    from serf_haproxy.lab.report import format_table
+
+    return format_table(lab.status())
+
+
+def _read_tags(pairs: list[str]) -> dict[str, str]:
+    from serf_haproxy.lab.plan import read_tags
+
+    return read_tags(pairs)
+
+
+def _wait_s(args: argparse.Namespace) -> float:
+    return 0.0 if args.no_wait else float(args.timeout)
+
+
+def _common_options() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    where = "where the lab is ($XDG_STATE_HOME or ~/.local/state, and there serf-haproxy/lab)"
+    common.add_argument("--dir", metavar="DIR", help=where)
+    common.add_argument("--port-base", type=int, metavar="PORT", help="first of six port numbers (18080)")
+    common.add_argument("--json", action="store_true", help="for machines")
+    return common
+
+
+def _add_waiting(command: argparse.ArgumentParser, timeout_s: int) -> None:
+    command.add_argument("--no-wait", action="store_true", help="do not wait until it is served")
+    explanation = f"longest wait until it is served ({timeout_s})"
+    command.add_argument("--timeout", type=float, default=timeout_s, metavar="SECONDS", help=explanation)
+
+
+def _add_backend_options(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("--address", metavar="A", help="an address in 127.0.0.0/8 (a fresh one)")
+    command.add_argument("--port", type=int, metavar="P", help="where the application listens")
+    command.add_argument("--tag", metavar="KEY=VALUE", action="append", default=[], help="a Serf tag; repeatable")
+    return command
+
+
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt(number)

@@ -1,0 +1,196 @@
+"""Processes that outlive us: known by id and start time, so that nobody else's is ever signalled."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import psutil
+
+from serf_haproxy.errors import SystemFault
+
+_POLL_S = 0.05
+_KILL_S = 5.0  # what SIGKILL may take on a busy machine
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# Our own children: they must be reaped, and a Popen that is dropped while its process runs gives a warning.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+class Process(NamedTuple):
+    """One process.
+
+    Attributes:
+        pid: Its id, which the kernel gives to somebody else one day.
+        started_s: When it started, seconds after boot: a clock that is set does not move it.
+    """
+
+    pid: int
+    started_s: float
+
+
+def start(argv: Sequence[str], environ: Mapping[str, str], work_dir: str, log_path: str) -> Process:
+    """Start a process that outlives us: in a session of its own, its output appended to a log.
+
+    Raises:
+        SystemFault: It cannot be started.
+    """
+    try:
+        with open(log_path, "ab") as log:
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environ,
+                cwd=work_dir,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise SystemFault(f"cannot start {argv[0]} in {work_dir}: {error.strerror}") from error
+    _children[child.pid] = child
+    return _identify(psutil.Process(child.pid))
+
+
+def is_alive(process: Process | None) -> bool:
+    """Tell whether a process still runs; one that only waits to be reaped does not."""
+    return process is not None and _find(process) is not None
+
+
+def list_tree(process: Process) -> set[Process]:
+    """Return a process and all its descendants; nothing when it is gone."""
+    found = _find(process)
+    if found is None:
+        return set()
+    tree = {process}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in found.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                tree.add(_identify(child))
+    return tree
+
+
+def send(process: Process | None, number: signal.Signals) -> None:
+    """Send a signal, if the process still runs."""
+    found = _find(process) if process else None
+    if found is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.send_signal(number)
+
+
+def wait_gone(processes: Iterable[Process], timeout_s: float) -> set[Process]:
+    """Wait until processes are gone; return those that are not."""
+    deadline = time.monotonic() + timeout_s
+    left = set(processes)
+    while left := {process for process in left if is_alive(process)}:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_POLL_S)
+    return left
+
+
+def stop(roots: Collection[Process], timeout_s: float) -> None:
+    """Stop processes with SIGTERM; kill what is left of them, of their descendants and of the sessions of those.
+
+    The descendants are collected all the time, since an orphan has no ancestor by which it could be found.
+
+    Raises:
+        SystemFault: Something survives even SIGKILL.
+    """
+    family = set(roots).union(*map(list_tree, roots))
+    for process in roots:
+        send(process, signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while any(is_alive(process) for process in roots) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        family.update(*map(list_tree, roots))
+    kill(family | _list_sessions(family))
+
+
+def kill(processes: Collection[Process]) -> None:
+    """Kill processes with all their descendants and wait until they are gone.
+
+    Each is frozen before its children are listed, so that it cannot start another one in between.
+
+    Raises:
+        SystemFault: Something survives.
+    """
+    pending = list(processes)
+    killed = set()
+    while pending:
+        process = pending.pop()
+        found = _find(process)
+        if found is None:
+            continue
+        killed.add(process)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.suspend()
+            children = found.children()
+            found.kill()
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    pending.append(_identify(child))
+    left = wait_gone(killed, _KILL_S)
+    if left:
+        pids = ", ".join(str(process.pid) for process in sorted(left))
+        raise SystemFault(f"processes {pids} survive SIGKILL; look at their state in ps")
+
+
+@contextlib.contextmanager
+def hold_signals() -> Iterator[None]:
+    """Delay SIGINT, SIGTERM and SIGHUP to the end of the block, so that no start goes unrecorded.
+
+    It also keeps a child from inheriting an ignored SIGINT, as a shell gives it to its background jobs: that
+    would make it deaf to s6's down-signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread alone
+        return
+    held: list[int] = []
+    before = {}
+    try:
+        for number in _SIGNALS:
+            before[number] = signal.signal(number, lambda number, _: held.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in dict.fromkeys(held):
+            signal.raise_signal(late)
+
+
+def _list_sessions(leaders: Collection[Process]) -> set[Process]:
+    """Return the processes in sessions of the given leaders; the kernel keeps a session's number while it lasts."""
+    known = {process.pid: process for process in leaders}
+    members = set()
+    for found in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            leader = known.get(os.getsid(found.pid))
+            process = _identify(found)
+            if leader and (process.pid != leader.pid or process == leader):
+                members.add(process)
+    return members
+
+
+def _identify(found: psutil.Process) -> Process:
+    boot_s = psutil.boot_time()
+    return Process(found.pid, round(found.create_time() - boot_s, 2))
+
+
+def _find(process: Process) -> psutil.Process | None:
+    """Return a process that still runs and still is the one meant."""
+    child = _children.get(process.pid)
+    if child is not None and child.poll() is not None:
+        del _children[process.pid]
+        return None
+    with contextlib.suppress(psutil.NoSuchProcess):
+        found = psutil.Process(process.pid)
+        # A child that is a zombie and cannot be reaped yet still has threads that end.
+        is_dead = child is None and found.status() == psutil.STATUS_ZOMBIE
+        if not is_dead and _identify(found) == process:
+            return found
+    return None

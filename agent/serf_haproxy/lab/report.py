@@ -1,0 +1,82 @@
+"""What `lab status` shows."""
+
+from typing import Any
+
+from serf_haproxy.lab import backend as web
+from serf_haproxy.lab import balancer as tree
+from serf_haproxy.lab import processes
+from serf_haproxy.lab.records import ALIVE, CRASHED, Backend, Balancer, Record
+from serf_haproxy.lab.watch import frontend_url
+
+_BALANCER_COLUMNS = ("name", "state", "frontend_url", "stats_url", "serf_addr", "rpc_addr")
+_BACKEND_COLUMNS = ("name", "state", "address", "port", "serf_pid", "app_pid")
+
+
+def describe(record: Record) -> dict[str, Any]:
+    """Return what there is and whether it runs: the shape of `lab status --json`."""
+    return {
+        "dir": record.lab_dir,
+        "port_base": record.port_base,
+        "balancers": [_describe_balancer(record, balancer) for balancer in record.balancers.values()],
+        "backends": [_describe_backend(record, backend) for backend in record.backends.values()],
+    }
+
+
+def format_table(status: dict[str, Any]) -> str:
+    """Return the same for people."""
+    blocks = [
+        _format_rows(status["balancers"], _BALANCER_COLUMNS) or "no balancer",
+        _format_rows(status["backends"], _BACKEND_COLUMNS) or "no backend",
+    ]
+    return "\n\n".join(blocks)
+
+
+def _describe_balancer(record: Record, balancer: Balancer) -> dict[str, Any]:
+    environ = tree.settings_environ(record, balancer)
+    is_up = processes.is_alive(balancer.svscan)
+    return {
+        "name": balancer.name,
+        "state": "up" if is_up else "down",
+        "address": balancer.address,
+        "frontend_url": frontend_url(record, balancer),
+        "stats_url": f"http://{balancer.address}:{record.ports.stats}/",
+        "serf_addr": f"{balancer.address}:{record.ports.gossip}",
+        "rpc_addr": environ["SERF_HAPROXY_RPC_ADDR"],
+        "config_path": environ["SERF_HAPROXY_CONFIG_PATH"],
+        "nodes_dir": environ["SERF_HAPROXY_NODES_DIR"],
+        "state_dir": environ["SERF_HAPROXY_STATE_DIR"],
+        "runtime_socket": environ["SERF_HAPROXY_RUNTIME_SOCKET"],
+        "master_socket": environ["SERF_HAPROXY_MASTER_SOCKET"],
+        "service_dir": tree.scan_dir(record, balancer),
+        "log_dir": tree.log_dir(record, balancer),
+        "svscan_pid": balancer.svscan.pid if balancer.svscan and is_up else None,
+        "env": environ,
+    }
+
+
+def _describe_backend(record: Record, backend: Backend) -> dict[str, Any]:
+    is_broken = backend.state == ALIVE and web.find_fault(record, backend) is not None
+    return {
+        "name": backend.name,
+        "address": backend.address,
+        "port": backend.port,
+        "state": CRASHED if is_broken else backend.state,
+        "serf_pid": backend.serf.pid if backend.serf and processes.is_alive(backend.serf) else None,
+        "app_pid": backend.app.pid if backend.app and processes.is_alive(backend.app) else None,
+        "tags": dict(backend.tags),
+        "rpc_addr": f"{backend.address}:{record.ports.backend_rpc}",
+        "serf_addr": f"{backend.address}:{record.ports.gossip}",
+        "log_dir": web.work_dir(record, backend),
+    }
+
+
+def _format_rows(entries: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+    if not entries:
+        return ""
+    rows = [
+        columns,
+        *(tuple("-" if entry[key] is None else str(entry[key]) for key in columns) for entry in entries),
+    ]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
