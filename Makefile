@@ -1,0 +1,73 @@
+# Two commands: `make demo` shows the product, `make test` proves it. Both install what is missing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEBIAN_PACKAGES := serf haproxy s6 execline python3-venv
+
+.PHONY: demo test bench install packages lint unit wheels pins clean
+
+demo: install
+	@$(BIN)/serf-haproxy lab demo $(if $(ONCE),--once)
+
+test: install lint
+	$(BIN)/pytest tests
+
+# Tables for docs/benchmarks.md; some minutes.
+bench: install
+	$(BIN)/python tests/benchmarks/handler.py
+	$(BIN)/python tests/benchmarks/pass.py
+	$(BIN)/python tests/benchmarks/time_to_route.py 20
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: packages $(VENV)/installed handlers/member_event
+
+# Debian's packages, only when a program of theirs is missing; with sudo where we are not root.
+packages:
+	@PATH="$$PATH:/usr/sbin:/sbin"; missing=; \
+	for program in serf haproxy s6-svscan execlineb; do command -v $$program >/dev/null || missing=yes; done; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing=yes; \
+	if [ -n "$$missing" ]; then \
+	    sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	    echo "installing Debian's $(DEBIAN_PACKAGES)"; \
+	    $$sudo apt-get -qq update && \
+	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; \
+	fi
+
+$(VENV)/installed: pyproject.toml agent/serf_haproxy/__init__.py
+	@echo "making $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+handlers/member_event: handlers/member_event.py handlers/install $(VENV)/installed
+	@handlers/install "$(CURDIR)/$(BIN)/python" $@
+
+# Dependencies of the images for a build that cannot reach a package index: the pinned ones, for Debian 13's Python.
+wheels: images/wheels/complete
+
+images/wheels/complete: $(wildcard images/requirements-*.txt) | $(VENV)/installed
+	rm -rf images/wheels
+	@set -e; for file in $(filter %.txt,$^); do \
+	    $(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+	        --implementation cp --python-version 3.13 --abi cp313 --abi abi3 --abi none \
+	        $(foreach tag,_2_28 _2_17 2014 _2_12,--platform manylinux$(tag)_$(shell uname -m)) \
+	        --dest images/wheels --requirement $$file; \
+	done
+	@touch $@
+
+# Newest versions of the images' dependencies, pinned with hashes; uv does that for another Python than ours.
+pins:
+	@set -e; \
+	pin() { { echo '# Pinned for the images: make pins'; uv pip compile --quiet --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --python-version 3.13 -; } >images/requirements-$$1.txt; }; \
+	printf '%s\n' 'jinja2>=3.1' 'msgpack>=1.1' 'psutil>=6' | pin balancer; \
+	printf '%s\n' 'starlette>=0.45' 'uvicorn>=0.34' | pin webapp; \
+	printf '%s\n' 'hatchling>=1.25' | pin build
+
+clean:
+	rm -rf $(VENV) handlers/member_event dist images/wheels

@@ -1,0 +1,123 @@
+"""What the tests share: deadlines, the installed handler, and real Serf agents on loopback addresses."""
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple, NoReturn
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DEADLINE_S = 60.0
+HANG_S = 60.0
+
+# The machine is noisy: how long one example takes says nothing.
+hypothesis.settings.register_profile("here", deadline=None, max_examples=200)
+hypothesis.settings.load_profile("here")
+
+
+class Serf(NamedTuple):
+    """A running Serf agent: its process, where it gossips and where its RPC is."""
+
+    process: subprocess.Popen[bytes]
+    gossip: str
+    rpc: tuple[str, int]
+
+    def leave(self) -> None:
+        """Have it leave the cluster; a signal would kill it in its first moments."""
+        subprocess.run(["serf", "leave", "-rpc-addr={}:{}".format(*self.rpc)], stdout=subprocess.DEVNULL, check=True)
+
+
+WaitUntil = Callable[..., None]
+StartSerf = Callable[..., Serf]
+
+
+@pytest.fixture
+def time_limit() -> Iterator[None]:
+    """Fail a test that hangs instead of hanging with it."""
+
+    def fail(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise AssertionError(f"hangs: no end within {HANG_S:g} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, HANG_S)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> WaitUntil:
+    """Return a function that returns once a condition holds, and fails after a deadline."""
+
+    def wait(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+        end_s = time.monotonic() + deadline_s
+        while not condition():
+            assert time.monotonic() < end_s, f"no {what} within {deadline_s:g} s"
+            time.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture
+def nodes_dir(tmp_path: Path) -> Path:
+    """Return an empty node directory."""
+    path = tmp_path / "nodes"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(scope="session")
+def handler() -> Path:
+    """Return the executable that Serf runs."""
+    path = ROOT / "handlers" / "member_event"
+    assert os.access(path, os.X_OK), f"{path} is missing: make it with 'make install'"
+    return path
+
+
+@pytest.fixture(scope="session")
+def start_serf(tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil) -> Iterator[StartSerf]:
+    """Yield a function that starts a Serf agent and returns once its RPC answers; all are killed in the end."""
+    numbers = itertools.count(1)
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str, *options: str | bytes, **environ: str) -> Serf:
+            host = f"127.83.0.{next(numbers)}"
+            gossip, rpc = choose_port(host), choose_port(host)
+            log_path = tmp_path_factory.mktemp("serf") / "log"
+            log = stack.enter_context(log_path.open("wb"))
+            argv = ["serf", "agent", f"-node={name}", f"-bind={host}:{gossip}", f"-rpc-addr={host}:{rpc}"]
+            argv += ["-profile=local", *options]
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | environ)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            wait_until(lambda: process.poll() is not None or accepts(host, rpc), f"RPC of the agent {name}")
+            assert process.poll() is None, log_path.read_text()
+            return Serf(process, f"{host}:{gossip}", (host, rpc))
+
+        yield start
+
+
+def choose_port(host: str) -> int:
+    """Return a port that is free on this address, for TCP and for UDP."""
+    while True:
+        with socket.create_server((host, 0)) as listener, socket.socket(type=socket.SOCK_DGRAM) as probe:
+            port = int(listener.getsockname()[1])
+            with contextlib.suppress(OSError):
+                probe.bind((host, port))
+                return port
+
+
+def accepts(host: str, port: int) -> bool:
+    """Tell whether somebody accepts connections there."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), DEADLINE_S):
+        return True
+    return False

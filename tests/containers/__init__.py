@@ -1,0 +1,1 @@
+"""Tests of the images with a real container engine."""

@@ -1,0 +1,175 @@
+"""A container engine: the one that answers, else one of our own on a private socket and data folder."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BASE = "debian:trixie-slim"
+PREFIX = "serf-haproxy-test"
+_COMMAND_S = 120.0
+_BUILD_S = 900.0
+_START_S = 60.0
+_PACKAGES = {
+    "docker": ["docker.io", "docker-cli"],  # Debian 12 has both in one package
+    "dockerd": ["docker.io", "iptables"],
+    "docker-compose": ["docker-compose"],
+    "mmdebstrap": ["mmdebstrap", "debian-archive-keyring"],
+    "chromium": ["chromium"],
+}
+
+
+class Engine:
+    """A Docker engine; everything that it starts for us carries our label.
+
+    Args:
+        environ: The environment of the command `docker`, which says where the engine is.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = dict(environ)
+        self.label = f"{PREFIX}={os.getpid()}"
+
+    def __call__(self, *words: str, timeout_s: float = _COMMAND_S, is_checked: bool = True) -> str:
+        """Run a command of `docker` and return what it prints, both streams."""
+        return run(["docker", *words], timeout_s, self.environ, is_checked)
+
+    def build(self, target: str, dockerfile: Path, context: Path, *options: str) -> str:
+        """Build an image; return its tag."""
+        tag = f"{PREFIX}/{target}"
+        words = ["build", "--quiet", "--network=host", f"--file={dockerfile}", f"--tag={tag}", *options, str(context)]
+        self(*words, timeout_s=_BUILD_S)
+        return tag
+
+    def remove_all(self) -> None:
+        """Remove every container, network and volume that carries our label."""
+        mine = f"--filter=label={self.label}"
+        for kind, words in (
+            ("ps", ["rm", "--force", "--volumes"]),
+            ("network", ["network", "rm"]),
+            ("volume", ["volume", "rm"]),
+        ):
+            listing = ["ps", "--all"] if kind == "ps" else [kind, "ls"]
+            names = self(*listing, "--quiet", mine).split()
+            if names:
+                self(*words, *names)
+
+
+@contextlib.contextmanager
+def running_engine() -> Iterator[Engine]:
+    """Yield an engine for the length of a block; everything that was started there is removed."""
+    with _answering_engine() as engine:
+        try:
+            yield engine
+        finally:
+            engine.remove_all()
+
+
+def need(program: str) -> None:
+    """See that a program is there: root on Debian has it installed; else the test fails and says what is missing."""
+    if shutil.which(program):
+        return
+    packages = _PACKAGES[program]
+    if not Path("/etc/debian_version").exists() or os.geteuid() != 0:
+        names = " ".join(packages)
+        pytest.fail(f"{program} is missing, and only root on Debian can have it installed; install {names}")
+    run(["apt-get", "-qq", "update"], _BUILD_S)
+    known = [name for name in packages if _succeeds(["apt-cache", "show", name], os.environ)]
+    noninteractive = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    run(["apt-get", "-qq", "install", "--no-install-recommends", *known], _BUILD_S, noninteractive)
+
+
+def ensure_base(engine: Engine) -> None:
+    """Make the base image of Debian's packages where the engine has none."""
+    if engine("images", "--quiet", BASE):
+        return
+    need("mmdebstrap")
+    with tempfile.TemporaryDirectory(prefix="base-") as directory:
+        tar = os.path.join(directory, "base.tar")
+        left_out = "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"
+        run(["mmdebstrap", "--quiet", "--variant=minbase", *left_out, "trixie", tar], _BUILD_S)
+        engine("import", tar, BASE)
+
+
+def run(argv: list[str], timeout_s: float, environ: Mapping[str, str] | None = None, is_checked: bool = True) -> str:
+    """Run a program and return what it prints, both streams; fail with that when its exit code is not 0."""
+    completed = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=timeout_s,
+        env=environ,
+        check=False,
+    )
+    assert not is_checked or completed.returncode == 0, f"{' '.join(argv)}: {completed.stdout}"
+    return completed.stdout
+
+
+def _answers(environ: Mapping[str, str]) -> bool:
+    return _succeeds(["docker", "version", "--format={{.Server.Version}}"], environ)
+
+
+def _succeeds(argv: list[str], environ: Mapping[str, str]) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return subprocess.run(argv, env=environ, capture_output=True, timeout=_COMMAND_S, check=False).returncode == 0
+    return False
+
+
+@contextlib.contextmanager
+def _answering_engine() -> Iterator[Engine]:
+    environ = dict(os.environ)
+    if not _succeeds(["docker", "buildx", "version"], environ):
+        environ["DOCKER_BUILDKIT"] = "0"  # the builder of before, where the new one is not installed
+    if _answers(environ):
+        yield Engine(environ)
+        return
+    if not Path("/etc/debian_version").exists() or os.geteuid() != 0:
+        pytest.fail(
+            "no Docker engine answers, and only root on Debian can have one of its own: start one, set DOCKER_HOST"
+        )
+    need("docker")
+    need("dockerd")
+    with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as directory:
+        environ["DOCKER_HOST"] = f"unix://{directory}/docker.sock"
+        daemon = _start_daemon(directory)
+        try:
+            deadline = time.monotonic() + _START_S
+            while not _answers(environ):
+                said = Path(directory, "log").read_text(errors="replace")[-2000:]
+                assert daemon.poll() is None, f"dockerd has ended: {said}"
+                assert time.monotonic() < deadline, f"dockerd does not answer: {said}"
+                time.sleep(0.1)
+            yield Engine(environ)
+        finally:
+            _stop_daemon(daemon, directory)
+
+
+def _start_daemon(directory: str) -> subprocess.Popen[bytes]:
+    argv = ["dockerd", f"--data-root={directory}/data", f"--exec-root={directory}/exec", f"--pidfile={directory}/pid"]
+    argv += [f"--host=unix://{directory}/docker.sock", "--bridge=none"]
+    with open(os.path.join(directory, "log"), "wb") as log:
+        return subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+
+
+def _stop_daemon(daemon: subprocess.Popen[bytes], directory: str) -> None:
+    """Stop it, and unmount what it leaves mounted."""
+    daemon.terminate()
+    try:
+        daemon.wait(_START_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+    for line in Path("/proc/mounts").read_text().splitlines():
+        if line.split()[1].startswith(f"{directory}/"):
+            run(["umount", line.split()[1]], _COMMAND_S, is_checked=False)

@@ -1,0 +1,67 @@
+"""images/compose.yaml, with the Compose that is there."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from containers.cluster import Balancer
+from containers.engine import PREFIX, ROOT, Engine, need, run
+from integration.proxy import free_port, wait_for
+
+PROJECT = f"{PREFIX}-{os.getpid()}".replace("-", "")
+
+
+class Compose:
+    """A project of Compose: its command line, and where the frontends are."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        v2 = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
+        if not v2:
+            need("docker-compose")
+        self._argv = ["docker", "compose"] if v2 else ["docker-compose"]
+        ports = {name: free_port() for name in ("FRONTEND", "STATS", "FRONTEND2", "STATS2")}
+        self.url = f"http://127.0.0.1:{ports['FRONTEND']}/"
+        self._environ = engine.environ | {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+        self._environ |= {"IMAGES": PREFIX}
+
+    def __call__(self, *words: str) -> str:
+        """Run a command with the second balancer's profile on."""
+        options = [f"--file={ROOT / 'images' / 'compose.yaml'}", f"--project-name={PROJECT}", "--profile=two"]
+        return run([*self._argv, *options, *words], 120, self._environ)
+
+    def balancer(self, name: str) -> Balancer:
+        """Return a balancer of the project."""
+        return Balancer(self.engine, name, f"{PROJECT}_default", self("ps", "-q", name).split()[-1])
+
+
+@pytest.fixture
+def compose(engine: Engine) -> Iterator[Compose]:
+    """Yield the project, which is removed with its volumes afterwards."""
+    compose = Compose(engine)
+    try:
+        yield compose
+    finally:
+        compose("down", "--volumes", "--timeout=1")
+
+
+def test_compose_scales_and_stops(compose: Compose) -> None:
+    """Two balancers and three web applications come up, five are served after scaling, and `stop` ends all with 0."""
+    compose("up", "--no-build", "--detach", "--scale", "webapp=3")
+    first, second = compose.balancer("balancer"), compose.balancer("balancer2")
+    for count in (3, 5):
+        compose("up", "--no-build", "--detach", "--no-recreate", "--scale", f"webapp={count}")
+        for balancer in (first, second):
+            wait_for(
+                lambda balancer=balancer, count=count: list((balancer.views() or {}).values()) == ["UP"] * count,
+                "UP",
+                40,
+            )
+    assert requests.get(compose.url, timeout=10).json()["hello"] == "world!"
+    compose("stop")
+    mine = f"--filter=label=com.docker.compose.project={PROJECT}"
+    ended = compose.engine("ps", "--all", mine, "--format={{.Status}}").splitlines()
+    assert [status.partition(")")[0] for status in ended] == ["Exited (0"] * 7

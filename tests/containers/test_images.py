@@ -1,0 +1,146 @@
+"""What is in the images, held against docs/security.md."""
+
+import re
+
+import pytest
+
+from containers.cluster import CONFINED, Balancer, Cluster, Container
+from containers.engine import PREFIX, ROOT, Engine
+from integration.proxy import wait_for
+
+SECURITY = (ROOT / "docs" / "security.md").read_text()
+EXPLORE = ("--rm", "--network=none", "--entrypoint=sh")
+PASSING = {"sh", "cat", "stat", "grep", "cut", "getent", "tr", "sleep", "hostname", "runc:[2:INIT]", "health"}
+UNWANTED = ("gcc", "cc", "make", "pip", "pip3", "curl", "wget", "ssh", "git", "nc", "socat", "sudo")
+
+
+def table(title: str) -> list[list[str]]:
+    """Return the rows, without the first, of the table below a title of docs/security.md; code marks are gone."""
+    section = SECURITY.split(f"## {title}\n")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip().replace("`", "") for cell in row] for row in rows[2:]]
+
+
+@pytest.fixture(scope="module")
+def web(cluster: Cluster, balancer: Balancer) -> Container:
+    """Return a web application behind the balancer."""
+    web = cluster.webapp("web1")
+    balancer.wait_servers("web1")
+    return web
+
+
+@pytest.fixture(scope="module", params=["balancer", "webapp"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Return the name of an image."""
+    return str(request.param)
+
+
+@pytest.fixture
+def container(kind: str, balancer: Balancer, web: Container) -> Container:
+    """Return a container that runs that image."""
+    return balancer if kind == "balancer" else web
+
+
+def look(engine: Engine, kind: str, script: str) -> list[str]:
+    """Run a shell script in a fresh container of an image, with all rights; return its lines."""
+    return engine("run", *EXPLORE, f"{PREFIX}/{kind}", "-c", script).splitlines()
+
+
+def test_no_file_gives_rights_away(engine: Engine, kind: str) -> None:
+    """There is no setuid or setgid file, and none with capabilities of its own."""
+    assert look(engine, kind, "find / -xdev -type f -perm /6000") == []
+
+
+def test_nothing_is_left_of_the_building(engine: Engine, kind: str) -> None:
+    """No compiler, no pip, no package lists, no caches, no network tools."""
+    assert look(engine, kind, f"for tool in {' '.join(UNWANTED)}; do command -v $tool; done; true") == []
+    found = look(engine, kind, "ls -A /var/lib/apt/lists /var/cache/apt /var/log /root/.cache 2>/dev/null | grep -v :")
+    assert [line for line in found if line] == []
+
+
+def test_packages_are_those_that_are_stated(engine: Engine, kind: str) -> None:
+    """Beyond the base there are just the packages of the table, and what they depend on: no more than it says."""
+    base = set(engine("run", *EXPLORE, "debian:trixie-slim", "-c", "dpkg-query -Wf '${Package}\\n'").split())
+    added = set(look(engine, kind, "dpkg-query -Wf '${Package}\\n'")) - base
+    rows = {row[0]: row for row in table("Packages")}
+    assert set(rows[kind][1].split(", ")) == added
+
+
+def test_users_are_those_that_are_stated(container: Container, kind: str) -> None:
+    """Every process that stays has the user and groups of the table, and only root's have capabilities."""
+    stated = {(row[1], row[2], *sorted(row[3].split(", "))) for row in table("Processes") if kind in row[0]}
+    script = (
+        "cd /proc; for p in [0-9]*; do [ -r $p/comm ] || continue; "
+        'echo "$(cat $p/comm) $(stat -c %U $p) $(grep CapEff $p/status | cut -f2) '
+        '$(for g in $(grep ^Groups $p/status); do getent group $g; done | cut -d: -f1 | tr "\\n" ,)"; done'
+    )
+
+    def look() -> set[tuple[str, ...]]:
+        rows = [line.split(" ") for line in container.exec("sh", "-c", script).splitlines()]
+        found = [row for row in rows if len(row) == 4 and row[0] not in PASSING]
+        assert all((int(capabilities, 16) != 0) == (user == "root") for _, user, capabilities, _ in found)
+        return {(name, user, *sorted(groups.strip(",").split(","))) for name, user, _, groups in found}
+
+    # What a handler or a check starts is there for a moment only.
+    wait_for(lambda: look() == stated, f"{look() ^ stated} is no difference")
+
+
+def test_ports_are_those_that_are_stated(container: Container, kind: str) -> None:
+    """Nothing listens on another address or port than the table says."""
+    stated = {(row[1], row[2]) for row in table("Ports") if kind in row[0]}
+    seen = set()
+    for protocol in ("tcp", "tcp6", "udp", "udp6"):
+        for line in container.exec("cat", f"/proc/net/{protocol}").splitlines()[1:]:
+            words = line.split()
+            address, port = words[1].split(":")
+            is_embedded_dns = address == "0B00007F"  # Docker's own, 127.0.0.11
+            is_open = words[3] == ("0A" if protocol.startswith("tcp") else "07")
+            if is_open and not is_embedded_dns:
+                where = "loopback" if address == "0100007F" else "all"
+                seen.add((f"{int(port, 16)}/{protocol[:3]}", where))
+    assert seen == stated
+
+
+def test_writable_paths_are_those_that_are_stated(container: Container, kind: str) -> None:
+    """Each service's user can write to the directories of the table, and nowhere else on a disk."""
+    stated: dict[str, set[str]] = {}
+    for images, path, users, _ in table("Writable paths"):
+        for user in users.split(", ") if kind in images else ():
+            stated.setdefault(user, set()).add(path)
+    script = (
+        "find / \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o -type d -writable -print 2>/dev/null"
+        " | grep -v '^/run/service/[^/]*\\(/log\\)\\?/event$' | grep -v '^/var/lib/serf-haproxy/log/'"
+    )
+    for user, paths in stated.items():
+        assert set(container.exec("sh", "-c", script, user=user, is_checked=False).split()) == paths, user
+
+
+def test_the_capabilities_are_stated_and_needed(cluster: Cluster) -> None:
+    """The tests grant what the table says; without any one of them a balancer complains, or cannot be stopped."""
+    stated = {f"--cap-add={row[0]}" for row in table("Capabilities")}
+    assert {option for option in CONFINED if "cap-add" in option} == stated
+    complaints = []
+    for missing in sorted(stated):
+        options = [option for option in CONFINED if option != missing]
+        broken = cluster.start("broken", f"{PREFIX}/balancer", *options)
+        if missing == "--cap-add=KILL":
+            wait_for(lambda broken=broken: "Serf answers" in broken.log(), "its services run")
+            broken.stop("--time=3")
+            complaints.append(broken.state["ExitCode"] == 137)
+        else:
+            wait_for(lambda broken=broken: "peration not permitted" in broken.log(), f"a complaint without {missing}")
+        cluster.remove(broken)
+    assert complaints == [True]
+
+
+def test_the_resident_can_signal_haproxy_alone(balancer: Balancer) -> None:
+    """The resident's user may look at and signal HAProxy's service, and is refused everything else."""
+
+    def rule(*argv: str) -> str:
+        return balancer.exec(*argv, user="agent", is_checked=False)
+
+    assert rule("s6-svc", "-2", "/run/service/haproxy") == ""
+    assert re.match("up ", rule("s6-svstat", "/run/service/haproxy"))
+    assert "Permission denied" in rule("s6-svc", "-2", "/run/service/serf")
+    assert "Permission denied" in rule("s6-svscanctl", "-h", "/run/service")
+    assert "not permitted" in rule("sh", "-c", "kill -0 1")

@@ -1,0 +1,95 @@
+"""Rolling replacements under load: no request fails."""
+
+import os
+import threading
+
+import pytest
+import requests
+
+from containers.cluster import Balancer, Cluster, Container
+from integration.load import Load, run_load
+from integration.proxy import wait_for
+
+ROLLS = int(os.environ.get("ROLLS", "3"))
+CLIENTS = 200
+THINK_S = 0.3  # the machine has other things to do than to be asked
+
+
+class Fleet:
+    """The web applications of a cluster, replaced one after another."""
+
+    def __init__(self, cluster: Cluster, balancer: Balancer, count: int) -> None:
+        self.cluster = cluster
+        self.balancer = balancer
+        self.delay_ms = 0
+        self.started_count = 0
+        self.slowest_stop_s = 0.0
+        self.exit_codes: set[int] = set()
+        self.running: list[Container] = []
+        for _ in range(count):
+            self._start()
+        balancer.wait_servers(*self.names())
+
+    def names(self) -> list[str]:
+        """Return the names of those that run."""
+        return [web.name for web in self.running]
+
+    def set_delay(self, delay_ms: int) -> None:
+        """Make every request take so long, now and in all later containers."""
+        self.delay_ms = delay_ms
+        for web in self.running:
+            self._slow(web)
+
+    def roll(self) -> None:
+        """Replace each: start a new one, wait until it is served, stop an old one while the next is started."""
+        stops = []
+        for old in self.running.copy():
+            new = self._start()
+            wait_for(lambda name=new.name: self.balancer.view(name) == "UP", f"{new.name} is served", 30)
+            self._slow(new)
+            self.running.remove(old)
+            stops.append(threading.Thread(target=self._stop, args=(old,)))
+            stops[-1].start()
+        for stop in stops:
+            stop.join(60)
+        self.balancer.wait_servers(*self.names())
+
+    def _start(self) -> Container:
+        self.started_count += 1
+        web = self.cluster.webapp(f"roll{self.started_count}")
+        self.running.append(web)
+        return web
+
+    def _stop(self, web: Container) -> None:
+        self.slowest_stop_s = max(self.slowest_stop_s, web.stop())
+        self.exit_codes.add(web.state["ExitCode"])
+        self.cluster.remove(web)
+
+    def _slow(self, web: Container) -> None:
+        answer = requests.post(f"http://{web.address}:3000/delay", json={"delay": self.delay_ms}, timeout=10)
+        answer.raise_for_status()
+
+
+@pytest.fixture(scope="module")
+def fleet(cluster: Cluster, balancer: Balancer) -> Fleet:
+    """Return three web applications behind a balancer."""
+    return Fleet(cluster, balancer, 3)
+
+
+@pytest.mark.parametrize("delay_ms", [0, 300])
+def test_rolling_replacements_lose_no_request(fleet: Fleet, delay_ms: int) -> None:
+    """Every application is replaced, again and again, under 200 clients with new connections: each gets its 200."""
+    fleet.set_delay(delay_ms)
+    with run_load(Load(fleet.balancer.address, 80, think_s=THINK_S), CLIENTS) as seen:
+        wait_for(lambda: seen.ok_count > CLIENTS, "the load runs")
+        for number in range(ROLLS):
+            fleet.roll()
+            print(
+                f"roll {number + 1}: {seen.ok_count} requests, {len(seen.failures)} failures; "
+                f"slowest stop {fleet.slowest_stop_s:.1f} s",
+                flush=True,
+            )
+    assert seen.failures == []
+    assert len(seen.backends) > 3  # a new container may get the address of one that is gone
+    assert fleet.slowest_stop_s < 10
+    assert fleet.exit_codes == {0}

@@ -1,0 +1,115 @@
+"""The lab's scenario with containers, seen by HAProxy, by clients and in a browser; and orders of starting."""
+
+import os
+import shutil
+from pathlib import Path
+
+import requests
+
+from containers.cluster import Balancer, Cluster
+from containers.conftest import MakeCluster
+from containers.engine import ROOT, need, run
+from integration.proxy import wait_for
+
+WEBS = ["web1", "web2", "web3", "web4", "web5"]
+
+
+def is_even(balancer: Balancer, *names: str) -> bool:
+    """Tell whether each of these answers its share of 20 requests for each, give or take one round of two threads."""
+    shares = balancer.shares(20 * len(names))
+    return set(shares) == set(names) and max(shares.values()) - min(shares.values()) <= 2
+
+
+def look(url: str, directory: Path) -> tuple[str, Path]:
+    """Open a page in a headless browser; return what the browser made of it, and a screenshot."""
+    need("chromium")
+    picture = directory / "stats.png"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1500,560", f"--user-data-dir={directory}"]
+    run(["chromium", *options, f"--screenshot={picture}", url], 60)
+    return run(["chromium", *options, "--dump-dom", url], 60), picture
+
+
+def test_the_scenario_of_the_lab(cluster: Cluster, balancer: Balancer, tmp_path: Path) -> None:
+    """Five, then six, then four applications: just those are servers, share evenly, and stand on the stats page."""
+    webs = cluster.webapps(*WEBS)
+    balancer.wait_servers(*WEBS)
+    assert is_even(balancer, *WEBS)
+    cluster.webapp("web6")
+    balancer.wait_servers(*WEBS, "web6")
+    assert is_even(balancer, *WEBS, "web6")
+    with requests.Session() as session:
+        assert [session.get(balancer.url(), timeout=10).json()["sessionViews"] for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+    page, picture = look(f"http://{balancer.address}:1936/", tmp_path)
+    assert [name for name in [*WEBS, "web6"] if f">{name}<" not in page] == []
+    assert picture.stat().st_size > 10_000
+    if os.environ.get("RENEW_SCREENSHOT"):
+        shutil.copy(picture, ROOT / "docs" / "stats.png")
+    for web in webs[:2]:
+        assert web.stop() < 10
+        assert web.state["ExitCode"] == 0
+    balancer.wait_servers("web3", "web4", "web5", "web6")
+    assert is_even(balancer, "web3", "web4", "web5", "web6")
+    page, _ = look(f"http://{balancer.address}:1936/", tmp_path)
+    assert [name for name in ("web1", "web2") if f">{name}<" in page] == []
+
+
+def test_health_follows_the_cluster(make_cluster: MakeCluster) -> None:
+    """Balancer and member become healthy; an application that answers but is alone does not."""
+    often = "--health-interval=1s"
+    with make_cluster() as cluster:
+        balancer, member = cluster.balancer("lb1", often), cluster.webapp("web1", often)
+        lonely = cluster.webapp("alone", often, join="nobody")
+        wait_for(lambda: balancer.is_healthy and member.is_healthy, "balancer and member are healthy")
+        lonely.exec("s6-svwait", "-U", "/run/service/app", "/run/service/serf")
+        assert requests.get(f"http://{lonely.address}:3000/health", timeout=5).ok
+        before = {check["Start"] for check in lonely.state["Health"]["Log"]}
+        wait_for(lambda: len({check["Start"] for check in lonely.state["Health"]["Log"]} - before) > 1, "two checks")
+        assert not lonely.is_healthy
+        member.exec("s6-svc", "-d", "/run/service/app")
+        wait_for(lambda: member.state["Health"]["Status"] == "unhealthy", "a member without application is unhealthy")
+
+
+def test_the_balancer_may_start_last(make_cluster: MakeCluster) -> None:
+    """Web applications that found each other before are served by a balancer that joins any of them."""
+    with make_cluster() as cluster:
+        cluster.webapps("web1", "web2", join="web1 web2 lb1")
+        cluster.balancer(SERF_JOIN="web2").wait_servers("web1", "web2")
+
+
+def test_everything_may_start_at_once_and_the_balancer_in_the_middle(make_cluster: MakeCluster) -> None:
+    """Nobody waits for anybody: names that do not exist yet are tried again until they do."""
+    with make_cluster() as cluster:
+        entries = "lb1 web1 web2 never-there"
+        cluster.webapp("web1", join=entries)
+        balancer = cluster.balancer(SERF_JOIN=entries)
+        cluster.webapp("web2", join=entries)
+        balancer.wait_servers("web1", "web2")
+
+
+def test_a_restarted_container_needs_no_entry_point(make_cluster: MakeCluster) -> None:
+    """The entry point is gone for ever; a web application and the balancer that restart find the others again."""
+    with make_cluster() as cluster:
+        entry = cluster.webapp("entry", join="")
+        balancer = cluster.balancer(SERF_JOIN="entry")
+        web1, _ = cluster.webapps("web1", "web2", join="entry")
+        balancer.wait_servers("entry", "web1", "web2")
+        entry.stop()
+        cluster.remove(entry)
+        balancer.wait_servers("web1", "web2")
+        web1.engine("restart", web1.id)
+        balancer.wait_servers("web1", "web2", timeout_s=60)
+        balancer.engine("restart", balancer.id)
+        balancer.wait_servers("web1", "web2", timeout_s=60)
+        wait_for(balancer.is_right, "the resident has nothing to do")
+
+
+def test_two_balancers_serve_the_same(make_cluster: MakeCluster) -> None:
+    """Two balancers hear the same cluster, and either may go."""
+    with make_cluster() as cluster:
+        first, second = cluster.balancer("lb1"), cluster.balancer("lb2", SERF_JOIN="lb1")
+        web1, _ = cluster.webapps("web1", "web2", join="lb1 lb2")
+        first.wait_servers("web1", "web2")
+        second.wait_servers("web1", "web2")
+        assert first.stop() < 10
+        web1.stop()
+        second.wait_servers("web2")

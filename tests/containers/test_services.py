@@ -1,0 +1,44 @@
+"""Further services beside our own: the log forwarder of images/examples with Debian's rsyslog."""
+
+import requests
+
+from containers.cluster import Cluster
+from containers.engine import ROOT, Engine
+from integration.proxy import wait_for
+
+FORWARDER = ROOT / "images" / "examples" / "log-forwarder"
+MOUNT = f"--volume={FORWARDER}:/etc/serf-haproxy/services.d/log-forwarder:ro"
+
+
+def test_a_mounted_service_sends_the_log_to_a_syslog_server(engine: Engine, cluster: Cluster) -> None:
+    """A request's log line arrives at rsyslog; the forwarder that is killed comes back; the last line arrives too."""
+    here = ROOT / "tests" / "containers" / "rsyslog"
+    syslog = cluster.start("syslog", engine.build("rsyslog", here / "Dockerfile", here))
+    balancer = cluster.balancer("lb1", MOUNT, SYSLOG_SERVER="syslog:514")
+    balancer.wait_servers()
+    service = "/run/service/log-forwarder"
+    wait_for(
+        lambda: "tail" in balancer.exec("cat", f"/proc/{balancer.pid('log-forwarder')}/comm"), "it follows the log"
+    )
+
+    def arrives(path: str) -> bool:
+        requests.get(balancer.url(path), timeout=10)
+        return any(path in line and "local0.info lb1 haproxy" in line for line in syslog.log().splitlines())
+
+    wait_for(lambda: arrives("/first"), "a line at the syslog server")
+    before = balancer.pid("log-forwarder")
+    balancer.exec("s6-svc", "-k", service)
+    wait_for(lambda: balancer.pid("log-forwarder") not in (before, -1), "the forwarder is back")
+    wait_for(lambda: arrives("/second"), "a line after its death")
+    requests.get(balancer.url("/last"), timeout=10)
+    assert balancer.stop() < 10
+    assert balancer.state["ExitCode"] == 0
+    wait_for(lambda: "/last" in syslog.log(), "the last line")
+
+
+def test_a_further_service_cannot_take_the_place_of_ours(cluster: Cluster) -> None:
+    """A directory with the name of one of our services ends the container with 100 and says so."""
+    mount = f"--volume={FORWARDER}:/etc/serf-haproxy/services.d/haproxy:ro"
+    balancer = cluster.balancer("lb2", mount)
+    assert balancer.wait_end() == 100
+    assert "there is a service of that name already" in balancer.log()

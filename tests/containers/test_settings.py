@@ -1,0 +1,137 @@
+"""Settings, secrets and exit codes of real containers."""
+
+import base64
+import contextlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from containers.cluster import Cluster, Container
+from containers.conftest import MakeCluster
+from integration.proxy import wait_for
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+RPC_KEY = "a-secret_of.the+RPC"
+
+
+@contextlib.contextmanager
+def secret_options() -> Iterator[list[str]]:
+    """Yield options that mount our two secrets, which only root can read, and name them."""
+    with tempfile.TemporaryDirectory(prefix="secrets-") as directory:
+        options = []
+        for variable, secret in (("SERF_ENCRYPT_KEY_FILE", KEY), ("SERF_RPC_AUTH_FILE", RPC_KEY)):
+            path = Path(directory, variable)
+            path.write_text(secret + "\n")
+            path.chmod(0o600)
+            options += [f"--volume={path}:/run/secrets/{variable}:ro", f"--env={variable}=/run/secrets/{variable}"]
+        yield options
+
+
+def test_keys_keep_strangers_out_and_appear_nowhere(make_cluster: MakeCluster) -> None:
+    """With both keys all works, who lacks the key stays out, and no key is in a command line, environment or log."""
+    with secret_options() as options, make_cluster() as cluster:
+        balancer = cluster.balancer("lb1", *options, SERF_JOIN="web1")
+        web = cluster.webapp("web1", *options)
+        stranger = cluster.webapp("stranger")
+        balancer.wait_servers("web1")
+        wait_for(balancer.is_right, "the resident has nothing to do")
+        wait_for(lambda: "Join failed" in stranger.log() or "Failed to join" in stranger.log(), "it is refused")
+        assert balancer.serves("web1")
+        for container in (balancer, web):
+            seen = container.log() + container.spy("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ")
+            assert "SERF_RPC_AUTH_FILE" in seen
+            assert KEY not in seen
+            assert RPC_KEY not in seen
+            assert "alive" not in container.exec("serf", "members", is_checked=False)
+            assert container.exec("/run/service/serf/data/members").count("alive") == 2
+            shown = container.exec("stat", "-c", "%U %a", "/run/service/serf/data/secrets.json")
+            assert shown.split() == ["serf", "600"]
+
+
+@pytest.fixture
+def settings_cluster(make_cluster: MakeCluster) -> Iterator[Cluster]:
+    """Yield an empty cluster."""
+    with make_cluster() as cluster:
+        yield cluster
+
+
+def test_a_wrong_secret_ends_the_container(settings_cluster: Cluster, tmp_path: Path) -> None:
+    """A key with characters that no key has ends the container with 100 and is not shown."""
+    path = tmp_path / "key"
+    path.write_text('x", "event_handlers": ["')
+    path.chmod(0o644)
+    web = settings_cluster.webapp(
+        "web1", f"--volume={path}:/run/secrets/key:ro", SERF_ENCRYPT_KEY_FILE="/run/secrets/key"
+    )
+    assert web.wait_end() == 100
+    assert "/run/secrets/key: must be one word" in web.log()
+    assert "event_handlers" not in web.log()
+
+
+def test_a_wrong_setting_ends_the_balancer(settings_cluster: Cluster) -> None:
+    """A setting that cannot be used ends the container with exit code 100 and a line that names it."""
+    balancer = settings_cluster.balancer("lb1", SERF_HAPROXY_QUIET_S="soon")
+    assert balancer.wait_end() == 100
+    assert "SERF_HAPROXY_QUIET_S='soon': must be 0 to 10 seconds" in balancer.log()
+
+
+def test_a_wrong_setting_ends_the_web_application(settings_cluster: Cluster) -> None:
+    """The same for the web application: APP_PORT=http ends it with 100."""
+    web = settings_cluster.webapp("web1", APP_PORT="http")
+    assert web.wait_end() == 100
+    assert "APP_PORT='http'" in web.log()
+
+
+def test_a_required_service_that_keeps_failing_ends_the_container(settings_cluster: Cluster) -> None:
+    """Serf cannot bind: after five deaths the container ends with Serf's own exit code."""
+    web = settings_cluster.webapp("web1", SERF_BIND="192.0.2.1:7946")
+    assert web.wait_end() == 1
+    assert "init: serf has failed for good, the last time with exit code 1" in web.log()
+
+
+def test_stopping_finishes_requests_within_ten_seconds(settings_cluster: Cluster) -> None:
+    """Application and balancer are stopped, each told twice: a request of 3 s is answered, and they end in order."""
+    balancer, web = settings_cluster.balancer(), settings_cluster.webapp("web1", SERF_TAGS="role=web weight=7")
+    balancer.wait_servers("web1")
+    requests.post(f"http://{web.address}:3000/delay", json={"delay": 3000}, timeout=10).raise_for_status()
+    answers: list[int] = []
+    stops: list[float] = []
+    client = _start(lambda: answers.append(requests.get(balancer.url(), timeout=30).status_code))
+    wait_for(lambda: _in_flight(balancer) > 0, "the request is in flight")
+    stopping = [_start(lambda container=container: stops.append(container.stop())) for container in (web, balancer)]
+    wait_for(lambda: "leave" in web.log() and "leave" in balancer.log(), "both have begun to stop")
+    for container in (web, balancer):
+        container.engine("kill", "--signal=TERM", container.id)
+    for thread in (client, *stopping):
+        thread.join(30)
+    assert answers == [200]
+    assert max(stops) < 10
+    assert [web.state["ExitCode"], balancer.state["ExitCode"]] == [0, 0]
+
+
+def test_every_line_has_the_name_of_its_service(settings_cluster: Cluster) -> None:
+    """`docker logs` shows all services by name; the same lines, with their time, are in rotated files."""
+    balancer = settings_cluster.balancer()
+    balancer.wait_servers()
+    requests.get(balancer.url("/logged"), timeout=10)
+    names = {"haproxy:", "agent:", "serf:"}
+    wait_for(lambda: "/logged" in balancer.log(), "the request is logged")
+    wait_for(lambda: {line.split(" ")[0] for line in balancer.log().splitlines()} == names, "each service speaks")
+    written = balancer.exec("cat", "/var/lib/serf-haproxy/log/haproxy/current", user="log")
+    assert [line[:2] for line in written.splitlines() if "/logged" in line] == ["20"]
+
+
+def _in_flight(container: Container) -> int:
+    stats = requests.get(f"http://{container.address}:1936/;csv", timeout=5).text.splitlines()
+    row = next(line for line in stats if line.startswith("nodes,BACKEND"))
+    return int(row.split(",")[4])
+
+
+def _start(job: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=job)
+    thread.start()
+    return thread

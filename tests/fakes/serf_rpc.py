@@ -1,0 +1,46 @@
+"""A Serf agent's RPC whose answers a test chooses."""
+
+import socket
+from collections.abc import Callable, Mapping
+
+import msgpack
+
+from fakes.servers import Talk
+
+Answer = Callable[[int], bytes]
+
+
+def say(*messages: object) -> bytes:
+    """Return MessagePack messages, one behind the other."""
+    return b"".join(msgpack.packb(message, unicode_errors="surrogateescape") for message in messages)
+
+
+def header(seq: int, error: str = "") -> dict[str, object]:
+    """Return the header of an answer."""
+    return {"Seq": seq, "Error": error}
+
+
+def member(name: str, address: bytes = b"\x7f\x00\x01\x01", status: str = "alive", **tags: str) -> dict[str, object]:
+    """Return a member as the command `members` lists it."""
+    return {"Name": name, "Addr": address, "Status": status, "Tags": tags}
+
+
+def speak(answers: Mapping[str, Answer] | None = None, *members: Mapping[str, object]) -> Talk:
+    """Answer as Serf does, with these members, except the commands that have an answer of their own."""
+    proper: dict[str, Answer] = {
+        "handshake": lambda seq: say(header(seq)),
+        "auth": lambda seq: say(header(seq)),
+        "stats": lambda seq: say(header(seq), {"agent": {"name": "lb"}}),
+        "members": lambda seq: say(header(seq), {"Members": members}),
+    }
+    chosen = proper | dict(answers or {})
+
+    def talk(connection: socket.socket) -> None:
+        unpacker = msgpack.Unpacker()
+        while data := connection.recv(65536):
+            unpacker.feed(data)
+            for message in unpacker:
+                if "Command" in message:  # else it is the body that belongs to a command
+                    connection.sendall(chosen[message["Command"]](message["Seq"]))
+
+    return talk

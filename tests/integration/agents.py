@@ -1,0 +1,30 @@
+"""Real Serf agents on loopback."""
+
+import contextlib
+import socket
+import subprocess
+from collections.abc import Iterator
+
+from integration.proxy import free_port, wait_for
+
+
+def _answers(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def run_serf(name: str, rpc_host: str, rpc_port: int, *tags: str, options: tuple[str, ...] = ()) -> Iterator[str]:
+    """Run a Serf agent for the length of a block; give its gossip address, host:port."""
+    bind = f"{rpc_host}:{free_port(rpc_host)}"
+    argv = ["serf", "agent", f"-node={name}", f"-bind={bind}", f"-rpc-addr={rpc_host}:{rpc_port}", *options]
+    for tag in tags:
+        argv += ["-tag", tag]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: _answers(rpc_host, rpc_port), f"the RPC of {name}")
+        yield bind
+    finally:
+        process.kill()
+        process.wait(10)

@@ -1,0 +1,95 @@
+"""A load of HTTP clients, on loopback or against our own containers, that counts what was not answered with 200."""
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import ipaddress
+import random
+import threading
+from collections.abc import Iterator
+
+_ANSWER_S = 20.0
+
+# Addresses of containers that a test has started itself: the only targets besides loopback.
+OWN_ADDRESSES: set[str] = set()
+
+
+@dataclasses.dataclass
+class Load:
+    """Clients of one frontend, and what they saw.
+
+    Attributes:
+        host: A loopback address, or one of OWN_ADDRESSES: nothing else is ever a target.
+        port: TCP port.
+        keep_alive: Keep connections open and open a new one only when told to; else one connection a request.
+        think_s: Mean pause of a client between two requests.
+        ok_count: Requests answered with 200.
+        failures: For each request that was not, what happened instead.
+        backends: Requests by the X-Backend-IP that answered.
+    """
+
+    host: str
+    port: int
+    keep_alive: bool = False
+    think_s: float = 0.0
+    ok_count: int = 0
+    failures: list[str] = dataclasses.field(default_factory=list)
+    backends: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    stopping: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+
+@contextlib.contextmanager
+def run_load(load: Load, client_count: int) -> Iterator[Load]:
+    """Run clients in a thread for the length of a block, 10 minutes at most; all have ended when it is left."""
+    assert ipaddress.ip_address(load.host).is_loopback or load.host in OWN_ADDRESSES
+    thread = threading.Thread(target=lambda: asyncio.run(_clients(load, client_count)))
+    thread.start()
+    try:
+        yield load
+    finally:
+        load.stopping.set()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+async def _clients(load: Load, client_count: int) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(600):
+            await asyncio.gather(*(_client(load) for _ in range(client_count)))
+
+
+async def _client(load: Load) -> None:
+    """Be one client that does not watch its idle connection: it meets whatever became of it while it thought."""
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    while not load.stopping.is_set():
+        try:
+            connection = connection or await asyncio.open_connection(load.host, load.port)
+            is_open = await asyncio.wait_for(_request(load, *connection), _ANSWER_S)
+        except (OSError, EOFError, ValueError, TimeoutError) as error:
+            load.failures.append(repr(error))
+            is_open = False
+        if connection and not is_open:
+            connection[1].close()
+            connection = None
+        if load.think_s:
+            await asyncio.sleep(load.think_s * random.uniform(0.4, 1.6))
+    if connection:
+        connection[1].close()
+
+
+async def _request(load: Load, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Make one request; return whether the connection can be used again."""
+    wish = b"keep-alive" if load.keep_alive else b"close"
+    writer.write(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: " + wish + b"\r\n\r\n")
+    await writer.drain()
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    status, *lines = head.split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+    await reader.readexactly(int(headers.get("content-length", "0")))
+    if " 200 " in status:
+        load.ok_count += 1
+        load.backends[headers.get("x-backend-ip", "?")] += 1
+    else:
+        load.failures.append(status)
+    return load.keep_alive and headers.get("connection", "").lower() != "close"

@@ -1,0 +1,111 @@
+"""A real HAProxy in master-worker mode on loopback, and settings that point a pass at it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from serf_haproxy import goal, outcome, reconcile, runtime
+from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.events import Member
+from serf_haproxy.nodes import record
+from serf_haproxy.settings import Settings, load_settings, variable
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """Return a TCP port that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 20.0) -> None:
+    """Wait until a condition holds; fail otherwise with its name, or with what a function then tells."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {what if isinstance(what, str) else what()}")
+        time.sleep(0.02)
+
+
+def make_environment(directory: Path) -> dict[str, str]:
+    """Return SERF_HAPROXY_* variables for a balancer that lives in a directory."""
+    paths = {
+        "nodes_dir": "nodes",
+        "wake_fifo": "wake",
+        "state_dir": "state",
+        "config_path": "haproxy.cfg",
+        "master_socket": "master.sock",
+        "runtime_socket": "admin.sock",
+        "service_dir": "service/haproxy",
+    }
+    return {variable(name): str(directory / path) for name, path in paths.items()} | {
+        variable("rpc_addr"): f"127.0.0.1:{free_port()}",
+        variable("frontend_bind"): f"127.0.0.1:{free_port()}",
+        variable("stats_bind"): f"127.0.0.1:{free_port()}",
+        variable("reload_timeout_s"): "5",
+        variable("failed_grace_s"): "0",
+    }
+
+
+class Proxy:
+    """A HAProxy that runs what its settings publish; started on the configuration without nodes."""
+
+    def __init__(self, directory: Path, **environment: str) -> None:
+        self.environment = make_environment(directory) | environment
+        self.settings: Settings = load_settings(self.environment)
+        self.process: subprocess.Popen[bytes] | None = None
+        reconcile.prepare_directories(self.settings)
+        Path(self.settings.config_path).write_text(goal.compute(self.settings, ()).text)
+
+    def start(self) -> None:
+        """Start HAProxy on the live configuration and wait for its worker."""
+        argv = ["haproxy", "-W", "-db", "-S", self.settings.master_socket, "-f", self.settings.config_path]
+        with open(os.path.join(self.settings.state_dir, "haproxy.log"), "ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+        wait_for(lambda: runtime.read_description(self.settings) is not None, "HAProxy answers")
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End HAProxy and wait for it."""
+        if self.process and self.process.poll() is None:
+            os.killpg(self.process.pid, number)
+        if self.process:
+            self.process.wait(20)
+
+    def record(
+        self, name: str, port: int = 9, address: str = "127.0.0.1", status: str = "alive", **tags: object
+    ) -> None:
+        """Write a node file as a handler would."""
+        pairs = tuple(sorted(f"{key}={value}" for key, value in ({"port": port} | tags).items()))
+        record(self.settings.nodes_dir, status, Member(name, address, "", pairs))
+
+    def run_pass(self, **changes: object) -> outcome.Outcome:
+        """Make one pass without Serf."""
+        return reconcile.reconcile(self.settings.replace(**changes), lambda: None)
+
+    def reload_count(self) -> int:
+        """Return how many times the master has reloaded."""
+        for _ in range(200):
+            with contextlib.suppress(HaproxyFault):
+                return runtime.read_master(self.settings).reload_count
+            time.sleep(0.02)
+        raise AssertionError("the master does not answer")
+
+    def servers(self) -> set[str]:
+        """Return the names of the servers that the running HAProxy has."""
+        return set(runtime.read_servers(self.settings) or ())
+
+
+@contextlib.contextmanager
+def running_proxy(directory: Path, **environment: str) -> Iterator[Proxy]:
+    """Run a HAProxy in a directory for the length of a block."""
+    proxy = Proxy(directory, **environment)
+    try:
+        proxy.start()
+        yield proxy
+    finally:
+        proxy.stop()

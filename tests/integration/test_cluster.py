@@ -1,0 +1,241 @@
+"""The whole product with real backends, Serf, s6 and HAProxy, through what happens to a cluster."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from integration.load import Load, run_load
+from integration.proxy import wait_for
+from serf_haproxy import goal, render, runtime, transition
+from serf_haproxy.lab.cluster import Lab
+from serf_haproxy.settings import Settings, load_settings
+
+
+class Cluster:
+    """A lab and the questions that the tests ask it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the first balancer."""
+        return load_settings(self.lab.env("lb1"))
+
+    def balancer(self, name: str = "lb1") -> dict[str, str]:
+        """Return a balancer's part of the lab's status."""
+        return next(row for row in self.lab.status()["balancers"] if row["name"] == name)
+
+    def backend(self, name: str) -> dict[str, str]:
+        """Return a backend's part of the lab's status."""
+        return next(row for row in self.lab.status()["backends"] if row["name"] == name)
+
+    def servers(self, name: str = "lb1") -> set[str]:
+        """Return the servers that a balancer's HAProxy has."""
+        return set(runtime.read_servers(load_settings(self.lab.env(name))) or ())
+
+    def seen(self) -> set[str]:
+        """Return the addresses of the backends that answer some requests through the first frontend."""
+        url = self.balancer()["frontend_url"]
+        answers = (requests.get(url, timeout=10, headers={"Connection": "close"}) for _ in range(8))
+        return {answer.headers["X-Backend-IP"] for answer in answers if answer.ok}
+
+    def pid(self, service: str) -> int:
+        """Return the process id of a supervised service of the first balancer."""
+        argv = ["s6-svstat", "-o", "pid", os.path.join(self.balancer()["service_dir"], service)]
+        return int(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+
+    def control(self, service: str, *words: str) -> None:
+        """Give s6 a command for a service of the first balancer."""
+        subprocess.run(["s6-svc", *words, os.path.join(self.balancer()["service_dir"], service)], check=True)
+
+    def wait_servers(self, *names: str, timeout_s: float = 30.0) -> None:
+        """Wait until the first balancer's HAProxy has just these servers."""
+        wait_for(lambda: self.servers() == set(names), f"HAProxy has {names}", timeout_s)
+
+    def is_right(self) -> bool:
+        """Tell whether the live file follows from the node files, and HAProxy runs it."""
+        right = goal.compute(self.settings, goal.read_pool(self.settings).servers)
+        live = Path(self.settings.config_path).read_text()
+        return live == right.text and transition.runs_published(self.settings)
+
+
+PORTS = iter(range(21000, 30000, 10))
+
+
+@contextlib.contextmanager
+def make_cluster(directory: Path, backends: int, balancers: int = 1) -> Iterator[Cluster]:
+    """Run a lab for the length of a block."""
+    lab = Lab(directory, next(PORTS))
+    try:
+        lab.up(backends, balancers)
+        yield Cluster(lab)
+    finally:
+        lab.down()
+
+
+@pytest.fixture
+def cluster(short_dir: Path) -> Iterator[Cluster]:
+    """Run a balancer and two backends."""
+    with make_cluster(short_dir / "lab", 2) as running:
+        yield running
+
+
+def test_backends_may_be_there_before_the_balancer(short_dir: Path) -> None:
+    """A balancer that starts last finds everybody."""
+    with make_cluster(short_dir / "lab", 2, 0) as cluster:
+        cluster.lab.balancer_up("lb1")
+        assert cluster.servers() == {"web1", "web2"}
+        assert cluster.seen() == {"127.0.1.1", "127.0.1.2"}
+
+
+def test_a_life_of_joins_and_leaves_loses_no_request(cluster: Cluster) -> None:
+    """Join, graceful leave, return under a new address, a changed port: traffic is right and nothing fails."""
+    host, port = cluster.settings.frontend_bind.split(":")
+    with run_load(Load(host, int(port), think_s=0.01), 8) as load:
+        cluster.lab.add("web3")
+        assert cluster.servers() == {"web1", "web2", "web3"}
+        cluster.lab.leave("web2")
+        assert cluster.servers() == {"web1", "web3"}
+        cluster.lab.return_("web2", "127.0.1.200")
+        assert cluster.servers() == {"web1", "web2", "web3"}
+        wait_for(lambda: "127.0.1.200" in cluster.seen(), "the new address serves")
+    assert load.failures == []
+    assert load.ok_count > 300
+    assert Path(cluster.settings.nodes_dir, "web2").read_text().startswith("alive\tweb2\t127.0.1.200\tweb\t")
+
+
+def test_a_tag_update_changes_the_port(cluster: Cluster) -> None:
+    """A member-update with another port tag sends the requests there."""
+    old = cluster.backend("web1")
+    environment = os.environ | {"APP_HOST": old["address"], "APP_PORT": str(int(old["port"]) + 1000)}
+    app = Path(__file__).parents[2] / "images" / "webapp" / "app.py"
+    second = subprocess.Popen([sys.executable, app], env=environment)
+    try:
+        cluster.lab.tags("web1", {"port": environment["APP_PORT"]})
+        line = f"server web1 {old['address']}:{environment['APP_PORT']}\n"
+        wait_for(lambda: line in Path(cluster.settings.config_path).read_text(), "the new port is published")
+        wait_for(cluster.is_right, "and runs")
+        os.kill(int(old["app_pid"]), signal.SIGKILL)
+        wait_for(lambda: cluster.seen() == {"127.0.1.1", "127.0.1.2"}, "the new port serves", 5)
+    finally:
+        second.terminate()
+        second.wait(20)
+
+
+def test_a_crashed_node_gets_no_requests_and_goes(cluster: Cluster) -> None:
+    """SIGKILL without a goodbye: no request fails, HAProxy's checks see it first, Serf takes it out later."""
+    host, port = cluster.settings.frontend_bind.split(":")
+    with run_load(Load(host, int(port), think_s=0.01), 4) as load:
+        wait_for(lambda: load.ok_count > 50, "the load runs")
+        cluster.lab.crash("web2")
+        cluster.wait_servers("web1", timeout_s=40)
+        wait_for(lambda: cluster.seen() == {"127.0.1.1"}, "only web1 answers")
+    # What the dying process had already accepted cannot be answered by anybody; GETs are asked again elsewhere.
+    assert load.failures == []
+    assert Path(cluster.settings.nodes_dir, "web2").read_text().startswith("failed\t")
+    cluster.lab.return_("web2")
+    assert cluster.servers() == {"web1", "web2"}
+
+
+@pytest.mark.parametrize("service", ["agent", "serf"])
+def test_a_leave_while_a_service_was_down_is_found(cluster: Cluster, service: str) -> None:
+    """A node that left while the resident, or Serf, was down is gone after it is back."""
+    cluster.control(service, "-wd", "-d")
+    web2 = cluster.backend("web2")
+    rpc = f"{web2['address']}:{int(cluster.balancer()['rpc_addr'].rpartition(':')[2]) + 3}"
+    subprocess.run(["serf", "leave", f"-rpc-addr={rpc}"], check=True, capture_output=True)
+    cluster.control(service, "-wU", "-u")
+    cluster.wait_servers("web1")
+    wait_for(cluster.is_right, "file and HAProxy agree")
+
+
+def test_a_leave_while_the_whole_balancer_was_down_is_found(cluster: Cluster) -> None:
+    """The balancer stops, one node leaves and one comes, the balancer starts: it has just those that are there."""
+    cluster.lab.balancer_down("lb1")
+    cluster.lab.leave("web2")
+    cluster.lab.add("web3")
+    cluster.lab.balancer_up("lb1")
+    cluster.wait_servers("web1", "web3")
+    wait_for(cluster.is_right, "file and HAProxy agree")
+
+
+@pytest.mark.parametrize("service", ["haproxy", "agent", "serf"])
+def test_a_killed_service_comes_back_and_the_state_is_right(cluster: Cluster, service: str) -> None:
+    """SIGKILL of a supervised process: another process takes its place, and what joins next is served."""
+    before = cluster.pid(service)
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: cluster.pid(service) not in (before, -1), f"{service} is back")
+    subprocess.run(
+        ["s6-svwait", "-U", "-t", "15000", os.path.join(cluster.balancer()["service_dir"], service)], check=True
+    )
+    cluster.wait_servers("web1", "web2")
+    cluster.lab.add("web3")
+    wait_for(cluster.is_right, "file and HAProxy agree")
+    assert cluster.seen() == {"127.0.1.1", "127.0.1.2", "127.0.1.3"}
+
+
+def test_stopping_in_the_middle_of_a_reload_finishes_the_requests(cluster: Cluster) -> None:
+    """The tree is told to stop right after a reload began: a request of 2 s still gets its answer."""
+    for name in ("web1", "web2"):
+        row = cluster.backend(name)
+        delay = requests.post(f"http://{row['address']}:{row['port']}/delay", json={"delay": 2000}, timeout=10)
+        delay.raise_for_status()
+    url, pid = cluster.balancer()["frontend_url"], cluster.balancer()["svscan_pid"]
+    answers: list[int] = []
+    client = threading.Thread(target=lambda: answers.append(requests.get(url, timeout=30).status_code))
+    client.start()
+    time.sleep(0.3)  # the request is on its way; the answer takes 2 s
+    cluster.control("haproxy", "-2")
+    os.kill(int(pid), signal.SIGTERM)
+    started_s = time.monotonic()
+    cluster.lab.balancer_down("lb1")
+    client.join(30)
+    assert answers == [200]
+    assert time.monotonic() - started_s < 8
+
+
+def test_wrong_settings_are_not_tried_again_and_again(cluster: Cluster) -> None:
+    """A resident that ends with exit code 100 stays down: s6 is told that another start cannot help."""
+    service = Path(cluster.balancer()["service_dir"], "agent")
+    run = service / "run"
+    run.write_text(run.read_text().replace("exec 2>&1\n", "exec 2>&1\nexport SERF_HAPROXY_QUIET_S=soon\n"))
+    cluster.control("agent", "-r")
+    wait_for(lambda: b"100" in _svstat(service) and b"down" in _svstat(service), "the resident is down for good")
+    log = Path(cluster.balancer()["service_dir"]).parent / "log" / "agent" / "current"
+    assert log.read_text().count("SERF_HAPROXY_QUIET_S='soon': must be 0 to 10 seconds") == 1
+
+
+def _svstat(service: Path) -> bytes:
+    return subprocess.run(["s6-svstat", str(service)], capture_output=True, check=True).stdout
+
+
+def test_two_balancers_have_the_same_servers(short_dir: Path) -> None:
+    """Two balancers hear the same cluster and serve the same servers."""
+    with make_cluster(short_dir / "lab", 2, 2) as cluster:
+        assert cluster.servers("lb1") == cluster.servers("lb2") == {"web1", "web2"}
+        cluster.lab.leave("web1")
+        assert cluster.servers("lb1") == cluster.servers("lb2") == {"web2"}
+
+
+def test_status_shows_the_cluster_to_people_and_machines(cluster: Cluster) -> None:
+    """`status` names every member, how HAProxy sees it, and the verdict of the last pass."""
+    command = [sys.executable, "-m", "serf_haproxy", "status"]
+    environment = os.environ | cluster.lab.env()
+    wait_for(lambda: {view.status for view in (runtime.read_servers(cluster.settings) or {}).values()} == {"UP"}, "UP")
+    table = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    report = json.loads(subprocess.run([*command, "--json"], env=environment, capture_output=True, check=True).stdout)
+    assert {row["name"]: row["health"] for row in report["members"]} == {"lb1": None, "web1": "UP", "web2": "UP"}
+    assert report["resident_runs"]
+    assert report["digest"] == render.digest_of(Path(cluster.settings.config_path).read_text())
+    assert all(word in table for word in ("web1", "127.0.1.2", "UP", report["verdict"]))

@@ -1,0 +1,294 @@
+"""Changes without a reload: draining, grace, no request before the first good check, and the way back to a reload."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from integration.agents import run_serf
+from integration.proxy import Proxy, free_port, running_proxy, wait_for
+from integration.test_load import APP, applications
+from integration.test_resident import resident
+from serf_haproxy import goal, runtime, transition
+from serf_haproxy.nodes import wake
+from serf_haproxy.outcome import Verdict
+from serf_haproxy.roster import Monitor
+
+
+def frontend(proxy: Proxy) -> str:
+    return f"http://{proxy.settings.frontend_bind}/"
+
+
+def seen(proxy: Proxy) -> dict[str, tuple[str, int]]:
+    """Return endpoint and weight of every server that takes or finishes requests."""
+    running = runtime.read_running(proxy.settings)
+    assert running is not None
+    servers = running.servers or {}
+    return {key[1]: (each.endpoint, each.weight) for key, each in servers.items() if not each.is_maintained}
+
+
+@contextlib.contextmanager
+def slow_request(proxy: Proxy, address: str, port: int, delay_ms: int) -> Iterator[list[int]]:
+    """Have a request of some length under way; give the list that its status code comes to."""
+    requests.post(f"http://{address}:{port}/delay", json={"delay": delay_ms}, timeout=10).raise_for_status()
+    answers: list[int] = []
+    client = threading.Thread(target=lambda: answers.append(requests.get(frontend(proxy), timeout=30).status_code))
+    client.start()
+    wait_for(lambda: any(each.connection_count for each in runtime.read_running(proxy.settings).servers.values()), "it")
+    try:
+        yield answers
+    finally:
+        client.join(30)
+
+
+def test_a_drain_finishes_a_request_of_five_seconds(proxy: Proxy) -> None:
+    """A node that leaves gets nothing new, finishes what it serves, and goes with its last connection."""
+    with applications(2) as ports, resident(proxy):
+        (first, first_port), (second, second_port) = ports.items()
+        proxy.record("web1", first_port, first)
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        with slow_request(proxy, first, first_port, 5000) as answers:
+            proxy.record("web1", first_port, first, status="left")
+            proxy.record("web2", second_port, second)
+            wake(proxy.settings.wake_fifo)
+            wait_for(lambda: seen(proxy).get("web1") == (f"{first}:{first_port}", 0), "web1 drains")
+            wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web2 is served")
+            assert answers == []
+        assert answers == [200]
+        wait_for(lambda: seen(proxy).keys() == {"web2"}, "web1 is gone")
+        wait_for(lambda: "server web1" not in Path(proxy.settings.config_path).read_text(), "and from the file")
+    assert proxy.reload_count() == 0
+
+
+def test_a_drain_survives_the_resident_and_is_cancelled_by_a_rejoin(proxy: Proxy) -> None:
+    """The resident is killed in the middle of a drain: the next one drains on; a rejoin ends the drain."""
+    with applications(1) as ports:
+        ((address, port),) = ports.items()
+        proxy.record("web1", port, address)
+        proxy.run_pass()
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        with slow_request(proxy, address, port, 4000) as answers:
+            with resident(proxy) as process:
+                proxy.record("web1", port, address, status="left")
+                wake(proxy.settings.wake_fifo)
+                wait_for(lambda: seen(proxy)["web1"][1] == 0, "web1 drains")
+                process.kill()
+            with resident(proxy):
+                assert seen(proxy)["web1"][1] == 0
+                proxy.record("web1", port, address)
+                wake(proxy.settings.wake_fifo)
+                wait_for(lambda: seen(proxy)["web1"][1] == 1, "the drain is cancelled")
+        assert answers == [200]
+        assert seen(proxy).keys() == {"web1"}
+
+
+def test_a_drain_ends_after_its_time(proxy: Proxy) -> None:
+    """A connection that never ends does not keep a server for ever; it is left to end by itself."""
+    with applications(1) as ports:
+        ((address, port),) = ports.items()
+        proxy.record("web1", port, address)
+        proxy.run_pass()
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        with (
+            slow_request(proxy, address, port, 4000) as answers,
+            resident(proxy, SERF_HAPROXY_DRAIN_TIMEOUT_S="1"),
+        ):
+            proxy.record("web1", port, address, status="left")
+            wake(proxy.settings.wake_fifo)
+            wait_for(lambda: "web1" not in seen(proxy), "web1 gets nothing more", 3)
+            assert answers == []
+        assert answers == [200]
+
+
+def test_a_tag_drains_a_node_that_stays(proxy: Proxy) -> None:
+    """drain=true takes a node's weight away without taking it out; drain=false gives it back."""
+    proxy.record("web1", 8001, drain="true", weight=5)
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    assert seen(proxy) == {"web1": ("127.0.0.1:8001", 0)}
+    proxy.record("web1", 8001, drain="false", weight=5)
+    proxy.run_pass()
+    assert seen(proxy) == {"web1": ("127.0.0.1:8001", 5)}
+
+
+def test_a_failed_node_stays_for_its_grace_and_may_come_back(short_dir: Path) -> None:
+    """Serf may err: a failed node stays under health checks for the grace; back within it, nothing has happened."""
+    with running_proxy(short_dir, SERF_HAPROXY_FAILED_GRACE_S="2") as proxy, resident(proxy):
+        proxy.record("web1", 8001)
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: seen(proxy).keys() == {"web1"}, "web1")
+        proxy.record("web1", 8001, status="failed")
+        wake(proxy.settings.wake_fifo)
+        time.sleep(0.7)  # the quiet time and a pass: it must still be there
+        assert seen(proxy).keys() == {"web1"}
+        proxy.record("web1", 8001)
+        wake(proxy.settings.wake_fifo)
+        time.sleep(2)  # beyond the grace, had it counted
+        assert seen(proxy).keys() == {"web1"}
+        proxy.record("web1", 8001, status="failed")
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: seen(proxy).keys() == set(), "it goes after the grace", 10)
+
+
+@pytest.mark.parametrize("by_reload", [False, True], ids=["at run time", "by reload"])
+def test_a_new_server_gets_no_request_before_it_can_answer(proxy: Proxy, by_reload: bool) -> None:
+    """A node whose application is not up yet gets nothing, however it was added; once it answers, it gets its share."""
+    late = free_port("127.0.1.9")
+    with applications(1) as ports:
+        ((address, port),) = ports.items()
+        proxy.record("web1", port, address)
+        proxy.run_pass()
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        with socket.create_server(("127.0.1.9", late)) as listening:
+            # It accepts and says nothing: a request sent there would hang.
+            listening.settimeout(0.01)
+            proxy.record("late", late, "127.0.1.9")
+            outcome = proxy.run_pass(balance="leastconn" if by_reload else "roundrobin")
+            assert outcome.verdict is (Verdict.RELOADED if by_reload else Verdict.APPLIED)
+            for _ in range(60):
+                assert requests.get(frontend(proxy), timeout=2).headers["X-Backend-IP"] == address
+        environment = os.environ | {"APP_HOST": "127.0.1.9", "APP_PORT": str(late)}
+        application = subprocess.Popen([sys.executable, APP], env=environment)
+        try:
+            wait_for(
+                lambda: requests.get(frontend(proxy), timeout=5).headers["X-Backend-IP"] == "127.0.1.9", "it is served"
+            )
+        finally:
+            application.terminate()
+            application.wait(20)
+
+
+def test_a_reload_keeps_what_is_known_of_the_servers(proxy: Proxy) -> None:
+    """A server known to be down gets no request after a reload, one that is up gets it at once, a moved one moves."""
+    with applications(2) as ports:
+        (first, first_port), (second, second_port) = ports.items()
+        proxy.record("dead", free_port("127.0.1.8"), "127.0.1.8")
+        proxy.record("web1", first_port, first)
+        proxy.record("web2", 9, second)
+        proxy.run_pass()
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        proxy.record("web2", second_port, second)
+        assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+        views = runtime.read_servers(proxy.settings) or {}
+        assert views["dead"].status.startswith("DOWN")
+        assert views["web1"].status == "UP"
+        assert views["web2"].address == f"{second}:{second_port}"
+        assert Path(proxy.settings.server_state_path).read_text() == "1\n"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SERF_HAPROXY_BALANCE": "static-rr"},
+        {"SERF_HAPROXY_BALANCE": "source"},
+        {"SERF_HAPROXY_COOKIE": "SRV"},
+    ],
+    ids=lambda environment: "=".join(*environment.items()),
+)
+def test_what_haproxy_refuses_at_run_time_goes_by_reload(short_dir: Path, environment: dict[str, str]) -> None:
+    """An algorithm or keyword that HAProxy does not take at run time: its answer decides, and one reload does it."""
+    with running_proxy(short_dir, **environment) as proxy:
+        proxy.record("web1", 8001)
+        outcome = proxy.run_pass()
+        assert outcome.verdict in (Verdict.RELOADED, Verdict.APPLIED)
+        assert transition.runs_published(proxy.settings)
+        assert seen(proxy).keys() == {"web1"}
+        if "SERF_HAPROXY_BALANCE" in environment:
+            assert outcome.verdict is Verdict.RELOADED
+
+
+def test_without_a_runtime_socket_changes_go_by_reload(short_dir: Path) -> None:
+    """A template without a runtime socket: the master alone is enough for reloads and their confirmation."""
+    template = short_dir / "own.j2"
+    lines = Path(goal.BUILT_IN_TEMPLATE).read_text().splitlines(keepends=True)
+    template.write_text("".join(line for line in lines if "stats socket" not in line))
+    with running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=str(template)) as proxy:
+        proxy.record("web1", 8001)
+        assert proxy.run_pass().verdict is Verdict.RELOADED
+        assert set(runtime.read_servers(proxy.settings) or {}) == {"web1"}
+        assert proxy.run_pass().verdict is Verdict.UNCHANGED
+
+
+def test_a_hanging_runtime_socket_falls_back_to_a_reload(proxy: Proxy, short_dir: Path) -> None:
+    """A runtime socket that accepts and says nothing costs its time limit; then a reload does the work."""
+    deaf = short_dir / "deaf.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(deaf))
+        listening.listen()
+        proxy.record("web1", 8001)
+        started_s = time.monotonic()
+        template = short_dir / "own.j2"
+        own = Path(goal.BUILT_IN_TEMPLATE).read_text()
+        template.write_text(own.replace("{{ settings.runtime_socket }}", proxy.settings.runtime_socket))
+        outcome = proxy.run_pass(runtime_socket=str(deaf), template_path=str(template))
+        assert outcome.verdict is Verdict.RELOADED
+        assert time.monotonic() - started_s < 30
+    assert seen(proxy).keys() == {"web1"}
+
+
+def test_a_server_with_a_connection_is_deleted_after_it(proxy: Proxy) -> None:
+    """What cannot be deleted yet is in maintenance, gets nothing, and is deleted by a later pass."""
+    with applications(1) as ports:
+        ((address, port),) = ports.items()
+        proxy.record("web1", port, address)
+        proxy.run_pass()
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        with slow_request(proxy, address, port, 1500) as answers:
+            Path(proxy.settings.nodes_dir, "web1").unlink()
+            outcome = proxy.run_pass()
+            assert outcome.verdict is Verdict.APPLIED
+            assert outcome.again_s is not None
+            assert proxy.servers() == {"web1"}
+            assert seen(proxy) == {}
+        assert answers == [200]
+        wait_for(lambda: proxy.run_pass().verdict is Verdict.UNCHANGED and proxy.servers() == set(), "it is deleted")
+
+
+def test_a_rejoin_before_the_last_connection_has_ended_needs_no_reload(proxy: Proxy) -> None:
+    """A node that comes back while its server still waits for its last connection is in use again at once."""
+    with applications(1) as ports:
+        ((address, port),) = ports.items()
+        proxy.record("web1", port, address)
+        proxy.run_pass()
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        with slow_request(proxy, address, port, 1500) as answers:
+            Path(proxy.settings.nodes_dir, "web1").unlink()
+            proxy.run_pass()
+            proxy.record("web1", port, address)
+            assert proxy.run_pass().verdict is Verdict.APPLIED
+            assert seen(proxy) == {"web1": (f"{address}:{port}", 1)}
+        assert answers == [200]
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served again")
+    assert proxy.reload_count() == 0
+
+
+def test_serf_hints_at_a_join_long_before_its_event(proxy: Proxy) -> None:
+    """The agent's log tells of a member within a fraction of the second for which Serf holds the event back."""
+    host, port = proxy.settings.rpc_addr
+    with run_serf("lb1", host, port, "role=balancer") as bind:
+        monitor = Monitor(proxy.settings)
+        wait_for(monitor.read_hint, "the agent's own join")
+        with run_serf("web1", "127.0.1.1", free_port("127.0.1.1"), options=(f"-join={bind}",)):
+            wait_for(monitor.read_hint, "the hint", 5)
+        monitor.close()
+
+
+@pytest.mark.parametrize("hints", ["on", "off"])
+def test_a_member_is_served_with_and_without_hints(proxy: Proxy, hints: str) -> None:
+    """Without any handler, the roster alone brings a member in: at once with hints, at the next resync without."""
+    host, port = proxy.settings.rpc_addr
+    options = {"SERF_HAPROXY_HINTS": hints, "SERF_HAPROXY_RESYNC_INTERVAL_S": "60" if hints == "on" else "1"}
+    with run_serf("lb1", host, port, "role=balancer") as bind, resident(proxy, **options):
+        joined = ("-retry-interval=1s", f"-retry-join={bind}")
+        with run_serf("web1", "127.0.1.1", free_port("127.0.1.1"), "role=web", "port=8001", options=joined):
+            wait_for(lambda: seen(proxy) == {"web1": ("127.0.1.1:8001", 1)}, "web1 is in HAProxy", 15)
+    assert shutil.which("serf")

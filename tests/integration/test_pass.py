@@ -1,0 +1,370 @@
+"""The pass against a real HAProxy: what it does, and what is left when it is cut."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from integration.proxy import Proxy, running_proxy, wait_for
+from serf_haproxy import goal, reconcile, render, runtime, transition
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.events import make_member
+from serf_haproxy.outcome import Verdict
+from serf_haproxy.pool import Roster
+from serf_haproxy.state import read_record
+
+BAD_TEMPLATE = "global\n    bogus keyword\n"
+
+
+def read(path: str) -> str:
+    return Path(path).read_text()
+
+
+def test_a_new_node_is_applied_without_a_reload(proxy: Proxy) -> None:
+    """A node file becomes a server of the running HAProxy and of the live file, and the record says so."""
+    proxy.record("web1", 8001)
+    outcome = proxy.run_pass()
+    assert outcome.verdict is Verdict.APPLIED
+    assert outcome.reason == "servers changed: +web1"
+    assert proxy.servers() == {"web1"}
+    assert proxy.reload_count() == 0
+    assert read_record(proxy.settings).digest == outcome.digest == render.digest_of(read(proxy.settings.config_path))
+
+
+def test_nothing_new_writes_and_reloads_nothing(proxy: Proxy) -> None:
+    """A pass that finds HAProxy running what it should leaves the live file and the master alone."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+    before = os.stat(proxy.settings.config_path).st_ino, proxy.reload_count()
+    assert proxy.run_pass().verdict is Verdict.UNCHANGED
+    assert (os.stat(proxy.settings.config_path).st_ino, proxy.reload_count()) == before
+
+
+@pytest.mark.parametrize("status", ["left", "failed", "leaving"])
+def test_a_node_that_is_not_alive_is_no_server(proxy: Proxy, status: str) -> None:
+    """A node that left, is leaving or failed longer ago than the grace is taken out, the other stays."""
+    proxy.record("web1", 8001)
+    proxy.record("web2", 8002)
+    proxy.run_pass()
+    proxy.record("web2", 8002, status=status)
+    assert proxy.run_pass(failed_grace_s=0.0).reason == "servers changed: -web2"
+    assert proxy.servers() == {"web1"}
+
+
+def test_a_quarantined_node_blocks_nobody(proxy: Proxy) -> None:
+    """A node with an impossible port is left out with its reason while the others are served."""
+    proxy.record("web1", 8001)
+    proxy.record("web2", 70000)
+    outcome = proxy.run_pass()
+    assert proxy.servers() == {"web1"}
+    assert outcome.problems == ("node web2 is quarantined: tag port='70000' is not a whole number from 1 to 65535",)
+
+
+def test_a_template_with_an_error_touches_nothing(proxy: Proxy, short_dir: Path) -> None:
+    """An undefined variable is rejected with its line; the live file stays and HAProxy goes on."""
+    template = short_dir / "own.j2"
+    template.write_text("global\n{{ nope }}\n")
+    before = read(proxy.settings.config_path)
+    outcome = proxy.run_pass(template_path=str(template))
+    assert outcome.verdict is Verdict.REJECTED
+    assert f"{template}:2: 'nope' is undefined" in outcome.reason
+    assert read(proxy.settings.config_path) == before
+    assert proxy.reload_count() == 0
+
+
+def test_what_haproxy_refuses_is_kept_with_its_words(proxy: Proxy, short_dir: Path) -> None:
+    """A refused candidate lies beside the live file as .rejected, with HAProxy's own words."""
+    template = short_dir / "own.j2"
+    template.write_text(BAD_TEMPLATE)
+    before = read(proxy.settings.config_path)
+    outcome = proxy.run_pass(template_path=str(template))
+    assert outcome.verdict is Verdict.REJECTED
+    assert "unknown keyword 'bogus'" in outcome.reason
+    rejected = read(f"{proxy.settings.config_path}.rejected")
+    assert rejected.startswith(BAD_TEMPLATE)
+    assert "# haproxy:" in rejected
+    assert "unknown keyword 'bogus'" in rejected
+    assert read(proxy.settings.config_path) == before
+    assert not os.path.exists(f"{proxy.settings.config_path}.candidate")
+
+
+def test_a_reload_that_fails_is_rolled_back(short_dir: Path) -> None:
+    """A port that somebody else holds passes the check but not the reload: the old file comes back."""
+    with running_proxy(short_dir) as proxy, socket.socket() as taken:
+        proxy.record("web1", 8001)
+        proxy.run_pass()
+        good = read(proxy.settings.config_path)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        outcome = proxy.run_pass(frontend_bind=bind)
+        assert outcome.verdict is Verdict.UNCONFIRMED
+        assert outcome.is_costly
+        assert "back in place" in outcome.reason
+        assert read(proxy.settings.config_path) == good
+        assert proxy.servers() == {"web1"}
+        taken.close()
+        assert proxy.run_pass(frontend_bind=bind).verdict is Verdict.RELOADED
+
+
+def test_a_haproxy_that_is_down_finds_the_configuration_at_its_start(short_dir: Path) -> None:
+    """Without HAProxy the configuration is checked and published, and confirmed once HAProxy is there."""
+    proxy = Proxy(short_dir)
+    proxy.record("web1", 8001)
+    outcome = proxy.run_pass()
+    assert outcome.verdict is Verdict.UNCONFIRMED
+    assert not outcome.is_costly
+    assert "published for its start" in outcome.reason
+    try:
+        proxy.start()
+        assert proxy.servers() == {"web1"}
+        assert proxy.run_pass().verdict is Verdict.UNCHANGED
+    finally:
+        proxy.stop()
+
+
+def test_a_live_file_changed_by_hand_is_put_right(proxy: Proxy) -> None:
+    """HAProxy runs the right configuration but the file is not it: it is published again without a reload."""
+    with open(proxy.settings.config_path, "a") as file:
+        file.write("# by hand\n")
+    before = proxy.reload_count()
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    assert "by hand" not in read(proxy.settings.config_path)
+    assert proxy.reload_count() == before
+
+
+def test_a_haproxy_that_runs_something_else_is_reloaded(proxy: Proxy) -> None:
+    """The live file is right but HAProxy runs another configuration: one reload repairs it."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+    live = read(proxy.settings.config_path)
+    Path(proxy.settings.config_path).write_text(live.replace("balance roundrobin", "balance leastconn"))
+    proxy.stop()
+    proxy.start()
+    Path(proxy.settings.config_path).write_text(live)
+    proxy.settings = proxy.settings.replace(balance="leastconn")
+    assert proxy.run_pass(balance="roundrobin").verdict is Verdict.UNCHANGED  # the marks agree: nobody can tell
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+    assert transition.runs_published(proxy.settings)
+
+
+DRIFTS = {
+    "weight": "set server nodes/web1 weight 7",
+    "address": "set server nodes/web1 addr 127.0.0.9 port 99",
+    "maintenance": "set server nodes/web1 state maint",
+    "deleted": "set server nodes/web1 state maint; del server nodes/web1",
+    "added": "add server nodes/other 127.0.0.1:8009; enable server nodes/other",
+}
+
+
+@pytest.mark.parametrize("command", DRIFTS.values(), ids=DRIFTS.keys())
+def test_a_drift_made_by_hand_is_repaired_and_reported(proxy: Proxy, command: str) -> None:
+    """Whatever somebody did to the servers on the runtime socket, the next pass puts right without a reload."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+    runtime.change(proxy.settings, [command])
+    outcome = proxy.run_pass()
+    assert outcome.verdict is Verdict.APPLIED
+    assert "had drifted" in outcome.reason
+    running = runtime.read_running(proxy.settings)
+    assert running is not None
+    assert {key[1]: (seen.endpoint, seen.weight, seen.is_maintained) for key, seen in running.servers.items()} == {
+        "web1": ("127.0.0.1:8001", 1, False)
+    }
+    assert proxy.reload_count() == 0
+    assert proxy.run_pass().verdict is Verdict.UNCHANGED
+
+
+def test_a_users_own_template_needs_no_mark(proxy: Proxy, short_dir: Path) -> None:
+    """Another template, with a description of its own, is published and confirmed like the built-in one."""
+    template = short_dir / "own.j2"
+    template.write_text(
+        "global\n    description mine\n    stats socket {{ settings.runtime_socket }} mode 600 level admin\n"
+        "defaults\n    mode http\n    timeout connect 1s\n    timeout client 5s\n    timeout server 5s\n"
+        "listen all\n    bind {{ settings.frontend_bind }}\n"
+        "{% for server in servers %}    server {{ server.name }} {{ server.endpoint }}\n{% endfor %}"
+    )
+    proxy.record("web1", 8001)
+    assert proxy.run_pass(template_path=str(template)).verdict is Verdict.RELOADED
+    assert proxy.servers() == {"web1"}
+    assert proxy.run_pass(template_path=str(template)).verdict is Verdict.UNCHANGED
+
+
+def roster(self_name: str, asked_ns: int, **members: str) -> Roster:
+    """Return a roster of members given as name=status, each with its port tag."""
+    listed = {
+        name: (status, make_member(name, "127.0.0.1", {"role": "web", "port": "8001"}))
+        for name, status in members.items()
+    }
+    return Roster(asked_ns, self_name, listed)
+
+
+LATER_NS = 2**62
+
+
+@pytest.mark.parametrize(
+    ("heard", "said", "servers", "verdict"),
+    [
+        ({"web1": "alive"}, {"web1": "alive", "web2": "alive"}, {"web1", "web2"}, Verdict.APPLIED),
+        ({"web1": "alive", "web2": "alive"}, {"web1": "alive", "web2": "left"}, {"web1"}, Verdict.APPLIED),
+        ({"web1": "alive", "web2": "alive"}, {"web1": "alive"}, {"web1"}, Verdict.APPLIED),
+        ({"web1": "alive", "web2": "alive"}, {}, {"web1", "web2"}, Verdict.HELD),
+        ({"web1": "alive"}, {"web1": "failed"}, set(), Verdict.UNCHANGED),
+        ({"web1": "failed"}, {"web1": "alive"}, {"web1"}, Verdict.APPLIED),
+    ],
+)
+def test_the_roster_puts_right_what_events_missed(
+    proxy: Proxy,
+    heard: dict[str, str],
+    said: dict[str, str],
+    servers: set[str],
+    verdict: Verdict,
+) -> None:
+    """State of the node files before + roster -> servers after; absences alone never empty the pool."""
+    for name, status in heard.items():
+        proxy.record(name, 8001, status=status)
+    outcome = reconcile.reconcile(proxy.settings, lambda: roster("lb1", LATER_NS, lb1="alive", **said))
+    assert outcome.verdict is verdict
+    assert proxy.servers() == servers
+
+
+def test_tags_that_only_the_roster_can_tell_apart_are_asked_for(proxy: Proxy) -> None:
+    """A value with a comma that looks like a port of its own is read from the roster, even between two resyncs."""
+    tags = {"role": "web", "v": "1,role=lb,port=22", "port": "8001"}
+    path = Path(proxy.settings.nodes_dir, "web1")
+    path.write_text("alive\tweb1\t127.0.0.1\tweb\tport=22,port=8001,role=lb,role=web,v=1\n")
+    listed = {"web1": ("alive", make_member("web1", "127.0.0.1", tags))}
+    reconcile.reconcile(proxy.settings, lambda: Roster(LATER_NS, "lb1", listed), is_resync=False)
+    assert "server web1 127.0.0.1:8001" in read(proxy.settings.config_path)
+    assert "v=1%2Crole=lb%2Cport=22" in path.read_text()
+
+
+def _pass_cut_after(settings: object, step: str) -> None:
+    def on_step(ended: str) -> None:
+        if ended == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    reconcile.reconcile(settings, lambda: None, on_step=on_step)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("step", "balance"),
+    [
+        *(
+            (step, "roundrobin")
+            for step in ("read", "rendered", "compared", "applied", "checked", "published", "recorded")
+        ),
+        *((step, "leastconn") for step in ("checked", "published", "reloaded", "confirmed", "recorded")),
+    ],
+)
+def test_a_pass_cut_after_any_step_is_repaired_by_the_next(proxy: Proxy, step: str, balance: str) -> None:
+    """SIGKILL after a step, with and without a reload: the next pass ends with the right configuration running."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+    proxy.record("web2", 8002)
+    settings = proxy.settings.replace(balance=balance)
+    cut = multiprocessing.get_context("spawn").Process(target=_pass_cut_after, args=(settings, step))
+    cut.start()
+    cut.join(30)
+    assert cut.exitcode == -signal.SIGKILL
+    assert proxy.servers() in ({"web1"}, {"web1", "web2"})
+    outcome = proxy.run_pass(balance=balance)
+    assert outcome.verdict in (Verdict.RELOADED, Verdict.APPLIED, Verdict.UNCHANGED)
+    assert proxy.servers() == {"web1", "web2"}
+    assert transition.runs_published(proxy.settings)
+    assert read_record(proxy.settings).digest == render.digest_of(read(proxy.settings.config_path)) == outcome.digest
+    assert proxy.run_pass(balance=balance).verdict is Verdict.UNCHANGED
+
+
+def test_a_reload_cut_before_its_end_is_repaired(proxy: Proxy) -> None:
+    """A pass killed right after it sent the reload leaves a HAProxy that the next pass finds in order."""
+    proxy.run_pass()
+    proxy.record("web1", 8001)
+    proxy.environment["SERF_HAPROXY_BALANCE"] = "leastconn"
+    script = (
+        "import os, signal, sys\n"
+        "from serf_haproxy import haproxy, reconcile\n"
+        "from serf_haproxy.settings import load_settings\n"
+        "haproxy._poll_master = lambda *a, ask=haproxy._poll_master, n=[]: n.append(1) or ("
+        "ask(*a) if len(n) < 2 else os.kill(os.getpid(), signal.SIGKILL))\n"
+        "haproxy.confirm = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "reconcile.reconcile(load_settings(os.environ), lambda: None)\n"
+    )
+    cut = subprocess.run([sys.executable, "-c", script], env=os.environ | proxy.environment, timeout=30, check=False)
+    assert cut.returncode == -signal.SIGKILL
+    assert proxy.run_pass(balance="leastconn").verdict in (Verdict.RELOADED, Verdict.APPLIED, Verdict.UNCHANGED)
+    assert proxy.servers() == {"web1"}
+
+
+def test_two_passes_never_run_at_the_same_time(proxy: Proxy) -> None:
+    """A pass waits for the one that runs: their steps do not mix."""
+    order: list[str] = []
+    proxy.record("web1", 8001)
+
+    def start_second(step: str) -> None:
+        order.append(f"first {step}")
+        if step == "read":
+            command = [sys.executable, "-m", "serf_haproxy", "once"]
+            second.append(
+                subprocess.Popen(command, env=os.environ | proxy.environment, stdout=subprocess.PIPE, text=True)
+            )
+
+    second: list[subprocess.Popen[str]] = []
+    outcome = reconcile.reconcile(proxy.settings, lambda: None, on_step=start_second)
+    output, _ = second[0].communicate(timeout=60)
+    assert outcome.verdict is Verdict.APPLIED
+    assert output.startswith("UNCHANGED")
+
+
+def test_an_unwritable_place_is_an_error_that_names_it(proxy: Proxy, short_dir: Path) -> None:
+    """A configuration directory that is missing stops the pass with the path in the error, nothing else changed."""
+    proxy.record("web1", 8001)
+    with pytest.raises(SystemFault, match="missing/haproxy.cfg.candidate"):
+        proxy.run_pass(config_path=str(short_dir / "missing" / "haproxy.cfg"))
+    assert proxy.reload_count() == 0
+
+
+def test_a_missing_haproxy_is_named_with_its_remedy(proxy: Proxy) -> None:
+    """Without the HAProxy program nothing is published."""
+    proxy.record("web1", 8001)
+    before = read(proxy.settings.config_path)
+    with pytest.raises(SystemFault, match="cannot start /nowhere/haproxy: .*install it or set its path"):
+        proxy.run_pass(haproxy_bin="/nowhere/haproxy")
+    assert read(proxy.settings.config_path) == before
+
+
+def test_many_quick_writes_end_in_the_last_configuration(proxy: Proxy) -> None:
+    """Passes during a hundred rewrites among 1,000 nodes: what HAProxy runs at the end is the last one."""
+    for number in range(1000):
+        proxy.record(f"web{number}", 1024 + number)
+    environment = os.environ | proxy.environment
+    resident = subprocess.Popen([sys.executable, "-m", "serf_haproxy", "run"], env=environment)
+    handler = Path(__file__).parents[2] / "handlers" / "member_event"
+    try:
+        wait_for(lambda: len(proxy.servers()) == 1000, "1,000 servers")
+        for number in range(100):
+            line = f"web{number}\t127.0.0.1\t\tport={20000 + number}\n".encode()
+            subprocess.run([handler], input=line, env=environment | {"SERF_EVENT": "member-update"}, check=True)
+            # The distance of the writes is what is tested: 20 to 70 ms, the handler's own time included.
+            wait_for_s = (number * 37 % 50) / 1000
+            multiprocessing.Event().wait(wait_for_s)
+        last = goal.compute(
+            proxy.settings,
+            goal.read_pool(proxy.settings).servers,
+        )
+        wait_for(lambda: Path(proxy.settings.config_path).read_text() == last.text, "the last one is published")
+        wait_for(lambda: transition.runs_published(proxy.settings), "the last one runs")
+        assert all(f"server web{number} 127.0.0.1:{20000 + number}" in last.text for number in range(100))
+        assert json.loads(Path(proxy.settings.state_dir, "last_pass.json").read_text())["verdict"] in (
+            "APPLIED",
+            "UNCHANGED",
+        )
+    finally:
+        resident.terminate()
+        assert resident.wait(30) == 0

@@ -1,0 +1,281 @@
+"""The resident as a process: wakes, signals, readiness, silence of Serf, and s6 where no master socket answers."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.agents import run_serf
+from integration.proxy import Proxy, make_environment, running_proxy, wait_for
+from serf_haproxy import goal, haproxy, runtime
+from serf_haproxy.nodes import forget, wake
+from serf_haproxy.outcome import Verdict
+
+COMMAND = [sys.executable, "-m", "serf_haproxy"]
+
+
+@contextlib.contextmanager
+def resident(proxy: Proxy, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the resident beside a HAProxy, its log in the state directory, until the end of a block."""
+    with open(log_path(proxy), "wb") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "run"],
+            env=os.environ | proxy.environment | environment,
+            stderr=log,
+        )
+    try:
+        wait_for(lambda: os.path.exists(os.path.join(proxy.settings.state_dir, "last_pass.json")), "the first pass")
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(30)
+
+
+def log_path(proxy: Proxy) -> Path:
+    return Path(proxy.settings.state_dir, "resident.log")
+
+
+def said(proxy: Proxy, text: str) -> bool:
+    return text in log_path(proxy).read_text()
+
+
+def test_a_wake_becomes_a_pass(proxy: Proxy) -> None:
+    """A node file and a wake are enough: no Serf is needed."""
+    with resident(proxy):
+        proxy.record("web1", 8001)
+        assert wake(proxy.settings.wake_fifo)
+        wait_for(lambda: proxy.servers() == {"web1"}, "web1 is served")
+        forget(proxy.settings.nodes_dir, "web1")
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: proxy.servers() == set(), "web1 is gone")
+        wait_for(lambda: said(proxy, "APPLIED servers changed: -web1"), "the change is logged")
+
+
+def test_events_that_came_while_it_was_down_are_found_at_its_start(proxy: Proxy) -> None:
+    """Node files written while nobody listened are in HAProxy after the first pass."""
+    proxy.record("web1", 8001)
+    with resident(proxy):
+        wait_for(lambda: proxy.servers() == {"web1"}, "web1 is served")
+
+
+def test_places_that_somebody_removed_are_made_again(proxy: Proxy) -> None:
+    """Without node directory and FIFO the next resync makes both, and events count again."""
+    host, port = proxy.settings.rpc_addr
+    with run_serf("lb1", host, port, "role=balancer"), resident(proxy, SERF_HAPROXY_RESYNC_INTERVAL_S="0.5"):
+        shutil.rmtree(proxy.settings.nodes_dir)
+        os.unlink(proxy.settings.wake_fifo)
+        wait_for(lambda: os.path.exists(proxy.settings.wake_fifo), "the FIFO is back")
+        wait_for(lambda: os.path.isdir(proxy.settings.nodes_dir), "the directory is back")
+        proxy.record("web1", 8001)
+        assert wake(proxy.settings.wake_fifo)
+        wait_for(lambda: proxy.servers() == {"web1"}, "web1 is served")
+
+
+def test_many_wakes_become_few_passes(proxy: Proxy) -> None:
+    """Fifty nodes within the quiet time are one reload."""
+    with resident(proxy):
+        before = proxy.reload_count()
+        for number in range(50):
+            proxy.record(f"web{number}", 8001 + number)
+            wake(proxy.settings.wake_fifo)
+        wait_for(lambda: len(proxy.servers()) == 50, "50 servers")
+        assert proxy.reload_count() - before <= 2
+
+
+def test_readiness_is_told_after_the_first_pass(proxy: Proxy) -> None:
+    """The line feed on the notification fd comes when HAProxy runs what it should."""
+    proxy.record("web1", 8001)
+    readable, writable = os.pipe()
+    command = [*COMMAND, "run", "--notify-fd", str(writable)]
+    process = subprocess.Popen(command, env=os.environ | proxy.environment, pass_fds=[writable])
+    os.close(writable)
+    try:
+        assert os.read(readable, 10) == b"\n"
+        assert proxy.servers() == {"web1"}
+    finally:
+        os.close(readable)
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_sigterm_ends_it_with_exit_code_0(proxy: Proxy) -> None:
+    """SIGTERM, also while a pass runs, lets that pass finish and ends the resident in order."""
+    with resident(proxy) as process:
+        proxy.record("web1", 8001)
+        wake(proxy.settings.wake_fifo)
+        time.sleep(0.25)  # about when the pass begins; either side of it must end the same
+        process.terminate()
+        assert process.wait(30) == 0
+    assert proxy.run_pass().verdict in (Verdict.UNCHANGED, Verdict.RELOADED)
+
+
+def test_sighup_reads_settings_and_template_again(proxy: Proxy, short_dir: Path) -> None:
+    """A template changed by its owner is used after SIGHUP; wrong settings are told and change nothing."""
+    template, toml = short_dir / "own.j2", short_dir / "settings.toml"
+    shutil.copy(goal.BUILT_IN_TEMPLATE, template)
+    toml.write_text(f"template_path = '{template}'\n")
+    with resident(proxy, SERF_HAPROXY_SETTINGS_FILE=str(toml)) as process:
+        template.write_text(template.read_text().replace("balance {{ settings.balance }}", "balance leastconn"))
+        process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "balance leastconn" in Path(proxy.settings.config_path).read_text(), "the new template")
+        toml.write_text("resync_interval_s = -1\n")
+        process.send_signal(signal.SIGHUP)
+        wait_for(lambda: said(proxy, "the settings stay as they were"), "the wrong setting is told")
+        assert process.poll() is None
+
+
+def test_a_repaired_template_is_used_without_a_signal(proxy: Proxy, short_dir: Path) -> None:
+    """A rejected template is tried again by itself."""
+    template = short_dir / "own.j2"
+    template.write_text("{{ nope }}")
+    with resident(proxy, SERF_HAPROXY_TEMPLATE_PATH=str(template)):
+        wait_for(lambda: said(proxy, "REJECTED"), "the rejection is told")
+        good = Path(goal.BUILT_IN_TEMPLATE).read_text().replace("defaults\n", "defaults\n    # mended\n")
+        template.write_text(good)
+        wait_for(lambda: "# mended" in Path(proxy.settings.config_path).read_text(), "the mended template")
+
+
+def test_a_second_resident_refuses_to_start(proxy: Proxy) -> None:
+    """Two residents would fight over one HAProxy: the second ends with exit code 111 and says why."""
+    with resident(proxy):
+        environment = os.environ | proxy.environment
+        second = subprocess.run([*COMMAND, "run"], env=environment, capture_output=True, text=True, check=False)
+        assert second.returncode == 111
+        assert "another resident is at work" in second.stderr
+
+
+def test_serf_that_is_away_changes_nothing_and_is_asked_when_it_is_back(proxy: Proxy) -> None:
+    """Servers stay while Serf is gone; when it is back, its roster corrects the node files at once."""
+    host, port = proxy.settings.rpc_addr
+    with run_serf("lb1", host, port, "role=balancer"), resident(proxy):
+        proxy.record("web1", 8001)
+        proxy.record("web2", 8002)
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: proxy.servers() == {"web1", "web2"}, "two servers from events")
+    # The agent is gone and so is the resident; a new pair finds members that this new cluster does not have.
+    with run_serf("lb1", host, port, "role=balancer"), resident(proxy):
+        wait_for(lambda: said(proxy, "HELD"), "both are missing in the roster, and held")
+        assert proxy.servers() == {"web1", "web2"}
+
+
+def test_a_hanging_serf_hinders_no_event(proxy: Proxy) -> None:
+    """An RPC port that accepts and says nothing costs its time limit and nothing else."""
+    with socket.create_server(proxy.settings.rpc_addr), resident(proxy, SERF_HAPROXY_RPC_TIMEOUT_S="0.3"):
+        proxy.record("web1", 8001)
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: proxy.servers() == {"web1"}, "web1 is served")
+        assert said(proxy, "gave no answer to handshake in 0.3 s")
+
+
+@pytest.mark.parametrize("command", ["run", "once", "check", "render", "status"])
+def test_wrong_settings_end_every_command(command: str) -> None:
+    """Every command names all wrong settings at once and ends with exit code 100."""
+    wrong = {"SERF_HAPROXY_QUIET_S": "soon", "SERF_HAPROXY_DEFAULT_PORT": "70000"}
+    ended = subprocess.run(
+        [*COMMAND, command], env=os.environ | wrong, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.returncode == 100
+    assert "SERF_HAPROXY_QUIET_S='soon': must be 0 to 10 seconds" in ended.stderr
+    assert "SERF_HAPROXY_DEFAULT_PORT='70000': must be a whole number, 1 to 65535" in ended.stderr
+
+
+def test_s6_reloads_where_no_master_socket_answers(short_dir: Path) -> None:
+    """A HAProxy without a master socket, under s6, is reloaded by its supervisor and confirmed by its worker."""
+    environment = make_environment(short_dir) | {"SERF_HAPROXY_MASTER_SOCKET": str(short_dir / "none.sock")}
+    proxy = Proxy(short_dir, **environment)
+    service = Path(proxy.settings.service_dir)
+    service.mkdir(parents=True)
+    (service / "run").write_text(
+        f"#!/bin/sh\nexec s6-notifyoncheck -w 50 -n 100 -c 'test -S {proxy.settings.runtime_socket}' "
+        f"haproxy -W -db -f {proxy.settings.config_path} 2>/dev/null\n"
+    )
+    (service / "run").chmod(0o755)
+    (service / "notification-fd").write_text("3\n")
+    scan = subprocess.Popen(["s6-svscan", str(service.parent)], start_new_session=True)
+    try:
+        wait_for(
+            lambda: subprocess.run(["s6-svwait", "-U", "-t", "1", str(service)], check=False).returncode == 0, "up"
+        )
+        proxy.record("web1", 8001)
+        assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+        assert proxy.servers() == {"web1"}
+    finally:
+        scan.terminate()
+        assert scan.wait(20) == 0
+
+
+def test_once_check_render_and_status_agree(proxy: Proxy) -> None:
+    """`render` prints what `once` publishes, `check` accepts it, and `status` shows it with HAProxy's view."""
+    import json
+
+    def command(*words: str) -> str:
+        return subprocess.run(
+            [*COMMAND, *words], env=os.environ | proxy.environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    proxy.record("web1", 8001)
+    proxy.record("web2", 0)
+    rendered = command("render")
+    assert "are valid" in command("check")
+    assert command("once").startswith("APPLIED servers changed: +web1")
+    assert Path(proxy.settings.config_path).read_text() == rendered
+    report = json.loads(command("status", "--json"))
+    assert (report["verdict"], report["reason"]) == ("APPLIED", "servers changed: +web1")
+    by_name = {member["name"]: member for member in report["members"]}
+    assert by_name["web1"] | {"health": None} == {
+        "name": "web1",
+        "status": "alive",
+        "address": "127.0.0.1",
+        "port": 8001,
+        "role": "",
+        "evidence": "event",
+        "in_haproxy": True,
+        "health": None,
+        "quarantined": None,
+    }
+    assert by_name["web1"]["health"].startswith(("UP", "DOWN"))
+    assert by_name["web2"]["quarantined"] == "tag port='0' is not a whole number from 1 to 65535"
+    assert not by_name["web2"]["in_haproxy"]
+    assert "web2" in command("status")
+
+
+def test_a_check_names_what_haproxy_refuses(short_dir: Path) -> None:
+    """`check` shows HAProxy's words with the line, touches nothing and ends with exit code 100."""
+    template = short_dir / "own.j2"
+    template.write_text("global\n    bogus keyword\n")
+    environment = os.environ | make_environment(short_dir) | {"SERF_HAPROXY_TEMPLATE_PATH": str(template)}
+    ended = subprocess.run([*COMMAND, "check"], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 100
+    assert ":2] : unknown keyword 'bogus'" in ended.stderr
+    assert os.listdir(short_dir) == ["own.j2"]
+
+
+def test_a_reload_under_way_does_not_lose_the_next(proxy: Proxy) -> None:
+    """Ten passes without a pause end with HAProxy running the last configuration."""
+    for number in range(10):
+        proxy.record("web1", 8001 + number)
+        assert proxy.run_pass(balance=("leastconn", "roundrobin")[number % 2]).verdict is Verdict.RELOADED
+    assert runtime.read_master(proxy.settings).failed_count == 0
+    assert (
+        haproxy.read_live(proxy.settings) == goal.compute(proxy.settings, goal.read_pool(proxy.settings).servers).text
+    )
+
+
+def test_the_first_start_needs_no_directories(short_dir: Path) -> None:
+    """The resident makes the directories that it writes to."""
+    environment = os.environ | make_environment(short_dir / "new")
+    with running_proxy(short_dir / "new", **make_environment(short_dir / "new")) as proxy:
+        shutil.rmtree(proxy.settings.nodes_dir)
+        ended = subprocess.run([*COMMAND, "once"], env=environment | proxy.environment, check=False)
+        assert ended.returncode == 0
+        assert os.path.isdir(proxy.settings.nodes_dir)
+    assert Verdict.UNCHANGED.exit_code == 0

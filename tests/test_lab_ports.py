@@ -1,0 +1,57 @@
+"""Where the lab listens."""
+
+import socket
+
+import pytest
+
+from serf_haproxy.errors import InputError, SystemFault
+from serf_haproxy.lab import ports
+from serf_haproxy.lab.ports import Listener
+
+
+def test_backend_addresses_go_on_in_the_next_network() -> None:
+    """The 254 hosts of 127.0.1.0 come first, then those of 127.0.2.0; none is .0 or .255."""
+    addresses = [ports.address_backend(number) for number in range(1, 600)]
+    assert addresses[:2] == ["127.0.1.1", "127.0.1.2"]
+    assert addresses[253:255] == ["127.0.1.254", "127.0.2.1"]
+    assert len(set(addresses)) == len(addresses)
+
+
+def test_balancers_have_their_number_in_name_and_address() -> None:
+    """lb2 is at 127.0.0.2, and no other name is a balancer's."""
+    assert ports.address_balancer("lb2") == "127.0.0.2"
+    assert [name for name in ("lb1", "lb10", "lb0", "lb", "xlb1", "web1") if ports.is_balancer(name)] == ["lb1"]
+    with pytest.raises(InputError, match="lb1 to lb9"):
+        ports.address_balancer("lb10")
+
+
+@pytest.mark.parametrize("base", [0, -5, 65531])
+def test_a_port_base_leaves_room_for_all_ports(base: int) -> None:
+    """Six ports from the base on must be port numbers."""
+    with pytest.raises(InputError, match=f"--port-base {base}"):
+        ports.number_ports(base)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "::1", "localhost", "127.0.0.1 ", ""])
+def test_only_loopback_addresses_are_taken(address: str) -> None:
+    """The lab never leaves loopback."""
+    with pytest.raises(InputError, match="127.0.0.0/8"):
+        ports.read_address(address)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_taken_port_is_named(kind: socket.SocketKind) -> None:
+    """Gossip needs its port on TCP and on UDP."""
+    with socket.socket(socket.AF_INET, kind) as taken:
+        taken.bind(("127.77.0.1", 20990))
+        if kind == socket.SOCK_STREAM:
+            taken.listen()
+        with pytest.raises(SystemFault, match="gossip of x: 127.77.0.1:20990: Address already in use"):
+            ports.check_free([Listener("gossip of x", "127.77.0.1", 20990, is_udp=True)])
+    ports.check_free([Listener("gossip of x", "127.77.0.1", 20990, is_udp=True)])
+
+
+def test_two_listeners_cannot_share_a_port() -> None:
+    """A port given to the application may be one that Serf needs there."""
+    with pytest.raises(InputError, match="the app and Serf both want 127.0.1.1:20003"):
+        ports.check_free([Listener("the app", "127.0.1.1", 20003), Listener("Serf", "127.0.1.1", 20003)])

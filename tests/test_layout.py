@@ -1,0 +1,132 @@
+"""A configuration taken apart, and what turns the servers that run into those that should."""
+
+import pytest
+
+from serf_haproxy.layout import Changes, Layout, Line, Seen, plan, read_layout, state_file
+
+CONFIG = """\
+global
+    log stdout format raw daemon
+defaults
+    default-server inter 2s
+backend nodes
+    balance roundrobin
+    default-server check rise 1
+    server web1 10.0.0.1:80 weight 7
+    # a remark
+    server web2 [::1]:81
+"""
+
+
+def changed(before: str, after: str) -> str:
+    """Return the configuration with one replacement."""
+    assert before in CONFIG
+    return CONFIG.replace(before, after)
+
+
+def test_a_server_has_its_defaults_in_its_words() -> None:
+    """`add server` inherits nothing, so the words of a server begin with what default-server lines say."""
+    layout = read_layout(CONFIG)
+    assert layout.servers == {
+        ("nodes", "web1"): Line("10.0.0.1:80", 7, ("inter", "2s", "check", "rise", "1")),
+        ("nodes", "web2"): Line("[::1]:81", 1, ("inter", "2s", "check", "rise", "1")),
+    }
+    assert layout.pools == {"nodes"}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_same"),
+    [
+        (changed("    server web1 10.0.0.1:80 weight 7\n", ""), True),
+        (changed("10.0.0.1:80", "10.9.9.9:99"), True),
+        (changed("    # a remark\n", "\n"), True),
+        (changed("roundrobin", "leastconn"), False),
+        (changed("rise 1", "rise 2"), False),
+        (changed("backend nodes", "backend others"), False),
+    ],
+)
+def test_the_rest_is_all_but_servers_and_remarks(text: str, is_same: bool) -> None:
+    """Only what a reload is needed for changes the digest of the rest."""
+    assert (read_layout(text).rest == read_layout(CONFIG).rest) is is_same
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        changed("backend nodes", "backend nodes from common"),
+        changed("server web2 [::1]:81", 'server web2 [::1]:81 sni str("x")'),
+        changed("server web2 [::1]:81", "server web2 [::1]:81 cookie ${HOME}"),
+        changed("server web2 [::1]:81", "server-template web 3 10.0.0.1:80"),
+    ],
+)
+def test_a_section_with_anything_out_of_the_ordinary_is_left_to_a_reload(text: str) -> None:
+    """Named defaults, quotes, variables and templates make all of a section part of the rest."""
+    layout = read_layout(text)
+    assert (layout.servers, layout.pools) == ({}, frozenset())
+    assert layout.rest != read_layout(text.replace("web1", "web9")).rest
+
+
+def seen(endpoint: str, weight: int = 1, is_maintained: bool = False) -> Seen:
+    """Return a server as HAProxy has it."""
+    return Seen(endpoint, weight, is_maintained, 0, f"line of {endpoint}")
+
+
+CHECKED = Line("10.0.0.1:80", 1, ("check",))
+PLAIN = Line("10.0.0.1:80", 3, ())
+KEY = ("nodes", "a")
+DOWN = (
+    "set server nodes/a state drain",
+    "set server nodes/a health down",
+    "set server nodes/a state ready",
+)
+REMOVED = ("set server nodes/a state maint", "del server nodes/a")
+ADDED = ("add server nodes/a 10.0.0.1:80 weight 1 check", "enable health nodes/a", *DOWN)
+
+
+def layout(*lines: Line) -> Layout:
+    """Return a configuration with at most the server `a`."""
+    return Layout(dict.fromkeys([KEY], *lines) if lines else {}, frozenset(["nodes"]), "")
+
+
+@pytest.mark.parametrize(
+    ("goal", "before", "running", "changes"),
+    [
+        (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80")}, Changes((), ())),
+        (layout(CHECKED), layout(), {}, Changes(ADDED, ())),
+        (
+            layout(PLAIN),
+            layout(),
+            {},
+            Changes(("add server nodes/a 10.0.0.1:80 weight 3", "set server nodes/a state ready"), ()),
+        ),
+        (layout(), layout(CHECKED), {KEY: seen("10.0.0.1:80")}, Changes(REMOVED, ())),
+        (layout(), layout(), {KEY: seen("10.0.0.1:80", 1, True)}, Changes((), ("del server nodes/a",))),
+        (layout(), layout(), {("other", "a"): seen("10.0.0.1:80")}, Changes((), ())),
+        (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", 1, True)}, Changes(DOWN, ())),
+        (layout(CHECKED), layout(), {KEY: seen("10.0.0.1:80", 1, True)}, Changes(DOWN, ())),
+        (layout(CHECKED), layout(PLAIN), {KEY: seen("10.0.0.1:80")}, Changes((*REMOVED, *ADDED), ())),
+        (
+            layout(CHECKED),
+            layout(CHECKED),
+            {KEY: seen("10.0.0.1:81", 5)},
+            Changes(("set server nodes/a addr 10.0.0.1 port 80", *DOWN, "set server nodes/a weight 1"), ()),
+        ),
+    ],
+)
+def test_what_runs_becomes_what_should(
+    goal: Layout,
+    before: Layout,
+    running: dict[tuple[str, str], Seen],
+    changes: Changes,
+) -> None:
+    """Goal, live file and what runs -> the commands between them."""
+    assert plan(goal, before, running) == changes
+
+
+def test_a_state_file_keeps_what_goes_on_and_starts_the_new_as_down() -> None:
+    """A server that stays keeps its line, a moved or new one with a check starts as down, one without has no line."""
+    lines = {("nodes", name): CHECKED for name in "abc"} | {("nodes", "d"): PLAIN}
+    running = {("nodes", "a"): seen("10.0.0.1:80"), ("nodes", "b"): seen("10.0.0.1:99")}
+    text = state_file(Layout(lines, frozenset(["nodes"]), ""), running, "# header")
+    down = "1 nodes {} {} 10.0.0.1 0 0 1 1 0 1 0 0 6 0 0 0 - 80 - 0 0 - - 0"
+    assert text.splitlines() == ["1", "# header", "line of 10.0.0.1:80", down.format(2, "b"), down.format(3, "c")]

@@ -1,0 +1,305 @@
+"""Which members become servers, and what a roster puts right: tables and properties."""
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serf_haproxy.events import ALIVE, FAILED, LEAVING, LEFT, STATUSES, Member, make_member
+from serf_haproxy.nodes import NodeFile
+from serf_haproxy.pool import Corrections, Roster, Rules, Server, build, correct, read_address
+
+RULES = Rules(default_port=3000, balancer_roles=("lb",))
+ASKED_NS = 1000
+OLDER_NS, NEWER_NS = ASKED_NS - 1, ASKED_NS + 1
+
+Evidence = dict[str, NodeFile]
+Told = dict[str, tuple[str, Member]]
+
+
+def web(name: str, address: str = "127.0.1.1", **tags: str) -> Member:
+    """Return a member with these tags."""
+    return make_member(name, address, tags)
+
+
+def heard(*members: Member, status: str = ALIVE, at_ns: int = OLDER_NS) -> Evidence:
+    """Return node files of these members."""
+    return {member.name: NodeFile(status, member, at_ns) for member in members}
+
+
+def told(*members: Member, status: str = ALIVE) -> Told:
+    """Return what a roster says of these members."""
+    return {member.name: (status, member) for member in members}
+
+
+def roster_of(members: Told, self_name: str = "lb") -> Roster:
+    """Return a roster that was asked at ASKED_NS."""
+    return Roster(ASKED_NS, self_name, members)
+
+
+def apply(evidence: Mapping[str, NodeFile], corrections: Corrections, at_ns: int = NEWER_NS) -> Evidence:
+    """Return the node files after some corrections."""
+    kept = {name: file for name, file in evidence.items() if name not in corrections.forget}
+    return kept | {member.name: NodeFile(status, member, at_ns) for status, member in corrections.record}
+
+
+@pytest.mark.parametrize(
+    ("member", "server"),
+    [
+        (web("web1"), Server("web1", "127.0.1.1", 3000, None)),
+        (web("web1", port="8080"), Server("web1", "127.0.1.1", 8080, None)),
+        (web("web1", port="1"), Server("web1", "127.0.1.1", 1, None)),
+        (web("web1", port="65535"), Server("web1", "127.0.1.1", 65535, None)),
+        (web("web1", weight="0"), Server("web1", "127.0.1.1", 3000, 0)),
+        (web("web1", weight="256"), Server("web1", "127.0.1.1", 3000, 256)),
+        (web("web1", "10.1.2.3", other="x", role="web"), Server("web1", "10.1.2.3", 3000, None)),
+        (web("web1", "2001:DB8::0:1"), Server("web1", "2001:db8::1", 3000, None)),
+        (web("web1", "::ffff:10.1.2.3"), Server("web1", "10.1.2.3", 3000, None)),
+    ],
+)
+def test_member_becomes_a_server(member: Member, server: Server) -> None:
+    """A member that is alive becomes a server with its address in normal form, its port and its weight."""
+    assert build(heard(member), RULES)[:2] == ((server,), {})
+
+
+@pytest.mark.parametrize(
+    ("address", "endpoint"),
+    [("10.1.2.3", "10.1.2.3:3000"), ("2001:db8::1", "[2001:db8::1]:3000"), ("::ffff:10.1.2.3", "10.1.2.3:3000")],
+)
+def test_endpoint_is_in_haproxys_notation(address: str, endpoint: str) -> None:
+    """An IPv6 address stands in brackets before its port."""
+    assert build(heard(web("web1", address)), RULES).servers[0].endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    ("member", "reason"),
+    [
+        (web("web1", ""), "address '' is not an IP address"),
+        (web("web1", "localhost"), "address 'localhost' is not an IP address"),
+        (web("web1", "127.0.0.1:80"), "address '127.0.0.1:80' is not an IP address"),
+        (web("web1", "127.0.0.1 weight 256"), "is not an IP address"),
+        (web("web1", "127.0.0.1\nserver x 6.6.6.6:80"), "is not an IP address"),
+        (web("web1", "010.1.2.3"), "is not an IP address"),
+        (web("web1", "\u0661.1.1.1"), "is not an IP address"),
+        (web("web1", "x" * 1000), f"address '{'x' * 40}...' is not an IP address"),
+        (web("web1", "fe80::1%eth0"), "has a zone"),
+        (web("web1", "fe80::1%a b"), "has a zone"),
+        (web("web1", "0.0.0.0"), "is not the address of one host"),
+        (web("web1", "::"), "is not the address of one host"),
+        (web("web1", "::ffff:0.0.0.0"), "is not the address of one host"),
+        (web("web1", "224.0.0.1"), "is not the address of one host"),
+        (web("web1", "ff02::1"), "is not the address of one host"),
+        (web("web1", port="0"), "tag port='0' is not a whole number from 1 to 65535"),
+        (web("web1", port="65536"), "tag port='65536' is not a whole number from 1 to 65535"),
+        (web("web1", port=""), "tag port='' is not a whole number"),
+        (web("web1", port="-1"), "tag port='-1' is not a whole number"),
+        (web("web1", port="+80"), "tag port='+80' is not a whole number"),
+        (web("web1", port="80.0"), "tag port='80.0' is not a whole number"),
+        (web("web1", port="8 0"), "tag port='8 0' is not a whole number"),
+        (web("web1", port="80\nserver x 6.6.6.6:80"), "is not a whole number"),
+        (web("web1", port="\u0668\u0660"), "is not a whole number"),
+        (web("web1", port="000080"), "is not a whole number"),
+        (web("web1", port="9" * 5000), f"tag port='{'9' * 40}...' is not a whole number"),
+        (web("web1", weight="257"), "tag weight='257' is not a whole number from 0 to 256"),
+        (web("web1", weight="1e2"), "tag weight='1e2' is not a whole number from 0 to 256"),
+        (web("web1", weight="50%"), "tag weight='50%' is not a whole number from 0 to 256"),
+    ],
+)
+def test_malformed_member_is_quarantined_alone(member: Member, reason: str) -> None:
+    """A wrong address or tag keeps one member out, with a printable reason, and nobody else."""
+    pool = build(heard(web("web0"), member, web("web2")), RULES)
+    assert [server.name for server in pool.servers] == ["web0", "web2"]
+    assert list(pool.quarantined) == ["web1"]
+    assert reason in pool.quarantined["web1"]
+    assert pool.quarantined["web1"].isascii()
+    assert pool.quarantined["web1"].isprintable()
+
+
+@pytest.mark.parametrize("status", [LEAVING, LEFT, FAILED])
+def test_only_the_living_serve(status: str) -> None:
+    """A member that leaves, has left or has failed is no server, and no matter how malformed not quarantined."""
+    assert build(heard(web("web1"), web("web2", port="x"), status=status), RULES)[:2] == ((), {})
+
+
+@pytest.mark.parametrize(
+    ("rules", "admitted"),
+    [
+        (Rules(3000), ["api1", "bare", "lb1", "web1"]),
+        (Rules(3000, balancer_roles=("lb",)), ["api1", "bare", "web1"]),
+        (Rules(3000, balancer_roles=("lb", "api")), ["bare", "web1"]),
+        (Rules(3000, roles=("web",)), ["web1"]),
+        (Rules(3000, roles=("web", "api")), ["api1", "web1"]),
+        (Rules(3000, roles=("web", "lb"), balancer_roles=("lb",)), ["web1"]),
+        (Rules(3000, roles=("none",)), []),
+        (Rules(3000, self_name="web1"), ["api1", "bare", "lb1"]),
+        (Rules(3000, roles=("web",), self_name="web1"), []),
+    ],
+)
+def test_rules_choose_the_members(rules: Rules, admitted: list[str]) -> None:
+    """Roles choose who serves, balancers never do, and neither does the balancer's own node."""
+    evidence = heard(web("web1", role="web"), web("api1", role="api"), web("lb1", role="lb"), web("bare"))
+    pool = build(evidence, rules)
+    assert [server.name for server in pool.servers] == admitted
+    assert pool.quarantined == {}
+
+
+def test_members_outside_the_rules_are_not_quarantined() -> None:
+    """A balancer with a malformed tag is nobody's problem."""
+    assert build(heard(web("lb1", role="lb", port="x")), RULES)[:2] == ((), {})
+
+
+def test_servers_are_sorted() -> None:
+    """The order of the servers is that of their names, whatever the order of the evidence."""
+    names = ["web10", "Web", "web1", "a"]
+    assert [server.name for server in build(heard(*map(web, names)), RULES).servers] == ["Web", "a", "web1", "web10"]
+
+
+@given(st.text() | st.ip_addresses().map(str) | st.from_regex(r"[0-9a-f.:%]{0,20}", fullmatch=True))
+def test_address_is_an_address_or_refused(text: str) -> None:
+    """Whatever passes as an address has nothing but hexadecimal digits, dots and colons."""
+    try:
+        address = read_address(text)
+    except ValueError:
+        return
+    assert set(address) <= set("0123456789abcdef.:")
+    assert read_address(address) == address
+
+
+WEB1, WEB2 = web("web1"), web("web2")
+MOVED = web("web1", "127.0.1.9")
+LB = web("lb", "127.0.0.1", role="lb")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "members", "expected"),
+    [
+        pytest.param({}, {}, Corrections((), (), ()), id="nothing known, nobody there"),
+        pytest.param({}, told(WEB1), Corrections(((ALIVE, WEB1),), (), ()), id="missed join"),
+        pytest.param({}, told(WEB1, status=LEFT), Corrections(((LEFT, WEB1),), (), ()), id="missed join and leave"),
+        pytest.param(heard(WEB1), told(WEB1), Corrections((), (), ()), id="both agree"),
+        pytest.param(heard(WEB1), told(MOVED), Corrections(((ALIVE, MOVED),), (), ()), id="missed new address"),
+        pytest.param(
+            heard(MOVED, at_ns=NEWER_NS), told(WEB1), Corrections((), (), ()), id="newer event of a new address"
+        ),
+        pytest.param(heard(MOVED, at_ns=ASKED_NS), told(WEB1), Corrections((), (), ()), id="event of the same moment"),
+        pytest.param(
+            heard(WEB1), told(WEB1, status=FAILED), Corrections(((FAILED, WEB1),), (), ()), id="missed failure"
+        ),
+        pytest.param(heard(WEB1, status=FAILED), told(WEB1), Corrections(((ALIVE, WEB1),), (), ()), id="missed return"),
+        pytest.param(
+            heard(WEB1, status=FAILED, at_ns=NEWER_NS), told(WEB1), Corrections((), (), ()), id="newer failure"
+        ),
+        pytest.param(heard(WEB1, WEB2), told(WEB1), Corrections((), ("web2",), ()), id="absent is gone"),
+        pytest.param(
+            heard(WEB1) | heard(WEB2, at_ns=NEWER_NS), told(WEB1), Corrections((), (), ()), id="newer than the absence"
+        ),
+        pytest.param(heard(WEB1, status=LEFT), {}, Corrections((), ("web1",), ()), id="absent did not serve"),
+        pytest.param(heard(WEB1), {}, Corrections((), (), ("web1",)), id="absence of the only server"),
+        pytest.param(heard(WEB1, WEB2), told(LB), Corrections(((ALIVE, LB),), (), ("web1", "web2")), id="agent alone"),
+        pytest.param(
+            heard(WEB1) | heard(WEB2, status=LEFT), {}, Corrections((), ("web2",), ("web1",)), id="held beside gone"
+        ),
+        pytest.param(
+            heard(WEB1), told(WEB1, status=LEFT), Corrections(((LEFT, WEB1),), (), ()), id="leave of the only server"
+        ),
+        pytest.param(
+            heard(WEB1, WEB2),
+            told(WEB1, WEB2, status=FAILED),
+            Corrections(((FAILED, WEB1), (FAILED, WEB2)), (), ()),
+            id="failure of all servers",
+        ),
+        pytest.param(
+            heard(WEB1, WEB2),
+            told(WEB1, status=LEFT),
+            Corrections(((LEFT, WEB1),), ("web2",), ()),
+            id="one has left, the other is absent",
+        ),
+        pytest.param(
+            heard(WEB1), told(WEB2), Corrections(((ALIVE, WEB2),), ("web1",), ()), id="another one serves instead"
+        ),
+        pytest.param(
+            heard(WEB1),
+            told(web("web2", port="x")),
+            Corrections(((ALIVE, web("web2", port="x")),), (), ("web1",)),
+            id="another one is there but cannot serve",
+        ),
+        pytest.param(
+            heard(WEB1, web("web2", port="x")),
+            {},
+            Corrections((), ("web2",), ("web1",)),
+            id="quarantined ones are not held",
+        ),
+        pytest.param(
+            heard(WEB1),
+            told(web("web2", role="lb")),
+            Corrections(((ALIVE, web("web2", role="lb")),), (), ("web1",)),
+            id="another balancer does not serve",
+        ),
+        pytest.param(
+            heard(web("v", v="1,port=2")),
+            told(make_member("v", "127.0.1.1", {"v": "1", "port": "2"})),
+            Corrections(((ALIVE, make_member("v", "127.0.1.1", {"v": "1", "port": "2"})),), (), ()),
+            id="tags are compared exactly",
+        ),
+    ],
+)
+def test_newer_evidence_wins(evidence: Evidence, members: Told, expected: Corrections) -> None:
+    """Of every node the newer of file and roster counts, and absences alone do not empty the pool."""
+    corrections = correct(evidence, roster_of(members), RULES)
+    assert show(corrections) == show(expected)
+
+
+def show(corrections: Corrections) -> tuple[object, ...]:
+    """Return corrections in a form that can be compared."""
+    record = [(status, member.name, member.address, member.role, member.tags) for status, member in corrections.record]
+    return record, corrections.forget, corrections.held
+
+
+def test_own_node_does_not_hold_the_pool() -> None:
+    """The balancer's own node is no server, so its being listed does not allow the servers to go."""
+    own = web("lb0", role="web")
+    corrections = correct(heard(own, WEB1), roster_of(told(own), self_name="lb0"), RULES)
+    assert (corrections.forget, corrections.held) == ((), ("web1",))
+
+
+NAMES = st.sampled_from(["a", "b", "c", "lb"])
+MEMBERS = st.builds(
+    web,
+    NAMES,
+    st.sampled_from(["127.0.1.1", "127.0.1.2", "nowhere"]),
+    role=st.sampled_from(["web", "lb"]),
+    port=st.sampled_from(["80", "81", "x"]),
+)
+FILES = st.builds(NodeFile, st.sampled_from(STATUSES), MEMBERS, st.sampled_from([OLDER_NS, ASKED_NS, NEWER_NS]))
+EVIDENCE = st.lists(FILES).map(lambda files: {file.member.name: file for file in files})
+TOLD = st.lists(st.tuples(st.sampled_from(STATUSES), MEMBERS)).map(
+    lambda pairs: {member.name: (status, member) for status, member in pairs}
+)
+
+
+@given(EVIDENCE, TOLD)
+def test_corrections_are_made_once(evidence: Evidence, members: Told) -> None:
+    """After its corrections a roster has nothing more to correct, and holds the same names."""
+    roster = roster_of(members)
+    corrections = correct(evidence, roster, RULES)
+    again = correct(apply(evidence, corrections), roster, RULES)
+    assert show(again) == ([], (), corrections.held)
+
+
+@given(EVIDENCE, TOLD)
+def test_newer_files_are_never_touched(evidence: Evidence, members: Told) -> None:
+    """A roster neither rewrites nor forgets what was heard after it was asked."""
+    corrections = correct(evidence, roster_of(members), RULES)
+    touched = {member.name for _, member in corrections.record} | set(corrections.forget)
+    assert not touched & {name for name, file in evidence.items() if file.mtime_ns >= ASKED_NS}
+
+
+@given(EVIDENCE, TOLD)
+def test_absence_alone_never_empties_the_pool(evidence: Evidence, members: Told) -> None:
+    """A roster in which nobody has left or failed leaves a server where there was one."""
+    members = {name: (ALIVE, member) for name, (_, member) in members.items() if name not in evidence}
+    rules = RULES._replace(self_name="lb")
+    corrections = correct(evidence, roster_of(members), RULES)
+    if build(evidence, rules).servers:
+        assert build(apply(evidence, corrections), rules).servers

@@ -1,0 +1,242 @@
+"""Settings: defaults, the environment, the TOML file, and everything that can be wrong with them."""
+
+import dataclasses
+import ipaddress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serf_haproxy.errors import SettingsError
+from serf_haproxy.settings import (
+    SETTINGS_FILE,
+    Settings,
+    load_settings,
+    unknown_variables,
+    variable,
+)
+
+FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+
+
+def load_one(name: str, text: str) -> object:
+    """Return the value of one setting whose variable has this text."""
+    return getattr(load_settings({variable(name): text}), name)
+
+
+def load_faults(environ: dict[str, str]) -> list[str]:
+    """Return the lines of the fault that these variables are."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ)
+    return str(caught.value).splitlines()
+
+
+def load_file(tmp_path: Path, text: str | bytes, **environ: str) -> Settings:
+    """Return the settings of a TOML file and some variables."""
+    path = tmp_path / "settings.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_settings({SETTINGS_FILE: str(path), **environ})
+
+
+def test_empty_environment_gives_the_defaults() -> None:
+    """Without any variable every setting has its default."""
+    assert load_settings({}) == Settings()
+    assert load_settings({"PATH": "/bin", "SERF_EVENT": "member-join"}) == Settings()
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_is_described(name: str) -> None:
+    """Each setting has a meaning, an allowed range, and a default that its own kind reads as this value."""
+    metadata = FIELDS[name].metadata
+    assert metadata["doc"]
+    assert metadata["kind"].allowed
+    assert metadata["kind"].read(metadata["default"]) == getattr(Settings(), name)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_default_can_be_said(name: str) -> None:
+    """Setting a variable to the default's text changes nothing."""
+    assert load_settings({variable(name): FIELDS[name].metadata["default"]}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("nodes_dir", "/srv/nodes", "/srv/nodes"),
+        ("nodes_dir", "/srv/é,=@+~%-_.", "/srv/é,=@+~%-_."),
+        ("template_path", "/t.j2", "/t.j2"),
+        ("haproxy_bin", "/opt/haproxy-3.0/sbin/haproxy", "/opt/haproxy-3.0/sbin/haproxy"),
+        ("rpc_addr", "serf.internal:7373", ("serf.internal", 7373)),
+        ("rpc_addr", "[::1]:7373", ("::1", 7373)),
+        ("rpc_timeout_s", "0.1", 0.1),
+        ("rpc_timeout_s", "60", 60.0),
+        ("quiet_s", "0", 0.0),
+        ("default_port", "1", 1),
+        ("default_port", "65535", 65535),
+        ("roles", "web", ("web",)),
+        ("roles", "web, api web", ("api", "web")),
+        ("frontend_bind", ":8080", ":8080"),
+        ("frontend_bind", "*:8080", "*:8080"),
+        ("frontend_bind", "127.0.0.1:8080", "127.0.0.1:8080"),
+        ("frontend_bind", "[::1]:8080", "[::1]:8080"),
+        ("balance", "leastconn", "leastconn"),
+        ("health_path", "/health?full=1", "/health?full=1"),
+        ("cookie", "SRV_1-x", "SRV_1-x"),
+    ],
+)
+def test_variable_sets_a_setting(name: str, text: str, value: object) -> None:
+    """A variable with an allowed text gives the setting its value."""
+    assert load_one(name, text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("nodes_dir", "nodes"),
+        ("nodes_dir", "/with blank"),
+        ("nodes_dir", "/with\nline"),
+        ("runtime_socket", "/run/a#b"),
+        ("runtime_socket", '/run/"a'),
+        ("runtime_socket", "/run/'a"),
+        ("runtime_socket", "/run/a\\"),
+        ("runtime_socket", "/run/$HOME"),
+        ("runtime_socket", "/run/a\u2028b"),
+        ("template_path", "t.j2"),
+        ("haproxy_bin", "haproxy -V"),
+        ("haproxy_bin", "haproxy;id"),
+        ("rpc_addr", "7373"),
+        ("rpc_addr", ":7373"),
+        ("rpc_addr", "127.0.0.1"),
+        ("rpc_addr", "127.0.0.1:0"),
+        ("rpc_addr", "127.0.0.1:65536"),
+        ("rpc_addr", "::1:7373"),
+        ("rpc_timeout_s", "0.09"),
+        ("rpc_timeout_s", "60.1"),
+        ("rpc_timeout_s", "five"),
+        ("rpc_timeout_s", "nan"),
+        ("rpc_timeout_s", "inf"),
+        ("quiet_s", "-0.1"),
+        ("default_port", "0"),
+        ("default_port", "65536"),
+        ("default_port", "80.0"),
+        ("default_port", "-1"),
+        ("default_port", "1" + "0" * 400),
+        ("roles", "web;api"),
+        ("roles", "web\tfoo/bar"),
+        ("frontend_bind", "80"),
+        ("frontend_bind", ":0"),
+        ("frontend_bind", "localhost:80"),
+        ("frontend_bind", ": 80"),
+        ("frontend_bind", ":\n80"),
+        ("frontend_bind", ":8_0"),
+        ("frontend_bind", ":80 ssl"),
+        ("frontend_bind", "fe80::1%x evil:80"),
+        ("frontend_bind", "[127.0.0.1]:80"),
+        ("frontend_bind", "[::1:80"),
+        ("balance", "roundrobin2"),
+        ("balance", "url_param x"),
+        ("health_path", "health"),
+        ("health_path", "/a b"),
+        ("health_path", "/#"),
+        ("cookie", "a b"),
+        ("cookie", "a;b"),
+    ],
+)
+def test_wrong_value_is_a_fault(name: str, text: str) -> None:
+    """A text that is not allowed is a fault of one line with the variable, the text and what is allowed."""
+    expected = f"{variable(name)}={text!a}: must be {FIELDS[name].metadata['kind'].allowed}"
+    assert load_faults({variable(name): text}) == [expected]
+
+
+def test_all_faults_are_told_at_once() -> None:
+    """Every wrong setting is told, those of the file as well, and the right ones are not."""
+    faults = load_faults(
+        {
+            "SERF_HAPROXY_DEFAULT_PORT": "http",
+            "SERF_HAPROXY_BALANCE": "fair",
+            "SERF_HAPROXY_QUIET_S": "0.5",
+            "SERF_HAPROXY_SETTINGS_FILE": "/nonexistent/settings.toml",
+        }
+    )
+    assert len(faults) == 3
+    assert faults[0].startswith("SERF_HAPROXY_SETTINGS_FILE='/nonexistent/settings.toml': ")
+    assert any(
+        fault.startswith("SERF_HAPROXY_DEFAULT_PORT='http': must be a whole number, 1 to 65535") for fault in faults
+    )
+    assert any(
+        fault.startswith("SERF_HAPROXY_BALANCE='fair': must be one of roundrobin, leastconn") for fault in faults
+    )
+
+
+def test_longest_wait_is_not_shorter_than_the_quiet_time() -> None:
+    """Two settings that are right alone and wrong together are a fault that names both."""
+    (fault,) = load_faults({"SERF_HAPROXY_QUIET_S": "3", "SERF_HAPROXY_MAX_WAIT_S": "2.5"})
+    assert fault == "SERF_HAPROXY_MAX_WAIT_S=2.5: must be at least SERF_HAPROXY_QUIET_S (3)"
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_empty_variable_counts_as_unset(name: str, tmp_path: Path) -> None:
+    """An empty variable leaves the default, and the file's value where there is one."""
+    assert load_settings({variable(name): ""}) == Settings()
+    assert load_file(tmp_path, "default_port = 8080", SERF_HAPROXY_DEFAULT_PORT="").default_port == 8080
+
+
+def test_file_sets_settings(tmp_path: Path) -> None:
+    """The file has its own types: strings, numbers, and lists for words."""
+    settings = load_file(tmp_path, 'balance = "first"\ndefault_port = 8080\nquiet_s = 0.5\nroles = ["web", "api"]')
+    assert settings == Settings().replace(balance="first", default_port=8080, quiet_s=0.5, roles=("api", "web"))
+
+
+def test_environment_wins_over_the_file(tmp_path: Path) -> None:
+    """Of a setting that stands in both the environment's value counts, even when the file's is wrong."""
+    settings = load_file(tmp_path, 'default_port = 0\nbalance = "first"', SERF_HAPROXY_DEFAULT_PORT="9090")
+    assert (settings.default_port, settings.balance) == (9090, "first")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("default_prot = 1", "'default_prot' in {path}: there is no such setting"),
+        ("SERF_HAPROXY_DEFAULT_PORT = 1", "'SERF_HAPROXY_DEFAULT_PORT' in {path}: there is no such setting"),
+        ("[roles]\nweb = 1", "roles in {path}=\"{{'web': 1}}\": must be words"),
+        ("default_port = 0", "default_port in {path}='0': must be a whole number, 1 to 65535"),
+        ("default_port = true", "default_port in {path}='True': must be a whole number, 1 to 65535"),
+        ("quiet_s = inf", "quiet_s in {path}='inf': must be 0 to 10 seconds"),
+        ("default_port = ", "SERF_HAPROXY_SETTINGS_FILE='{path}': "),
+        (b"\xff\xfe", "SERF_HAPROXY_SETTINGS_FILE='{path}': "),
+    ],
+)
+def test_wrong_file_is_a_fault(tmp_path: Path, text: str | bytes, words: str) -> None:
+    """A key that is no setting, a wrong value, and a file that is no TOML are faults that name the file."""
+    with pytest.raises(SettingsError) as caught:
+        load_file(tmp_path, text)
+    assert str(caught.value).startswith(words.format(path=tmp_path / "settings.toml"))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_misspelt_variables_are_known() -> None:
+    """A variable with our prefix that is no setting is reported; every real one is not."""
+    environ = {variable(name): "" for name in FIELDS} | {SETTINGS_FILE: "", "SERF_EVENT": "", "PATH": ""}
+    assert unknown_variables(environ) == []
+    misspelt = {"SERF_HAPROXY_PORT": "", "SERF_HAPROXY_default_port": "", "SERF_HAPROXY_": ""}
+    assert unknown_variables(environ | misspelt) == sorted(misspelt)
+
+
+@given(st.text("0123456789:[].%*abf \n_#x", max_size=20))
+def test_bind_is_one_word_of_address_and_port(text: str) -> None:
+    """Whatever passes as an address to bind is one word: nothing, a star or an IP address, then a port."""
+    try:
+        bind = load_one("stats_bind", text)
+    except SettingsError:
+        return
+    host, _, port = str(bind).rpartition(":")
+    assert port.isdecimal()
+    assert host in ("", "*") or ipaddress.ip_address(host.strip("[]")).compressed
+
+
+def test_settings_cannot_be_changed() -> None:
+    """Settings are frozen; `replace` gives a changed copy."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().default_port = 1  # type: ignore[misc]
+    assert Settings().replace(default_port=1).default_port == 1
