@@ -21,7 +21,7 @@ from integration.test_resident import resident
 from serf_haproxy import goal, runtime, transition
 from serf_haproxy.nodes import wake
 from serf_haproxy.outcome import Verdict
-from serf_haproxy.roster import Monitor
+from serf_haproxy.roster import Connection, Monitor
 
 
 def frontend(proxy: Proxy) -> str:
@@ -279,6 +279,25 @@ def test_serf_hints_at_a_join_long_before_its_event(proxy: Proxy) -> None:
         wait_for(monitor.read_hint, "the agent's own join")
         with run_serf("web1", "127.0.1.1", free_port("127.0.1.1"), options=(f"-join={bind}",)):
             wait_for(monitor.read_hint, "the hint", 5)
+        monitor.close()
+
+
+def test_serf_hints_at_a_leave_before_the_member_has_left(proxy: Proxy) -> None:
+    """The first word of a leave is a hint by which the roster says `leaving`; its repetitions are none."""
+    host, port = proxy.settings.rpc_addr
+    with run_serf("lb1", host, port, "role=balancer") as bind:
+        monitor, connection = Monitor(proxy.settings), Connection(proxy.settings)
+        statuses = []
+        for number in range(3):  # on a busy machine Serf may be through before we look
+            name, web_port = f"web{number}", free_port("127.0.1.1")
+            with run_serf(name, "127.0.1.1", web_port, options=(f"-join={bind}",)):
+                wait_for(lambda name=name: name in connection.read_roster().members, "the join")
+                wait_for(lambda: not monitor.read_hint(), "the last hint of the join")
+                with subprocess.Popen(["serf", "leave", f"-rpc-addr=127.0.1.1:{web_port}"], stdout=subprocess.DEVNULL):
+                    wait_for(monitor.read_hint, "the hint", 5)
+                    statuses.append(connection.read_roster().members[name][0])
+        assert "leaving" in statuses
+        connection.close()
         monitor.close()
 
 
