@@ -89,17 +89,18 @@ def read_layout(text: str) -> Layout:
     inherited: tuple[str, ...] = ()
     for section in _sections(text):
         head = section[0].split()
-        lines = [(line, line.split()) for line in section[1:]]
-        defaults = tuple(word for _, words in lines if words[0] == "default-server" for word in words[1:])
+        lines = section[1:]
+        defaults = tuple(word for line in lines if line.startswith("default-server") for word in line.split()[1:])
         if head[0] == "defaults":
             inherited = defaults
         is_pool = head[0] in ("backend", "listen") and len(head) == 2 and all(map(_is_plain, lines))
         if is_pool:
             pools.add(head[1])
         rest.update(f"{section[0]}\n".encode("utf-8", "surrogateescape"))
-        for line, words in lines:
-            if is_pool and words[0] == "server":
-                servers[head[1], words[1]] = _read_line(words, inherited + defaults)
+        for line in lines:
+            if is_pool and _is_server(line):
+                name, server = _read_line(line, inherited + defaults)
+                servers[head[1], name] = server
             else:
                 rest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
     return Layout(servers, frozenset(pools), rest.hexdigest()[:16])
@@ -169,21 +170,29 @@ def _sections(text: str) -> Iterator[list[str]]:
         yield section
 
 
-def _is_plain(line: tuple[str, list[str]]) -> bool:
-    text, words = line
+def _is_server(line: str) -> bool:
+    return line.startswith("server") and line[6:7].isspace()
+
+
+@functools.lru_cache(maxsize=16384)  # most lines of a configuration were in the one before
+def _is_plain(line: str) -> bool:
+    words = line.split(maxsplit=3)
     if words[0] not in ("server", "default-server"):
         return words[0] != "server-template"
-    return _PLAIN.issuperset(text) and (words[0] != "server" or len(words) > 2)
+    return _PLAIN.issuperset(line) and (words[0] != "server" or len(words) > 2)
 
 
-def _read_line(words: list[str], defaults: tuple[str, ...]) -> Line:
-    rest = [*defaults, *words[3:]]
+@functools.lru_cache(maxsize=16384)
+def _read_line(line: str, defaults: tuple[str, ...]) -> tuple[str, Line]:
+    """Return the name of a server and what its line says."""
+    _, name, endpoint, *words = line.split()
+    rest = [*defaults, *words]
     weight = 1
     while "weight" in rest[:-1]:
         index = rest.index("weight")
         weight = int(rest[index + 1]) if rest[index + 1].isdecimal() else weight
         del rest[index : index + 2]
-    return Line(words[2], weight, tuple(rest))
+    return name, Line(endpoint, weight, tuple(rest))
 
 
 def _add(key: Key, line: Line) -> list[str]:
