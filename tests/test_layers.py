@@ -18,7 +18,7 @@ LAYERS = {
     "pure": ("events", "debounce", "layout", "outcome", "pool", "render"),
     "tools": ("transport", "files"),
     "door": ("settings",),
-    "edges": ("nodes", "roster", "haproxy", "runtime", "state"),
+    "edges": ("nodes", "roster", "haproxy", "runtime", "state", "workers"),
     "decision": ("goal",),
     "pass": ("transition", "reconcile"),
     "process": ("link", "daemon", "status"),
@@ -31,6 +31,7 @@ ALSO = {
     ("reconcile", "transition"),
     ("render", "pool"),  # a configuration is made of servers
     ("haproxy", "runtime"),  # whether a reload was taken is read from HAProxy's sockets
+    ("workers", "runtime"),
     ("daemon", "link"),
     ("lab", "lab"),
 }
@@ -44,7 +45,7 @@ PURE_OUTSIDE |= {"traceback", "typing"}
 HOMES = {
     "jinja2": {"render"},
     "msgpack": {"roster"},
-    "psutil": {"lab"},
+    "psutil": {"lab", "workers"},
     "requests": {"lab"},
     "starlette": {"lab"},
     "uvicorn": {"lab"},

@@ -19,6 +19,7 @@ from serf_haproxy.runtime import Running, read_running
 from serf_haproxy.settings import Settings
 from serf_haproxy.state import Record, read_record, write_record
 from serf_haproxy.transition import make_transition
+from serf_haproxy.workers import complain, read_old_workers
 
 _LOCK_S = 60.0
 _DRAINED_S = 0.25  # how often it is looked whether a draining server's last connection has ended
@@ -66,6 +67,8 @@ def reconcile(
             outcome = dataclasses.replace(outcome, verdict=Verdict.HELD, reason=reason)
         corrected_count = len(inputs.corrections.record) + len(inputs.corrections.forget)
         problems = _problems(inputs)
+        if inputs.roster or outcome.verdict is Verdict.RELOADED:
+            problems += _watch_old_workers(settings)
         again_s = _again_s(outcome, inputs.pool)
         outcome = dataclasses.replace(outcome, corrected_count=corrected_count, problems=problems, again_s=again_s)
         _record(settings, inputs, outcome, started_s)
@@ -159,6 +162,12 @@ def _record(
             strays={ascii(stray.name)[1:-1]: stray.reason for stray in inputs.strays},
         ),
     )
+
+
+def _watch_old_workers(settings: Settings) -> tuple[str, ...]:
+    old = read_old_workers(settings)
+    complaint = complain(old, settings.old_workers_max) if old else None
+    return (complaint,) if complaint else ()
 
 
 def _problems(inputs: _Inputs) -> tuple[str, ...]:

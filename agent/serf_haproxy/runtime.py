@@ -32,11 +32,13 @@ class Master(NamedTuple):
         reload_count: Reloads since it started, failed ones included.
         failed_count: Failed reloads since the last good one.
         worker_count: Workers that run, old ones included.
+        old_pids: Process ids of the workers that only finish what they serve.
     """
 
     reload_count: int
     failed_count: int
     worker_count: int
+    old_pids: tuple[int, ...]
 
 
 class Running(NamedTuple):
@@ -72,7 +74,8 @@ def read_master(settings: Settings) -> Master:
     line = _MASTER_LINE.search(answer)
     if not line:
         raise HaproxyFault(f"{settings.master_socket}: cannot read the answer to 'show proc': {answer[:200]!a}")
-    return Master(int(line[2]), int(line[3] or 0), len(_WORKER_LINE.findall(answer)))
+    old_pids = map(int, _WORKER_LINE.findall(answer.partition("# old workers")[2]))
+    return Master(int(line[2]), int(line[3] or 0), len(_WORKER_LINE.findall(answer)), tuple(old_pids))
 
 
 def read_description(settings: Settings) -> str | None:

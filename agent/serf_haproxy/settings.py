@@ -140,6 +140,9 @@ class Settings:
     health_path: str = _setting("/", URL_PATH, "path of the health check, asked with HEAD")
     cookie: str = _setting("", COOKIE, "name of a cookie that keeps a client at its server; empty: none")
     hard_stop_after_s: int = _setting("60", _count(1, 86400), "longest life of an old worker after a reload")
+    old_workers_max: int = _setting(
+        "20", _count(1, 1000), "old workers after reloads; the oldest beyond that are ended"
+    )
 
     @property
     def server_state_path(self) -> str:

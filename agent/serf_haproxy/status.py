@@ -11,6 +11,7 @@ from serf_haproxy.goal import rules_of
 from serf_haproxy.runtime import ServerView, read_servers
 from serf_haproxy.settings import Settings
 from serf_haproxy.state import read_record
+from serf_haproxy.workers import read_old_workers
 
 _COLUMNS = ("name", "status", "address", "port", "role", "evidence", "in_haproxy", "health", "quarantined")
 
@@ -30,6 +31,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
     decided = pool.build(files, rules_of(settings, record.self_name))
     ports = {server.name: server.port for server in decided.servers}
     views = read_servers(settings)
+    old = read_old_workers(settings)
     members = [
         {
             "name": name,
@@ -58,6 +60,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
         "self_name": record.self_name,
         "resident_runs": is_locked(os.path.join(settings.state_dir, "resident.lock")),
         "haproxy_answers": views is not None,
+        "old_workers": old._asdict() if old else None,
         "members": members,
         "strays": {ascii(stray.name)[1:-1]: stray.reason for stray in strays},
     }
@@ -78,6 +81,10 @@ def format_status(status: dict[str, Any]) -> str:
         lines.append("the resident does not run: events are written down and wait")
     if not status["haproxy_answers"]:
         lines.append("HAProxy does not answer on its sockets")
+    old = status["old_workers"]
+    if old and old["worker_count"]:
+        size = f"{old['memory_bytes'] / 2**20:.0f} MiB, the oldest for {old['oldest_s']:.0f} s"
+        lines.append(f"{old['worker_count']} old workers finish their connections: {size}")
     return "\n".join(lines)
 
 

@@ -22,6 +22,8 @@ from serf_haproxy import goal, runtime, transition
 from serf_haproxy.nodes import wake
 from serf_haproxy.outcome import Verdict
 from serf_haproxy.roster import Connection, Monitor
+from serf_haproxy.status import read_status
+from serf_haproxy.workers import read_old_workers
 
 
 def frontend(proxy: Proxy) -> str:
@@ -269,6 +271,33 @@ def test_a_rejoin_before_the_last_connection_has_ended_needs_no_reload(proxy: Pr
         assert answers == [200]
         wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served again")
     assert proxy.reload_count() == 0
+
+
+@pytest.mark.parametrize("is_limited", [True, False])
+def test_old_workers_are_few_or_told_of(proxy: Proxy, short_dir: Path, is_limited: bool) -> None:
+    """HAProxy ends old workers beyond the limit; where a template does not say so, the pass tells of them."""
+    own = short_dir / "own.j2"
+    own.write_text("".join(line for line in _template_lines() if is_limited or "mworker-max" not in line))
+    host, _, port = proxy.settings.frontend_bind.rpartition(":")
+    with contextlib.ExitStack() as connections:
+        for number in range(4):
+            connection = connections.enter_context(socket.create_connection((host, int(port)), 5))
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")  # unfinished: the worker waits for the rest
+            own.write_text(f"{own.read_text().rstrip()}\n# {number}\n")
+            balance = ("leastconn", "roundrobin")[number % 2]
+            outcome = proxy.run_pass(template_path=str(own), balance=balance, old_workers_max=2)
+            assert outcome.verdict is Verdict.RELOADED
+        wait_for(lambda: read_old_workers(proxy.settings).worker_count == (2 if is_limited else 4), "the old workers")
+        old = read_old_workers(proxy.settings)
+        assert read_status(proxy.settings)["old_workers"]["worker_count"] == old.worker_count
+    assert old.memory_bytes > old.worker_count * 1_000_000
+    assert 0 < old.oldest_s < 60
+    told = [problem for problem in outcome.problems if "mworker-max-reloads 2" in problem]
+    assert bool(told) is not is_limited
+
+
+def _template_lines() -> list[str]:
+    return Path(goal.BUILT_IN_TEMPLATE).read_text().splitlines(keepends=True)
 
 
 def test_serf_hints_at_a_join_long_before_its_event(proxy: Proxy) -> None:
