@@ -15,7 +15,7 @@ PACKAGE_DIR = ROOT / "agent" / PACKAGE
 # layers; from its own only what ALSO says. All of the laboratory is one module here.
 LAYERS = {
     "words": ("__init__", "errors"),
-    "pure": ("events", "debounce", "layout", "outcome", "pool", "render"),
+    "pure": ("events", "debounce", "flaps", "guard", "layout", "outcome", "pool", "render", "server"),
     "tools": ("transport", "files"),
     "door": ("settings",),
     "edges": ("nodes", "roster", "haproxy", "runtime", "state", "workers"),
@@ -26,10 +26,14 @@ LAYERS = {
     "command": ("__main__",),
 }
 ALSO = {
+    ("server", "events"),  # a server is made of a member
     ("pool", "events"),  # evidence is about members
+    ("pool", "server"),
+    ("pool", "guard"),
+    ("pool", "flaps"),
     ("render", "layout"),  # its servers are what the runtime socket can change
     ("reconcile", "transition"),
-    ("render", "pool"),  # a configuration is made of servers
+    ("render", "server"),  # a configuration is made of servers
     ("haproxy", "runtime"),  # whether a reload was taken is read from HAProxy's sockets
     ("workers", "runtime"),
     ("daemon", "link"),
@@ -38,7 +42,18 @@ ALSO = {
 
 # What runs with every event costs the whole cluster its time; what is pure touches no file, clock, process or network.
 CHEAP = {"errors": set(), "events": set(), "nodes": {"errno", "os", "stat", "time"}, "member_event": {"os", "sys"}}
-PURE_OUTSIDE = {"collections.abc", "dataclasses", "enum", "functools", "hashlib", "ipaddress", "math", "re", "string"}
+PURE_OUTSIDE = {
+    "collections.abc",
+    "dataclasses",
+    "enum",
+    "bisect",
+    "functools",
+    "hashlib",
+    "ipaddress",
+    "math",
+    "re",
+    "string",
+}
 PURE_OUTSIDE |= {"traceback", "typing"}
 
 # One home for each package that is not ours, and for the module that starts processes.

@@ -1,4 +1,4 @@
-"""The command line: serf-haproxy run | once | check | render | status | ready | lab."""
+"""The command line: serf-haproxy run | once | check | render | release | status | ready | lab."""
 
 import argparse
 import json
@@ -102,6 +102,22 @@ def render(args: argparse.Namespace) -> int:
     return 0
 
 
+def release(_args: argparse.Namespace) -> int:
+    """Let servers go that are held because too many were lost at once."""
+    from serf_haproxy import state
+    from serf_haproxy.goal import read_pool
+    from serf_haproxy.nodes import wake
+
+    settings = load_settings(os.environ)
+    held = read_pool(settings).held
+    state.release(settings)
+    is_heard = wake(settings.wake_fifo)
+    print(
+        f"{len(held)} servers are let go{'' if is_heard else ', once the resident runs'}: {' '.join(held)}".rstrip(": ")
+    )
+    return 0
+
+
 def status(args: argparse.Namespace) -> int:
     """Show every node: evidence, decision, HAProxy's view."""
     from serf_haproxy.status import format_status, read_status
@@ -148,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     add(once)
     add(check)
     add(render).add_argument("--output", metavar="PATH", help="write it there, durably, instead of printing it")
+    add(release)
     add(status).add_argument("--json", action="store_true", help="for machines")
     add(ready).add_argument("what", choices=["haproxy", "configuration"])
     lab.add_parser(commands)

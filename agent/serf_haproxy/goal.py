@@ -2,12 +2,17 @@
 
 import os
 import time
+from collections.abc import Mapping
 
 from serf_haproxy import nodes, pool, render
 from serf_haproxy.errors import SystemFault, TemplateError
 from serf_haproxy.files import read_text
+from serf_haproxy.flaps import FlapRules
+from serf_haproxy.guard import GuardRules
+from serf_haproxy.layout import Key, Line
+from serf_haproxy.server import Server, read_line
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import read_record
+from serf_haproxy.state import read_flaps, read_record, read_released_ns
 
 BUILT_IN_TEMPLATE = os.path.join(os.path.dirname(__file__), "haproxy.cfg.j2")
 
@@ -21,7 +26,32 @@ def read_pool(settings: Settings) -> pool.Pool:
         SystemFault: The node directory cannot be read.
     """
     files = nodes.load(settings.nodes_dir)[0] if os.path.isdir(settings.nodes_dir) else {}
-    return pool.build(files, rules_of(settings, read_record(settings).self_name), time.time_ns())
+    rules = rules_of(settings, read_record(settings).self_name)
+    return decide(settings, files, rules, pool.Context(flaps=read_flaps(settings)))
+
+
+def decide(settings: Settings, files: dict[str, nodes.NodeFile], rules: pool.Rules, context: pool.Context) -> pool.Pool:
+    """Return the servers that follow from node files; the published configuration tells what a broken node was.
+
+    Raises:
+        SystemFault: The published configuration cannot be read.
+    """
+    now_ns = time.time_ns()
+    decided = pool.build(files, rules, now_ns, context)
+    if not decided.quarantined:
+        return decided
+    published = render.read_published(read_text(settings.config_path) or "")
+    return pool.build(files, rules, now_ns, context._replace(known=_known(published.servers)))
+
+
+def _known(lines: Mapping[Key, Line]) -> dict[str, Server]:
+    known = {}
+    for (_, name), line in lines.items():
+        try:
+            known[name] = read_line(name, line.endpoint, line.weight)
+        except ValueError:  # written by hand: no node's
+            continue
+    return known
 
 
 def rules_of(settings: Settings, self_name: str) -> pool.Rules:
@@ -33,10 +63,12 @@ def rules_of(settings: Settings, self_name: str) -> pool.Rules:
         self_name,
         settings.drain_timeout_s,
         settings.failed_grace_s,
+        GuardRules(settings.guard_share, settings.guard_window_s, settings.guard_hold_s, read_released_ns(settings)),
+        FlapRules(settings.flap_cutoff, settings.flap_half_life_s),
     )
 
 
-def compute(settings: Settings, servers: tuple[pool.Server, ...]) -> render.Rendered:
+def compute(settings: Settings, servers: tuple[Server, ...]) -> render.Rendered:
     """Render the configuration for some servers with the template of the settings.
 
     Raises:

@@ -27,7 +27,7 @@ class NodeFile:
     Attributes:
         status: One of `events.STATUSES`.
         member: The member that the file describes.
-        mtime_ns: When the file was written, nanoseconds since the epoch on the kernel's coarse clock.
+        mtime_ns: When the file was written, nanoseconds since the epoch on the kernel's clock for files.
         stamp: Inode and change time; None for a file too young for them to tell that it has not changed.
     """
 

@@ -10,14 +10,15 @@ import os
 import time
 from collections.abc import Callable
 
-from serf_haproxy import nodes, pool
+from serf_haproxy import flaps, nodes, pool
 from serf_haproxy.errors import SystemFault, TemplateError
+from serf_haproxy.events import ALIVE, FAILED
 from serf_haproxy.files import locked
-from serf_haproxy.goal import compute, rules_of
+from serf_haproxy.goal import compute, decide, rules_of
 from serf_haproxy.outcome import Outcome, Verdict
 from serf_haproxy.runtime import Running, read_running
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import Record, read_record, write_record
+from serf_haproxy.state import Record, read_flaps, read_record, write_flaps, write_record
 from serf_haproxy.transition import make_transition
 from serf_haproxy.workers import complain, read_old_workers
 
@@ -61,11 +62,9 @@ def reconcile(
         inputs = _read(settings, ask, is_resync)
         on_step("read")
         outcome = _act(settings, inputs, on_step)
-        held = inputs.corrections.held
-        if held and outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED):
-            reason = f"Serf's roster lacks every server; kept until it has one: {', '.join(held)}"
-            outcome = dataclasses.replace(outcome, verdict=Verdict.HELD, reason=reason)
-        corrected_count = len(inputs.corrections.record) + len(inputs.corrections.forget)
+        if inputs.pool.held and outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED):
+            outcome = dataclasses.replace(outcome, verdict=Verdict.HELD, reason=_why_held(inputs.pool))
+        corrected_count = len(inputs.corrections.record) + len(inputs.corrections.absent)
         problems = _problems(inputs)
         if inputs.roster or outcome.verdict is Verdict.RELOADED:
             problems += _watch_old_workers(settings)
@@ -96,21 +95,42 @@ def _read(settings: Settings, ask: Callable[[], pool.Roster | None], is_resync: 
     files, strays = nodes.load(settings.nodes_dir)
     roster = ask() if is_resync or not all(file.member.tags_are_certain() for file in files.values()) else None
     rules = rules_of(settings, roster.self_name if roster else record.self_name)
-    corrections = pool.Corrections((), (), ())
-    if roster:
-        corrections = pool.correct(files, roster, rules)
-        for status, member in corrections.record:
-            nodes.record(settings.nodes_dir, status, member, exactly=True)
-        for name in corrections.forget:
-            nodes.forget(settings.nodes_dir, name)
-        if corrections.record or corrections.forget:
-            files, strays = nodes.load(settings.nodes_dir)
+    corrections = pool.correct(files, roster) if roster else pool.Corrections((), ())
+    for status, member in corrections.record:
+        nodes.record(settings.nodes_dir, status, member, exactly=True)
+    if corrections.record:
+        files, strays = nodes.load(settings.nodes_dir)
     running = read_running(settings)
     counts: dict[str, int] = {}
     for (_, name), seen in ((running and running.servers) or {}).items():
         counts[name] = counts.get(name, 0) + seen.connection_count
-    decided = pool.build(files, rules, time.time_ns(), counts)
+    context = pool.Context(counts, flaps=_remember_flaps(settings, files, rules))
+    decided = decide(settings, files, rules, context)
+    forgotten = set(corrections.absent).difference(server.name for server in decided.servers)
+    for name in forgotten:
+        nodes.forget(settings.nodes_dir, name)
+        del files[name]
+    corrections = corrections._replace(absent=tuple(forgotten))
     return _Inputs(files, strays, roster, corrections, record, rules.self_name, running, decided)
+
+
+def _remember_flaps(settings: Settings, files: dict[str, nodes.NodeFile], rules: pool.Rules) -> dict[str, flaps.Flap]:
+    before = read_flaps(settings)
+    admitted = ((name, file.status) for name, file in files.items() if rules.admit(file.member))
+    alive = {name: status == ALIVE for name, status in admitted if status in (ALIVE, FAILED)}
+    now = flaps.update(before, alive, rules.flaps, time.time())
+    if now != before:
+        write_flaps(settings, now)
+    return now
+
+
+def _why_held(decided: pool.Pool) -> str:
+    names = " ".join(list(decided.held)[:10]) + (
+        f" and {len(decided.held) - 10} more" if len(decided.held) > 10 else ""
+    )
+    until = time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(time.time() + max(decided.held.values())))
+    how = f"HAProxy's health checks decide until {until} or `serf-haproxy release`"
+    return f"too many servers were lost at once to be believed; {how}: {names}"
 
 
 def _act(settings: Settings, inputs: _Inputs, on_step: Callable[[str], object]) -> Outcome:
@@ -174,6 +194,7 @@ def _problems(inputs: _Inputs) -> tuple[str, ...]:
     refused = dict(inputs.roster.refused) if inputs.roster else inputs.record.refused
     return (
         *(f"node {name} is quarantined: {reason}" for name, reason in inputs.pool.quarantined.items()),
+        *(f"node {name} is damped: it failed and came back too often" for name in inputs.pool.damped),
         *(f"node {name} is refused: {reason}" for name, reason in refused.items()),
         *(f"file {stray.name!a} in the node directory is ignored: {stray.reason}" for stray in inputs.strays),
     )

@@ -11,7 +11,7 @@ import jinja2
 
 from serf_haproxy.errors import TemplateError
 from serf_haproxy.layout import Key, Layout, Line, read_layout
-from serf_haproxy.pool import Server
+from serf_haproxy.server import Server
 
 _MARK_WORD = "serf-haproxy"
 _MARK = """\

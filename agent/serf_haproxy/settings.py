@@ -95,6 +95,10 @@ def _count(low: int, high: int) -> Kind:
     return Kind(f"a whole number, {low} to {high}", _between(int, low, high))
 
 
+def _number(low: float, high: float) -> Kind:
+    return Kind(f"a number, {low:g} to {high:g}", _between(float, low, high))
+
+
 def _setting(default: str, kind: Kind, doc: str) -> Any:
     metadata = {"default": default, "kind": kind, "doc": doc}
     return dataclasses.field(default=kind.read(default), metadata=metadata)
@@ -131,6 +135,11 @@ class Settings:
     retry_max_s: float = _setting("300", _seconds(1, 86400), "longest pause before a failed reload is retried")
     drain_timeout_s: float = _setting("30", _seconds(0, 86400), "how long a node that left may finish what it serves")
     failed_grace_s: float = _setting("10", _seconds(0, 86400), "how long a node that failed stays under health checks")
+    guard_share: float = _setting("0.5", _number(0, 1), "share of the servers that must be lost at once to be held")
+    guard_window_s: float = _setting("60", _seconds(1, 86400), "losses no further apart than this belong together")
+    guard_hold_s: float = _setting("86400", _seconds(0, 604800), "how long lost servers are held; 0: never")
+    flap_cutoff: float = _setting("6", _number(0, 1000), "failures and returns that keep a node out; 0: never")
+    flap_half_life_s: float = _setting("60", _seconds(1, 86400), "time in which half of them are forgotten")
     default_port: int = _setting("3000", _count(1, 65535), "port of a server whose node has no tag port")
     roles: tuple[str, ...] = _setting("", WORDS, "roles that become servers; empty: all but balancer_roles")
     balancer_roles: tuple[str, ...] = _setting("balancer,lb", WORDS, "roles that never become servers")

@@ -1,11 +1,18 @@
-"""The resident's record of its last pass, for `serf-haproxy status` and for the next pass."""
+"""What a pass leaves behind for `serf-haproxy status` and for the next pass, each in a file of its own.
+
+last_pass.json   what the last pass came to
+flaps.json       nodes that came and went, while that matters
+released         an operator's word: what was lost before this file's mtime is not held any more
+"""
 
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from serf_haproxy.files import read_text, write_durably
+from serf_haproxy.flaps import Flap
 from serf_haproxy.settings import Settings
 
 
@@ -62,6 +69,43 @@ def write_record(settings: Settings, record: Record) -> None:
         SystemFault: It cannot be written.
     """
     write_durably(record_path(settings), json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+
+
+def read_flaps(settings: Settings) -> dict[str, Flap]:
+    """Read what is remembered of nodes that came and went; a damaged file counts as nothing."""
+    try:
+        table: Any = json.loads(read_text(os.path.join(settings.state_dir, "flaps.json")) or "{}")
+        return {
+            str(name): Flap(float(p), float(at_s), bool(up), bool(out)) for name, (p, at_s, up, out) in table.items()
+        }
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def write_flaps(settings: Settings, flaps: Mapping[str, Flap]) -> None:
+    """Replace what is remembered of nodes that came and went.
+
+    Raises:
+        SystemFault: It cannot be written.
+    """
+    write_durably(os.path.join(settings.state_dir, "flaps.json"), json.dumps(dict(sorted(flaps.items()))) + "\n")
+
+
+def release(settings: Settings) -> None:
+    """Let go of all servers that are held at this moment.
+
+    Raises:
+        SystemFault: The file cannot be written.
+    """
+    write_durably(os.path.join(settings.state_dir, "released"), "")
+
+
+def read_released_ns(settings: Settings) -> int:
+    """Return when `release` was last called, nanoseconds since the epoch on the clock of the files; 0 for never."""
+    try:
+        return os.stat(os.path.join(settings.state_dir, "released")).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _fits(value: object, example: object) -> bool:

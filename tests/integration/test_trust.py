@@ -1,0 +1,106 @@
+"""What a pass does not believe: mass loss, nodes that come and go."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import requests
+
+from integration.load import Load, run_load
+from integration.proxy import Proxy, wait_for
+from integration.test_load import applications
+from integration.test_resident import COMMAND, resident, said
+from serf_haproxy.nodes import wake
+from serf_haproxy.outcome import Verdict
+
+
+def command(proxy: Proxy, *words: str, **environment: str) -> str:
+    """Run one of our commands; return what it prints."""
+    environ = os.environ | proxy.environment | environment
+    return subprocess.run([*COMMAND, *words], env=environ, capture_output=True, text=True, check=True).stdout
+
+
+def test_servers_that_only_gossip_has_lost_go_on_serving(proxy: Proxy) -> None:
+    """Two of three fail for Serf and answer for HAProxy: no request fails, the pass says HELD, and a word ends it."""
+    with applications(3) as ports, resident(proxy):
+        for number, (address, port) in enumerate(ports.items(), 1):
+            proxy.record(f"web{number}", port, address)
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: requests.get(f"http://{proxy.settings.frontend_bind}/", timeout=5).ok, "they serve")
+        host, _, frontend_port = proxy.settings.frontend_bind.rpartition(":")
+        with run_load(Load(host, int(frontend_port), think_s=0.01), 4) as seen:
+            for number, (address, port) in enumerate(list(ports.items())[:2], 1):
+                proxy.record(f"web{number}", port, address, status="failed")
+                wake(proxy.settings.wake_fifo)
+            wait_for(lambda: said(proxy, "HELD too many servers were lost at once"), "they are held")
+            since = seen.ok_count
+            wait_for(lambda: seen.ok_count > since + 200, "requests meanwhile")
+            assert proxy.servers() == {"web1", "web2", "web3"}
+            by_name = {member["name"]: member for member in json.loads(command(proxy, "status", "--json"))["members"]}
+            assert by_name["web1"]["held_s"] > 86000
+            assert by_name["web3"]["held_s"] is None
+            assert "held for 86" in command(proxy, "status")
+            assert "2 servers are let go: web1 web2" in command(proxy, "release")
+            wait_for(lambda: proxy.servers() == {"web3"}, "they are let go")
+        assert seen.failures == []
+    assert proxy.reload_count() == 0
+
+
+def test_servers_that_leave_one_by_one_are_never_held(proxy: Proxy) -> None:
+    """A pool shrinks to nothing by graceful leaves."""
+    names = [f"web{number}" for number in range(1, 5)]
+    for number, name in enumerate(names):
+        proxy.record(name, 8001 + number)
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    for number, name in enumerate(names):
+        proxy.record(name, 8001 + number, status="left")
+        assert proxy.run_pass().verdict is Verdict.APPLIED
+        assert proxy.servers() == set(names[number + 1 :])
+
+
+def test_wrong_tags_everywhere_take_nobody_away(proxy: Proxy) -> None:
+    """A rollout that gives every node a wrong port leaves the servers as they were, and says so."""
+    for name in ("web1", "web2"):
+        proxy.record(name, 8001, weight=7)
+    proxy.run_pass()
+    for name in ("web1", "web2"):
+        proxy.record(name, 0, weight=7)
+    outcome = proxy.run_pass()
+    assert outcome.verdict is Verdict.HELD
+    assert len(outcome.problems) == 2
+    assert proxy.servers() == {"web1", "web2"}
+    assert "server web1 127.0.0.1:8001 weight 7" in Path(proxy.settings.config_path).read_text()
+
+
+def test_a_node_that_comes_and_goes_is_kept_out_and_let_in_again(proxy: Proxy) -> None:
+    """At the cutoff it is damped, a new process knows it too, `status` tells for how long, and then it serves."""
+    options = {"flap_cutoff": 3.0, "flap_half_life_s": 3.0}
+    for name in ("web1", "web2", "web3"):
+        proxy.record(name, 8001)
+    proxy.run_pass(**options)
+    for status in ("failed", "alive") * 2:
+        proxy.record("web1", 8001, status=status)
+        outcome = proxy.run_pass(**options)
+    assert proxy.servers() == {"web2", "web3"}
+    assert outcome.problems == ("node web1 is damped: it failed and came back too often",)
+    assert 1 < outcome.again_s < 5
+    environ = {"SERF_HAPROXY_FLAP_CUTOFF": "3", "SERF_HAPROXY_FLAP_HALF_LIFE_S": "3"}
+    by_name = {
+        member["name"]: member for member in json.loads(command(proxy, "status", "--json", **environ))["members"]
+    }
+    assert 0 < by_name["web1"]["damped_s"] < 5
+    with resident(proxy, **environ):
+        assert proxy.servers() == {"web2", "web3"}
+        wait_for(lambda: proxy.servers() == {"web1", "web2", "web3"}, "web1 is let in by itself", 10)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"web1": 5}', '{"web1": [1, 2]}', "\0\0"])
+def test_a_damaged_memory_is_none(proxy: Proxy, damage: str) -> None:
+    """A state file that a crash or a person has broken costs what it remembered, and no pass."""
+    for name in ("flaps.json", "last_pass.json"):
+        Path(proxy.settings.state_dir, name).write_text(damage)
+    proxy.record("web1", 8001)
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    assert proxy.servers() == {"web1"}
