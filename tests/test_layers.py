@@ -20,8 +20,8 @@ LAYERS = {
     "door": ("settings",),
     "edges": ("nodes", "roster", "haproxy", "runtime", "state", "workers"),
     "decision": ("goal",),
-    "pass": ("transition", "reconcile"),
-    "process": ("link", "daemon", "status"),
+    "pass": ("transition", "salvage", "reconcile"),
+    "process": ("link", "daemon", "status", "boot"),
     "lab": ("lab",),
     "command": ("__main__",),
 }
@@ -32,7 +32,8 @@ ALSO = {
     ("pool", "guard"),
     ("pool", "flaps"),
     ("render", "layout"),  # its servers are what the runtime socket can change
-    ("reconcile", "transition"),
+    ("reconcile", "salvage"),
+    ("salvage", "transition"),
     ("render", "server"),  # a configuration is made of servers
     ("haproxy", "runtime"),  # whether a reload was taken is read from HAProxy's sockets
     ("workers", "runtime"),

@@ -1,4 +1,4 @@
-"""The command line: serf-haproxy run | once | check | render | release | status | ready | lab."""
+"""The command line: serf-haproxy run | once | check | render | boot | release | status | ready | lab."""
 
 import argparse
 import json
@@ -102,6 +102,17 @@ def render(args: argparse.Namespace) -> int:
     return 0
 
 
+def boot(_args: argparse.Namespace) -> int:
+    """Put the best configuration that HAProxy accepts into the place of a missing or broken one."""
+    from serf_haproxy.boot import boot as put_best
+    from serf_haproxy.reconcile import prepare_directories
+
+    settings = load_settings(os.environ)
+    prepare_directories(settings)
+    print(put_best(settings))
+    return 0
+
+
 def release(_args: argparse.Namespace) -> int:
     """Let servers go that are held because too many were lost at once."""
     from serf_haproxy import state
@@ -164,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     add(once)
     add(check)
     add(render).add_argument("--output", metavar="PATH", help="write it there, durably, instead of printing it")
+    add(boot)
     add(release)
     add(status).add_argument("--json", action="store_true", help="for machines")
     add(ready).add_argument("what", choices=["haproxy", "configuration"])

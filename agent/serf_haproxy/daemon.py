@@ -168,8 +168,9 @@ class Resident:
             self._retry(self._settings.retry_max_s if outcome.is_costly else _RETRY_CHEAP_MAX_S)
         else:
             self._failure_count = 0
-            if outcome.again_s is not None:
-                self._retry_at_s = time.monotonic() + outcome.again_s
+        if outcome.again_s is not None:
+            again_s = time.monotonic() + outcome.again_s
+            self._retry_at_s = min(again_s, self._retry_at_s or again_s)
         if outcome.corrected_count:
             self._resync_at_s = min(self._resync_at_s, time.monotonic() + _VERIFY_S)
 

@@ -1,5 +1,6 @@
 """What should be: from node files, settings and template to the text of haproxy.cfg. It reads and changes nothing."""
 
+import functools
 import os
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from serf_haproxy.layout import Key, Line
 from serf_haproxy.server import Server, read_line
 from serf_haproxy.settings import Settings
 from serf_haproxy.state import read_flaps, read_record, read_released_ns
+from serf_haproxy.transport import run_apart
 
 BUILT_IN_TEMPLATE = os.path.join(os.path.dirname(__file__), "haproxy.cfg.j2")
 
@@ -68,11 +70,25 @@ def rules_of(settings: Settings, self_name: str) -> pool.Rules:
     )
 
 
-def compute(settings: Settings, servers: tuple[Server, ...]) -> render.Rendered:
-    """Render the configuration for some servers with the template of the settings.
+def compute(settings: Settings, servers: tuple[Server, ...], template: str | None = None) -> render.Rendered:
+    """Render the configuration for some servers.
+
+    Args:
+        settings: The settings.
+        servers: Sorted by name.
+        template: Text of a template instead of the one that the settings name.
 
     Raises:
-        TemplateError: The template cannot be read or rendered.
+        TemplateError: The template cannot be read or rendered, or does not come to an end.
+    """
+    return _render(read_template(settings) if template is None else template, servers, settings)
+
+
+def read_template(settings: Settings) -> str:
+    """Return the text of the template that the settings name.
+
+    Raises:
+        TemplateError: It cannot be read.
     """
     path = settings.template_path or BUILT_IN_TEMPLATE
     try:
@@ -81,4 +97,26 @@ def compute(settings: Settings, servers: tuple[Server, ...]) -> render.Rendered:
         raise TemplateError(str(error)) from error
     if template is None:
         raise TemplateError(f"{path}: there is no such template; set SERF_HAPROXY_TEMPLATE_PATH to one")
-    return render.render(template, path, servers, settings)
+    return template
+
+
+@functools.lru_cache(maxsize=2)  # most passes find nothing new
+def _render(template: str, servers: tuple[Server, ...], settings: Settings) -> render.Rendered:
+    path = settings.template_path
+    if not path:
+        return render.render(template, BUILT_IN_TEMPLATE, servers, settings)
+
+    def work() -> bytes:
+        try:
+            return b"+" + render.fill_in(template, path, servers, settings).encode("utf-8", "surrogateescape")
+        except TemplateError as error:
+            return f"-{error}".encode("utf-8", "surrogateescape")
+
+    try:
+        result = run_apart(work, settings.template_timeout_s, settings.template_memory_mib * 2**20)
+    except SystemFault as error:
+        raise TemplateError(f"{path}: {error}") from error
+    text = result[1:].decode("utf-8", "surrogateescape")
+    if result[:1] != b"+":
+        raise TemplateError(text)
+    return render.append_mark(text)

@@ -34,6 +34,11 @@ def read_live(settings: Settings) -> str | None:
     return read_text(settings.config_path)
 
 
+def read_good(settings: Settings) -> str | None:
+    """Return the text of the last configuration that HAProxy confirmed, None when none is kept."""
+    return read_text(f"{settings.config_path}.good")
+
+
 def check(settings: Settings, text: str) -> str | None:
     """Write the candidate beside the live file and have HAProxy check it, as the master would load it.
 
@@ -78,7 +83,7 @@ def publish(settings: Settings, live_is_confirmed: bool) -> None:
 
 def restore(settings: Settings) -> bool:
     """Put the last confirmed configuration back into place; return whether there is one."""
-    good = read_text(f"{settings.config_path}.good")
+    good = read_good(settings)
     if good is None:
         return False
     write_durably(settings.config_path, good)

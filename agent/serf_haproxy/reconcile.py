@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable
 
 from serf_haproxy import flaps, nodes, pool
-from serf_haproxy.errors import SystemFault, TemplateError
+from serf_haproxy.errors import SystemFault
 from serf_haproxy.events import ALIVE, FAILED
 from serf_haproxy.files import locked
-from serf_haproxy.goal import compute, decide, rules_of
+from serf_haproxy.goal import decide, rules_of
 from serf_haproxy.outcome import Outcome, Verdict
 from serf_haproxy.runtime import Running, read_running
+from serf_haproxy.salvage import make_best_transition
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import Record, read_flaps, read_record, write_flaps, write_record
-from serf_haproxy.transition import make_transition
+from serf_haproxy.state import Faults, Record, read_faults, read_flaps, read_record, write_flaps, write_record
 from serf_haproxy.workers import complain, read_old_workers
 
 _LOCK_S = 60.0
@@ -61,16 +61,18 @@ def reconcile(
     with locked(os.path.join(settings.state_dir, "pass.lock"), _LOCK_S, "another pass"):
         inputs = _read(settings, ask, is_resync)
         on_step("read")
-        outcome = _act(settings, inputs, on_step)
+        outcome, faults = make_best_transition(
+            settings, inputs.pool.servers, inputs.running, read_faults(inputs.record), on_step
+        )
         if inputs.pool.held and outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED):
             outcome = dataclasses.replace(outcome, verdict=Verdict.HELD, reason=_why_held(inputs.pool))
         corrected_count = len(inputs.corrections.record) + len(inputs.corrections.absent)
-        problems = _problems(inputs)
+        problems = outcome.problems + _problems(inputs)
         if inputs.roster or outcome.verdict is Verdict.RELOADED:
             problems += _watch_old_workers(settings)
         again_s = _again_s(outcome, inputs.pool)
         outcome = dataclasses.replace(outcome, corrected_count=corrected_count, problems=problems, again_s=again_s)
-        _record(settings, inputs, outcome, started_s)
+        _record(settings, inputs, outcome, faults, started_s)
         on_step("recorded")
     return outcome
 
@@ -133,15 +135,6 @@ def _why_held(decided: pool.Pool) -> str:
     return f"too many servers were lost at once to be believed; {how}: {names}"
 
 
-def _act(settings: Settings, inputs: _Inputs, on_step: Callable[[str], object]) -> Outcome:
-    try:
-        goal = compute(settings, inputs.pool.servers)
-    except TemplateError as error:
-        return Outcome(Verdict.REJECTED, f"the template is wrong: {error}", "")
-    on_step("rendered")
-    return make_transition(settings, goal, inputs.running, on_step)
-
-
 def _again_s(outcome: Outcome, decided: pool.Pool) -> float | None:
     """Return when the next pass has something to do without any news; None for never."""
     times_s = [outcome.again_s, _DRAINED_S if decided.draining else None, decided.changes_in_s]
@@ -152,11 +145,12 @@ def _record(
     settings: Settings,
     inputs: _Inputs,
     outcome: Outcome,
+    faults: Faults,
     started_s: float,
 ) -> None:
     before = inputs.record
     # What was refused changed nothing.
-    digest = before.digest if outcome.verdict is Verdict.REJECTED else outcome.digest
+    digest = outcome.digest or (before.digest if outcome.verdict is Verdict.REJECTED else "")
     now_s = time.time()
     from_roster = before.from_roster | {
         member.name: inputs.files[member.name].mtime_ns
@@ -179,6 +173,7 @@ def _record(
                 if name in inputs.files and inputs.files[name].mtime_ns == mtime_ns
             },
             refused=dict(inputs.roster.refused) if inputs.roster else before.refused,
+            faults=list(faults),
             strays={ascii(stray.name)[1:-1]: stray.reason for stray in inputs.strays},
         ),
     )

@@ -115,6 +115,8 @@ class Settings:
         "/etc/haproxy/haproxy.cfg", PATH, "the live configuration; its directory must be writable"
     )
     template_path: str = _setting("", OPTIONAL_PATH, "your own Jinja2 template; empty: the built-in one")
+    template_timeout_s: float = _setting("5", _seconds(0.1, 600), "time limit of your own template")
+    template_memory_mib: int = _setting("256", _count(16, 65536), "memory that your own template may take, MiB")
     haproxy_bin: str = _setting("haproxy", PROGRAM, "the HAProxy program that checks configurations")
     master_socket: str = _setting("/run/haproxy/master.sock", PATH, "HAProxy's master CLI socket (-S)")
     runtime_socket: str = _setting("/run/haproxy/admin.sock", PATH, "HAProxy's runtime socket (stats socket)")

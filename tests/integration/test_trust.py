@@ -1,4 +1,4 @@
-"""What a pass does not believe: mass loss, nodes that come and go."""
+"""What a pass does not believe, and how it goes on with what is broken: gossip, nodes, templates, files."""
 
 import json
 import os
@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 
 from integration.load import Load, run_load
 from integration.proxy import Proxy, wait_for
 from integration.test_load import applications
 from integration.test_resident import COMMAND, resident, said
+from serf_haproxy import goal, reconcile
 from serf_haproxy.nodes import wake
 from serf_haproxy.outcome import Verdict
+from serf_haproxy.salvage import sift
+from serf_haproxy.server import Server
 
 
 def command(proxy: Proxy, *words: str, **environment: str) -> str:
@@ -104,3 +109,107 @@ def test_a_damaged_memory_is_none(proxy: Proxy, damage: str) -> None:
     proxy.record("web1", 8001)
     assert proxy.run_pass().verdict is Verdict.APPLIED
     assert proxy.servers() == {"web1"}
+
+
+def own_template(directory: Path, *replacements: tuple[str, str]) -> str:
+    """Write a template like the built-in one, with some words replaced; return its path."""
+    text = Path(goal.BUILT_IN_TEMPLATE).read_text()
+    for before, after in replacements:
+        assert before in text
+        text = text.replace(before, after)
+    path = directory / "own.j2"
+    path.write_text(text)
+    return str(path)
+
+
+REFUSES_BAD = (
+    "server {{ server.name }} {{ server.endpoint }}",
+    "server {{ server.name }} {{ server.endpoint }}{{ ' bogus' if 'bad' in server.name }}",
+)
+
+
+def test_servers_that_haproxy_refuses_are_quarantined_alone(proxy: Proxy, short_dir: Path) -> None:
+    """A configuration that is refused for some servers is published without them, each named with HAProxy's words."""
+    path = own_template(short_dir, REFUSES_BAD)
+    good = [f"web{number}" for number in range(40)]
+    for name in (*good, "bad1", "web9bad"):
+        proxy.record(name, 8001)
+    outcome = proxy.run_pass(template_path=path)
+    assert outcome.verdict is Verdict.APPLIED
+    assert proxy.servers() == set(good)
+    assert [problem.split(":")[0] for problem in outcome.problems] == [
+        "node bad1 is quarantined",
+        "node web9bad is quarantined",
+    ]
+    assert "unknown keyword 'bogus'" in outcome.problems[0]
+    proxy.record("web40", 8001)
+    steps: list[str] = []
+    again = reconcile.reconcile(proxy.settings.replace(template_path=path), lambda: None, on_step=steps.append)
+    assert (again.verdict, again.problems) == (Verdict.APPLIED, outcome.problems)
+    assert steps.count("checked") == 1  # what is known to be refused is not searched again
+    assert proxy.servers() == {*good, "web40"}
+    proxy.record("bad1", 8001, status="left")
+    proxy.record("web9bad", 8001, status="left")
+    assert proxy.run_pass(template_path=path).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("replacement", "reason"),
+    [
+        (("{% for server in servers %}", "{% for server in servers %}{{ nothing }}"), "'nothing' is undefined"),
+        (("{% for server in servers %}", "{% for server in %}"), "own.j2:"),
+        (("balance {{ settings.balance }}", "balance bogus"), "HAProxy refuses"),
+        (("{{ server.endpoint }}", "{{ server.endpoint }} bogus"), "HAProxy refuses"),
+        (
+            ("{% for server in servers %}", "{% for n in range(10**12) %}{% endfor %}{% for server in servers %}"),
+            "no result in 0.5 s",
+        ),
+        (("{% for server in servers %}", "{{ 'x' * 10**9 }}{% for server in servers %}"), "more than 64 MiB"),
+    ],
+    ids=["undefined", "syntax", "refused", "every server refused", "endless", "eats memory"],
+)
+def test_a_broken_template_does_not_stop_the_traffic_from_being_right(
+    proxy: Proxy, short_dir: Path, replacement: tuple[str, str], reason: str
+) -> None:
+    """While a template is broken, servers come and go by the last good one; REJECTED says what to mend."""
+    settings = {"template_memory_mib": 64, "template_timeout_s": 0.5 if "10**12" in replacement[1] else 20.0}
+    path = own_template(short_dir, ("retries 3", "retries 2"))
+    proxy.record("web1", 8001)
+    assert proxy.run_pass(template_path=path, **settings).verdict is Verdict.RELOADED
+    own_template(short_dir, ("retries 3", "retries 2"), replacement)
+    for number in range(2, 5):
+        proxy.record(f"web{number}", 8001)
+    outcome = proxy.run_pass(template_path=path, **settings)
+    assert outcome.verdict is Verdict.REJECTED
+    assert reason in outcome.reason
+    assert "follow the last good template: APPLIED" in outcome.reason
+    assert proxy.servers() == {"web1", "web2", "web3", "web4"}
+    own_template(short_dir, ("retries 3", "retries 1"))
+    assert proxy.run_pass(template_path=path, **settings).verdict is Verdict.RELOADED
+
+
+def test_without_a_good_template_a_broken_one_changes_nothing(proxy: Proxy, short_dir: Path) -> None:
+    """The very first template is broken: what runs goes on."""
+    path = own_template(short_dir, ("balance {{ settings.balance }}", "balance bogus"))
+    before = Path(proxy.settings.config_path).read_text()
+    proxy.record("web1", 8001)
+    assert proxy.run_pass(template_path=path).verdict is Verdict.REJECTED
+    assert Path(proxy.settings.config_path).read_text() == before
+
+
+@given(st.sets(st.integers(0, 99), max_size=99), st.sets(st.integers(0, 99), max_size=4))
+def test_sifting_parts_good_from_bad(numbers: set[int], bad: set[int]) -> None:
+    """Whatever servers are refused, exactly they are found, and with none of them exactly nothing."""
+    servers = tuple(Server(f"web{number:02}", "127.0.0.1", 1 + number, None) for number in sorted(numbers))
+    found = sift(servers, lambda some: not any(server.port - 1 in bad for server in some))
+    assert found == (
+        tuple(server for server in servers if server.port - 1 not in bad),
+        tuple(server for server in servers if server.port - 1 in bad),
+    )
+
+
+def test_sifting_gives_up() -> None:
+    """When nothing is accepted, or too many are refused, the template is to blame."""
+    servers = tuple(Server(f"web{number:02}", "127.0.0.1", 1 + number, None) for number in range(99))
+    assert sift(servers, lambda _: False) is None
+    assert sift(servers, lambda some: not some) is None
