@@ -15,7 +15,7 @@ PACKAGE_DIR = ROOT / "agent" / PACKAGE
 # layers; from its own only what ALSO says. All of the laboratory is one module here.
 LAYERS = {
     "words": ("__init__", "errors"),
-    "pure": ("events", "debounce", "flaps", "guard", "layout", "outcome", "pool", "render", "server"),
+    "pure": ("admission", "events", "debounce", "flaps", "guard", "layout", "outcome", "pool", "render", "server"),
     "tools": ("transport", "files"),
     "door": ("settings",),
     "edges": ("nodes", "roster", "haproxy", "runtime", "state", "workers"),
@@ -29,6 +29,7 @@ ALSO = {
     ("server", "events"),  # a server is made of a member
     ("pool", "events"),  # evidence is about members
     ("pool", "server"),
+    ("pool", "admission"),
     ("pool", "guard"),
     ("pool", "flaps"),
     ("render", "layout"),  # its servers are what the runtime socket can change
@@ -44,6 +45,9 @@ ALSO = {
 # What runs with every event costs the whole cluster its time; what is pure touches no file, clock, process or network.
 CHEAP = {"errors": set(), "events": set(), "nodes": {"errno", "os", "stat", "time"}, "member_event": {"os", "sys"}}
 PURE_OUTSIDE = {
+    "base64",
+    "hmac",
+    "struct",
     "collections.abc",
     "dataclasses",
     "enum",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 from serf_haproxy import nodes, pool, render
+from serf_haproxy.admission import Policy, Secret, read_secrets
 from serf_haproxy.errors import SystemFault, TemplateError
 from serf_haproxy.files import read_text
 from serf_haproxy.flaps import FlapRules
@@ -65,6 +66,7 @@ def rules_of(settings: Settings, self_name: str) -> pool.Rules:
         self_name,
         settings.drain_timeout_s,
         settings.failed_grace_s,
+        Policy(settings.networks, settings.ports, read_secret_file(settings)),
         GuardRules(settings.guard_share, settings.guard_window_s, settings.guard_hold_s, read_released_ns(settings)),
         FlapRules(settings.flap_cutoff, settings.flap_half_life_s),
     )
@@ -98,6 +100,21 @@ def read_template(settings: Settings) -> str:
     if template is None:
         raise TemplateError(f"{path}: there is no such template; set SERF_HAPROXY_TEMPLATE_PATH to one")
     return template
+
+
+def read_secret_file(settings: Settings) -> tuple[Secret, ...]:
+    """Return the secrets that members must prove to know; none when no file is set.
+
+    Raises:
+        SystemFault: The file is missing or wrong: without it anybody could be a server, so nothing is changed.
+    """
+    path = settings.proof_secret_file
+    if not path:
+        return ()
+    try:
+        return read_secrets(read_text(path) or "")
+    except ValueError as error:
+        raise SystemFault(f"{path}: {error}; set SERF_HAPROXY_PROOF_SECRET_FILE to such a file") from error
 
 
 @functools.lru_cache(maxsize=2)  # most passes find nothing new

@@ -7,6 +7,7 @@ and the servers follow from the node files alone, so that a directory listing sh
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+from serf_haproxy.admission import Claim, Policy, check_claim
 from serf_haproxy.events import ALIVE, FAILED, Member, format_line
 from serf_haproxy.flaps import Flap, FlapRules, damp
 from serf_haproxy.guard import GuardRules, hold
@@ -57,6 +58,7 @@ class Rules(NamedTuple):
         self_name: Name of the balancer's own node, "" when not known yet.
         drain_timeout_s: How long a node that left may finish what it is serving, seconds.
         failed_grace_s: How long a node that failed stays under HAProxy's health checks, seconds: gossip may err.
+        policy: What members may claim.
         guard: When many that are lost at once stay there for longer.
         flaps: When one that comes and goes is kept out.
     """
@@ -67,6 +69,7 @@ class Rules(NamedTuple):
     self_name: str = ""
     drain_timeout_s: float = 0.0
     failed_grace_s: float = 0.0
+    policy: Policy = Policy()
     guard: GuardRules = GuardRules()
     flaps: FlapRules = FlapRules()
 
@@ -181,6 +184,7 @@ def _sort_out(evidence: Mapping[str, Evidence], rules: Rules) -> _Sorted:
             continue
         try:
             server = read_server(heard.member, rules.default_port)
+            check_claim(rules.policy, Claim(name, server.address, server.port, heard.member.tag_values()))
         except ValueError as error:
             if heard.status == ALIVE:
                 members.quarantined[name] = str(error)

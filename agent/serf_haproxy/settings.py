@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from serf_haproxy.admission import Network, read_networks, read_ports
 from serf_haproxy.errors import SettingsError
 
 PREFIX = "SERF_HAPROXY_"
@@ -81,6 +82,8 @@ BIND = Kind("address:port with an IP address, * or nothing before the colon", _b
 HOST_PORT = Kind("host:port", _host_port)
 PROGRAM = Kind("a program's name or absolute path", _matching(r"[A-Za-z0-9_./+-]+"))
 URL_PATH = Kind("a URL path of letters, digits and /_.-~?=&%", _matching(r"/[A-Za-z0-9/_.~?=&%-]*"))
+NETWORKS = Kind("networks like 10.1.0.0/16, separated by commas", read_networks)
+PORTS = Kind("ports and ranges like 80,8000-8999", read_ports)
 SWITCH = Kind("on or off", lambda text: {"on": True, "off": False}[text])
 MODE = Kind("600 or 660", _matching("6[06]0"))
 BALANCE = Kind("one of " + ", ".join(BALANCE_ALGORITHMS), _matching("|".join(BALANCE_ALGORITHMS)))
@@ -144,6 +147,9 @@ class Settings:
     flap_half_life_s: float = _setting("60", _seconds(1, 86400), "time in which half of them are forgotten")
     default_port: int = _setting("3000", _count(1, 65535), "port of a server whose node has no tag port")
     roles: tuple[str, ...] = _setting("", WORDS, "roles that become servers; empty: all but balancer_roles")
+    networks: tuple[Network, ...] = _setting("", NETWORKS, "networks in which servers may be; empty: all")
+    ports: tuple[tuple[int, int], ...] = _setting("", PORTS, "ports that servers may have; empty: all")
+    proof_secret_file: str = _setting("", OPTIONAL_PATH, "file with secrets that members must prove; empty: none")
     balancer_roles: tuple[str, ...] = _setting("balancer,lb", WORDS, "roles that never become servers")
     frontend_bind: str = _setting(":80", BIND, "where clients connect")
     stats_bind: str = _setting(":1936", BIND, "where the stats page is")

@@ -15,6 +15,8 @@ from integration.proxy import Proxy, wait_for
 from integration.test_load import applications
 from integration.test_resident import COMMAND, resident, said
 from serf_haproxy import goal, reconcile
+from serf_haproxy.admission import read_networks, read_ports
+from serf_haproxy.errors import SystemFault
 from serf_haproxy.nodes import wake
 from serf_haproxy.outcome import Verdict
 from serf_haproxy.salvage import sift
@@ -213,3 +215,39 @@ def test_sifting_gives_up() -> None:
     servers = tuple(Server(f"web{number:02}", "127.0.0.1", 1 + number, None) for number in range(99))
     assert sift(servers, lambda _: False) is None
     assert sift(servers, lambda some: not some) is None
+
+
+def test_only_who_proves_to_belong_is_served(proxy: Proxy, short_dir: Path) -> None:
+    """With a secret, a node needs the tag that `proof` prints for its name, address, port and role, or stays out."""
+    secret = short_dir / "secret"
+    secret.write_text("correct horse battery staple\n")
+    environ = {"SERF_HAPROXY_PROOF_SECRET_FILE": str(secret)}
+    where = ("--address", "127.0.0.1", "--tag", "port=8001")
+    tag = command(proxy, "proof", "--name", "web1", *where, **environ).strip()
+    key, _, value = tag.partition("=")
+    proxy.record("web1", 8001, **{key: value})
+    proxy.record("web2", 8001, **{key: value})
+    proxy.record("web3", 8001)
+    proxy.record("web4", 8002, **{key: value})
+    outcome = proxy.run_pass(proof_secret_file=str(secret))
+    assert proxy.servers() == {"web1"}
+    assert [problem.split(": ")[0] for problem in outcome.problems] == [
+        f"node web{number} is quarantined" for number in (2, 3, 4)
+    ]
+    secret.unlink()
+    with pytest.raises(SystemFault, match="SERF_HAPROXY_PROOF_SECRET_FILE"):
+        proxy.run_pass(proof_secret_file=str(secret))
+    assert proxy.servers() == {"web1"}
+
+
+def test_a_server_is_where_policy_allows(proxy: Proxy) -> None:
+    """Networks and ports that are not allowed keep exactly their nodes out, with a reason that names the setting."""
+    proxy.record("web1", 8001, "127.0.1.1")
+    proxy.record("web2", 8001, "127.0.2.1")
+    proxy.record("web3", 22, "127.0.1.3")
+    proxy.record("web4", 8002, "127.0.1.4")
+    outcome = proxy.run_pass(networks=read_networks("127.0.1.0/24"), ports=read_ports("8000-8999"))
+    assert proxy.servers() == {"web1", "web4"}
+    assert [words in problem for words, problem in zip(("NETWORKS", "PORTS"), outcome.problems, strict=True)] == [
+        True
+    ] * 2
