@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serf_haproxy.admission import Policy, Secret, make_proof, read_networks, read_ports
 from serf_haproxy.events import ALIVE, FAILED, LEAVING, LEFT, STATUSES, Member, make_member
 from serf_haproxy.flaps import Flap, FlapRules
 from serf_haproxy.guard import GuardRules
@@ -334,3 +335,57 @@ def test_failures_alone_never_empty_a_guarded_pool(evidence: Evidence, served: i
     pool = build(evidence, GUARDED._replace(self_name="lb"), NOW_NS)
     rules = GUARDED._replace(self_name="lb", failed_grace_s=1e9)
     assert bool(pool.servers) == bool(build(evidence, rules, NOW_NS).servers)
+
+
+SECRET = Secret(b"correct horse battery staple")
+
+
+def prove(name: str, address: str, *tags: str) -> Member:
+    """Return a member with a proof of belonging."""
+    proof = make_proof(SECRET, name, address, dict(tag.split("=", 1) for tag in tags))
+    return Member(name, address, "", tuple(sorted((*tags, f"proof={proof}"))))
+
+
+@pytest.mark.parametrize(
+    ("policy", "refused"),
+    [
+        (Policy(), []),
+        (Policy(networks=read_networks("10.1.0.0/16")), ["b"]),
+        (Policy(ports=read_ports("80")), ["c"]),
+        (Policy(secrets=(SECRET,)), ["thief"]),
+    ],
+)
+def test_policy_quarantines_alone(policy: Policy, refused: list[str]) -> None:
+    """A member that claims what policy does not allow is quarantined with the reason, and nobody else."""
+    members = [prove("a", "10.1.0.1", "port=80"), prove("b", "10.2.0.1", "port=80"), prove("c", "10.1.0.3", "port=81")]
+    members.append(Member("thief", "10.1.0.1", "", members[0].tags))
+    evidence = {member.name: NodeFile(ALIVE, member, 0) for member in members}
+    pool = build(evidence, Rules(80, policy=policy))
+    assert sorted(pool.quarantined) == refused
+    assert [server.name for server in pool.servers] == [name for name in evidence if name not in refused]
+
+
+def test_drained_node_needs_no_new_proof() -> None:
+    """Weight and drain are changed on a running node without the secret."""
+    member = prove("a", "10.1.0.1", "port=80")
+    member.tags = tuple(sorted((*member.tags, "drain=true", "weight=7")))
+    pool = build({"a": NodeFile(ALIVE, member, 0)}, Rules(80, policy=Policy(secrets=(SECRET,))))
+    assert [server.weight for server in pool.servers] == [0]
+
+
+def test_uncertain_tags_prove_nothing() -> None:
+    """While a comma makes the tags uncertain, a proof is not checked: the roster has to say them first."""
+    member = prove("a", "10.1.0.1", "port=80")
+    member.tags = ("port=22", *member.tags)
+    pool = build({"a": NodeFile(ALIVE, member, 0)}, Rules(80, policy=Policy(secrets=(SECRET,))))
+    assert "its tags uncertain" in pool.quarantined["a"]
+
+
+def test_policy_is_not_outvoted_by_the_past() -> None:
+    """A server that policy no longer allows where it is does not stay because it was there before."""
+    member = Member("a", "10.2.0.1", "", ("port=x",))
+    known = {"a": Server("a", "10.2.0.1", 80, None)}
+    rules = Rules(80, failed_grace_s=60, guard=GuardRules(0.1, 60, 60, 0))
+    for policy, names in ((Policy(), ["a"]), (Policy(networks=read_networks("10.1.0.0/16")), [])):
+        pool = build({"a": NodeFile(ALIVE, member, 1)}, rules._replace(policy=policy), 2, Context(known=known))
+        assert [server.name for server in pool.servers] == names

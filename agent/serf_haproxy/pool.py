@@ -7,7 +7,7 @@ and the servers follow from the node files alone, so that a directory listing sh
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from serf_haproxy.admission import Claim, Policy, check_claim
+from serf_haproxy.admission import Claim, Policy, check_claim, check_place
 from serf_haproxy.events import ALIVE, FAILED, Member, format_line
 from serf_haproxy.flaps import Flap, FlapRules, damp
 from serf_haproxy.guard import GuardRules, hold
@@ -78,6 +78,26 @@ class Rules(NamedTuple):
         if member.name == self.self_name or member.role in self.balancer_roles:
             return False
         return not self.roles or member.role in self.roles
+
+    def read_server(self, member: Member) -> Server:
+        """Return the server that an admitted member may have.
+
+        Raises:
+            ValueError: Its address or a tag is wrong, or claims what policy does not allow.
+        """
+        server = read_server(member, self.default_port)
+        if self.policy.secrets and not member.tags_are_certain():
+            raise ValueError("a comma makes its tags uncertain: its proof waits for Serf's roster")
+        check_claim(self.policy, Claim(server.name, server.address, server.port, member.tag_values()))
+        return server
+
+    def allows(self, server: Server) -> bool:
+        """Tell whether policy still allows a server where it is."""
+        try:
+            check_place(self.policy, server.address, server.port)
+        except ValueError:
+            return False
+        return True
 
 
 class Context(NamedTuple):
@@ -183,8 +203,7 @@ def _sort_out(evidence: Mapping[str, Evidence], rules: Rules) -> _Sorted:
         if not rules.admit(heard.member):
             continue
         try:
-            server = read_server(heard.member, rules.default_port)
-            check_claim(rules.policy, Claim(name, server.address, server.port, heard.member.tag_values()))
+            server = rules.read_server(heard.member)
         except ValueError as error:
             if heard.status == ALIVE:
                 members.quarantined[name] = str(error)
@@ -211,12 +230,12 @@ def _find_lost(
     for heard in evidence.values():
         if heard.status == ALIVE and not rules.admit(heard.member) and "port" in heard.member.tag_values():
             try:
-                taken.add(read_server(heard.member, rules.default_port).endpoint)
+                taken.add(rules.read_server(heard.member).endpoint)
             except ValueError:
                 continue
     lost = {name: found for name, found in members.failed.items() if found[0].endpoint not in taken}
     for name in members.quarantined.keys() & known.keys():
-        if known[name].endpoint not in taken:
+        if known[name].endpoint not in taken and rules.allows(known[name]):
             lost[name] = known[name], evidence[name].mtime_ns
     return lost
 

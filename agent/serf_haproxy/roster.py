@@ -92,7 +92,8 @@ class Connection:
             header = self._receive(deadline)
             said = _text(_field(header, b"Error", bytes))
             if said or header.get(b"Seq") != self._seq:
-                raise SerfFault(f"Serf's RPC at {self._name} refused {command}: {said or 'answers out of order'}")
+                reason = ascii(said[:200])[1:-1] or "answers out of order"
+                raise SerfFault(f"Serf's RPC at {self._name} refused {command}: {reason}")
             return self._receive(deadline) if answers else header
         except TimeoutError as error:
             self.close()
@@ -156,8 +157,8 @@ class Monitor(Connection):
             while True:
                 self._feed(data)
                 for message in self._unpacker:
-                    line = message.get(b"Log", b"") if isinstance(message, dict) else b""
-                    is_hint = self._is_news(line) or is_hint
+                    line = message.get(b"Log") if isinstance(message, dict) else None
+                    is_hint = (isinstance(line, bytes) and self._is_news(line)) or is_hint
                 data = self._socket.recv(262144)
                 if not data:
                     break
@@ -208,7 +209,9 @@ def _field(message: object, key: bytes, kind: type) -> Any:
 
 
 def _text(raw: object) -> str:
-    return raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else str(raw)
+    if isinstance(raw, bytes):
+        return raw.decode("utf-8", "surrogateescape")
+    raise SerfFault(f"Serf's RPC sent {type(raw).__name__} where its protocol has bytes")
 
 
 def _address(raw: bytes) -> str:
