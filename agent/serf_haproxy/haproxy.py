@@ -62,6 +62,11 @@ def reject(settings: Settings, words: str) -> None:
     text = read_text(candidate_path(settings)) or ""
     said = "".join(f"# haproxy: {line}\n" for line in words.splitlines())
     write_durably(f"{settings.config_path}.rejected", f"{text}{said}")
+    discard(settings)
+
+
+def discard(settings: Settings) -> None:
+    """Remove the candidate."""
     with contextlib.suppress(OSError):  # the next candidate overwrites it
         os.unlink(candidate_path(settings))
 

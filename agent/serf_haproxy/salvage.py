@@ -155,6 +155,7 @@ def _search(settings: Settings, template: str, servers: Servers) -> tuple[Server
         return said is None
 
     sifted = sift(servers, is_accepted)
+    haproxy.discard(settings)
     # Where most servers are refused, it is not they that are wrong.
     if sifted is None or not 0 < 2 * len(sifted[1]) <= len(servers) or time.monotonic() > deadline:
         return None
