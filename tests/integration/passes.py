@@ -3,6 +3,7 @@
 Run as a program this is the process that they are forked from: an import for each of them would take too long.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -31,18 +32,22 @@ class Stopped:
 
     def send(self, number: int) -> None:
         """Send a signal, if the pass still runs."""
-        if self.is_stopped:
-            os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            if self.is_stopped:
+                os.kill(self.pid, number)
 
     def finish(self) -> str:
         """Let it go on; return what it came to: verdict and reason, or the name and the text of an exception."""
         self.send(signal.SIGCONT)
-        return str(self._passes.read()["said"])
+        said = str(self._passes.read()["said"])
+        self.is_stopped = False
+        return said
 
     def kill(self) -> None:
         """End it where it stands."""
         self.send(signal.SIGKILL)
         self._passes.read()
+        self.is_stopped = False
 
 
 class Passes:
@@ -55,12 +60,14 @@ class Passes:
         self._process = subprocess.Popen(
             argv, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
+        self._last: Stopped | None = None
 
     def begin(self, environ: Mapping[str, str], step: str, delay_s: float = 0.0) -> Stopped:
         """Begin a pass that stops itself some time after a step; return once it has."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps({"environ": dict(environ), "step": step, "delay_s": delay_s}) + "\n")
-        return Stopped(self)
+        self._last = Stopped(self)
+        return self._last
 
     def read(self) -> dict[str, Any]:
         """Return the next thing that is told."""
@@ -69,7 +76,9 @@ class Passes:
         return told
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and a pass that a test has left where it stopped."""
+        if self._last:
+            self._last.send(signal.SIGKILL)
         with self._process:
             assert self._process.stdin
             self._process.stdin.close()

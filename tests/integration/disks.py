@@ -1,0 +1,73 @@
+"""Small disks that a test may fill or lock, seen by this process and its children alone; it takes root."""
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+CLONE_NEWNS = 0x00020000  # linux/sched.h
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18  # linux/mount.h
+MNT_DETACH = 2
+SIZE_BYTES = 256 * 1024
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def private_mounts() -> Iterator[None]:
+    """Give this thread, and what it starts, mounts of its own for the length of a block.
+
+    They end with the last process that sees them, so that even a killed test leaves none behind.
+    """
+    before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    work_dir = os.getcwd()
+    try:
+        _must(_libc.unshare(CLONE_NEWNS), "have mounts of our own; run these tests as root")
+        try:
+            _must(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "keep our mounts to ourselves")
+            yield
+        finally:
+            _must(_libc.setns(before, CLONE_NEWNS), "go back to the mounts of before")
+            os.chdir(work_dir)
+    finally:
+        os.close(before)
+
+
+class Disk:
+    """A tmpfs on a directory, inside `private_mounts`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        options = f"size={SIZE_BYTES},mode=755".encode()
+        _must(_libc.mount(b"none", os.fsencode(directory), b"tmpfs", 0, options), f"mount a tmpfs on {directory}")
+
+    def fill(self) -> None:
+        """Leave no room for anything."""
+        with contextlib.suppress(OSError), (self.directory / "ballast.log").open("wb", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+
+    def clear(self) -> None:
+        """Make room again."""
+        (self.directory / "ballast.log").unlink()
+
+    def lock(self) -> None:
+        """Let nobody write any more; by a mount on top, since what somebody has open for writing cannot be locked."""
+        path = os.fsencode(self.directory)
+        _must(_libc.mount(path, path, None, MS_BIND, None), "mount the disk once more")
+        _must(_libc.mount(b"none", path, None, MS_REMOUNT | MS_BIND | MS_RDONLY, None), "lock the disk")
+
+    def unlock(self) -> None:
+        """Let everybody write again."""
+        self.remove()
+
+    def remove(self) -> None:
+        """Unmount what is on top."""
+        _must(_libc.umount2(os.fsencode(self.directory), MNT_DETACH), f"unmount {self.directory}")
+
+
+def _must(result: int, what: str) -> None:
+    if result:
+        raise AssertionError(f"cannot {what}: {os.strerror(ctypes.get_errno())}")

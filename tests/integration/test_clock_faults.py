@@ -1,0 +1,96 @@
+"""Clocks that jump: node files and memories from the future or from long ago, and what a dead handler left."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from integration.proxy import Proxy, wait_for
+from serf_haproxy.events import make_member
+from serf_haproxy.outcome import Verdict
+from serf_haproxy.pool import Roster
+from serf_haproxy.reconcile import reconcile
+
+HOUR_S = 3600.0
+JUMPS_S = {"5 h ahead": 5 * HOUR_S, "20 s ahead": 20.0, "5 h ago": -5 * HOUR_S, "9 days ago": -216 * HOUR_S}
+jumps = pytest.mark.parametrize("jump_s", JUMPS_S.values(), ids=JUMPS_S)
+
+
+def shift(proxy: Proxy, jump_s: float, *names: str) -> None:
+    """Date node files as a clock that was set would have."""
+    at_s = time.time() + jump_s
+    for name in names:
+        os.utime(Path(proxy.settings.nodes_dir, name), (at_s, at_s))
+
+
+@jumps
+def test_who_is_alive_is_served_whatever_the_date_of_its_file(proxy: Proxy, jump_s: float) -> None:
+    """Servers stay, a leave and a failure end at once or after their span at most, and nothing is quarantined."""
+    for number in range(1, 5):
+        proxy.record(f"web{number}", 8000 + number)
+    shift(proxy, jump_s, "web1", "web2", "web3", "web4")
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    assert proxy.servers() == {"web1", "web2", "web3", "web4"}
+    proxy.record("web3", 8003, status="left")
+    proxy.record("web4", 8004, status="failed")
+    shift(proxy, jump_s, "web1", "web2", "web3", "web4")
+    outcome = proxy.run_pass(failed_grace_s=2.0)
+    assert outcome.problems == ()
+    wait_for(
+        lambda: proxy.run_pass(failed_grace_s=2.0) and proxy.servers() == {"web1", "web2"}, "grace and drain end", 5
+    )
+
+
+@pytest.mark.parametrize(("jump_s", "is_held"), [(5 * HOUR_S, True), (-5 * HOUR_S, True), (-216 * HOUR_S, False)])
+def test_mass_loss_is_held_whatever_its_date(proxy: Proxy, jump_s: float, is_held: bool) -> None:
+    """Servers that are all lost stay under health checks, unless the loss lies longer ago than the guard holds."""
+    for status in ("alive", "failed"):
+        for number in range(1, 5):
+            proxy.record(f"web{number}", 8000 + number, status=status)
+        shift(proxy, jump_s, *(f"web{number}" for number in range(1, 5)))
+        outcome = proxy.run_pass()
+    assert (outcome.verdict is Verdict.HELD) is is_held
+    assert bool(proxy.servers()) is is_held
+
+
+@jumps
+def test_the_roster_corrects_a_file_whatever_its_date(proxy: Proxy, jump_s: float) -> None:
+    """A leave that nobody told of is found in Serf's roster, also when the clock was set back since the file."""
+    for name in ("web1", "web2"):
+        proxy.record(name, 8001)
+    shift(proxy, jump_s, "web1", "web2")
+    proxy.run_pass()
+    time.sleep(0.01)  # the clock of the files ticks every 4 ms
+    listed = {
+        name: (status, make_member(name, "127.0.0.1", {"port": "8001"}))
+        for name, status in (("web1", "alive"), ("web2", "left"))
+    }
+    ask = lambda: Roster(time.time_ns(), "lb1", listed)  # noqa: E731
+    wait_for(lambda: reconcile(proxy.settings, ask) and proxy.servers() == {"web1"}, "web2 is gone", 3)
+
+
+@pytest.mark.parametrize("jump_s", [5 * HOUR_S, -5 * HOUR_S])
+def test_a_node_is_damped_no_longer_than_three_half_lives(proxy: Proxy, jump_s: float) -> None:
+    """What is remembered of a node that flapped, dated in the future, keeps it out as if it were of this moment."""
+    for name in ("web1", "web2", "web3"):
+        proxy.record(name, 8001)
+    memory = {"web3": [24.0, time.time() + jump_s, True, True]}
+    Path(proxy.settings.state_dir, "flaps.json").write_text(json.dumps(memory))
+    options = {"flap_cutoff": 6.0, "flap_half_life_s": 1.0}
+    proxy.run_pass(**options)
+    assert proxy.servers() == ({"web1", "web2"} if jump_s > 0 else {"web1", "web2", "web3"})
+    wait_for(lambda: proxy.run_pass(**options) and proxy.servers() == {"web1", "web2", "web3"}, "it serves again", 8)
+
+
+def test_the_temporary_file_of_a_dead_handler_goes(proxy: Proxy) -> None:
+    """What a killed handler left in the node directory is removed once nobody can be writing it any more."""
+    proxy.record("web1", 8001)
+    dead, alive = (Path(proxy.settings.nodes_dir, name) for name in (".web1.4194303", ".web2.4194302"))
+    for path in (dead, alive):
+        path.write_text("alive\tweb")
+    os.utime(dead, (time.time() - 60, time.time() - 60))
+    assert proxy.run_pass().problems == ()
+    assert (dead.exists(), alive.exists()) == (False, True)
+    assert proxy.servers() == {"web1"}

@@ -1,0 +1,158 @@
+"""Random faults, one after the other, done to a whole lab under load; afterwards everything is as it should be.
+
+RANDOM_FAULTS_S says for how long, RANDOM_FAULTS_SEED repeats a run: the same faults in the same order.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from integration.chaos import Chaos
+from integration.faults import SUMMARY, Failures, Row
+from integration.load import Load, run_load
+from integration.proxy import wait_for
+from integration.test_cluster import PORTS, Cluster
+from serf_haproxy import nodes, runtime
+from serf_haproxy.lab.cluster import Lab
+
+DURATION_S = float(os.environ.get("RANDOM_FAULTS_S") or 40)
+SEED = int(os.environ.get("RANDOM_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
+ROUND_S = 120.0  # then everything has to come right, before the next faults
+SETTLE_S = 90.0  # Serf itself takes up to 40 s to find a member again that was away
+GROWTH_BYTES = 30 * 2**20
+SETTINGS = {
+    "SERF_PROFILE": "local",  # forgets the dead within 15 s
+    "SERF_HAPROXY_RESYNC_INTERVAL_S": "5",
+    "SERF_HAPROXY_FAILED_GRACE_S": "2",
+    "SERF_HAPROXY_HARD_STOP_AFTER_S": "5",
+    "SERF_HAPROXY_FLAP_CUTOFF": "0",  # whoever is alive at the end shall serve at once
+}
+STATE_FILES = {"last_pass.json", "flaps.json", "pass.lock", "resident.lock", "serf.snapshot"}
+CONFIG_FILES = {"haproxy.cfg", "haproxy.cfg.good", "haproxy.cfg.state", "haproxy.cfg.rejected"}
+
+
+@pytest.fixture
+def cluster(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Run a balancer and five backends."""
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    base = int(os.environ.get("RANDOM_FAULTS_PORT") or next(PORTS))
+    lab = Lab(short_dir / "lab", base)
+    try:
+        lab.up(5)
+        yield Cluster(lab)
+    finally:
+        lab.down()
+
+
+def list_processes(cluster: Cluster) -> list[str]:
+    """Return the program of each process below the balancer's s6-svscan, sorted."""
+    tree = psutil.Process(int(cluster.balancer()["svscan_pid"])).children(recursive=True)
+    names = []
+    for process in tree:
+        try:
+            names.append(process.name() if process.status() != psutil.STATUS_ZOMBIE else "a zombie")
+        except psutil.Error:
+            continue
+    return sorted(names)
+
+
+def measure_bytes(cluster: Cluster) -> dict[str, int]:
+    """Return the resident memory of HAProxy, all workers included, and of the resident."""
+    found = {}
+    for service in ("haproxy", "agent"):
+        process = psutil.Process(cluster.pid(service))
+        found[service] = sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
+    return found
+
+
+def find_wrong(cluster: Cluster, alive: set[str], processes: list[str]) -> str:
+    """Say what is not as it should be; nothing when all is."""
+    settings = cluster.settings
+    running, views = runtime.read_running(settings), runtime.read_servers(settings) or {}
+    if running is None or running.servers is None:
+        return "HAProxy does not answer, or not on its runtime socket"
+    up = {name for name, view in views.items() if view.status == "UP"}
+    if up != alive or views.keys() != alive:
+        return f"alive are {sorted(alive)}, HAProxy has {sorted(views)}, up are {sorted(up)}"
+    if list_processes(cluster) != processes:
+        return f"processes {list_processes(cluster)} instead of {processes}"
+    return find_wrong_files(cluster, alive)
+
+
+def find_wrong_files(cluster: Cluster, alive: set[str]) -> str:
+    """Say which file is not as it should be; nothing when all are."""
+    settings = cluster.settings
+    files, strays = nodes.load(settings.nodes_dir)
+    heard = {name for name, file in files.items() if file.status == "alive"}
+    if heard != alive | {"lb1"} or strays:
+        return f"node files say alive: {sorted(heard)}; strays: {[(stray.name, stray.reason) for stray in strays]}"
+    home = Path(settings.config_path).parent
+    found = {entry.name for entry in home.iterdir() if entry.name.startswith("haproxy.cfg")} - CONFIG_FILES
+    found |= set(os.listdir(settings.state_dir)) - STATE_FILES
+    if found:
+        return f"stray files: {sorted(found)}"
+    # A master socket comes back with the next reload, which s6 then makes by a signal; nothing waits for it before.
+    missing = [path for path in (settings.runtime_socket, settings.wake_fifo) if not os.path.exists(path)]
+    if missing:
+        return f"missing: {missing}"
+    return "" if cluster.is_right() else "the live file, the node files and HAProxy do not agree"
+
+
+def run_round(cluster: Cluster, chaos: Chaos, row: Row, duration_s: float, processes: list[str]) -> None:
+    """Do random things for some time under load, then assert that all comes right."""
+    host, port = cluster.settings.frontend_bind.split(":")
+    failures = Failures()
+    with run_load(Load(host, int(port), think_s=0.03, failures=failures), 4) as load, chaos.watching():
+        end_s = time.monotonic() + duration_s
+        while time.monotonic() < end_s:
+            chaos.act()
+        ended_s = time.monotonic()
+        what = lambda: f"{find_wrong(cluster, set(chaos.alive), processes)}\n{chaos.story()}"  # noqa: E731
+        wait_for(lambda: not find_wrong(cluster, set(chaos.alive), processes), what, SETTLE_S)
+        settled_s = time.monotonic() - ended_s
+    lost = [
+        f"{at_s - chaos.started_s:.2f} s: {failure}"
+        for failure, at_s in zip(failures, failures.times_s, strict=True)
+        if not chaos.was_away(at_s)
+    ]
+    row.away_count += len(failures) - len(lost)
+    row.failed_count += len(lost)
+    row.injected_count = row.healed_count = len(chaos.done)
+    row.longest_wrong_s = max(row.longest_wrong_s, chaos.longest_missing_s)
+    print(
+        f"round over: {len(chaos.done)} faults so far, {load.ok_count} requests answered, {len(failures)} failed, "
+        f"{len(lost)} of them while HAProxy was there; settled after {settled_s:.1f} s; "
+        f"longest without a living backend {chaos.longest_missing_s:.1f} s ({chaos.longest_missing_of})",
+        flush=True,
+    )
+    assert not lost, "\n".join([*lost, chaos.story()])
+
+
+def test_random_faults_are_healed(cluster: Cluster) -> None:
+    """Kills, stops, garbage and removed files at random: members, files, processes and memory are right afterwards."""
+    print(f"RANDOM_FAULTS_SEED={SEED} RANDOM_FAULTS_S={DURATION_S:g}", flush=True)
+    names = {f"web{number}" for number in range(1, 6)}
+    processes = list_processes(cluster)
+    wait_for(lambda: not find_wrong(cluster, names, processes), lambda: find_wrong(cluster, names, processes), SETTLE_S)
+    before = measure_bytes(cluster)
+    row = SUMMARY.setdefault(f"random faults, seed {SEED}", Row())
+    chaos = Chaos(cluster, random.Random(SEED))
+    left_s = DURATION_S
+    while left_s > 0:
+        run_round(cluster, chaos, row, min(left_s, ROUND_S), processes)
+        left_s -= ROUND_S
+    after = measure_bytes(cluster)
+    print(f"memory before {before}, after {after}; {chaos.counts()}", flush=True)
+    assert all(after[name] - before[name] < GROWTH_BYTES for name in before)
+    once = [sys.executable, "-m", "serf_haproxy", "once"]
+    environ = os.environ | cluster.lab.env()
+    said = subprocess.run(once, env=environ, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("UNCHANGED "), said

@@ -1,0 +1,296 @@
+"""Faults of everything that the resident needs, while it runs under load: it heals by itself once each is over."""
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.serf_rpc import member, speak
+from fakes.servers import Talk, be_silent, close_at_once, drip, pour, serving, serving_unix
+from integration.disks import Disk, private_mounts
+from integration.faults import Bench, running_bench
+from integration.proxy import running_proxy, wait_for
+from integration.test_load import applications
+from integration.test_resident import COMMAND
+from serf_haproxy import goal
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.nodes import wake
+from serf_haproxy.settings import variable
+
+USUAL = {
+    "SERF_HAPROXY_DRAIN_TIMEOUT_S": "0",
+    "SERF_HAPROXY_RPC_TIMEOUT_S": "0.3",
+    "SERF_HAPROXY_RESYNC_INTERVAL_S": "0.5",
+    "SERF_HAPROXY_HINTS": "off",  # the fake RPC talks to one connection at a time
+    "SERF_HAPROXY_RELOAD_INTERVAL_S": "0",
+}
+# Only what is imported before is sure to be readable for somebody who is not root. The limit is set from within,
+# since for that of another user's process root alone is not always enough.
+AS_USER = """
+import encodings.idna, os, resource, signal, sys
+import serf_haproxy.__main__, serf_haproxy.daemon
+user_id = int(sys.argv.pop(1))
+os.setgroups([])
+os.setgid(user_id)
+os.setuid(user_id)
+before = resource.getrlimit(resource.RLIMIT_NPROC)
+few = 1, before[1]
+signal.signal(signal.SIGUSR1, lambda *_: resource.setrlimit(resource.RLIMIT_NPROC, few))
+signal.signal(signal.SIGUSR2, lambda *_: resource.setrlimit(resource.RLIMIT_NPROC, before))
+sys.exit(serf_haproxy.__main__.main())
+"""
+USER_ID = 61234  # nobody else's, since the limit counts all processes of a user
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[dict[str, int]]:
+    """Run three applications for all tests of this file."""
+    with applications(3) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def running(
+    directory: Path, ports: dict[str, int], name: str, user_id: int | None = None, **environment: str
+) -> Iterator[tuple[Bench, "subprocess.Popen[bytes]"]]:
+    """Run a HAProxy under load and a resident for the length of a block; the resident must survive all of it."""
+    with (
+        running_proxy(directory, **USUAL, **environment) as proxy,
+        running_bench(proxy, ports, name) as bench,
+        open(log_path(bench), "wb") as log,  # on a disk that has room
+    ):
+        argv = [*COMMAND, "run"]
+        if user_id is not None:
+            argv = [sys.executable, "-c", AS_USER, str(user_id), "run"]
+            for path in (directory, *directory.rglob("*")):
+                os.chown(path, user_id, user_id)
+        process = subprocess.Popen(argv, env=os.environ | proxy.environment, stderr=log)
+        try:
+            wait_for(lambda: os.path.exists(proxy.settings.wake_fifo), "the resident listens")
+            yield bench, process
+            assert process.poll() is None, log_path(bench).read_text()
+            assert "a fault of our own" not in log_path(bench).read_text(), log_path(bench).read_text()
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def log_path(bench: Bench) -> Path:
+    """Return the path of the resident's log."""
+    return Path(f"{bench.proxy.settings.wake_fifo}.log")
+
+
+def turn(bench: Bench, name: str = "web3") -> None:
+    """Have a member come or go, as a handler tells it."""
+    bench.turn(name)
+    wake(bench.proxy.settings.wake_fifo)
+
+
+def tells(bench: Bench, text: str) -> Callable[[], None]:
+    """Return a function that waits until the log has a text once more than now."""
+    before = log_path(bench).read_text().count(text)
+    return lambda: wait_for(
+        lambda: log_path(bench).read_text().count(text) > before,
+        lambda: f"{text!r} in {log_path(bench).read_text()}",
+    )
+
+
+@pytest.mark.parametrize("place", ["state_dir", "config_path", "nodes_dir"])
+def test_a_full_and_a_locked_disk_are_told_and_outlived(short_dir: Path, ports: dict[str, int], place: str) -> None:
+    """Requests go on while nothing can be written; the log names the place; with room again all is written."""
+    directory = short_dir / place
+    path = str(directory / "haproxy.cfg") if place == "config_path" else str(directory)
+    with private_mounts():
+        disk = Disk(directory)
+        try:
+            with running(short_dir, ports, f"disk of {place}", **{variable(place): path}) as (bench, _):
+                for begin, words, end in (
+                    (disk.fill, "No space left on device", disk.clear),
+                    (disk.lock, "Read-only file system", disk.unlock),
+                ):
+                    told = tells(bench, words)
+                    begin()
+                    if place == "nodes_dir":
+                        with pytest.raises(SystemFault, match=f"{words}.*the next resync heals what was missed"):
+                            turn(bench)
+                        end()
+                        turn(bench)  # nobody repeats an event: here Serf's next one
+                        turn(bench)
+                    else:
+                        turn(bench)
+                        told()
+                        bench.wait_requests()
+                        end()
+                    bench.heal_alone()
+        finally:
+            disk.remove()
+
+
+def test_a_node_directory_without_room_is_filled_from_the_roster_later(short_dir: Path, ports: dict[str, int]) -> None:
+    """What could not be written down is written from Serf's roster once there is room, without any further event."""
+    directory = short_dir / "nodes"
+    listed = [
+        member(f"web{number}", socket.inet_aton(address), role="web", port=str(port))
+        for number, (address, port) in enumerate(ports.items(), 1)
+    ]
+    with private_mounts():
+        disk = Disk(directory)
+        try:
+            with running(short_dir, ports, "disk of nodes_dir, roster") as (bench, _):
+                disk.fill()
+                told = tells(bench, "No space left on device")
+                with serving(socket.create_server(bench.proxy.settings.rpc_addr), speak({}, *listed)):
+                    told()
+                    disk.clear()
+                    bench.wanted = {"web1", "web2", "web3"}
+                    bench.heal_alone()
+        finally:
+            disk.remove()
+
+
+def test_a_haproxy_program_that_is_gone_forbidden_or_hangs_is_waited_for(
+    short_dir: Path, ports: dict[str, int]
+) -> None:
+    """Without a program to check with, servers follow at run time; the file follows once it is back."""
+    binary = short_dir / "haproxy-of-this-test"
+    real = shutil.which("haproxy") or "/usr/sbin/haproxy"
+    options = {"SERF_HAPROXY_HAPROXY_BIN": str(binary), "SERF_HAPROXY_CHECK_TIMEOUT_S": "1"}
+
+    def repair() -> None:
+        binary.unlink(missing_ok=True)
+        binary.symlink_to(real)
+
+    def spoil(mode: int) -> None:
+        repair()
+        binary.unlink()
+        binary.write_text("#!/bin/sh\nexec sleep 987\n")
+        binary.chmod(mode)
+
+    repair()
+    with running(short_dir, ports, "haproxy program", **options) as (bench, _):
+        for begin, words in (
+            (binary.unlink, "No such file or directory; install it or set its path"),
+            (lambda: spoil(0o644), "Permission denied; install it or set its path"),
+            (lambda: spoil(0o755), "gave no result in 1 s and was killed"),
+        ):
+            told = tells(bench, words)
+            begin()
+            turn(bench)
+            told()
+            bench.wait_requests()
+            repair()
+            bench.heal_alone()
+
+
+def test_a_template_that_is_gone_broken_or_hangs_is_waited_for(short_dir: Path, ports: dict[str, int]) -> None:
+    """Servers follow the last good template meanwhile, also across SIGHUP; the mended one is used by itself."""
+    template = short_dir / "own.j2"
+    good = "# mine\n" + Path(goal.BUILT_IN_TEMPLATE).read_text()
+    template.write_text(good)
+    options = {"SERF_HAPROXY_TEMPLATE_PATH": str(template), "SERF_HAPROXY_TEMPLATE_TIMEOUT_S": "0.5"}
+    endless = good.replace("{% for server", "{% for n in range(10**12) %}{% endfor %}{% for server")
+    with running(short_dir, ports, "template", **options) as (bench, process):
+        for begin, words in (
+            (template.unlink, "there is no such template"),
+            (lambda: template.write_text("{{ nope }}"), "'nope' is undefined"),
+            (lambda: template.write_text(endless), "no result in 0.5 s"),
+        ):
+            told = tells(bench, words)
+            begin()
+            process.send_signal(signal.SIGHUP)
+            turn(bench)
+            told()
+            names = bench.wanted
+            wait_for(lambda names=names: bench.proxy.servers() == names, "servers follow the last good template")
+            bench.wait_requests()
+            template.write_text(good)
+            bench.heal_alone()
+
+
+SERF_FAULTS: dict[str, Talk] = {"hangs": be_silent, "closes": close_at_once, "pours": pour, "drips": drip}
+
+
+def test_a_serf_that_misbehaves_or_is_away_hinders_nobody(short_dir: Path, ports: dict[str, int]) -> None:
+    """Events count while its RPC hangs, closes, talks rubbish or is gone; when it is back its roster counts again."""
+    listed = [
+        member(f"web{number}", socket.inet_aton(address), role="web", port=str(port))
+        for number, (address, port) in enumerate(ports.items(), 1)
+    ]
+    with running(short_dir, ports, "Serf's RPC") as (bench, _):
+        for talk in SERF_FAULTS.values():
+            with serving(socket.create_server(bench.proxy.settings.rpc_addr), talk):
+                turn(bench)
+                bench.heal_alone()
+            turn(bench)  # nobody listens
+            bench.heal_alone()
+            with serving(socket.create_server(bench.proxy.settings.rpc_addr), speak({}, *listed)):
+                Path(bench.proxy.settings.nodes_dir, "web1").unlink()  # nobody tells: only the roster knows
+                bench.wanted = {"web1", "web2", "web3"}
+                bench.heal_alone()
+
+
+@pytest.mark.parametrize("which", ["runtime_socket", "master_socket"])
+def test_a_socket_that_hangs_or_is_gone_costs_no_request(short_dir: Path, ports: dict[str, int], which: str) -> None:
+    """Somebody else's silent socket in its place costs time limits; a removed runtime socket is made anew."""
+    with running(short_dir, ports, f"{which.replace('_', ' ')}") as (bench, _):
+        path = getattr(bench.proxy.settings, which)
+        os.rename(path, f"{path}.hidden")
+        with serving_unix(path, be_silent):
+            turn(bench)
+            bench.wait_requests()
+            time.sleep(3)  # long enough for the pass to meet it
+        os.rename(f"{path}.hidden", path)
+        bench.heal_alone(60)
+        if which == "runtime_socket":
+            os.unlink(path)
+            turn(bench)
+            bench.heal_alone(60)
+
+
+def test_a_worker_that_is_stopped_for_a_whole_pass_serves_on_afterwards(short_dir: Path, ports: dict[str, int]) -> None:
+    """HAProxy's worker hangs for seconds under requests: they wait, none fails, and the change is made afterwards."""
+    with running(short_dir, ports, "worker stopped, resident") as (bench, _):
+        pid = bench.worker_pid()
+        os.kill(pid, signal.SIGSTOP)
+        turn(bench)
+        time.sleep(7)  # beyond the time limit of one question, 5 s
+        os.kill(pid, signal.SIGCONT)
+        bench.heal_alone(60)
+
+
+def test_without_descriptors_the_resident_waits(short_dir: Path, ports: dict[str, int]) -> None:
+    """A limit on open files stops passes, not the resident; once lifted, what was missed is done."""
+    with running(short_dir, ports, "out of descriptors") as (bench, process):
+        before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        for count in (3, 8, 12):  # none at all, and so few that a pass gets stuck on its way
+            told = tells(bench, "Too many open files")
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (count, before[1]))
+            turn(bench)
+            told()
+            bench.wait_requests()
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+            bench.heal_alone()
+
+
+def test_without_processes_the_resident_waits(short_dir: Path, ports: dict[str, int]) -> None:
+    """A user who may start no further process changes nothing and says so; once he may, what was missed is done."""
+    template = short_dir / "own.j2"
+    shutil.copy(goal.BUILT_IN_TEMPLATE, template)
+    options = {"SERF_HAPROXY_TEMPLATE_PATH": str(template)}
+    with running(short_dir, ports, "out of processes", USER_ID, **options) as (bench, process):
+        told = tells(bench, "Resource temporarily unavailable")
+        process.send_signal(signal.SIGUSR1)
+        turn(bench)
+        told()
+        bench.wait_requests()
+        process.send_signal(signal.SIGUSR2)
+        bench.heal_alone()
