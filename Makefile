@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEBIAN_PACKAGES := serf haproxy s6 execline python3-venv
 
-.PHONY: demo test bench install packages lint unit wheels pins clean
+.PHONY: demo test bench fuzz install packages lint unit wheels pins clean
 
 demo: install
 	@$(BIN)/serf-haproxy lab demo $(if $(ONCE),--once)
@@ -18,6 +18,16 @@ bench: install
 	$(BIN)/python tests/benchmarks/handler.py
 	$(BIN)/python tests/benchmarks/pass.py
 	$(BIN)/python tests/benchmarks/time_to_route.py 20
+
+# A coverage-guided fuzz of every parser, or of PARSERS: RUNS cases each, from tests/fuzz/corpus.
+RUNS ?= 100000
+PARSERS ?= events nodes roster render layout
+
+fuzz: install
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@set -e; for parser in $(PARSERS); do \
+	    echo "fuzzing $$parser"; FUZZ_WORK_DIR=$(VENV)/fuzz nice $(BIN)/python tests/fuzz/run.py $$parser -runs=$(RUNS); \
+	done
 
 lint: install
 	$(BIN)/ruff check .

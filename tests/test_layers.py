@@ -15,36 +15,57 @@ PACKAGE_DIR = ROOT / "agent" / PACKAGE
 # layers; from its own only what ALSO says. All of the laboratory is one module here.
 LAYERS = {
     "words": ("__init__", "errors"),
-    "pure": ("events", "debounce", "layout", "outcome", "pool", "render"),
+    "pure": ("admission", "events", "debounce", "flaps", "guard", "layout", "outcome", "pool", "render", "server"),
     "tools": ("transport", "files"),
     "door": ("settings",),
-    "edges": ("nodes", "roster", "haproxy", "runtime", "state"),
+    "edges": ("nodes", "roster", "haproxy", "runtime", "state", "workers"),
     "decision": ("goal",),
-    "pass": ("transition", "reconcile"),
-    "process": ("link", "daemon", "status"),
+    "pass": ("transition", "salvage", "reconcile"),
+    "process": ("link", "daemon", "status", "boot"),
     "lab": ("lab",),
     "command": ("__main__",),
 }
 ALSO = {
+    ("server", "events"),  # a server is made of a member
     ("pool", "events"),  # evidence is about members
+    ("pool", "server"),
+    ("pool", "admission"),
+    ("pool", "guard"),
+    ("pool", "flaps"),
     ("render", "layout"),  # its servers are what the runtime socket can change
-    ("reconcile", "transition"),
-    ("render", "pool"),  # a configuration is made of servers
+    ("reconcile", "salvage"),
+    ("salvage", "transition"),
+    ("render", "server"),  # a configuration is made of servers
     ("haproxy", "runtime"),  # whether a reload was taken is read from HAProxy's sockets
+    ("workers", "runtime"),
     ("daemon", "link"),
     ("lab", "lab"),
 }
 
 # What runs with every event costs the whole cluster its time; what is pure touches no file, clock, process or network.
 CHEAP = {"errors": set(), "events": set(), "nodes": {"errno", "os", "stat", "time"}, "member_event": {"os", "sys"}}
-PURE_OUTSIDE = {"collections.abc", "dataclasses", "enum", "functools", "hashlib", "ipaddress", "math", "re", "string"}
+PURE_OUTSIDE = {
+    "base64",
+    "hmac",
+    "struct",
+    "collections.abc",
+    "dataclasses",
+    "enum",
+    "bisect",
+    "functools",
+    "hashlib",
+    "ipaddress",
+    "math",
+    "re",
+    "string",
+}
 PURE_OUTSIDE |= {"traceback", "typing"}
 
 # One home for each package that is not ours, and for the module that starts processes.
 HOMES = {
     "jinja2": {"render"},
     "msgpack": {"roster"},
-    "psutil": {"lab"},
+    "psutil": {"lab", "workers"},
     "requests": {"lab"},
     "starlette": {"lab"},
     "uvicorn": {"lab"},

@@ -57,6 +57,9 @@ def test_the_rest_is_all_but_servers_and_remarks(text: str, is_same: bool) -> No
         changed("server web2 [::1]:81", 'server web2 [::1]:81 sni str("x")'),
         changed("server web2 [::1]:81", "server web2 [::1]:81 cookie ${HOME}"),
         changed("server web2 [::1]:81", "server-template web 3 10.0.0.1:80"),
+        changed("default-server inter 2s", 'default-server sni str("x")'),
+        changed("server web2 [::1]:81", ".if 0\n    server web2 [::1]:81\n.endif"),
+        changed("backend nodes", "backend kn\u00f6del"),
     ],
 )
 def test_a_section_with_anything_out_of_the_ordinary_is_left_to_a_reload(text: str) -> None:
@@ -64,6 +67,18 @@ def test_a_section_with_anything_out_of_the_ordinary_is_left_to_a_reload(text: s
     layout = read_layout(text)
     assert (layout.servers, layout.pools) == ({}, frozenset())
     assert layout.rest != read_layout(text.replace("web1", "web9")).rest
+
+
+def test_defaults_count_for_the_servers_behind_them() -> None:
+    """A default-server line changes no server before it."""
+    layout = read_layout("backend a\n server x 1.1.1.1:1\n default-server weight 7\n server y 1.1.1.1:2\n")
+    assert [line.weight for line in layout.servers.values()] == [1, 7]
+
+
+def test_only_a_line_feed_ends_a_line() -> None:
+    """What other readers take for the end of a line is part of a remark to HAProxy, and to us."""
+    text = changed("# a remark", "# a\u2028server evil 6.6.6.6:1\x0cserver evil 6.6.6.6:1")
+    assert read_layout(text) == read_layout(CONFIG)
 
 
 def seen(endpoint: str, weight: int = 1, is_maintained: bool = False) -> Seen:

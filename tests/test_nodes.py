@@ -376,3 +376,20 @@ def test_many_wakes_at_once_are_all_delivered(fifo: Path, reader_fd: int) -> Non
     for thread in threads:
         thread.join()
     assert os.read(reader_fd, 100) == b"\n" * 20
+
+
+def test_a_settled_file_is_read_once_and_every_change_is_seen(nodes_dir: str) -> None:
+    """What `load` remembers of a file is given up with any change of it, also one that keeps size and mtime."""
+    record(nodes_dir, ALIVE, make_member("web1", "127.0.1.1", {}))
+    path = Path(nodes_dir, "web1")
+    time.sleep(1.1)
+    first = load(nodes_dir)[0]["web1"]
+    assert load(nodes_dir)[0]["web1"] is first
+    text, mtime_ns = path.read_text(), path.stat().st_mtime_ns
+    path.write_text(text.replace("127.0.1.1", "127.0.1.2"))
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+    for address in ("127.0.1.2", "127.0.1.3", "127.0.1.4"):
+        path.write_text(text.replace("127.0.1.1", address))
+        assert load(nodes_dir)[0]["web1"].member.address == address
+    path.unlink()
+    assert load(nodes_dir)[0] == {}

@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serf_haproxy.admission import Policy, Secret, make_proof, read_networks, read_ports
 from serf_haproxy.events import ALIVE, FAILED, LEAVING, LEFT, STATUSES, Member, make_member
+from serf_haproxy.flaps import Flap, FlapRules
+from serf_haproxy.guard import GuardRules
 from serf_haproxy.nodes import NodeFile
-from serf_haproxy.pool import Corrections, Roster, Rules, Server, build, correct, read_address
+from serf_haproxy.pool import Context, Corrections, Roster, Rules, build, correct
+from serf_haproxy.server import Server, read_address, read_line
 
 RULES = Rules(default_port=3000, balancer_roles=("lb",))
 ASKED_NS = 1000
@@ -40,7 +44,7 @@ def roster_of(members: Told, self_name: str = "lb") -> Roster:
 
 def apply(evidence: Mapping[str, NodeFile], corrections: Corrections, at_ns: int = NEWER_NS) -> Evidence:
     """Return the node files after some corrections."""
-    kept = {name: file for name, file in evidence.items() if name not in corrections.forget}
+    kept = {name: file for name, file in evidence.items() if name not in corrections.absent}
     return kept | {member.name: NodeFile(status, member, at_ns) for status, member in corrections.record}
 
 
@@ -168,99 +172,51 @@ def test_address_is_an_address_or_refused(text: str) -> None:
 
 WEB1, WEB2 = web("web1"), web("web2")
 MOVED = web("web1", "127.0.1.9")
-LB = web("lb", "127.0.0.1", role="lb")
 
 
 @pytest.mark.parametrize(
     ("evidence", "members", "expected"),
     [
-        pytest.param({}, {}, Corrections((), (), ()), id="nothing known, nobody there"),
-        pytest.param({}, told(WEB1), Corrections(((ALIVE, WEB1),), (), ()), id="missed join"),
-        pytest.param({}, told(WEB1, status=LEFT), Corrections(((LEFT, WEB1),), (), ()), id="missed join and leave"),
-        pytest.param(heard(WEB1), told(WEB1), Corrections((), (), ()), id="both agree"),
-        pytest.param(heard(WEB1), told(MOVED), Corrections(((ALIVE, MOVED),), (), ()), id="missed new address"),
+        pytest.param({}, {}, Corrections((), ()), id="nothing known, nobody there"),
+        pytest.param({}, told(WEB1), Corrections(((ALIVE, WEB1),), ()), id="missed join"),
+        pytest.param({}, told(WEB1, status=LEFT), Corrections(((LEFT, WEB1),), ()), id="missed join and leave"),
+        pytest.param(heard(WEB1), told(WEB1), Corrections((), ()), id="both agree"),
+        pytest.param(heard(WEB1), told(MOVED), Corrections(((ALIVE, MOVED),), ()), id="missed new address"),
+        pytest.param(heard(MOVED, at_ns=NEWER_NS), told(WEB1), Corrections((), ()), id="newer event of a new address"),
+        pytest.param(heard(MOVED, at_ns=ASKED_NS), told(WEB1), Corrections((), ()), id="event of the same moment"),
+        pytest.param(heard(WEB1), told(WEB1, status=FAILED), Corrections(((FAILED, WEB1),), ()), id="missed failure"),
+        pytest.param(heard(WEB1, status=FAILED), told(WEB1), Corrections(((ALIVE, WEB1),), ()), id="missed return"),
+        pytest.param(heard(WEB1, status=FAILED, at_ns=NEWER_NS), told(WEB1), Corrections((), ()), id="newer failure"),
+        pytest.param(heard(WEB1, WEB2), told(WEB1), Corrections(((FAILED, WEB2),), ()), id="absent has failed"),
         pytest.param(
-            heard(MOVED, at_ns=NEWER_NS), told(WEB1), Corrections((), (), ()), id="newer event of a new address"
+            heard(WEB1) | heard(WEB2, at_ns=NEWER_NS), told(WEB1), Corrections((), ()), id="newer than the absence"
         ),
-        pytest.param(heard(MOVED, at_ns=ASKED_NS), told(WEB1), Corrections((), (), ()), id="event of the same moment"),
+        pytest.param(heard(WEB1, status=LEFT), {}, Corrections((), ("web1",)), id="absent after its leave"),
+        pytest.param(heard(WEB1, status=LEAVING), {}, Corrections((), ("web1",)), id="absent while it leaves"),
+        pytest.param(heard(WEB1, status=FAILED), {}, Corrections((), ("web1",)), id="absent after its failure"),
         pytest.param(
-            heard(WEB1), told(WEB1, status=FAILED), Corrections(((FAILED, WEB1),), (), ()), id="missed failure"
-        ),
-        pytest.param(heard(WEB1, status=FAILED), told(WEB1), Corrections(((ALIVE, WEB1),), (), ()), id="missed return"),
-        pytest.param(
-            heard(WEB1, status=FAILED, at_ns=NEWER_NS), told(WEB1), Corrections((), (), ()), id="newer failure"
-        ),
-        pytest.param(heard(WEB1, WEB2), told(WEB1), Corrections((), ("web2",), ()), id="absent is gone"),
-        pytest.param(
-            heard(WEB1) | heard(WEB2, at_ns=NEWER_NS), told(WEB1), Corrections((), (), ()), id="newer than the absence"
-        ),
-        pytest.param(heard(WEB1, status=LEFT), {}, Corrections((), ("web1",), ()), id="absent did not serve"),
-        pytest.param(heard(WEB1), {}, Corrections((), (), ("web1",)), id="absence of the only server"),
-        pytest.param(heard(WEB1, WEB2), told(LB), Corrections(((ALIVE, LB),), (), ("web1", "web2")), id="agent alone"),
-        pytest.param(
-            heard(WEB1) | heard(WEB2, status=LEFT), {}, Corrections((), ("web2",), ("web1",)), id="held beside gone"
+            heard(WEB1, WEB2), {}, Corrections(((FAILED, WEB1), (FAILED, WEB2)), ()), id="the agent knows nobody"
         ),
         pytest.param(
-            heard(WEB1), told(WEB1, status=LEFT), Corrections(((LEFT, WEB1),), (), ()), id="leave of the only server"
-        ),
-        pytest.param(
-            heard(WEB1, WEB2),
-            told(WEB1, WEB2, status=FAILED),
-            Corrections(((FAILED, WEB1), (FAILED, WEB2)), (), ()),
-            id="failure of all servers",
-        ),
-        pytest.param(
-            heard(WEB1, WEB2),
-            told(WEB1, status=LEFT),
-            Corrections(((LEFT, WEB1),), ("web2",), ()),
-            id="one has left, the other is absent",
-        ),
-        pytest.param(
-            heard(WEB1), told(WEB2), Corrections(((ALIVE, WEB2),), ("web1",), ()), id="another one serves instead"
-        ),
-        pytest.param(
-            heard(WEB1),
-            told(web("web2", port="x")),
-            Corrections(((ALIVE, web("web2", port="x")),), (), ("web1",)),
-            id="another one is there but cannot serve",
-        ),
-        pytest.param(
-            heard(WEB1, web("web2", port="x")),
-            {},
-            Corrections((), ("web2",), ("web1",)),
-            id="quarantined ones are not held",
-        ),
-        pytest.param(
-            heard(WEB1),
-            told(web("web2", role="lb")),
-            Corrections(((ALIVE, web("web2", role="lb")),), (), ("web1",)),
-            id="another balancer does not serve",
+            heard(WEB1), told(WEB2), Corrections(((ALIVE, WEB2), (FAILED, WEB1)), ()), id="another one instead"
         ),
         pytest.param(
             heard(web("v", v="1,port=2")),
             told(make_member("v", "127.0.1.1", {"v": "1", "port": "2"})),
-            Corrections(((ALIVE, make_member("v", "127.0.1.1", {"v": "1", "port": "2"})),), (), ()),
+            Corrections(((ALIVE, make_member("v", "127.0.1.1", {"v": "1", "port": "2"})),), ()),
             id="tags are compared exactly",
         ),
     ],
 )
 def test_newer_evidence_wins(evidence: Evidence, members: Told, expected: Corrections) -> None:
-    """Of every node the newer of file and roster counts, and absences alone do not empty the pool."""
-    corrections = correct(evidence, roster_of(members), RULES)
-    assert show(corrections) == show(expected)
+    """Of every node the newer of file and roster counts; one that the roster lacks has failed, as far as we know."""
+    assert show(correct(evidence, roster_of(members))) == show(expected)
 
 
 def show(corrections: Corrections) -> tuple[object, ...]:
     """Return corrections in a form that can be compared."""
     record = [(status, member.name, member.address, member.role, member.tags) for status, member in corrections.record]
-    return record, corrections.forget, corrections.held
-
-
-def test_own_node_does_not_hold_the_pool() -> None:
-    """The balancer's own node is no server, so its being listed does not allow the servers to go."""
-    own = web("lb0", role="web")
-    corrections = correct(heard(own, WEB1), roster_of(told(own), self_name="lb0"), RULES)
-    assert (corrections.forget, corrections.held) == ((), ("web1",))
+    return record, corrections.absent
 
 
 NAMES = st.sampled_from(["a", "b", "c", "lb"])
@@ -280,26 +236,156 @@ TOLD = st.lists(st.tuples(st.sampled_from(STATUSES), MEMBERS)).map(
 
 @given(EVIDENCE, TOLD)
 def test_corrections_are_made_once(evidence: Evidence, members: Told) -> None:
-    """After its corrections a roster has nothing more to correct, and holds the same names."""
+    """After its corrections a roster has nothing more to correct."""
     roster = roster_of(members)
-    corrections = correct(evidence, roster, RULES)
-    again = correct(apply(evidence, corrections), roster, RULES)
-    assert show(again) == ([], (), corrections.held)
+    corrections = correct(evidence, roster)
+    assert show(correct(apply(evidence, corrections), roster)) == ([], ())
 
 
 @given(EVIDENCE, TOLD)
 def test_newer_files_are_never_touched(evidence: Evidence, members: Told) -> None:
     """A roster neither rewrites nor forgets what was heard after it was asked."""
-    corrections = correct(evidence, roster_of(members), RULES)
-    touched = {member.name for _, member in corrections.record} | set(corrections.forget)
+    corrections = correct(evidence, roster_of(members))
+    touched = {member.name for _, member in corrections.record} | set(corrections.absent)
     assert not touched & {name for name, file in evidence.items() if file.mtime_ns >= ASKED_NS}
 
 
-@given(EVIDENCE, TOLD)
-def test_absence_alone_never_empties_the_pool(evidence: Evidence, members: Told) -> None:
-    """A roster in which nobody has left or failed leaves a server where there was one."""
-    members = {name: (ALIVE, member) for name, (_, member) in members.items() if name not in evidence}
-    rules = RULES._replace(self_name="lb")
-    corrections = correct(evidence, roster_of(members), RULES)
-    if build(evidence, rules).servers:
-        assert build(apply(evidence, corrections), rules).servers
+S = 1_000_000_000
+NOW_NS = 1_000_000 * S
+GUARDED = RULES._replace(failed_grace_s=10, drain_timeout_s=30, guard=GuardRules(0.5, 60, 3600))
+
+
+def ago(age_s: float, *members: Member, status: str = FAILED) -> Evidence:
+    """Return node files that were written some seconds ago."""
+    return heard(*members, status=status, at_ns=NOW_NS - int(age_s * S))
+
+
+def names(evidence: Evidence, rules: Rules = GUARDED, **context: object) -> tuple[list[str], list[str]]:
+    """Return the names of all servers, and of those that are held."""
+    pool = build(evidence, rules, NOW_NS, Context(**context))
+    return [server.name for server in pool.servers], list(pool.held)
+
+
+WEB3, WEB4 = web("web3", "127.0.1.3"), web("web4", "127.0.1.4")
+WEB2B = web("web2", "127.0.1.2")
+
+
+def test_a_failed_server_goes_after_its_grace() -> None:
+    """One of three stays for the grace and no longer."""
+    others = heard(WEB3, WEB4)
+    assert names(others | ago(9, WEB1)) == (["web1", "web3", "web4"], [])
+    assert names(others | ago(11, WEB1)) == (["web3", "web4"], [])
+
+
+def test_many_that_fail_together_are_held() -> None:
+    """Two of three stay after their grace, until the guard's time is over."""
+    evidence = heard(WEB3) | ago(11, WEB1) | ago(40, WEB2B)
+    assert names(evidence) == (["web1", "web2", "web3"], ["web1", "web2"])
+    assert build(evidence, GUARDED, NOW_NS).changes_in_s == 3560
+    assert names(heard(WEB3) | ago(4000, WEB1, WEB2B)) == (["web3"], [])
+
+
+def test_leaving_together_is_believed() -> None:
+    """Servers that all left gracefully are gone, whatever their number."""
+    assert names(ago(1, WEB1, WEB2B, WEB3, status=LEFT)) == ([], [])
+    assert names(ago(1, WEB1, WEB2B, status=LEFT) | ago(15, WEB3) | heard(WEB4)) == (["web4"], [])
+
+
+def test_a_failed_server_whose_place_is_taken_goes_at_once() -> None:
+    """An address and port belongs to the living: neither grace nor guard keeps a dead namesake there."""
+    heir = web("heir", WEB1.address)
+    assert names(heard(heir) | ago(1, WEB1)) == (["heir"], [])
+    other = web("db", WEB1.address, role="db", port="3000")
+    rules = GUARDED._replace(roles=("web",))
+    web1 = web("web1", role="web")
+    assert names(heard(other) | ago(11, web1), rules) == ([], [])
+    assert names(heard(web("db", WEB1.address, role="db")) | ago(11, web1), rules) == (["web1"], ["web1"])
+
+
+def test_quarantined_servers_are_held_as_they_were() -> None:
+    """When a wrong tag would take all servers away, they stay as the published configuration has them."""
+    known = {"web1": read_line("web1", "127.0.1.1:8080", 5), "web2": read_line("web2", "127.0.1.2:80", 1)}
+    bad = ago(1, web("web1", port="x"), web("web2", port="y"), status=ALIVE)
+    pool = build(bad, GUARDED, NOW_NS, Context(known=known))
+    assert pool.servers == (Server("web1", "127.0.1.1", 8080, 5), Server("web2", "127.0.1.2", 80, None))
+    assert list(pool.held) == list(pool.quarantined) == ["web1", "web2"]
+    assert names(bad | heard(WEB3, WEB4), known=known) == (["web3", "web4"], [])
+    assert names(bad) == ([], [])
+
+
+def test_a_damped_node_is_kept_out() -> None:
+    """A node that flaps is no server while the others are enough."""
+    rules = GUARDED._replace(flaps=FlapRules(4, 60))
+    flaps = {"web1": Flap(5.0, NOW_NS / 1e9, True, True)}
+    pool = build(heard(WEB1, WEB2B), rules, NOW_NS, Context(flaps=flaps))
+    assert [server.name for server in pool.servers] == ["web2"]
+    assert list(pool.damped) == ["web1"]
+    assert pool.changes_in_s == pool.damped["web1"]
+    assert names(heard(WEB1), rules, flaps=flaps) == (["web1"], [])
+
+
+@given(EVIDENCE, st.integers(0, 4))
+def test_failures_alone_never_empty_a_guarded_pool(evidence: Evidence, served: int) -> None:
+    """Where nobody left and somebody served, there is a server."""
+    evidence = {
+        name: NodeFile(status, file.member, NOW_NS - served * S)
+        for name, file in evidence.items()
+        if (status := FAILED if file.status == FAILED else ALIVE)
+    }
+    pool = build(evidence, GUARDED._replace(self_name="lb"), NOW_NS)
+    rules = GUARDED._replace(self_name="lb", failed_grace_s=1e9)
+    assert bool(pool.servers) == bool(build(evidence, rules, NOW_NS).servers)
+
+
+SECRET = Secret(b"correct horse battery staple")
+
+
+def prove(name: str, address: str, *tags: str) -> Member:
+    """Return a member with a proof of belonging."""
+    proof = make_proof(SECRET, name, address, dict(tag.split("=", 1) for tag in tags))
+    return Member(name, address, "", tuple(sorted((*tags, f"proof={proof}"))))
+
+
+@pytest.mark.parametrize(
+    ("policy", "refused"),
+    [
+        (Policy(), []),
+        (Policy(networks=read_networks("10.1.0.0/16")), ["b"]),
+        (Policy(ports=read_ports("80")), ["c"]),
+        (Policy(secrets=(SECRET,)), ["thief"]),
+    ],
+)
+def test_policy_quarantines_alone(policy: Policy, refused: list[str]) -> None:
+    """A member that claims what policy does not allow is quarantined with the reason, and nobody else."""
+    members = [prove("a", "10.1.0.1", "port=80"), prove("b", "10.2.0.1", "port=80"), prove("c", "10.1.0.3", "port=81")]
+    members.append(Member("thief", "10.1.0.1", "", members[0].tags))
+    evidence = {member.name: NodeFile(ALIVE, member, 0) for member in members}
+    pool = build(evidence, Rules(80, policy=policy))
+    assert sorted(pool.quarantined) == refused
+    assert [server.name for server in pool.servers] == [name for name in evidence if name not in refused]
+
+
+def test_drained_node_needs_no_new_proof() -> None:
+    """Weight and drain are changed on a running node without the secret."""
+    member = prove("a", "10.1.0.1", "port=80")
+    member.tags = tuple(sorted((*member.tags, "drain=true", "weight=7")))
+    pool = build({"a": NodeFile(ALIVE, member, 0)}, Rules(80, policy=Policy(secrets=(SECRET,))))
+    assert [server.weight for server in pool.servers] == [0]
+
+
+def test_uncertain_tags_prove_nothing() -> None:
+    """While a comma makes the tags uncertain, a proof is not checked: the roster has to say them first."""
+    member = prove("a", "10.1.0.1", "port=80")
+    member.tags = ("port=22", *member.tags)
+    pool = build({"a": NodeFile(ALIVE, member, 0)}, Rules(80, policy=Policy(secrets=(SECRET,))))
+    assert "its tags uncertain" in pool.quarantined["a"]
+
+
+def test_policy_is_not_outvoted_by_the_past() -> None:
+    """A server that policy no longer allows where it is does not stay because it was there before."""
+    member = Member("a", "10.2.0.1", "", ("port=x",))
+    known = {"a": Server("a", "10.2.0.1", 80, None)}
+    rules = Rules(80, failed_grace_s=60, guard=GuardRules(0.1, 60, 60, 0))
+    for policy, names in ((Policy(), ["a"]), (Policy(networks=read_networks("10.1.0.0/16")), [])):
+        pool = build({"a": NodeFile(ALIVE, member, 1)}, rules._replace(policy=policy), 2, Context(known=known))
+        assert [server.name for server in pool.servers] == names

@@ -2,6 +2,9 @@
 
 import ipaddress
 import json
+import select
+import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -16,7 +19,7 @@ from fakes.servers import Talk, be_silent, close_at_once, drip, pour, serving_tc
 from serf_haproxy.errors import SerfFault
 from serf_haproxy.events import ALIVE, FAILED, LEAVING, LEFT, LINE_BYTES
 from serf_haproxy.pool import Roster
-from serf_haproxy.roster import Connection
+from serf_haproxy.roster import Connection, Monitor
 from serf_haproxy.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("time_limit")
@@ -140,6 +143,7 @@ def test_connection_can_be_used_again(cluster: Cluster) -> None:
 def test_asking_has_a_time_on_the_clock_of_files(cluster: Cluster, tmp_path: Path) -> None:
     """A file written before the roster was asked is not newer, and one written after it is not older."""
     (tmp_path / "before").write_text("")
+    time.sleep(0.02)  # newer kernels give a file a time that is up to a tick ahead of the coarse clock
     roster = ask(cluster.rpc)
     (tmp_path / "after").write_text("")
     assert (tmp_path / "before").stat().st_mtime_ns <= roster.asked_ns <= (tmp_path / "after").stat().st_mtime_ns
@@ -376,3 +380,41 @@ def test_agent_that_goes_makes_the_connection_readable(start_serf: Callable, wai
     wait_until(lambda: select.select([connection], [], [], 0)[0], "end of the connection")
     with pytest.raises(SerfFault, match="broke off"):
         connection.read_roster()
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_hint"),
+    [
+        (["[INFO] serf: EventMemberJoin: web1 127.0.1.1"], True),
+        (["[INFO] serf: EventMemberUpdate: web1"], True),
+        (["[DEBUG] serf: messageLeaveType: web1"], True),
+        (["[DEBUG] serf: messageLeaveType: web0"], False),
+        (["[DEBUG] serf: messageLeaveType: web0", "[DEBUG] serf: messageLeaveType: web1"], True),
+        (["[INFO] serf: EventMemberLeave: web9 127.0.1.9", "[DEBUG] serf: messageLeaveType: web0"], True),
+        (["[DEBUG] serf: messageJoinType: web1", "[DEBUG] memberlist: Stream connection from=127.0.0.1:1"], False),
+        ([], False),
+    ],
+)
+def test_lines_that_are_hints(wait_until: Callable, lines: list[str], is_hint: bool) -> None:
+    """A change of the membership is a hint, and so is the first word of a leave: that of web0 was heard before."""
+    first, *rest = (
+        say(header(2), {"Log": f"2026/01/01 00:00:00 {line}"})
+        for line in ("[DEBUG] serf: messageLeaveType: web0", *lines, "[DEBUG] end")
+    )
+    is_first_read = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        def answer(seq: int) -> bytes:
+            connection.sendall(say(header(seq)) + first)
+            is_first_read.wait(5)
+            return b"".join(rest)
+
+        speak({"monitor": answer})(connection)
+
+    with serving_tcp(talk) as rpc:
+        monitor = Monitor(Settings().replace(rpc_addr=rpc))
+        wait_until(monitor.read_hint, "the hint at web0")
+        is_first_read.set()
+        assert select.select([monitor], [], [], 5)[0]
+        assert monitor.read_hint() is is_hint
+        monitor.close()

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 from fakes.servers import Talk, be_silent, close_at_once, drip, pour, serving_unix
 from serf_haproxy import transport
 from serf_haproxy.errors import HaproxyFault, SystemFault
-from serf_haproxy.transport import ANSWER_BYTES, ask, run
+from serf_haproxy.transport import ANSWER_BYTES, ask, run, run_apart
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -188,3 +189,39 @@ def test_time_left_ends() -> None:
     assert 0 < transport.time_left(time.monotonic() + 10) <= 10
     with pytest.raises(TimeoutError):
         transport.time_left(time.monotonic() - 0.001)
+
+
+def test_work_apart_returns_what_it_returns() -> None:
+    """A function in a child gives its result, of any size, and leaves no child behind."""
+    assert run_apart(lambda: b"x" * 3_000_000, 5, 2**26) == b"x" * 3_000_000
+    assert run_apart(lambda: b"", 5, 2**26) == b""
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def _loop() -> bytes:
+    while True:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("work", "timeout_s", "reason"),
+    [
+        (_loop, 0.3, "no result in 0.3 s"),
+        (lambda: time.sleep(60) or b"", 0.3, "no result in 0.3 s"),
+        (lambda: b"x" * 2**28, 20, "needed more than 32 MiB"),
+        (lambda: os._exit(0) or b"", 20, ""),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL) or b"", 20, "it died"),
+        (lambda: 1 // 0 and b"", 20, "it died"),
+    ],
+    ids=["loops", "sleeps", "eats memory", "ends early", "crashes", "raises"],
+)
+def test_work_apart_cannot_harm(work: Callable[[], bytes], timeout_s: float, reason: str) -> None:
+    """Whatever a function does in a child, the caller gets an answer in time, and no child is left."""
+    if reason:
+        with pytest.raises(SystemFault, match=reason):
+            run_apart(work, timeout_s, 2**25)
+    else:
+        assert run_apart(work, timeout_s, 2**25) == b""
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""The command line: serf-haproxy run | once | check | render | status | ready | lab."""
+"""The command line: serf-haproxy run | once | check | render | boot | release | proof | status | ready | lab."""
 
 import argparse
 import json
@@ -102,6 +102,50 @@ def render(args: argparse.Namespace) -> int:
     return 0
 
 
+def boot(_args: argparse.Namespace) -> int:
+    """Put the best configuration that HAProxy accepts into the place of a missing or broken one."""
+    from serf_haproxy.boot import boot as put_best
+    from serf_haproxy.reconcile import prepare_directories
+
+    settings = load_settings(os.environ)
+    prepare_directories(settings)
+    print(put_best(settings))
+    return 0
+
+
+def release(_args: argparse.Namespace) -> int:
+    """Let servers go that are held because too many were lost at once."""
+    from serf_haproxy import state
+    from serf_haproxy.goal import read_pool
+    from serf_haproxy.nodes import wake
+
+    settings = load_settings(os.environ)
+    held = read_pool(settings).held
+    state.release(settings)
+    is_heard = wake(settings.wake_fifo)
+    print(
+        f"{len(held)} servers are let go{'' if is_heard else ', once the resident runs'}: {' '.join(held)}".rstrip(": ")
+    )
+    return 0
+
+
+def proof(args: argparse.Namespace) -> int:
+    """Print the tag by which a node shows that it belongs here."""
+    from serf_haproxy.admission import PROOF_TAG, make_proof
+    from serf_haproxy.errors import InputError
+    from serf_haproxy.goal import read_secret_file
+
+    secrets = read_secret_file(load_settings(os.environ))
+    if not secrets:
+        raise InputError("SERF_HAPROXY_PROOF_SECRET_FILE is not set; name the file with the secret in it")
+    try:
+        tags = dict(tag.split("=", 1) for tag in args.tag)
+        print(f"{PROOF_TAG}={make_proof(secrets[0], args.name, args.address, tags)}")
+    except ValueError as error:
+        raise InputError(f"no proof for {args.name!a}: {error}") from error
+    return 0
+
+
 def status(args: argparse.Namespace) -> int:
     """Show every node: evidence, decision, HAProxy's view."""
     from serf_haproxy.status import format_status, read_status
@@ -148,6 +192,12 @@ def _parser() -> argparse.ArgumentParser:
     add(once)
     add(check)
     add(render).add_argument("--output", metavar="PATH", help="write it there, durably, instead of printing it")
+    add(boot)
+    add(release)
+    prover = add(proof)
+    prover.add_argument("--name", required=True, help="the node's name")
+    prover.add_argument("--address", required=True, help="the IP address under which the cluster sees it")
+    prover.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="each of its other tags")
     add(status).add_argument("--json", action="store_true", help="for machines")
     add(ready).add_argument("what", choices=["haproxy", "configuration"])
     lab.add_parser(commands)

@@ -32,7 +32,7 @@ _LEVELS = {
 _START_S = 0.5  # `status` holds the lock for a moment to look whether it is held
 _RETRY_FIRST_S = 0.5
 _RETRY_CHEAP_MAX_S = 10.0  # what costs nobody anything is retried soon: a template may have been repaired
-_VERIFY_S = 1.0  # after a correction, or while servers are held, the roster is soon asked once more
+_VERIFY_S = 1.0  # after a correction the roster is soon asked once more
 
 
 class Resident:
@@ -168,9 +168,10 @@ class Resident:
             self._retry(self._settings.retry_max_s if outcome.is_costly else _RETRY_CHEAP_MAX_S)
         else:
             self._failure_count = 0
-            if outcome.again_s is not None:
-                self._retry_at_s = time.monotonic() + outcome.again_s
-        if outcome.corrected_count or outcome.verdict is Verdict.HELD:
+        if outcome.again_s is not None:
+            again_s = time.monotonic() + outcome.again_s
+            self._retry_at_s = min(again_s, self._retry_at_s or again_s)
+        if outcome.corrected_count:
             self._resync_at_s = min(self._resync_at_s, time.monotonic() + _VERIFY_S)
 
     def _tell(self, level: int, problems: set[str]) -> None:

@@ -55,17 +55,21 @@ class Member:
         tags: Escaped `key=value` pairs, sorted; a comma that is surely part of a value stands as %2C.
     """
 
-    __slots__ = ("address", "name", "role", "tags")
+    __slots__ = ("_values", "address", "name", "role", "tags")
 
     def __init__(self, name: str, address: str, role: str, tags: tuple[str, ...]) -> None:
         self.name = name
         self.address = address
         self.role = role
         self.tags = tags
+        self._values: dict[str, str] | None = None
 
     def tag_values(self) -> dict[str, str]:
-        """Return the tags by key; of a key that stands twice, the last value."""
-        return {unescape(key): unescape(value) for key, _, value in (tag.partition("=") for tag in self.tags)}
+        """Return the tags by key, not to be changed; of a key that stands twice, the last value."""
+        if self._values is None:  # every pass asks, and most members stay as they are
+            pairs = (tag.partition("=") for tag in self.tags)
+            self._values = {unescape(key): unescape(value) for key, _, value in pairs}
+        return self._values
 
     def tags_are_certain(self) -> bool:
         """Tell whether the tags can be told apart: a comma inside a value can look like a further tag.

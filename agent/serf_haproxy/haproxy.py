@@ -34,6 +34,11 @@ def read_live(settings: Settings) -> str | None:
     return read_text(settings.config_path)
 
 
+def read_good(settings: Settings) -> str | None:
+    """Return the text of the last configuration that HAProxy confirmed, None when none is kept."""
+    return read_text(f"{settings.config_path}.good")
+
+
 def check(settings: Settings, text: str) -> str | None:
     """Write the candidate beside the live file and have HAProxy check it, as the master would load it.
 
@@ -57,6 +62,11 @@ def reject(settings: Settings, words: str) -> None:
     text = read_text(candidate_path(settings)) or ""
     said = "".join(f"# haproxy: {line}\n" for line in words.splitlines())
     write_durably(f"{settings.config_path}.rejected", f"{text}{said}")
+    discard(settings)
+
+
+def discard(settings: Settings) -> None:
+    """Remove the candidate."""
     with contextlib.suppress(OSError):  # the next candidate overwrites it
         os.unlink(candidate_path(settings))
 
@@ -78,7 +88,7 @@ def publish(settings: Settings, live_is_confirmed: bool) -> None:
 
 def restore(settings: Settings) -> bool:
     """Put the last confirmed configuration back into place; return whether there is one."""
-    good = read_text(f"{settings.config_path}.good")
+    good = read_good(settings)
     if good is None:
         return False
     write_durably(settings.config_path, good)

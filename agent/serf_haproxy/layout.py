@@ -18,6 +18,7 @@ _SECTIONS = frozenset(
     """.split()  # noqa: SIM905
 )
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_.:-[]/,=+%@ \t")
+_NAME = frozenset(string.ascii_letters + string.digits + "_.:-")  # HAProxy's own rule for names of backends
 
 Key = tuple[str, str]  # backend and server name
 
@@ -87,21 +88,31 @@ def read_layout(text: str) -> Layout:
     pools = set()
     rest = hashlib.sha256()
     inherited: tuple[str, ...] = ()
-    for section in _sections(text):
-        head = section[0].split()
-        lines = [(line, line.split()) for line in section[1:]]
-        defaults = tuple(word for _, words in lines if words[0] == "default-server" for word in words[1:])
+    sections = list(_sections(text))
+    # Conditional blocks (`.if`) may leave any line out, and only HAProxy knows which.
+    is_certain = not any(line.startswith(".") for section in sections for line in section)
+    inherits_plainly = True
+    for header, *lines in sections:
+        head = header.split()
+        is_plain = all(map(_is_plain, lines))
         if head[0] == "defaults":
-            inherited = defaults
-        is_pool = head[0] in ("backend", "listen") and len(head) == 2 and all(map(_is_plain, lines))
+            inherited, inherits_plainly = (), is_plain
+        is_pool = head[0] in ("backend", "listen") and len(head) == 2 and _NAME.issuperset(head[1])
+        is_pool = is_pool and is_plain and inherits_plainly and is_certain
         if is_pool:
             pools.add(head[1])
-        rest.update(f"{section[0]}\n".encode("utf-8", "surrogateescape"))
-        for line, words in lines:
-            if is_pool and words[0] == "server":
-                servers[head[1], words[1]] = _read_line(words, inherited + defaults)
-            else:
-                rest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
+        rest.update(f"{header}\n".encode("utf-8", "surrogateescape"))
+        defaults = inherited
+        for line in lines:
+            if is_pool and _is_word(line, "server"):
+                name, server = _read_line(line, defaults)
+                servers[head[1], name] = server
+                continue
+            if _is_word(line, "default-server"):  # it counts for the servers behind it
+                defaults += tuple(line.split()[1:])
+            rest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
+        if head[0] == "defaults":
+            inherited = defaults
     return Layout(servers, frozenset(pools), rest.hexdigest()[:16])
 
 
@@ -157,7 +168,7 @@ def state_file(goal: Layout, seen: Mapping[Key, Seen], header: str) -> str:
 def _sections(text: str) -> Iterator[list[str]]:
     """Return the lines of each section, its header first; comments and blank lines are left out."""
     section: list[str] = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # to HAProxy nothing else ends a line
         words = line.split(maxsplit=1)
         if not words or words[0].startswith("#"):
             continue
@@ -169,21 +180,31 @@ def _sections(text: str) -> Iterator[list[str]]:
         yield section
 
 
-def _is_plain(line: tuple[str, list[str]]) -> bool:
-    text, words = line
+def _is_word(line: str, word: str) -> bool:
+    """Tell whether a line is of this keyword and has more words."""
+    return line.startswith(word) and line[len(word) : len(word) + 1].isspace()
+
+
+@functools.lru_cache(maxsize=16384)  # most lines of a configuration were in the one before
+def _is_plain(line: str) -> bool:
+    words = line.split(maxsplit=3)
     if words[0] not in ("server", "default-server"):
         return words[0] != "server-template"
-    return _PLAIN.issuperset(text) and (words[0] != "server" or len(words) > 2)
+    return _PLAIN.issuperset(line) and (words[0] != "server" or len(words) > 2)
 
 
-def _read_line(words: list[str], defaults: tuple[str, ...]) -> Line:
-    rest = [*defaults, *words[3:]]
+@functools.lru_cache(maxsize=16384)
+def _read_line(line: str, defaults: tuple[str, ...]) -> tuple[str, Line]:
+    """Return the name of a server and what its line says."""
+    _, name, endpoint, *words = line.split()
+    rest = [*defaults, *words]
     weight = 1
     while "weight" in rest[:-1]:
         index = rest.index("weight")
-        weight = int(rest[index + 1]) if rest[index + 1].isdecimal() else weight
+        said = rest[index + 1]
+        weight = int(said) if said.isdecimal() and len(said) <= 9 else weight
         del rest[index : index + 2]
-    return Line(words[2], weight, tuple(rest))
+    return name, Line(endpoint, weight, tuple(rest))
 
 
 def _add(key: Key, line: Line) -> list[str]:

@@ -14,7 +14,11 @@ from serf_haproxy.events import LINE_BYTES, Member, format_line, name_fault, par
 
 _TEMPORARY_PREFIX = "."  # no node name starts with a dot
 _WRITING_S = 10  # a temporary file older than this belongs to a handler that died
+_SETTLED_NS = 1_000_000_000  # the clock of the files ticks every few milliseconds: a younger one may change unseen
 _READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never wait on a foreign FIFO
+
+
+_loaded: dict[str, dict[str, "NodeFile"]] = {}  # what `load` found last, by directory
 
 
 class NodeFile:
@@ -23,15 +27,17 @@ class NodeFile:
     Attributes:
         status: One of `events.STATUSES`.
         member: The member that the file describes.
-        mtime_ns: When the file was written, nanoseconds since the epoch on the kernel's coarse clock.
+        mtime_ns: When the file was written, nanoseconds since the epoch on the kernel's clock for files.
+        stamp: Inode and change time; None for a file too young for them to tell that it has not changed.
     """
 
-    __slots__ = ("member", "mtime_ns", "status")
+    __slots__ = ("member", "mtime_ns", "stamp", "status")
 
-    def __init__(self, status: str, member: Member, mtime_ns: int) -> None:
+    def __init__(self, status: str, member: Member, mtime_ns: int, stamp: tuple[int, int] | None = None) -> None:
         self.status = status
         self.member = member
         self.mtime_ns = mtime_ns
+        self.stamp = stamp
 
 
 class Stray:
@@ -88,7 +94,7 @@ def forget(nodes_dir: str, name: str) -> bool:
 
 
 def load(nodes_dir: str) -> tuple[dict[str, NodeFile], list[Stray]]:
-    """Read the whole node directory.
+    """Read the whole node directory; a file that has not changed since the last time is not read again.
 
     Returns:
         The node files by node name, and everything in the directory that is none.
@@ -96,21 +102,28 @@ def load(nodes_dir: str) -> tuple[dict[str, NodeFile], list[Stray]]:
     Raises:
         SystemFault: The directory cannot be read.
     """
+    before = _loaded.get(nodes_dir, {})
     files: dict[str, NodeFile] = {}
     strays = []
     try:
-        names = sorted(os.listdir(nodes_dir))
+        with os.scandir(nodes_dir) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
     except OSError as error:
         raise _fault("read", nodes_dir, error) from error
-    for name in names:
+    for entry in entries:
+        name = entry.name
         try:
-            if not _is_being_written(nodes_dir, name):
+            known = before.get(name)
+            if known and known.stamp and known.stamp == _stamp(entry.stat(follow_symlinks=False)):
+                files[name] = known
+            elif not _is_being_written(nodes_dir, name):
                 files[name] = _load_file(nodes_dir, name)
         except FileNotFoundError:
             pass  # removed since the directory was listed
         except (InputError, OSError) as error:
             strays.append(Stray(name, str(error)))
-    return files, strays
+    _loaded[nodes_dir] = files
+    return dict(files), strays
 
 
 def wake(fifo_path: str) -> bool:
@@ -145,11 +158,16 @@ def _load_file(nodes_dir: str, name: str) -> NodeFile:
     fault = name_fault(name)
     if fault:
         raise InputError(f"its name is not a node's: {fault}")
-    text, mtime_ns = _read(os.path.join(nodes_dir, name))
+    text, found = _read(os.path.join(nodes_dir, name))
     status, member = parse_line(text)
     if member.name != name:
         raise InputError(f"it describes another node, {member.name!a}")
-    return NodeFile(status, member, mtime_ns)
+    is_settled = time.time_ns() - found.st_ctime_ns > _SETTLED_NS
+    return NodeFile(status, member, found.st_mtime_ns, _stamp(found) if is_settled else None)
+
+
+def _stamp(found: os.stat_result) -> tuple[int, int]:
+    return found.st_ino, found.st_ctime_ns
 
 
 def _is_being_written(nodes_dir: str, name: str) -> bool:
@@ -171,15 +189,15 @@ def _read_if_any(path: str) -> str:
         raise
 
 
-def _read(path: str) -> tuple[str, int]:
-    """Return the content and mtime of a file; only regular files have content."""
+def _read(path: str) -> tuple[str, os.stat_result]:
+    """Return the content of a file and what the kernel says of it; only regular files have content."""
     fd = os.open(path, _READ_ONLY)
     try:
         status = os.fstat(fd)
         content = os.read(fd, LINE_BYTES + 1) if stat.S_ISREG(status.st_mode) else b""
     finally:
         os.close(fd)
-    return content.decode("utf-8", "surrogateescape"), status.st_mtime_ns
+    return content.decode("utf-8", "surrogateescape"), status
 
 
 def _replace(path: str, temporary: str, text: str) -> None:

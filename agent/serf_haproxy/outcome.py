@@ -14,7 +14,7 @@ class Verdict(enum.StrEnum):
     RELOADED = "RELOADED"  # HAProxy runs the new configuration, after a reload
     REJECTED = "REJECTED"  # the template or HAProxy refused it; nothing was touched
     UNCONFIRMED = "UNCONFIRMED"  # HAProxy did not come to run it
-    HELD = "HELD"  # the roster lacks every server; they stay
+    HELD = "HELD"  # HAProxy runs what it should, and too many servers were lost at once to let them go
 
     @property
     def exit_code(self) -> int:

@@ -4,15 +4,15 @@ Node files say what handlers heard, the roster says what Serf's agent knows. The
 and the servers follow from the node files alone, so that a directory listing shows all there is to know.
 """
 
-import functools
-import ipaddress
-import math
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from serf_haproxy.events import ALIVE, FAILED, LEAVING, LEFT, Member, format_line, unescape
+from serf_haproxy.admission import Claim, Policy, check_claim, check_place
+from serf_haproxy.events import ALIVE, FAILED, Member, format_line
+from serf_haproxy.flaps import Flap, FlapRules, damp
+from serf_haproxy.guard import GuardRules, hold
+from serf_haproxy.server import Server, read_server
 
-WEIGHT_MAX = 256  # HAProxy's own limit
 _CLOCK_S = 5.0  # the coarse clock of the files runs a little behind
 
 
@@ -58,6 +58,9 @@ class Rules(NamedTuple):
         self_name: Name of the balancer's own node, "" when not known yet.
         drain_timeout_s: How long a node that left may finish what it is serving, seconds.
         failed_grace_s: How long a node that failed stays under HAProxy's health checks, seconds: gossip may err.
+        policy: What members may claim.
+        guard: When many that are lost at once stay there for longer.
+        flaps: When one that comes and goes is kept out.
     """
 
     default_port: int
@@ -66,6 +69,9 @@ class Rules(NamedTuple):
     self_name: str = ""
     drain_timeout_s: float = 0.0
     failed_grace_s: float = 0.0
+    policy: Policy = Policy()
+    guard: GuardRules = GuardRules()
+    flaps: FlapRules = FlapRules()
 
     def admit(self, member: Member) -> bool:
         """Tell whether a member is one that becomes a server when it is alive and well-formed."""
@@ -73,26 +79,39 @@ class Rules(NamedTuple):
             return False
         return not self.roles or member.role in self.roles
 
+    def read_server(self, member: Member) -> Server:
+        """Return the server that an admitted member may have.
 
-class Server(NamedTuple):
-    """One `server` line.
+        Raises:
+            ValueError: Its address or a tag is wrong, or claims what policy does not allow.
+        """
+        server = read_server(member, self.default_port)
+        if self.policy.secrets and not member.tags_are_certain():
+            raise ValueError("a comma makes its tags uncertain: its proof waits for Serf's roster")
+        check_claim(self.policy, Claim(server.name, server.address, server.port, member.tag_values()))
+        return server
+
+    def allows(self, server: Server) -> bool:
+        """Tell whether policy still allows a server where it is."""
+        try:
+            check_place(self.policy, server.address, server.port)
+        except ValueError:
+            return False
+        return True
+
+
+class Context(NamedTuple):
+    """What else counts beside the node files.
 
     Attributes:
-        name: The node's name, safe in HAProxy's configuration.
-        address: A normalised IP address.
-        port: 1 to 65535.
-        weight: 0 to 256, None for HAProxy's default. 0 drains: what is there stays, nothing new comes.
+        connection_counts: Connections that HAProxy has to a server, by name.
+        known: Servers of the configuration that was published last, by name.
+        flaps: What is remembered of nodes that came and went, by name.
     """
 
-    name: str
-    address: str
-    port: int
-    weight: int | None
-
-    @property
-    def endpoint(self) -> str:
-        """Address and port in HAProxy's notation: an IPv6 address stands in brackets."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+    connection_counts: Mapping[str, int] = {}
+    known: Mapping[str, Server] = {}
+    flaps: Mapping[str, Flap] = {}
 
 
 class Pool(NamedTuple):
@@ -102,116 +121,137 @@ class Pool(NamedTuple):
         servers: Sorted by name.
         quarantined: Admitted members that are alive and cannot become servers: the reason by name.
         draining: Names of servers that go once their last connection has ended.
+        held: Servers that would have gone, were they not so many; for how many seconds yet, by name.
+        damped: Nodes that are kept out because they flap; for how many seconds yet, by name.
         changes_in_s: After how many seconds, without any news, the servers will be others; None for never.
     """
 
     servers: tuple[Server, ...]
     quarantined: dict[str, str]
-    draining: tuple[str, ...] = ()
-    changes_in_s: float | None = None
+    draining: tuple[str, ...]
+    held: dict[str, float]
+    damped: dict[str, float]
+    changes_in_s: float | None
 
 
 class Corrections(NamedTuple):
     """What the roster puts right.
 
     Attributes:
-        record: Node files to write.
-        forget: Node files to remove: the roster no longer has these members.
-        held: Names that are missing from the roster and stay, because forgetting them would empty the pool.
+        record: Node files to write. A member that the roster lacks, and that served, has failed as far as we know.
+        absent: Other members that the roster lacks: their node files go with their servers.
     """
 
     record: tuple[tuple[str, Member], ...]
-    forget: tuple[str, ...]
-    held: tuple[str, ...]
+    absent: tuple[str, ...]
 
 
-def build(
-    evidence: Mapping[str, Evidence],
-    rules: Rules,
-    now_ns: int = 0,
-    connection_counts: Mapping[str, int] | None = None,
-) -> Pool:
+class _Sorted(NamedTuple):
+    """Admitted members by what they are: servers, and when the node file was written, by name."""
+
+    alive: dict[str, Server]
+    leaving: dict[str, tuple[Server, int]]
+    failed: dict[str, tuple[Server, int]]
+    quarantined: dict[str, str]
+
+
+def build(evidence: Mapping[str, Evidence], rules: Rules, now_ns: int = 0, context: Context | None = None) -> Pool:
     """Return the servers for a set of node files; a node that cannot become one is quarantined alone.
 
     Args:
         evidence: Node files by name.
         rules: Which members become servers.
         now_ns: The time, nanoseconds since the epoch.
-        connection_counts: Connections that HAProxy has to a server, by name.
+        context: What else counts.
     """
-    counts = connection_counts or {}
-    servers = []
-    quarantined = {}
-    draining = []
-    expiries_s = []
-    for name in sorted(evidence):
-        heard = evidence[name]
-        left_s = _time_left_s(heard, rules, now_ns)
-        is_leaving = heard.status in (LEAVING, LEFT)
-        if left_s <= 0 or not rules.admit(heard.member) or (is_leaving and not counts.get(name)):
-            continue
-        try:
-            server = read_server(heard.member, rules.default_port)
-        except ValueError as error:
-            quarantined[name] = str(error)
-            continue
-        servers.append(server._replace(weight=0) if is_leaving else server)
-        draining += [name] if is_leaving else []
-        expiries_s += [left_s] if heard.status != ALIVE else []
-    return Pool(tuple(servers), quarantined, tuple(draining), min(expiries_s, default=None))
-
-
-def _time_left_s(heard: Evidence, rules: Rules, now_ns: int) -> float:
-    """Return for how long a node may still be a server; a clock that was set back ends that at once."""
-    if heard.status == ALIVE:
-        return math.inf
-    span_s = rules.failed_grace_s if heard.status == FAILED else rules.drain_timeout_s
-    age_s = (now_ns - heard.mtime_ns) / 1e9
-    return span_s - max(0.0, age_s) if age_s >= -_CLOCK_S else 0.0
-
-
-def read_server(member: Member, default_port: int) -> Server:
-    """Read a member's address and its known tags.
-
-    Raises:
-        ValueError: One of them is wrong; the text says which and what is allowed.
-    """
-    tags = member.tag_values()
-    weight = _tag(tags, "weight", 0, WEIGHT_MAX)
-    if tags.get("drain", "false") not in ("true", "false"):
-        raise ValueError(f"tag drain={_short(tags['drain'])} is not true or false")
-    port = _tag(tags, "port", 1, 65535)
-    return Server(
-        member.name,
-        read_address(member.address),
-        default_port if port is None else port,
-        0 if tags.get("drain") == "true" else weight,
+    context = context or Context()
+    members = _sort_out(evidence, rules)
+    damped = damp(context.flaps, members.alive, rules.flaps, now_ns / 1e9)
+    draining_s = {
+        name: left_s
+        for name, (_, at_ns) in members.leaving.items()
+        if context.connection_counts.get(name) and (left_s := _time_left_s(at_ns, rules.drain_timeout_s, now_ns)) > 0
+    }
+    lost = _find_lost(evidence, rules, members, context.known)
+    grace_s = {
+        name: left_s
+        for name in members.failed.keys() & lost.keys()
+        if (left_s := _time_left_s(lost[name][1], rules.failed_grace_s, now_ns)) > 0
+    }
+    lost_ns = {name: at_ns for name, (_, at_ns) in lost.items()}
+    leaves_ns = [at_ns for _, at_ns in members.leaving.values()]
+    held = hold(lost_ns, len(members.alive), leaves_ns, rules.guard, now_ns)
+    held = {name: left_s for name, left_s in held.items() if name not in grace_s}
+    servers = {name: server for name, server in members.alive.items() if name not in damped}
+    servers |= {name: members.leaving[name][0]._replace(weight=0) for name in draining_s}
+    servers |= {name: lost[name][0] for name in grace_s | held}
+    times_s = [*draining_s.values(), *grace_s.values(), *held.values(), *damped.values()]
+    return Pool(
+        tuple(servers[name] for name in sorted(servers)),
+        members.quarantined,
+        tuple(sorted(draining_s)),
+        dict(sorted(held.items())),
+        damped,
+        min(times_s, default=None),
     )
 
 
-@functools.lru_cache(maxsize=65536)  # most addresses of a pass were in the one before
-def read_address(text: str) -> str:
-    """Return an IP address in its normal form; raise ValueError for anything that a server cannot have."""
-    try:
-        address = ipaddress.ip_address(unescape(text))
-    except ValueError:
-        raise ValueError(f"address {_short(text)} is not an IP address") from None
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.scope_id is not None:
-            raise ValueError(f"address {_short(text)} has a zone, which HAProxy cannot use")
-        address = address.ipv4_mapped or address
-    if address.is_unspecified or address.is_multicast:
-        raise ValueError(f"address {_short(text)} is not the address of one host")
-    return str(address)
+def _sort_out(evidence: Mapping[str, Evidence], rules: Rules) -> _Sorted:
+    members = _Sorted({}, {}, {}, {})
+    for name in sorted(evidence):
+        heard = evidence[name]
+        if not rules.admit(heard.member):
+            continue
+        try:
+            server = rules.read_server(heard.member)
+        except ValueError as error:
+            if heard.status == ALIVE:
+                members.quarantined[name] = str(error)
+            continue
+        if heard.status == ALIVE:
+            members.alive[name] = server
+        else:
+            group = members.failed if heard.status == FAILED else members.leaving
+            group[name] = server, heard.mtime_ns
+    return members
 
 
-def correct(evidence: Mapping[str, Evidence], roster: Roster, rules: Rules) -> Corrections:
+def _find_lost(
+    evidence: Mapping[str, Evidence], rules: Rules, members: _Sorted, known: Mapping[str, Server]
+) -> dict[str, tuple[Server, int]]:
+    """Return the servers that have gone without having left, and since when.
+
+    A failed node is really gone when another one has its address and port. A quarantined one is still what it was
+    before, as far as HAProxy knows.
+    """
+    if not members.failed and not members.quarantined:
+        return {}
+    taken = {server.endpoint for server in members.alive.values()}
+    for heard in evidence.values():
+        if heard.status == ALIVE and not rules.admit(heard.member) and "port" in heard.member.tag_values():
+            try:
+                taken.add(rules.read_server(heard.member).endpoint)
+            except ValueError:
+                continue
+    lost = {name: found for name, found in members.failed.items() if found[0].endpoint not in taken}
+    for name in members.quarantined.keys() & known.keys():
+        if known[name].endpoint not in taken and rules.allows(known[name]):
+            lost[name] = known[name], evidence[name].mtime_ns
+    return lost
+
+
+def _time_left_s(at_ns: int, span_s: float, now_ns: int) -> float:
+    """Return what is left of a span; a clock that was set back ends it at once."""
+    age_s = (now_ns - at_ns) / 1e9
+    return span_s - max(0.0, age_s) if age_s >= -_CLOCK_S else 0.0
+
+
+def correct(evidence: Mapping[str, Evidence], roster: Roster) -> Corrections:
     """Compare node files with a roster; of each node the newer evidence counts.
 
-    A member that the roster does not have is gone, except where that alone would leave no server: an agent that
-    has just started alone, or is cut off from everybody, must not empty the pool.
+    A member that the roster does not have has not left, so it is treated as one that failed: an agent that has just
+    started knows nobody yet, and one that is cut off may never hear of the others again.
     """
-    rules = rules._replace(self_name=roster.self_name)
     older = {name for name, heard in evidence.items() if heard.mtime_ns < roster.asked_ns}
     record = [
         (status, member)
@@ -219,32 +259,9 @@ def correct(evidence: Mapping[str, Evidence], roster: Roster, rules: Rules) -> C
         if name not in evidence or (name in older and _differ(evidence[name], status, member))
     ]
     absent = sorted(older - roster.members.keys())
-    serving = {name for name, heard in evidence.items() if _serves(heard.status, heard.member, rules)}
-    listed = any(_serves(status, member, rules) for status, member in roster.members.values())
-    losing = serving.intersection(absent)
-    held = sorted(losing) if not listed and losing == serving else []
-    return Corrections(tuple(record), tuple(name for name in absent if name not in held), tuple(held))
-
-
-def _serves(status: str, member: Member, rules: Rules) -> bool:
-    try:
-        return status == ALIVE and rules.admit(member) and bool(read_server(member, rules.default_port))
-    except ValueError:
-        return False
+    failed = [(FAILED, evidence[name].member) for name in absent if evidence[name].status == ALIVE]
+    return Corrections(tuple(record + failed), tuple(name for name in absent if evidence[name].status != ALIVE))
 
 
 def _differ(heard: Evidence, status: str, member: Member) -> bool:
     return format_line(heard.status, heard.member) != format_line(status, member)
-
-
-def _tag(tags: Mapping[str, str], key: str, low: int, high: int) -> int | None:
-    if key not in tags:
-        return None
-    text = tags[key]
-    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and low <= int(text) <= high):
-        raise ValueError(f"tag {key}={_short(text)} is not a whole number from {low} to {high}")
-    return int(text)
-
-
-def _short(text: str) -> str:
-    return ascii(text if len(text) <= 40 else text[:40] + "...")

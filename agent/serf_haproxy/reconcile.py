@@ -10,15 +10,17 @@ import os
 import time
 from collections.abc import Callable
 
-from serf_haproxy import nodes, pool
-from serf_haproxy.errors import SystemFault, TemplateError
+from serf_haproxy import flaps, nodes, pool
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.events import ALIVE, FAILED
 from serf_haproxy.files import locked
-from serf_haproxy.goal import compute, rules_of
+from serf_haproxy.goal import decide, rules_of
 from serf_haproxy.outcome import Outcome, Verdict
 from serf_haproxy.runtime import Running, read_running
+from serf_haproxy.salvage import make_best_transition
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import Record, read_record, write_record
-from serf_haproxy.transition import make_transition
+from serf_haproxy.state import Faults, Record, read_faults, read_flaps, read_record, write_flaps, write_record
+from serf_haproxy.workers import complain, read_old_workers
 
 _LOCK_S = 60.0
 _DRAINED_S = 0.25  # how often it is looked whether a draining server's last connection has ended
@@ -59,16 +61,18 @@ def reconcile(
     with locked(os.path.join(settings.state_dir, "pass.lock"), _LOCK_S, "another pass"):
         inputs = _read(settings, ask, is_resync)
         on_step("read")
-        outcome = _act(settings, inputs, on_step)
-        held = inputs.corrections.held
-        if held and outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED):
-            reason = f"Serf's roster lacks every server; kept until it has one: {', '.join(held)}"
-            outcome = dataclasses.replace(outcome, verdict=Verdict.HELD, reason=reason)
-        corrected_count = len(inputs.corrections.record) + len(inputs.corrections.forget)
-        problems = _problems(inputs)
+        outcome, faults = make_best_transition(
+            settings, inputs.pool.servers, inputs.running, read_faults(inputs.record), on_step
+        )
+        if inputs.pool.held and outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED):
+            outcome = dataclasses.replace(outcome, verdict=Verdict.HELD, reason=_why_held(inputs.pool))
+        corrected_count = len(inputs.corrections.record) + len(inputs.corrections.absent)
+        problems = outcome.problems + _problems(inputs)
+        if inputs.roster or outcome.verdict is Verdict.RELOADED:
+            problems += _watch_old_workers(settings)
         again_s = _again_s(outcome, inputs.pool)
         outcome = dataclasses.replace(outcome, corrected_count=corrected_count, problems=problems, again_s=again_s)
-        _record(settings, inputs, outcome, started_s)
+        _record(settings, inputs, outcome, faults, started_s)
         on_step("recorded")
     return outcome
 
@@ -93,30 +97,42 @@ def _read(settings: Settings, ask: Callable[[], pool.Roster | None], is_resync: 
     files, strays = nodes.load(settings.nodes_dir)
     roster = ask() if is_resync or not all(file.member.tags_are_certain() for file in files.values()) else None
     rules = rules_of(settings, roster.self_name if roster else record.self_name)
-    corrections = pool.Corrections((), (), ())
-    if roster:
-        corrections = pool.correct(files, roster, rules)
-        for status, member in corrections.record:
-            nodes.record(settings.nodes_dir, status, member, exactly=True)
-        for name in corrections.forget:
-            nodes.forget(settings.nodes_dir, name)
-        if corrections.record or corrections.forget:
-            files, strays = nodes.load(settings.nodes_dir)
+    corrections = pool.correct(files, roster) if roster else pool.Corrections((), ())
+    for status, member in corrections.record:
+        nodes.record(settings.nodes_dir, status, member, exactly=True)
+    if corrections.record:
+        files, strays = nodes.load(settings.nodes_dir)
     running = read_running(settings)
     counts: dict[str, int] = {}
     for (_, name), seen in ((running and running.servers) or {}).items():
         counts[name] = counts.get(name, 0) + seen.connection_count
-    decided = pool.build(files, rules, time.time_ns(), counts)
+    context = pool.Context(counts, flaps=_remember_flaps(settings, files, rules))
+    decided = decide(settings, files, rules, context)
+    forgotten = set(corrections.absent).difference(server.name for server in decided.servers)
+    for name in forgotten:
+        nodes.forget(settings.nodes_dir, name)
+        del files[name]
+    corrections = corrections._replace(absent=tuple(forgotten))
     return _Inputs(files, strays, roster, corrections, record, rules.self_name, running, decided)
 
 
-def _act(settings: Settings, inputs: _Inputs, on_step: Callable[[str], object]) -> Outcome:
-    try:
-        goal = compute(settings, inputs.pool.servers)
-    except TemplateError as error:
-        return Outcome(Verdict.REJECTED, f"the template is wrong: {error}", "")
-    on_step("rendered")
-    return make_transition(settings, goal, inputs.running, on_step)
+def _remember_flaps(settings: Settings, files: dict[str, nodes.NodeFile], rules: pool.Rules) -> dict[str, flaps.Flap]:
+    before = read_flaps(settings)
+    admitted = ((name, file.status) for name, file in files.items() if rules.admit(file.member))
+    alive = {name: status == ALIVE for name, status in admitted if status in (ALIVE, FAILED)}
+    now = flaps.update(before, alive, rules.flaps, time.time())
+    if now != before:
+        write_flaps(settings, now)
+    return now
+
+
+def _why_held(decided: pool.Pool) -> str:
+    names = " ".join(list(decided.held)[:10]) + (
+        f" and {len(decided.held) - 10} more" if len(decided.held) > 10 else ""
+    )
+    until = time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(time.time() + max(decided.held.values())))
+    how = f"HAProxy's health checks decide until {until} or `serf-haproxy release`"
+    return f"too many servers were lost at once to be believed; {how}: {names}"
 
 
 def _again_s(outcome: Outcome, decided: pool.Pool) -> float | None:
@@ -129,11 +145,12 @@ def _record(
     settings: Settings,
     inputs: _Inputs,
     outcome: Outcome,
+    faults: Faults,
     started_s: float,
 ) -> None:
     before = inputs.record
     # What was refused changed nothing.
-    digest = before.digest if outcome.verdict is Verdict.REJECTED else outcome.digest
+    digest = outcome.digest or (before.digest if outcome.verdict is Verdict.REJECTED else "")
     now_s = time.time()
     from_roster = before.from_roster | {
         member.name: inputs.files[member.name].mtime_ns
@@ -156,15 +173,23 @@ def _record(
                 if name in inputs.files and inputs.files[name].mtime_ns == mtime_ns
             },
             refused=dict(inputs.roster.refused) if inputs.roster else before.refused,
+            faults=list(faults),
             strays={ascii(stray.name)[1:-1]: stray.reason for stray in inputs.strays},
         ),
     )
+
+
+def _watch_old_workers(settings: Settings) -> tuple[str, ...]:
+    old = read_old_workers(settings)
+    complaint = complain(old, settings.old_workers_max) if old else None
+    return (complaint,) if complaint else ()
 
 
 def _problems(inputs: _Inputs) -> tuple[str, ...]:
     refused = dict(inputs.roster.refused) if inputs.roster else inputs.record.refused
     return (
         *(f"node {name} is quarantined: {reason}" for name, reason in inputs.pool.quarantined.items()),
+        *(f"node {name} is damped: it failed and came back too often" for name in inputs.pool.damped),
         *(f"node {name} is refused: {reason}" for name, reason in refused.items()),
         *(f"file {stray.name!a} in the node directory is ignored: {stray.reason}" for stray in inputs.strays),
     )

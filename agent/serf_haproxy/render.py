@@ -11,7 +11,7 @@ import jinja2
 
 from serf_haproxy.errors import TemplateError
 from serf_haproxy.layout import Key, Layout, Line, read_layout
-from serf_haproxy.pool import Server
+from serf_haproxy.server import Server
 
 _MARK_WORD = "serf-haproxy"
 _MARK = """\
@@ -48,10 +48,12 @@ def rest_of(description: str) -> str:
 
 
 def render(template: str, template_name: str, servers: tuple[Server, ...], settings: Any) -> Rendered:
-    """Render a template and append the mark.
+    """Fill in a template and append the mark; for arguments and errors see `fill_in`."""
+    return append_mark(fill_in(template, template_name, servers, settings))
 
-    The mark is a `global` section of its own: HAProxy merges them and the last description counts, so no template
-    has to know about it.
+
+def fill_in(template: str, template_name: str, servers: tuple[Server, ...], settings: Any) -> str:
+    """Return what a template prints.
 
     Args:
         template: Text of a Jinja2 template; it sees `servers` and `settings`.
@@ -80,6 +82,15 @@ def render(template: str, template_name: str, servers: tuple[Server, ...], setti
         raise TemplateError(f"{template_name}:{_line_of(error, template_name)}: {reason}") from error
     if "\0" in text:
         raise TemplateError(f"{template_name}: the result contains a NUL byte")
+    return text
+
+
+def append_mark(text: str) -> Rendered:
+    """Take a configuration apart and append the mark.
+
+    The mark is a `global` section of its own: HAProxy merges them and the last description counts, so no template
+    has to know about it.
+    """
     text = text.rstrip("\n") + "\n"
     rendered = Rendered("", _digest(text), read_layout(text))
     return rendered._replace(text=text + _MARK.format(description=rendered.description))

@@ -24,6 +24,7 @@ from serf_haproxy.settings import Settings
 from serf_haproxy.transport import time_left
 
 _ANSWER_BYTES = 64 * 1024 * 1024  # 100,000 members of ordinary size
+_LEAVING_COUNT = 10_000  # more members than ever leave between two events
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h: the clock that gives files their mtime
 
 
@@ -91,7 +92,8 @@ class Connection:
             header = self._receive(deadline)
             said = _text(_field(header, b"Error", bytes))
             if said or header.get(b"Seq") != self._seq:
-                raise SerfFault(f"Serf's RPC at {self._name} refused {command}: {said or 'answers out of order'}")
+                reason = ascii(said[:200])[1:-1] or "answers out of order"
+                raise SerfFault(f"Serf's RPC at {self._name} refused {command}: {reason}")
             return self._receive(deadline) if answers else header
         except TimeoutError as error:
             self.close()
@@ -132,13 +134,15 @@ class Monitor(Connection):
     """A connection on which the agent tells its log lines as they come.
 
     They are the only early sign of a change: the agent logs a member's join some 10 ms after it, and holds the event
-    back for one to three seconds. A line is text without tags, written by whoever may choose node names: a hint to ask
-    for the roster, never evidence.
+    back for one to three seconds. That a member is about to leave it logs with level debug alone, whatever level it
+    logs with itself, once for each time that it hears of it: only the first says something new. A line is text without
+    tags, written by whoever may choose node names: a hint to ask for the roster, never evidence.
     """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._exchange("monitor", {"LogLevel": "info"})
+        self._leaving: set[bytes] = set()
+        self._exchange("monitor", {"LogLevel": "debug"})
         self._socket.setblocking(False)
 
     def read_hint(self) -> bool:
@@ -149,11 +153,15 @@ class Monitor(Connection):
         """
         is_hint = False
         try:
-            while data := self._socket.recv(262144):
+            data = b""  # lines may have come in with the answer to the command
+            while True:
                 self._feed(data)
                 for message in self._unpacker:
-                    line = message.get(b"Log", b"") if isinstance(message, dict) else b""
-                    is_hint = is_hint or b"serf: EventMember" in line
+                    line = message.get(b"Log") if isinstance(message, dict) else None
+                    is_hint = (isinstance(line, bytes) and self._is_news(line)) or is_hint
+                data = self._socket.recv(262144)
+                if not data:
+                    break
         except BlockingIOError:
             return is_hint
         except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -164,6 +172,16 @@ class Monitor(Connection):
             raise
         self.close()
         raise SerfFault(f"Serf's RPC at {self._name} closed the connection")
+
+    def _is_news(self, line: bytes) -> bool:
+        if b" serf: EventMember" in line:
+            self._leaving.clear()  # a member that has left may come back and leave again
+            return True
+        _, is_leave, name = line.partition(b" serf: messageLeaveType: ")
+        if not is_leave or name in self._leaving or len(self._leaving) >= _LEAVING_COUNT:
+            return False
+        self._leaving.add(name)
+        return True
 
 
 def _read_members(listed: list[object]) -> tuple[dict[str, tuple[str, Member]], tuple[tuple[str, str], ...]]:
@@ -191,7 +209,9 @@ def _field(message: object, key: bytes, kind: type) -> Any:
 
 
 def _text(raw: object) -> str:
-    return raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else str(raw)
+    if isinstance(raw, bytes):
+        return raw.decode("utf-8", "surrogateescape")
+    raise SerfFault(f"Serf's RPC sent {type(raw).__name__} where its protocol has bytes")
 
 
 def _address(raw: bytes) -> str:

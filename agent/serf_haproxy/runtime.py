@@ -5,7 +5,7 @@ import io
 import operator
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from serf_haproxy.errors import HaproxyFault
@@ -32,11 +32,13 @@ class Master(NamedTuple):
         reload_count: Reloads since it started, failed ones included.
         failed_count: Failed reloads since the last good one.
         worker_count: Workers that run, old ones included.
+        old_pids: Process ids of the workers that only finish what they serve.
     """
 
     reload_count: int
     failed_count: int
     worker_count: int
+    old_pids: tuple[int, ...]
 
 
 class Running(NamedTuple):
@@ -72,7 +74,8 @@ def read_master(settings: Settings) -> Master:
     line = _MASTER_LINE.search(answer)
     if not line:
         raise HaproxyFault(f"{settings.master_socket}: cannot read the answer to 'show proc': {answer[:200]!a}")
-    return Master(int(line[2]), int(line[3] or 0), len(_WORKER_LINE.findall(answer)))
+    old_pids = map(int, _WORKER_LINE.findall(answer.partition("# old workers")[2]))
+    return Master(int(line[2]), int(line[3] or 0), len(_WORKER_LINE.findall(answer)), tuple(old_pids))
 
 
 def read_description(settings: Settings) -> str | None:
@@ -88,8 +91,13 @@ def read_description(settings: Settings) -> str | None:
     return None if answer is None else _match(_DESCRIPTION, answer)
 
 
-def read_running(settings: Settings) -> Running | None:
-    """Return what the newest worker runs; None when HAProxy does not answer."""
+def read_running(settings: Settings, before: Running | None = None) -> Running | None:
+    """Return what the newest worker runs; None when HAProxy does not answer.
+
+    Args:
+        settings: The settings.
+        before: What it ran a moment ago: servers that have not changed since are not read again.
+    """
     newest = _ask_worker(settings, "show info")
     if newest is None:
         return None
@@ -105,7 +113,8 @@ def read_running(settings: Settings) -> Running | None:
         if _match(_PID, answer) != _match(_PID, newest):
             time.sleep(_POLL_S)
     header = next((line for line in answer.splitlines() if line.startswith("# be_id ")), "")
-    return Running(_match(_DESCRIPTION, answer), _read_seen(answer, header), header)
+    known = (before and before.header == header and before.servers) or {}
+    return Running(_match(_DESCRIPTION, answer), _read_seen(answer, header, known), header)
 
 
 def change(settings: Settings, commands: Sequence[str]) -> list[str]:
@@ -152,7 +161,7 @@ def _ask_worker(settings: Settings, command: str) -> str | None:
     return None
 
 
-def _read_seen(answer: str, header: str) -> dict[Key, Seen]:
+def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key, Seen]:
     """Read `show servers state` and `show servers conn` (HAProxy's Management Guide, section 9.3)."""
     names = header.removeprefix("# ").split()
     if not names:
@@ -161,7 +170,12 @@ def _read_seen(answer: str, header: str) -> dict[Key, Seen]:
     choose = operator.itemgetter(*map(names.index, wanted))
     counts: dict[str, int] = {}
     seen = {}
+    by_line = {server.line: (key, server) for key, server in known.items() if not server.connection_count}
     for line in answer.splitlines():
+        if line in by_line:
+            key, server = by_line[line]
+            seen[key] = server
+            continue
         fields = line.split(" ")
         if len(fields) == len(names) and fields[0].isdecimal():
             pool, name, address, port, weight, admin_state = choose(fields)

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from serf_haproxy.admission import Network, read_networks, read_ports
 from serf_haproxy.errors import SettingsError
 
 PREFIX = "SERF_HAPROXY_"
@@ -81,6 +82,8 @@ BIND = Kind("address:port with an IP address, * or nothing before the colon", _b
 HOST_PORT = Kind("host:port", _host_port)
 PROGRAM = Kind("a program's name or absolute path", _matching(r"[A-Za-z0-9_./+-]+"))
 URL_PATH = Kind("a URL path of letters, digits and /_.-~?=&%", _matching(r"/[A-Za-z0-9/_.~?=&%-]*"))
+NETWORKS = Kind("networks like 10.1.0.0/16, separated by commas", read_networks)
+PORTS = Kind("ports and ranges like 80,8000-8999", read_ports)
 SWITCH = Kind("on or off", lambda text: {"on": True, "off": False}[text])
 MODE = Kind("600 or 660", _matching("6[06]0"))
 BALANCE = Kind("one of " + ", ".join(BALANCE_ALGORITHMS), _matching("|".join(BALANCE_ALGORITHMS)))
@@ -93,6 +96,10 @@ def _seconds(low: float, high: float) -> Kind:
 
 def _count(low: int, high: int) -> Kind:
     return Kind(f"a whole number, {low} to {high}", _between(int, low, high))
+
+
+def _number(low: float, high: float) -> Kind:
+    return Kind(f"a number, {low:g} to {high:g}", _between(float, low, high))
 
 
 def _setting(default: str, kind: Kind, doc: str) -> Any:
@@ -111,6 +118,8 @@ class Settings:
         "/etc/haproxy/haproxy.cfg", PATH, "the live configuration; its directory must be writable"
     )
     template_path: str = _setting("", OPTIONAL_PATH, "your own Jinja2 template; empty: the built-in one")
+    template_timeout_s: float = _setting("5", _seconds(0.1, 600), "time limit of your own template")
+    template_memory_mib: int = _setting("256", _count(16, 65536), "memory that your own template may take, MiB")
     haproxy_bin: str = _setting("haproxy", PROGRAM, "the HAProxy program that checks configurations")
     master_socket: str = _setting("/run/haproxy/master.sock", PATH, "HAProxy's master CLI socket (-S)")
     runtime_socket: str = _setting("/run/haproxy/admin.sock", PATH, "HAProxy's runtime socket (stats socket)")
@@ -131,8 +140,16 @@ class Settings:
     retry_max_s: float = _setting("300", _seconds(1, 86400), "longest pause before a failed reload is retried")
     drain_timeout_s: float = _setting("30", _seconds(0, 86400), "how long a node that left may finish what it serves")
     failed_grace_s: float = _setting("10", _seconds(0, 86400), "how long a node that failed stays under health checks")
+    guard_share: float = _setting("0.5", _number(0, 1), "share of the servers that must be lost at once to be held")
+    guard_window_s: float = _setting("60", _seconds(1, 86400), "losses no further apart than this belong together")
+    guard_hold_s: float = _setting("86400", _seconds(0, 604800), "how long lost servers are held; 0: never")
+    flap_cutoff: float = _setting("6", _number(0, 1000), "failures and returns that keep a node out; 0: never")
+    flap_half_life_s: float = _setting("60", _seconds(1, 86400), "time in which half of them are forgotten")
     default_port: int = _setting("3000", _count(1, 65535), "port of a server whose node has no tag port")
     roles: tuple[str, ...] = _setting("", WORDS, "roles that become servers; empty: all but balancer_roles")
+    networks: tuple[Network, ...] = _setting("", NETWORKS, "networks in which servers may be; empty: all")
+    ports: tuple[tuple[int, int], ...] = _setting("", PORTS, "ports that servers may have; empty: all")
+    proof_secret_file: str = _setting("", OPTIONAL_PATH, "file with secrets that members must prove; empty: none")
     balancer_roles: tuple[str, ...] = _setting("balancer,lb", WORDS, "roles that never become servers")
     frontend_bind: str = _setting(":80", BIND, "where clients connect")
     stats_bind: str = _setting(":1936", BIND, "where the stats page is")
@@ -140,6 +157,9 @@ class Settings:
     health_path: str = _setting("/", URL_PATH, "path of the health check, asked with HEAD")
     cookie: str = _setting("", COOKIE, "name of a cookie that keeps a client at its server; empty: none")
     hard_stop_after_s: int = _setting("60", _count(1, 86400), "longest life of an old worker after a reload")
+    old_workers_max: int = _setting(
+        "20", _count(1, 1000), "old workers after reloads; the oldest beyond that are ended"
+    )
 
     @property
     def server_state_path(self) -> str:

@@ -7,12 +7,13 @@ from typing import Any
 from serf_haproxy import nodes, pool
 from serf_haproxy.events import unescape
 from serf_haproxy.files import is_locked
-from serf_haproxy.goal import rules_of
+from serf_haproxy.goal import decide, rules_of
 from serf_haproxy.runtime import ServerView, read_servers
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import read_record
+from serf_haproxy.state import read_flaps, read_record
+from serf_haproxy.workers import read_old_workers
 
-_COLUMNS = ("name", "status", "address", "port", "role", "evidence", "in_haproxy", "health", "quarantined")
+_COLUMNS = ("name", "status", "address", "port", "role", "evidence", "in_haproxy", "health")
 
 
 def read_status(settings: Settings) -> dict[str, Any]:
@@ -27,9 +28,11 @@ def read_status(settings: Settings) -> dict[str, Any]:
     """
     record = read_record(settings)
     files, strays = nodes.load(settings.nodes_dir)
-    decided = pool.build(files, rules_of(settings, record.self_name))
+    context = pool.Context(flaps=read_flaps(settings))
+    decided = decide(settings, files, rules_of(settings, record.self_name), context)
     ports = {server.name: server.port for server in decided.servers}
     views = read_servers(settings)
+    old = read_old_workers(settings)
     members = [
         {
             "name": name,
@@ -41,11 +44,14 @@ def read_status(settings: Settings) -> dict[str, Any]:
             "in_haproxy": name in (views or {}),
             "health": _health((views or {}).get(name)),
             "quarantined": decided.quarantined.get(name),
+            "held_s": decided.held.get(name),
+            "damped_s": decided.damped.get(name),
         }
         for name, heard in files.items()
     ]
     members += [
-        dict.fromkeys(_COLUMNS) | {"name": name, "evidence": "roster", "in_haproxy": False, "quarantined": reason}
+        dict.fromkeys((*_COLUMNS, "quarantined", "held_s", "damped_s"))
+        | {"name": name, "evidence": "roster", "in_haproxy": False, "quarantined": reason}
         for name, reason in record.refused.items()
     ]
     return {
@@ -58,6 +64,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
         "self_name": record.self_name,
         "resident_runs": is_locked(os.path.join(settings.state_dir, "resident.lock")),
         "haproxy_answers": views is not None,
+        "old_workers": old._asdict() if old else None,
         "members": members,
         "strays": {ascii(stray.name)[1:-1]: stray.reason for stray in strays},
     }
@@ -65,8 +72,9 @@ def read_status(settings: Settings) -> dict[str, Any]:
 
 def format_status(status: dict[str, Any]) -> str:
     """Return the status as a table for people."""
-    rows = [_COLUMNS, *(tuple(_cell(member[column]) for column in _COLUMNS) for member in status["members"])]
-    widths = [max(len(row[index]) for row in rows) for index in range(len(_COLUMNS))]
+    rows: list[tuple[str, ...]] = [(*_COLUMNS, "note")]
+    rows += [(*(_cell(member[column]) for column in _COLUMNS), _note(member)) for member in status["members"]]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if not status["members"]:
         lines = ["no node is known"]
@@ -78,7 +86,19 @@ def format_status(status: dict[str, Any]) -> str:
         lines.append("the resident does not run: events are written down and wait")
     if not status["haproxy_answers"]:
         lines.append("HAProxy does not answer on its sockets")
+    old = status["old_workers"]
+    if old and old["worker_count"]:
+        size = f"{old['memory_bytes'] / 2**20:.0f} MiB, the oldest for {old['oldest_s']:.0f} s"
+        lines.append(f"{old['worker_count']} old workers finish their connections: {size}")
     return "\n".join(lines)
+
+
+def _note(member: dict[str, Any]) -> str:
+    """Say why a node is in another state than one would think."""
+    notes = [f"quarantined: {member['quarantined']}"] if member["quarantined"] else []
+    notes += [f"held for {member['held_s']:.0f} s yet"] if member["held_s"] else []
+    notes += [f"damped for {member['damped_s']:.0f} s yet"] if member["damped_s"] else []
+    return ", ".join(notes) or "-"
 
 
 def _health(view: ServerView | None) -> str | None:

@@ -48,7 +48,7 @@ def make_transition(
         return Outcome(Verdict.UNCHANGED, "HAProxy runs what it should", goal.digest, again_s=again_s)
     on_step("compared")
     is_confirmed = live is not None and running is not None and _runs(live, before, running)
-    is_applied = changes is not None and _apply(settings, goal, changes)
+    is_applied = changes is not None and _apply(settings, goal, running, changes)
     on_step("applied")
     words = haproxy.check(settings, goal.text)
     on_step("checked")
@@ -87,7 +87,7 @@ def _runs(live: str, before: Layout, running: Running) -> bool:
     return is_rest and not plan(before, before, running.servers).commands
 
 
-def _apply(settings: Settings, goal: render.Rendered, changes: Changes) -> bool:
+def _apply(settings: Settings, goal: render.Rendered, before: Running | None, changes: Changes) -> bool:
     """Change the servers over the runtime socket; return whether HAProxy then has what it should.
 
     Its answers are only logged: what counts is what it has afterwards. What it refuses (another version, an algorithm
@@ -97,7 +97,7 @@ def _apply(settings: Settings, goal: render.Rendered, changes: Changes) -> bool:
         complaints = change(settings, changes.commands)
     except HaproxyFault as error:
         complaints = [str(error)]
-    running = read_running(settings) if changes.commands else None
+    running = read_running(settings, before) if changes.commands else None
     if running is None or running.servers is None:
         return not changes.commands
     rest = plan(goal.layout, goal.layout, running.servers)

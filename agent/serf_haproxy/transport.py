@@ -1,12 +1,15 @@
-"""How we talk to other programs: one function for a subprocess, one for HAProxy's CLI; both have a time limit."""
+"""How we use what is not ours: a program, HAProxy's CLI, a function that may be wrong; each has a time limit."""
 
+import math
 import os
+import resource
+import select
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, NoReturn
 
 from serf_haproxy.errors import HaproxyFault, SystemFault
 
@@ -45,6 +48,75 @@ def run(argv: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None
             os.killpg(process.pid, signal.SIGKILL)
             raise SystemFault(f"{argv[0]} gave no result in {timeout_s:g} s and was killed") from error
     return Completed(process.returncode, output.decode("utf-8", "backslashreplace"))
+
+
+def run_apart(work: Callable[[], bytes], timeout_s: float, memory_bytes: int) -> bytes:
+    """Run a function in a child of this process, where it can neither hang nor eat memory; return what it returns.
+
+    Args:
+        work: The function; it raises nothing.
+        timeout_s: Its time limit.
+        memory_bytes: What it may use beside what this process has.
+
+    Raises:
+        SystemFault: It took longer, or died, for lack of memory most likely.
+    """
+    readable, writable = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(readable)
+        os.close(writable)
+        raise SystemFault(f"cannot start a process: {error.strerror}") from error
+    if not pid:
+        _be_child(work, writable, timeout_s, memory_bytes)
+    os.close(writable)
+    try:
+        data = _read_to_end(readable, time.monotonic() + timeout_s)
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+        raise SystemFault(f"it gave no result in {timeout_s:g} s") from None
+    finally:
+        os.close(readable)
+        _, status = os.waitpid(pid, 0)
+    if status:
+        raise SystemFault(f"it died, or needed more than {memory_bytes / 2**20:.0f} MiB of memory")
+    return data
+
+
+def _be_child(work: Callable[[], bytes], writable: int, timeout_s: float, memory_bytes: int) -> NoReturn:
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)  # our parent's
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        with open("/proc/self/statm", "rb") as statm:
+            used_bytes = int(statm.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used_bytes + memory_bytes,) * 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(timeout_s) + 1,) * 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        data = memoryview(work())
+        while data:
+            data = data[os.write(writable, data) :]
+        status = 0
+    except MemoryError:
+        status = 2
+    finally:
+        os._exit(status)
+
+
+def _read_to_end(fd: int, deadline: float) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while size <= ANSWER_BYTES:
+        if not select.select([fd], [], [], time_left(deadline))[0]:
+            raise TimeoutError
+        chunk = os.read(fd, 262144)
+        if not chunk:
+            return b"".join(chunks)
+        chunks.append(chunk)
+        size += len(chunk)
+    raise TimeoutError  # it would never end
 
 
 def ask(socket_path: str, command: str, timeout_s: float) -> str:

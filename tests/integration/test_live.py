@@ -21,7 +21,9 @@ from integration.test_resident import resident
 from serf_haproxy import goal, runtime, transition
 from serf_haproxy.nodes import wake
 from serf_haproxy.outcome import Verdict
-from serf_haproxy.roster import Monitor
+from serf_haproxy.roster import Connection, Monitor
+from serf_haproxy.status import read_status
+from serf_haproxy.workers import read_old_workers
 
 
 def frontend(proxy: Proxy) -> str:
@@ -123,20 +125,21 @@ def test_a_tag_drains_a_node_that_stays(proxy: Proxy) -> None:
 def test_a_failed_node_stays_for_its_grace_and_may_come_back(short_dir: Path) -> None:
     """Serf may err: a failed node stays under health checks for the grace; back within it, nothing has happened."""
     with running_proxy(short_dir, SERF_HAPROXY_FAILED_GRACE_S="2") as proxy, resident(proxy):
+        proxy.record("web0", 8000)  # else the guard would hold the only server
         proxy.record("web1", 8001)
         wake(proxy.settings.wake_fifo)
-        wait_for(lambda: seen(proxy).keys() == {"web1"}, "web1")
+        wait_for(lambda: seen(proxy).keys() == {"web0", "web1"}, "web1")
         proxy.record("web1", 8001, status="failed")
         wake(proxy.settings.wake_fifo)
         time.sleep(0.7)  # the quiet time and a pass: it must still be there
-        assert seen(proxy).keys() == {"web1"}
+        assert seen(proxy).keys() == {"web0", "web1"}
         proxy.record("web1", 8001)
         wake(proxy.settings.wake_fifo)
         time.sleep(2)  # beyond the grace, had it counted
-        assert seen(proxy).keys() == {"web1"}
+        assert seen(proxy).keys() == {"web0", "web1"}
         proxy.record("web1", 8001, status="failed")
         wake(proxy.settings.wake_fifo)
-        wait_for(lambda: seen(proxy).keys() == set(), "it goes after the grace", 10)
+        wait_for(lambda: seen(proxy).keys() == {"web0"}, "it goes after the grace", 10)
 
 
 @pytest.mark.parametrize("by_reload", [False, True], ids=["at run time", "by reload"])
@@ -271,6 +274,33 @@ def test_a_rejoin_before_the_last_connection_has_ended_needs_no_reload(proxy: Pr
     assert proxy.reload_count() == 0
 
 
+@pytest.mark.parametrize("is_limited", [True, False])
+def test_old_workers_are_few_or_told_of(proxy: Proxy, short_dir: Path, is_limited: bool) -> None:
+    """HAProxy ends old workers beyond the limit; where a template does not say so, the pass tells of them."""
+    own = short_dir / "own.j2"
+    own.write_text("".join(line for line in _template_lines() if is_limited or "mworker-max" not in line))
+    host, _, port = proxy.settings.frontend_bind.rpartition(":")
+    with contextlib.ExitStack() as connections:
+        for number in range(4):
+            connection = connections.enter_context(socket.create_connection((host, int(port)), 5))
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")  # unfinished: the worker waits for the rest
+            own.write_text(f"{own.read_text().rstrip()}\n# {number}\n")
+            balance = ("leastconn", "roundrobin")[number % 2]
+            outcome = proxy.run_pass(template_path=str(own), balance=balance, old_workers_max=2)
+            assert outcome.verdict is Verdict.RELOADED
+        wait_for(lambda: read_old_workers(proxy.settings).worker_count == (2 if is_limited else 4), "the old workers")
+        old = read_old_workers(proxy.settings)
+        assert read_status(proxy.settings)["old_workers"]["worker_count"] == old.worker_count
+    assert old.memory_bytes > old.worker_count * 1_000_000
+    assert 0 < old.oldest_s < 60
+    told = [problem for problem in outcome.problems if "mworker-max-reloads 2" in problem]
+    assert bool(told) is not is_limited
+
+
+def _template_lines() -> list[str]:
+    return Path(goal.BUILT_IN_TEMPLATE).read_text().splitlines(keepends=True)
+
+
 def test_serf_hints_at_a_join_long_before_its_event(proxy: Proxy) -> None:
     """The agent's log tells of a member within a fraction of the second for which Serf holds the event back."""
     host, port = proxy.settings.rpc_addr
@@ -279,6 +309,25 @@ def test_serf_hints_at_a_join_long_before_its_event(proxy: Proxy) -> None:
         wait_for(monitor.read_hint, "the agent's own join")
         with run_serf("web1", "127.0.1.1", free_port("127.0.1.1"), options=(f"-join={bind}",)):
             wait_for(monitor.read_hint, "the hint", 5)
+        monitor.close()
+
+
+def test_serf_hints_at_a_leave_before_the_member_has_left(proxy: Proxy) -> None:
+    """The first word of a leave is a hint by which the roster says `leaving`; its repetitions are none."""
+    host, port = proxy.settings.rpc_addr
+    with run_serf("lb1", host, port, "role=balancer") as bind:
+        monitor, connection = Monitor(proxy.settings), Connection(proxy.settings)
+        statuses = []
+        for number in range(3):  # on a busy machine Serf may be through before we look
+            name, web_port = f"web{number}", free_port("127.0.1.1")
+            with run_serf(name, "127.0.1.1", web_port, options=(f"-join={bind}",)):
+                wait_for(lambda name=name: name in connection.read_roster().members, "the join")
+                wait_for(lambda: not monitor.read_hint(), "the last hint of the join")
+                with subprocess.Popen(["serf", "leave", f"-rpc-addr=127.0.1.1:{web_port}"], stdout=subprocess.DEVNULL):
+                    wait_for(monitor.read_hint, "the hint", 5)
+                    statuses.append(connection.read_roster().members[name][0])
+        assert "leaving" in statuses
+        connection.close()
         monitor.close()
 
 

@@ -197,9 +197,9 @@ def test_a_users_own_template_needs_no_mark(proxy: Proxy, short_dir: Path) -> No
 
 
 def roster(self_name: str, asked_ns: int, **members: str) -> Roster:
-    """Return a roster of members given as name=status, each with its port tag."""
+    """Return a roster of members given as name=status, the web ones with a port tag."""
     listed = {
-        name: (status, make_member(name, "127.0.0.1", {"role": "web", "port": "8001"}))
+        name: (status, make_member(name, "127.0.0.1", {"role": "web", "port": "8001"} if name[0] == "w" else {}))
         for name, status in members.items()
     }
     return Roster(asked_ns, self_name, listed)
@@ -215,7 +215,8 @@ LATER_NS = 2**62
         ({"web1": "alive", "web2": "alive"}, {"web1": "alive", "web2": "left"}, {"web1"}, Verdict.APPLIED),
         ({"web1": "alive", "web2": "alive"}, {"web1": "alive"}, {"web1"}, Verdict.APPLIED),
         ({"web1": "alive", "web2": "alive"}, {}, {"web1", "web2"}, Verdict.HELD),
-        ({"web1": "alive"}, {"web1": "failed"}, set(), Verdict.UNCHANGED),
+        ({"web1": "alive"}, {"web1": "left"}, set(), Verdict.UNCHANGED),
+        ({"web1": "alive"}, {"web1": "failed"}, {"web1"}, Verdict.HELD),
         ({"web1": "failed"}, {"web1": "alive"}, {"web1"}, Verdict.APPLIED),
     ],
 )

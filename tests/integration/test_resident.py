@@ -241,6 +241,8 @@ def test_once_check_render_and_status_agree(proxy: Proxy) -> None:
         "in_haproxy": True,
         "health": None,
         "quarantined": None,
+        "held_s": None,
+        "damped_s": None,
     }
     assert by_name["web1"]["health"].startswith(("UP", "DOWN"))
     assert by_name["web2"]["quarantined"] == "tag port='0' is not a whole number from 1 to 65535"

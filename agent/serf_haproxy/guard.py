@@ -1,0 +1,61 @@
+"""The guard against mass loss: whether many servers that are gone at once are to be believed; pure.
+
+Gossip that breaks looks like many nodes that die together. HAProxy's own health checks can tell the two apart, so such
+servers stay under them. Everything follows from when each node was lost, which the node files say: the guard needs no
+memory of its own and decides the same after any restart.
+"""
+
+import bisect
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+
+class GuardRules(NamedTuple):
+    """When servers are held.
+
+    Attributes:
+        share: Of the servers there were, more than this share must be lost within the window; 0 to 1.
+        window_s: Losses that lie no further apart than this belong together, seconds.
+        hold_s: How long a lost server is held, seconds; 0 for never.
+        released_ns: When an operator last let all held servers go, nanoseconds since the epoch.
+    """
+
+    share: float = 0.5
+    window_s: float = 60.0
+    hold_s: float = 0.0
+    released_ns: int = 0
+
+
+def hold(
+    losses: Mapping[str, int],
+    standing_count: int,
+    leaves_ns: Sequence[int],
+    rules: GuardRules,
+    now_ns: int,
+) -> dict[str, float]:
+    """Return the lost servers that are held, and for how many seconds yet.
+
+    A window of losses is held when it has more than the share of all that were there at its start, or when nothing
+    stands any more and it has the last loss.
+
+    Args:
+        losses: When each server was lost that did not leave gracefully, nanoseconds since the epoch, by name.
+        standing_count: How many servers there are besides.
+        leaves_ns: When others left gracefully: they were there before, and their going is no loss.
+        rules: When servers are held.
+        now_ns: The time; a loss that lies in its future (the clock was set back) counts as one of this moment.
+    """
+    left_s = {name: rules.hold_s - max(0, now_ns - at_ns) / 1e9 for name, at_ns in losses.items()}
+    ordered = sorted((losses[name], name) for name in losses if losses[name] > rules.released_ns and left_s[name] > 0)
+    leaves = sorted(leaves_ns)
+    held: dict[str, float] = {}
+    end = 0
+    for start, (first_ns, _) in enumerate(ordered):
+        while end < len(ordered) and ordered[end][0] - first_ns <= rules.window_s * 1e9:
+            end += 1
+        lost_count = end - start
+        total = standing_count + len(ordered) - start + len(leaves) - bisect.bisect_left(leaves, first_ns)
+        is_all = not standing_count and end == len(ordered)
+        if is_all or lost_count > rules.share * total:
+            held.update((name, left_s[name]) for _, name in ordered[start:end])
+    return held

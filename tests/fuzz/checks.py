@@ -1,0 +1,233 @@
+"""What must hold whatever comes in: one check for each parser, for the fuzzer and for the replay of its corpus.
+
+A check takes any bytes, gives them to the real code, and fails where a promise is broken. What the code may raise is
+what its documentation says; everything else is a finding.
+"""
+
+import contextlib
+import ipaddress
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Callable
+
+import msgpack
+
+from fakes.serf_rpc import header, say
+from serf_haproxy import nodes
+from serf_haproxy.errors import InputError, SerfFault
+from serf_haproxy.events import (
+    ALIVE,
+    LEAVING,
+    LINE_BYTES,
+    STATUS_OF_EVENT,
+    STATUSES,
+    Member,
+    format_line,
+    name_fault,
+    parse_line,
+    read_event,
+    say_the_same,
+)
+from serf_haproxy.goal import BUILT_IN_TEMPLATE
+from serf_haproxy.layout import Line, plan, read_layout, state_file
+from serf_haproxy.nodes import NodeFile
+from serf_haproxy.pool import Rules, build
+from serf_haproxy.render import description_of, read_published, render
+from serf_haproxy.roster import Connection
+from serf_haproxy.settings import Settings
+
+SETTINGS = Settings()
+RULES = Rules(SETTINGS.default_port)
+KINDS = (*STATUS_OF_EVENT, "user", "query", "", None)
+ENTRY = ("Name", "Status", "Addr")
+COMMAND = re.compile(r"[A-Za-z0-9_.:/\[\],=+%@ -]+")
+with open(BUILT_IN_TEMPLATE, encoding="utf-8") as template_file:
+    TEMPLATE = template_file.read()
+
+
+def check_events(data: bytes) -> None:
+    """Give an event to its parser: the first byte chooses the kind, the rest is standard input."""
+    kind, payload = KINDS[data[0] % len(KINDS)] if data else None, data[1:]
+    try:
+        event = read_event(kind, payload)
+    except InputError as error:
+        assert_sayable(str(error))
+        return
+    raw_names = [line.split(b"\t")[0] for line in payload.split(b"\n") if line]
+    assert len(event.members) + len(event.refused) == len(raw_names)
+    for member in event.members:
+        assert member.name.encode("ascii") in raw_names
+        assert_storable(ALIVE, member)
+    for reason in event.refused:
+        assert_sayable(reason)
+
+
+def check_nodes(data: bytes) -> None:
+    """Give a node file to its reader, and what it holds to the pool."""
+    directory = _nodes_dir()
+    path = os.path.join(directory, "web1")
+    with open(path, "wb") as file:
+        file.write(data)
+    files, strays = nodes.load(directory)
+    assert len(files) + len(strays) == 1
+    for stray in strays:
+        assert_sayable(stray.reason)
+    say_the_same(format_line(ALIVE, Member("web1", "127.0.1.1", "", ("a=1%2C2",))), decode(data))
+    for file in files.values():
+        assert format_line(file.status, file.member) == decode(data)
+        file.member.tags_are_certain()
+    pool = build(files, RULES)
+    assert {server.name for server in pool.servers} | pool.quarantined.keys() <= {"web1"}
+    for reason in pool.quarantined.values():
+        assert_sayable(reason)
+
+
+def check_roster(data: bytes) -> None:
+    """Answer the resident's questions with any bytes: the first byte chooses how much of the answer is proper.
+
+    With all of it proper, the rest are the fields of members, five for each and apart by NUL, so that the fuzzer need
+    not learn MessagePack to reach them.
+    """
+    depth, answer = (data[0] % 4, data[1:]) if data else (0, b"")
+    proper = [b"", say(header(1)), *[say(header(1), {"agent": {"name": "lb"}}, header(2))] * 2][depth]
+    if depth == 3:
+        fields = answer.split(b"\0")
+        rows = zip(*[iter(fields)] * 5, strict=False)
+        answer = say({"Members": [dict(zip(ENTRY, row[:3], strict=True), Tags={row[3]: row[4]}) for row in rows]})
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(proper + answer)
+        theirs.shutdown(socket.SHUT_WR)
+        connection = _connect(ours)
+        try:
+            roster = connection.read_roster()
+        except SerfFault as error:
+            assert connection.fileno() == -1
+            assert_sayable(str(error))
+            return
+        finally:
+            connection.close()
+    for name, (status, member) in roster.members.items():
+        assert name == member.name
+        assert status in STATUSES
+        assert_storable(status, member)
+    for name, reason in roster.refused:
+        assert_sayable(name + reason)
+
+
+def check_render(data: bytes) -> None:
+    """Take a join all the way: each server line stems from a member whose words, read here anew, are well-formed."""
+    with contextlib.suppress(InputError):
+        event = read_event("member-join", data)
+        pool = build({member.name: NodeFile(ALIVE, member, 0) for member in event.members}, RULES)
+        rendered = render(TEMPLATE, BUILT_IN_TEMPLATE, pool.servers, SETTINGS)
+        lines = [line for line in rendered.text.split("\n") if line.split(maxsplit=1)[:1] == ["server"]]
+        assert len(lines) == len(pool.servers)
+        assert set(lines) <= {line for raw in data.split(b"\n") for line in expect_lines(raw)}
+        assert len({line.split()[1] for line in lines}) == len(lines)
+        seen = {(key[1], line.endpoint, line.weight) for key, line in rendered.layout.servers.items()}
+        assert seen == {
+            (server.name, server.endpoint, 1 if server.weight is None else server.weight) for server in pool.servers
+        }
+        assert description_of(rendered.text) == rendered.description
+        assert read_published(rendered.text) == rendered.layout
+
+
+def check_layout(data: bytes) -> None:
+    """Take any text for a configuration: what comes out of it can be said to the runtime socket, line by line."""
+    text = decode(data)
+    layout = read_layout(text)
+    assert {pool for pool, _ in layout.servers} <= layout.pools
+    assert read_layout(text + "\n# a remark\n\n") == layout
+    lines = [line.strip() for line in text.split("\n")]  # HAProxy knows no other end of a line
+    said = {tuple(line.split()[1:3]) for line in lines if line.split()[:1] == ["server"]}
+    assert {(name, server.endpoint) for (_, name), server in layout.servers.items()} <= said
+    assert not layout.servers or not any(line.startswith(".") for line in lines), "only HAProxy knows what .if leaves"
+    commands = plan(layout, read_layout(""), {}).commands
+    for command in commands:
+        assert COMMAND.fullmatch(command), command
+    assert len(state_file(layout, {}, "# header").splitlines()) <= 2 + len(layout.servers)
+    for line in layout.servers.values():
+        assert isinstance(line, Line)
+        assert line.weight >= 0
+    description_of(text)
+    read_published(text)
+
+
+CHECKS: dict[str, Callable[[bytes], None]] = {
+    "events": check_events,
+    "nodes": check_nodes,
+    "roster": check_roster,
+    "render": check_render,
+    "layout": check_layout,
+}
+
+
+def assert_sayable(text: str) -> None:
+    """Check that a text is one line that any terminal and log can show."""
+    assert text, "a reason says something"
+    assert text.isprintable(), ascii(text)
+    text.encode("utf-8")
+
+
+def assert_storable(status: str, member: Member) -> None:
+    """Check that a member can become a path, and its line a node file that says the same when it is read back."""
+    assert name_fault(member.name) is None
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", member.name, re.ASCII)
+    line = format_line(status, member)
+    assert len(format_line(LEAVING, member).encode("utf-8")) <= LINE_BYTES
+    read_status, read_member = parse_line(line)
+    assert (read_status, format_line(read_status, read_member)) == (status, line)
+    assert read_member.tag_values() == member.tag_values()
+    assert read_member.tags_are_certain() is member.tags_are_certain()
+    assert not any(character < " " or "\x7f" <= character <= "\x9f" for character in line.replace("\t", "")[:-1])
+    assert say_the_same(line, line)
+
+
+def expect_lines(raw: bytes) -> set[str]:
+    """Return the server lines that one line of standard input may become, read independently of the product.
+
+    Any occurrence of a tag may count: which one does is not this check's business.
+    """
+    fields = decode(raw).split("\t")
+    if len(fields) != 4 or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fields[0], re.ASCII):
+        return set()
+    try:
+        address = ipaddress.ip_address(fields[1])
+    except ValueError:
+        return set()
+    address = getattr(address, "ipv4_mapped", None) or address
+    host = f"[{address}]" if address.version == 6 else str(address)
+    pieces = fields[3].split(",")
+    ports = {int(piece[5:]) for piece in pieces if re.fullmatch("port=[0-9]{1,5}", piece, re.ASCII)}
+    weights = {int(piece[7:]) for piece in pieces if re.fullmatch("weight=[0-9]{1,5}", piece, re.ASCII)}
+    endings = {f" weight {weight}" for weight in weights} | ({" weight 0"} if "drain=true" in pieces else set())
+    ports |= {SETTINGS.default_port} if not any(piece.startswith("port=") for piece in pieces) else set()
+    endings |= {""} if not any(piece.startswith("weight=") for piece in pieces) else set()
+    return {f"    server {fields[0]} {host}:{port}{ending}" for port in ports for ending in endings}
+
+
+def decode(data: bytes) -> str:
+    """Return bytes as the product reads them."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _connect(ours: socket.socket) -> Connection:
+    """Return a connection past its handshake whose other end has said all that it will say."""
+    connection = Connection.__new__(Connection)
+    connection._timeout_s, connection._name, connection._seq = 5.0, "127.0.0.1:7373", 0
+    connection._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=1 << 20)
+    connection._socket = ours
+    return connection
+
+
+_made: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _nodes_dir() -> str:
+    """Return the one node directory of this process."""
+    if not _made:
+        _made.append(tempfile.TemporaryDirectory(prefix="serf-haproxy-fuzz-"))
+    return _made[0].name

@@ -1,0 +1,118 @@
+"""Passes in processes of their own that stop at a step, so that a test can do there what it likes.
+
+Run as a program this is the process that they are forked from: an import for each of them would take too long.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from serf_haproxy.errors import SerfHaproxyError
+from serf_haproxy.reconcile import reconcile
+from serf_haproxy.settings import load_settings
+
+START = "start"  # before the first step
+
+
+class Stopped:
+    """A pass that has stopped itself at a step, or has ended before it could."""
+
+    def __init__(self, passes: "Passes") -> None:
+        self._passes = passes
+        told = passes.read()
+        self.pid: int = told["pid"]
+        self.is_stopped: bool = told["is_stopped"]
+
+    def send(self, number: int) -> None:
+        """Send a signal, if the pass still runs."""
+        if self.is_stopped:
+            os.kill(self.pid, number)
+
+    def finish(self) -> str:
+        """Let it go on; return what it came to: verdict and reason, or the name and the text of an exception."""
+        self.send(signal.SIGCONT)
+        return str(self._passes.read()["said"])
+
+    def kill(self) -> None:
+        """End it where it stands."""
+        self.send(signal.SIGKILL)
+        self._passes.read()
+
+
+class Passes:
+    """The process that passes are forked from; it and its pipes end with `close`."""
+
+    def __init__(self) -> None:
+        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        environ = os.environ | {"PYTHONPATH": path}
+        argv = [sys.executable, "-m", "integration.passes"]
+        self._process = subprocess.Popen(
+            argv, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def begin(self, environ: Mapping[str, str], step: str, delay_s: float = 0.0) -> Stopped:
+        """Begin a pass that stops itself some time after a step; return once it has."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps({"environ": dict(environ), "step": step, "delay_s": delay_s}) + "\n")
+        return Stopped(self)
+
+    def read(self) -> dict[str, Any]:
+        """Return the next thing that is told."""
+        assert self._process.stdout
+        told: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return told
+
+    def close(self) -> None:
+        """End the process."""
+        with self._process:
+            assert self._process.stdin
+            self._process.stdin.close()
+
+
+def _be_pass(order: dict[str, Any], writable: int) -> NoReturn:
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def on_step(ended: str) -> None:
+        if ended == order["step"] and order["delay_s"]:
+            threading.Timer(order["delay_s"], stop).start()
+        elif ended == order["step"]:
+            stop()
+
+    try:
+        on_step(START)
+        outcome = reconcile(load_settings(order["environ"]), lambda: None, on_step=on_step)
+        said = f"{outcome.verdict} {outcome.reason}"
+    except SerfHaproxyError as error:
+        said = f"{type(error).__name__} {error}"
+    except BaseException as error:  # noqa: BLE001 the test is told
+        said = f"FAULT OF OUR OWN {error!r}"
+    os.write(writable, said.encode("utf-8", "backslashreplace")[:60000])
+    os._exit(0)
+
+
+def main() -> None:
+    """Fork a pass for each line of the standard input; tell when it has stopped, and what it came to."""
+    for line in sys.stdin:
+        readable, writable = os.pipe()
+        pid = os.fork()
+        if not pid:
+            _be_pass(json.loads(line), writable)
+        os.close(writable)
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        is_stopped = os.WIFSTOPPED(status)
+        print(json.dumps({"pid": pid, "is_stopped": is_stopped}), flush=True)
+        if is_stopped:
+            os.waitpid(pid, 0)
+        with open(readable, encoding="utf-8") as told:
+            print(json.dumps({"said": told.read()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

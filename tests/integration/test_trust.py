@@ -1,0 +1,253 @@
+"""What a pass does not believe, and how it goes on with what is broken: gossip, nodes, templates, files."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from integration.load import Load, run_load
+from integration.proxy import Proxy, wait_for
+from integration.test_load import applications
+from integration.test_resident import COMMAND, resident, said
+from serf_haproxy import goal, reconcile
+from serf_haproxy.admission import read_networks, read_ports
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.nodes import wake
+from serf_haproxy.outcome import Verdict
+from serf_haproxy.salvage import sift
+from serf_haproxy.server import Server
+
+
+def command(proxy: Proxy, *words: str, **environment: str) -> str:
+    """Run one of our commands; return what it prints."""
+    environ = os.environ | proxy.environment | environment
+    return subprocess.run([*COMMAND, *words], env=environ, capture_output=True, text=True, check=True).stdout
+
+
+def test_servers_that_only_gossip_has_lost_go_on_serving(proxy: Proxy) -> None:
+    """Two of three fail for Serf and answer for HAProxy: no request fails, the pass says HELD, and a word ends it."""
+    with applications(3) as ports, resident(proxy):
+        for number, (address, port) in enumerate(ports.items(), 1):
+            proxy.record(f"web{number}", port, address)
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: requests.get(f"http://{proxy.settings.frontend_bind}/", timeout=5).ok, "they serve")
+        host, _, frontend_port = proxy.settings.frontend_bind.rpartition(":")
+        with run_load(Load(host, int(frontend_port), think_s=0.01), 4) as seen:
+            for number, (address, port) in enumerate(list(ports.items())[:2], 1):
+                proxy.record(f"web{number}", port, address, status="failed")
+                wake(proxy.settings.wake_fifo)
+            wait_for(lambda: said(proxy, "HELD too many servers were lost at once"), "they are held")
+            since = seen.ok_count
+            wait_for(lambda: seen.ok_count > since + 200, "requests meanwhile")
+            assert proxy.servers() == {"web1", "web2", "web3"}
+            by_name = {member["name"]: member for member in json.loads(command(proxy, "status", "--json"))["members"]}
+            assert by_name["web1"]["held_s"] > 86000
+            assert by_name["web3"]["held_s"] is None
+            assert "held for 86" in command(proxy, "status")
+            assert "2 servers are let go: web1 web2" in command(proxy, "release")
+            wait_for(lambda: proxy.servers() == {"web3"}, "they are let go")
+        assert seen.failures == []
+    assert proxy.reload_count() == 0
+
+
+def test_servers_that_leave_one_by_one_are_never_held(proxy: Proxy) -> None:
+    """A pool shrinks to nothing by graceful leaves."""
+    names = [f"web{number}" for number in range(1, 5)]
+    for number, name in enumerate(names):
+        proxy.record(name, 8001 + number)
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    for number, name in enumerate(names):
+        proxy.record(name, 8001 + number, status="left")
+        assert proxy.run_pass().verdict is Verdict.APPLIED
+        assert proxy.servers() == set(names[number + 1 :])
+
+
+def test_wrong_tags_everywhere_take_nobody_away(proxy: Proxy) -> None:
+    """A rollout that gives every node a wrong port leaves the servers as they were, and says so."""
+    for name in ("web1", "web2"):
+        proxy.record(name, 8001, weight=7)
+    proxy.run_pass()
+    for name in ("web1", "web2"):
+        proxy.record(name, 0, weight=7)
+    outcome = proxy.run_pass()
+    assert outcome.verdict is Verdict.HELD
+    assert len(outcome.problems) == 2
+    assert proxy.servers() == {"web1", "web2"}
+    assert "server web1 127.0.0.1:8001 weight 7" in Path(proxy.settings.config_path).read_text()
+
+
+def test_a_node_that_comes_and_goes_is_kept_out_and_let_in_again(proxy: Proxy) -> None:
+    """At the cutoff it is damped, a new process knows it too, `status` tells for how long, and then it serves."""
+    options = {"flap_cutoff": 3.0, "flap_half_life_s": 3.0}
+    for name in ("web1", "web2", "web3"):
+        proxy.record(name, 8001)
+    proxy.run_pass(**options)
+    for status in ("failed", "alive") * 2:
+        proxy.record("web1", 8001, status=status)
+        outcome = proxy.run_pass(**options)
+    assert proxy.servers() == {"web2", "web3"}
+    assert outcome.problems == ("node web1 is damped: it failed and came back too often",)
+    assert 1 < outcome.again_s < 5
+    environ = {"SERF_HAPROXY_FLAP_CUTOFF": "3", "SERF_HAPROXY_FLAP_HALF_LIFE_S": "3"}
+    by_name = {
+        member["name"]: member for member in json.loads(command(proxy, "status", "--json", **environ))["members"]
+    }
+    assert 0 < by_name["web1"]["damped_s"] < 5
+    with resident(proxy, **environ):
+        assert proxy.servers() == {"web2", "web3"}
+        wait_for(lambda: proxy.servers() == {"web1", "web2", "web3"}, "web1 is let in by itself", 10)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"web1": 5}', '{"web1": [1, 2]}', "\0\0"])
+def test_a_damaged_memory_is_none(proxy: Proxy, damage: str) -> None:
+    """A state file that a crash or a person has broken costs what it remembered, and no pass."""
+    for name in ("flaps.json", "last_pass.json"):
+        Path(proxy.settings.state_dir, name).write_text(damage)
+    proxy.record("web1", 8001)
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    assert proxy.servers() == {"web1"}
+
+
+def own_template(directory: Path, *replacements: tuple[str, str]) -> str:
+    """Write a template like the built-in one, with some words replaced; return its path."""
+    text = Path(goal.BUILT_IN_TEMPLATE).read_text()
+    for before, after in replacements:
+        assert before in text
+        text = text.replace(before, after)
+    path = directory / "own.j2"
+    path.write_text(text)
+    return str(path)
+
+
+REFUSES_BAD = (
+    "server {{ server.name }} {{ server.endpoint }}",
+    "server {{ server.name }} {{ server.endpoint }}{{ ' bogus' if 'bad' in server.name }}",
+)
+
+
+def test_servers_that_haproxy_refuses_are_quarantined_alone(proxy: Proxy, short_dir: Path) -> None:
+    """A configuration that is refused for some servers is published without them, each named with HAProxy's words."""
+    path = own_template(short_dir, REFUSES_BAD)
+    good = [f"web{number}" for number in range(40)]
+    for name in (*good, "bad1", "web9bad"):
+        proxy.record(name, 8001)
+    outcome = proxy.run_pass(template_path=path)
+    assert outcome.verdict is Verdict.APPLIED
+    assert proxy.servers() == set(good)
+    assert [problem.split(":")[0] for problem in outcome.problems] == [
+        "node bad1 is quarantined",
+        "node web9bad is quarantined",
+    ]
+    assert "unknown keyword 'bogus'" in outcome.problems[0]
+    proxy.record("web40", 8001)
+    steps: list[str] = []
+    again = reconcile.reconcile(proxy.settings.replace(template_path=path), lambda: None, on_step=steps.append)
+    assert (again.verdict, again.problems) == (Verdict.APPLIED, outcome.problems)
+    assert steps.count("checked") == 1  # what is known to be refused is not searched again
+    assert proxy.servers() == {*good, "web40"}
+    proxy.record("bad1", 8001, status="left")
+    proxy.record("web9bad", 8001, status="left")
+    assert proxy.run_pass(template_path=path).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("replacement", "reason"),
+    [
+        (("{% for server in servers %}", "{% for server in servers %}{{ nothing }}"), "'nothing' is undefined"),
+        (("{% for server in servers %}", "{% for server in %}"), "own.j2:"),
+        (("balance {{ settings.balance }}", "balance bogus"), "HAProxy refuses"),
+        (("{{ server.endpoint }}", "{{ server.endpoint }} bogus"), "HAProxy refuses"),
+        (
+            ("{% for server in servers %}", "{% for n in range(10**12) %}{% endfor %}{% for server in servers %}"),
+            "no result in 0.5 s",
+        ),
+        (("{% for server in servers %}", "{{ 'x' * 10**9 }}{% for server in servers %}"), "more than 64 MiB"),
+    ],
+    ids=["undefined", "syntax", "refused", "every server refused", "endless", "eats memory"],
+)
+def test_a_broken_template_does_not_stop_the_traffic_from_being_right(
+    proxy: Proxy, short_dir: Path, replacement: tuple[str, str], reason: str
+) -> None:
+    """While a template is broken, servers come and go by the last good one; REJECTED says what to mend."""
+    settings = {"template_memory_mib": 64, "template_timeout_s": 0.5 if "10**12" in replacement[1] else 20.0}
+    path = own_template(short_dir, ("retries 3", "retries 2"))
+    proxy.record("web1", 8001)
+    assert proxy.run_pass(template_path=path, **settings).verdict is Verdict.RELOADED
+    own_template(short_dir, ("retries 3", "retries 2"), replacement)
+    for number in range(2, 5):
+        proxy.record(f"web{number}", 8001)
+    outcome = proxy.run_pass(template_path=path, **settings)
+    assert outcome.verdict is Verdict.REJECTED
+    assert reason in outcome.reason
+    assert "follow the last good template: APPLIED" in outcome.reason
+    assert proxy.servers() == {"web1", "web2", "web3", "web4"}
+    own_template(short_dir, ("retries 3", "retries 1"))
+    assert proxy.run_pass(template_path=path, **settings).verdict is Verdict.RELOADED
+
+
+def test_without_a_good_template_a_broken_one_changes_nothing(proxy: Proxy, short_dir: Path) -> None:
+    """The very first template is broken: what runs goes on."""
+    path = own_template(short_dir, ("balance {{ settings.balance }}", "balance bogus"))
+    before = Path(proxy.settings.config_path).read_text()
+    proxy.record("web1", 8001)
+    assert proxy.run_pass(template_path=path).verdict is Verdict.REJECTED
+    assert Path(proxy.settings.config_path).read_text() == before
+
+
+@given(st.sets(st.integers(0, 99), max_size=99), st.sets(st.integers(0, 99), max_size=4))
+def test_sifting_parts_good_from_bad(numbers: set[int], bad: set[int]) -> None:
+    """Whatever servers are refused, exactly they are found, and with none of them exactly nothing."""
+    servers = tuple(Server(f"web{number:02}", "127.0.0.1", 1 + number, None) for number in sorted(numbers))
+    found = sift(servers, lambda some: not any(server.port - 1 in bad for server in some))
+    assert found == (
+        tuple(server for server in servers if server.port - 1 not in bad),
+        tuple(server for server in servers if server.port - 1 in bad),
+    )
+
+
+def test_sifting_gives_up() -> None:
+    """When nothing is accepted, or too many are refused, the template is to blame."""
+    servers = tuple(Server(f"web{number:02}", "127.0.0.1", 1 + number, None) for number in range(99))
+    assert sift(servers, lambda _: False) is None
+    assert sift(servers, lambda some: not some) is None
+
+
+def test_only_who_proves_to_belong_is_served(proxy: Proxy, short_dir: Path) -> None:
+    """With a secret, a node needs the tag that `proof` prints for its name, address, port and role, or stays out."""
+    secret = short_dir / "secret"
+    secret.write_text("correct horse battery staple\n")
+    environ = {"SERF_HAPROXY_PROOF_SECRET_FILE": str(secret)}
+    where = ("--address", "127.0.0.1", "--tag", "port=8001")
+    tag = command(proxy, "proof", "--name", "web1", *where, **environ).strip()
+    key, _, value = tag.partition("=")
+    proxy.record("web1", 8001, **{key: value})
+    proxy.record("web2", 8001, **{key: value})
+    proxy.record("web3", 8001)
+    proxy.record("web4", 8002, **{key: value})
+    outcome = proxy.run_pass(proof_secret_file=str(secret))
+    assert proxy.servers() == {"web1"}
+    assert [problem.split(": ")[0] for problem in outcome.problems] == [
+        f"node web{number} is quarantined" for number in (2, 3, 4)
+    ]
+    secret.unlink()
+    with pytest.raises(SystemFault, match="SERF_HAPROXY_PROOF_SECRET_FILE"):
+        proxy.run_pass(proof_secret_file=str(secret))
+    assert proxy.servers() == {"web1"}
+
+
+def test_a_server_is_where_policy_allows(proxy: Proxy) -> None:
+    """Networks and ports that are not allowed keep exactly their nodes out, with a reason that names the setting."""
+    proxy.record("web1", 8001, "127.0.1.1")
+    proxy.record("web2", 8001, "127.0.2.1")
+    proxy.record("web3", 22, "127.0.1.3")
+    proxy.record("web4", 8002, "127.0.1.4")
+    outcome = proxy.run_pass(networks=read_networks("127.0.1.0/24"), ports=read_ports("8000-8999"))
+    assert proxy.servers() == {"web1", "web4"}
+    assert [words in problem for words, problem in zip(("NETWORKS", "PORTS"), outcome.problems, strict=True)] == [
+        True
+    ] * 2
