@@ -10,8 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-from measure import tree_cpu_s
+from measure import cpu_s, ended_cpu_s, tree_cpu_s
 
 from integration.proxy import Proxy, wait_for
 from serf_haproxy import runtime
@@ -26,11 +25,11 @@ class Resident:
 
     def cpu_s(self) -> float:
         """Return the CPU time of the resident alone, without `haproxy -c`, seconds."""
-        return sum(psutil.Process(self.process.pid).cpu_times()[:2])
+        return cpu_s(self.process.pid)
 
     def check_cpu_s(self) -> float:
         """Return the CPU time of the programs that it ran: `haproxy -c`, seconds."""
-        return sum(psutil.Process(self.process.pid).cpu_times()[2:4])
+        return ended_cpu_s(self.process.pid)
 
     def haproxy_cpu_s(self) -> float:
         """Return the CPU time of HAProxy, master and all workers, seconds."""
