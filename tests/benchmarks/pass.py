@@ -1,6 +1,6 @@
 """Growth: the cost of one change among 10 to 10,000 nodes, our share and HAProxy's apart, against a real HAProxy.
 
-Usage: .venv/bin/python tests/benchmarks/pass.py [--rounds 10] [--counts 10,100,...] [--profile] [--results DIR]
+Usage: .venv/bin/python tests/benchmarks/pass.py [--rounds 10] [--counts 10 100 ...] [--profile] [--results DIR]
 
 In each round one node changes its port, so that every pass is a whole one: read, render, apply, check, publish, record.
 "event": its node file was written by a handler. "hint": Serf's roster is asked, over a real socket, and corrects the
@@ -137,7 +137,7 @@ def main(options: argparse.Namespace) -> None:
     """Measure and print."""
     report = Report("growth", options)
     medians: dict[str, dict[int, Shares]] = {path: {} for path in PATHS}
-    for count in map(int, options.counts.split(",")):
+    for count in options.counts:
         with running_cluster(count) as cluster:
             for path in PATHS:
                 shares = [measure(cluster, path) for _ in range(options.rounds)]
@@ -166,7 +166,7 @@ def main(options: argparse.Namespace) -> None:
 
 def profile(options: argparse.Namespace) -> None:
     """Print the functions in which most of the time of a pass is spent."""
-    for count in map(int, options.counts.split(",")):
+    for count in options.counts:
         with running_cluster(count) as cluster:
             for path in ("event", "hint"):
                 profiler = cProfile.Profile()
@@ -180,7 +180,7 @@ def profile(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--counts", default="10,100,1000,5000,10000")
+    parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 1000, 5000, 10000])
     parser.add_argument("--profile", choices=["tottime", "cumtime"], help="print a profile, sorted by it, instead")
     arguments = parser.parse_args()
     (profile if arguments.profile else main)(arguments)

@@ -25,7 +25,6 @@ from resident import PassCounter, Resident, running_resident
 from integration.proxy import free_port, running_proxy, wait_for
 
 EVENT_S = 1.0
-SETTLE_S = 4.0  # what comes after: the roster is asked once more, servers are deleted
 BALANCERS = {
     "at run time": {},
     "static-rr, by reload": {"SERF_HAPROXY_BALANCE": "static-rr"},
@@ -39,7 +38,7 @@ def main(options: argparse.Namespace) -> None:
     rows = []
     for name, environment in BALANCERS.items():
         with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory:
-            rows += run_storm(Path(directory), name, environment, options.members)
+            rows += run_storm(Path(directory), name, environment, options)
     shares = (
         "took, s",
         "reloads",
@@ -58,12 +57,12 @@ def main(options: argparse.Namespace) -> None:
     report.write()
 
 
-def run_storm(directory: Path, name: str, environment: dict[str, str], member_count: int) -> list[list[str]]:
+def run_storm(directory: Path, name: str, environment: dict[str, str], options: argparse.Namespace) -> list[list[str]]:
     """Let the members come and go at one balancer; return a row for each."""
     port = free_port("0.0.0.0")
     nodes = [
         Node(f"web{number}", f"127.1.{number // 250}.{1 + number % 250}", {"role": "web", "port": str(port)})
-        for number in range(member_count)
+        for number in range(options.members)
     ]
     kept = Node("kept", "127.2.0.1", {"role": "web", "port": str(port)})
     with one_for_all(directory, port), running_proxy(directory, **environment) as proxy:
@@ -71,11 +70,12 @@ def run_storm(directory: Path, name: str, environment: dict[str, str], member_co
         membership.put([kept])
         with serving(membership, proxy.settings.rpc_addr), running_resident(proxy) as resident:
             wait_for(lambda: set(resident.up()) == {"kept"}, "the first server")
-            joined = measure(
-                resident, membership, Storm("member-join", nodes, {"kept", *(node.name for node in nodes)})
+            storms = (
+                Storm("member-join", nodes, {"kept"} | {node.name for node in nodes}),
+                Storm("member-leave", nodes, {"kept"}),
             )
-            left = measure(resident, membership, Storm("member-leave", nodes, {"kept"}))
-    return [[name, f"{member_count} join", *joined], [name, f"{member_count} leave", *left]]
+            joined, left = (measure(resident, membership, storm, options.settle_s) for storm in storms)
+    return [[name, f"{options.members} join", *joined], [name, f"{options.members} leave", *left]]
 
 
 class Storm(NamedTuple):
@@ -92,7 +92,7 @@ class Storm(NamedTuple):
     names: set[str]
 
 
-def measure(resident: Resident, membership: Membership, storm: Storm) -> list[str]:
+def measure(resident: Resident, membership: Membership, storm: Storm, settle_s: float) -> list[str]:
     """Tell of members within a second and wait until HAProxy has just what it should; return what it cost."""
     before_s, reloads = costs_s(resident), resident.proxy.reload_count()
     started_s = time.monotonic()
@@ -107,7 +107,7 @@ def measure(resident: Resident, membership: Membership, storm: Storm) -> list[st
         wait_for(lambda: is_done(resident, storm.names), "HAProxy has all changes", 120)
         took_s = time.monotonic() - started_s
         used_s = [after_s - earlier_s for after_s, earlier_s in zip(costs_s(resident), before_s, strict=True)]
-        time.sleep(SETTLE_S)
+        time.sleep(settle_s)  # the roster is asked once more, servers are deleted
     reload_count = resident.proxy.reload_count() - reloads
     return [
         f"{took_s:.1f}",
@@ -130,4 +130,5 @@ def costs_s(resident: Resident) -> tuple[float, float, float]:
 if __name__ == "__main__":
     parser = make_parser(__doc__)
     parser.add_argument("--members", type=int, default=500)
+    parser.add_argument("--settle-s", type=float, default=4.0)
     main(parser.parse_args())

@@ -34,8 +34,7 @@ from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_load import applications
 
-# More than Serf's coalescing, a handler and a reload: every join stands for itself; and never in step with a timer.
-GAP_S = (4.0, 5.0)
+GAP_S = 4.0  # more than Serf's coalescing, a handler and a reload: every join stands for itself
 BALANCERS = ("ours", "ours, no hints", "shell handler")
 # What is looked for in the logs of ours, with {name} for the node's name.
 GOSSIPED = re.escape("serf: EventMemberJoin: {name} ")
@@ -186,7 +185,8 @@ def balancer(
 class Times:
     """What was measured: of each balancer the seconds of every join and leave, and of ours those of the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, gap_s: float) -> None:
+        self.gap_s = gap_s
         self.joins_s: dict[str, list[float]] = {name: [] for name in BALANCERS}
         self.leaves_s: dict[str, list[float]] = {name: [] for name in BALANCERS}
         self.join_way_s: list[dict[str, float | None]] = []
@@ -196,7 +196,7 @@ class Times:
 def main(options: argparse.Namespace) -> None:
     """Measure and print."""
     report = Report("time-to-route", options)
-    times = Times()
+    times = Times(options.gap_s)
     with contextlib.ExitStack() as stack:
         directories = [
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp"))) for _ in BALANCERS
@@ -215,7 +215,7 @@ def main(options: argparse.Namespace) -> None:
         agent_options = (*joined, "-event-handler=true")
         tags = ("role=web", f"port={kept_port}")
         stack.enter_context(run_serf("kept", kept, free_port(kept), *tags, options=agent_options))
-        time.sleep(5)
+        time.sleep(options.gap_s)
         for number in range(options.joins):
             come_and_go(balancers, joined, f"web{number}", address, port, times)
     tell(report, times)
@@ -238,7 +238,7 @@ def come_and_go(  # noqa: PLR0917 - the place and the name of a backend
         wait_for(lambda: all(address in client.first_s for client in clients.values()), f"the join of {name}")
         for each, client in clients.items():
             times.joins_s[each].append(client.first_s[address] - started_s)
-        pause()
+        pause(times.gap_s)
         times.join_way_s.append(
             way(
                 started_s,
@@ -253,7 +253,7 @@ def come_and_go(  # noqa: PLR0917 - the place and the name of a backend
     finally:
         agent.kill()
         agent.wait(10)
-    pause()
+    pause(times.gap_s)
     for each, client in clients.items():
         times.leaves_s[each].append(max(0.0, client.last_s[address] - left_s))
     logs = {
@@ -264,9 +264,9 @@ def come_and_go(  # noqa: PLR0917 - the place and the name of a backend
     times.leave_way_s.append(way(left_s, logs, name) | {"last request": times.leaves_s["ours"][-1]})
 
 
-def pause() -> None:
-    """Let everything come to rest, for a time that is in step with nothing."""
-    time.sleep(random.uniform(*GAP_S))
+def pause(gap_s: float) -> None:
+    """Let everything come to rest, for a time that is in step with no timer of Serf's."""
+    time.sleep(gap_s * random.uniform(1.0, 1.25))
 
 
 def way(since_s: float, marks: dict[str, tuple[Log, str]], name: str) -> dict[str, float | None]:
@@ -316,4 +316,5 @@ def tell(report: Report, times: Times) -> None:
 if __name__ == "__main__":
     parser = make_parser(__doc__)
     parser.add_argument("--joins", type=int, default=50)
+    parser.add_argument("--gap-s", type=float, default=GAP_S, help="pause after each join and each leave")
     main(parser.parse_args())
