@@ -17,8 +17,8 @@ test: install lint
 bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	@set -e; run() { echo "== $$*"; $(BIN)/python "tests/benchmarks/$$@" $(if $(QUICK),,--results docs/benchmarks); }; \
 	run time_to_route.py $(if $(QUICK),--joins 3); \
-	run lost.py $(if $(QUICK),--changes 16 --phase-s 4 --rate 1000); \
-	run lost.py --reload $(if $(QUICK),--changes 8 --phase-s 4 --rate 1000,--changes 60); \
+	run lost.py $(if $(QUICK),--changes 16 --requests 0 --phase-s 4 --rate 1000); \
+	run lost.py --reload $(if $(QUICK),--changes 8 --requests 0 --phase-s 4 --rate 1000,--changes 60 --requests 200000); \
 	run storm.py $(if $(QUICK),--members 50); \
 	run pass.py $(if $(QUICK),--rounds 2 --counts 10 1000); \
 	run gossip.py $(if $(QUICK),--agents 10 --rest-s 5); \

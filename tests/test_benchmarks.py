@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SMALLEST = (
     ("time_to_route.py", "--joins", "1", "--gap-s", "1"),
-    ("lost.py", "--changes", "6", "--phase-s", "1", "--rate", "100"),
+    ("lost.py", "--changes", "6", "--requests", "0", "--phase-s", "1", "--rate", "100"),
     ("storm.py", "--members", "5", "--settle-s", "0"),
     ("pass.py", "--counts", "10", "--rounds", "1"),
     ("gossip.py", "--agents", "3", "--rest-s", "1"),

@@ -18,6 +18,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: %s\r\n\r\n"
@@ -117,8 +118,8 @@ class Worker:
         self.open: dict[int, Exchange] = {}
         self.idle: collections.deque[Exchange] = collections.deque()
 
-    def run(self, stop: Event) -> Seen:
-        """Work until told to stop, then finish what is under way."""
+    def run(self, stop: Event, answered: "Synchronized[int]") -> Seen:
+        """Work until told to stop, then finish what is under way; tell meanwhile how many were answered."""
         self.poll = select.epoll()
         due_s = time.monotonic()
         end_s, looked_s = due_s + _LIFE_S, due_s
@@ -132,6 +133,7 @@ class Worker:
                 self._serve(self.open[number])
             if now_s - looked_s > 0.05:
                 looked_s = now_s
+                answered.value = len(self.seen.took_s)
                 is_stopping = stop.is_set() or now_s > end_s
                 self._expire(now_s)
         while self.idle:
@@ -200,8 +202,13 @@ class Worker:
 class Load:
     """Workers that run; `seen` holds what they saw, once the block is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: "list[Synchronized[int]]") -> None:
+        self._counts = counts
         self.seen: list[Seen] = []
+
+    def answered_count(self) -> int:
+        """Return how many requests have been answered so far."""
+        return sum(count.value for count in self._counts)
 
 
 @contextlib.contextmanager
@@ -209,11 +216,12 @@ def run_workers(workers: list[Worker]) -> Iterator[Load]:
     """Run workers, each in a process of its own, for the length of a block."""
     context = multiprocessing.get_context("fork")
     stop = context.Event()
-    load = Load()
+    counts: list[Synchronized[int]] = [context.Value("l", 0) for _ in workers]
+    load = Load(counts)
     pairs = []
-    for worker in workers:
+    for worker, count in zip(workers, counts, strict=True):
         mine, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(worker, stop, theirs), daemon=True)
+        process = context.Process(target=_work, args=(worker, stop, count, theirs), daemon=True)
         process.start()
         theirs.close()
         pairs.append((process, mine))
@@ -229,5 +237,7 @@ def run_workers(workers: list[Worker]) -> Iterator[Load]:
                 process.kill()
 
 
-def _work(worker: Worker, stop: Event, answer: multiprocessing.connection.Connection) -> None:
-    answer.send(worker.run(stop))
+def _work(
+    worker: Worker, stop: Event, answered: "Synchronized[int]", answer: multiprocessing.connection.Connection
+) -> None:
+    answer.send(worker.run(stop, answered))

@@ -1,6 +1,6 @@
 """Requests lost, and the latency of the others, while the membership changes under a constant load.
 
-Usage: .venv/bin/python tests/benchmarks/lost.py [--changes 200] [--rate 2500] [--reload] [--results DIR]
+Usage: .venv/bin/python tests/benchmarks/lost.py [--changes 200] [--requests 1000000] [--rate 2500] [--reload]
 
 Joins, leaves, crashes, rejoins under another address, changed weights and ports, and drains happen one after another
 under new connections (`--rate` a second) and 100 keep-alive clients (a fifth of that), while every answer is looked at.
@@ -35,6 +35,7 @@ KINDS = ("join", "weight", "leave", "drain", "rejoin", "crash", "port", "undrain
 START_COUNT = 4
 SPARE_COUNT = 8
 PAUSE_S = 0.5  # between two changes
+LONGEST_S = 1800.0
 LEAVE_S = 0.5  # a node that leaves goes on serving for so long, as its supervisor has it
 EVENT_S = 1.0  # Serf holds an event back for so long
 FAILED_S = 1.0  # so long after a crash, or longer, Serf says that a member failed
@@ -199,19 +200,24 @@ class Fleet:
         self._threads.append(thread)
 
 
-def run_phases(fleet: Fleet, change_count: int, phase_s: float) -> list[Phase]:
-    """Make all changes, in phases that take turns with quiet ones; return the phases."""
+def run_phases(fleet: Fleet, load: Load, options: argparse.Namespace) -> list[Phase]:
+    """Change and rest in turn until there were enough changes and enough requests; return the phases."""
     kinds = itertools.cycle(KINDS)
     phases: list[Phase] = []
-    while len(fleet.done) < change_count:
+    end_s = time.monotonic() + LONGEST_S
+
+    def is_enough() -> bool:
+        return len(fleet.done) >= options.changes and load.answered_count() >= options.requests
+
+    while not is_enough() and time.monotonic() < end_s:
         fleet.prepare()
         time.sleep(1.5)
         started_s = time.monotonic()
-        time.sleep(phase_s)
+        time.sleep(options.phase_s)
         phases.append(Phase("quiet", started_s, time.monotonic()))
         started_s = time.monotonic()
         spares = SPARE_COUNT
-        while time.monotonic() < started_s + phase_s and len(fleet.done) < change_count:
+        while time.monotonic() < started_s + options.phase_s:
             kind = next(kinds)
             spares -= kind in ("join", "rejoin", "port")
             if spares < 0:
@@ -258,7 +264,7 @@ def main(options: argparse.Namespace) -> None:
         new, kept = options.rate / 2, options.rate / 5
         workers = [Worker(target, rate, clients, bodies) for rate, clients in ((new, 0), (new, 0), (kept, 100))]
         with run_workers(workers) as load:
-            phases = run_phases(fleet, options.changes, options.phase_s)
+            phases = run_phases(fleet, load, options)
         reload_count = resident.proxy.reload_count() - reloads
         counters = resident.frontend_counters()
     tell_changes(report, fleet.done)
@@ -341,7 +347,8 @@ def sort_by_phase(load: Load, phases: list[Phase]) -> dict[str, list[list[float]
 
 if __name__ == "__main__":
     parser = make_parser(__doc__)
-    parser.add_argument("--changes", type=int, default=200)
+    parser.add_argument("--changes", type=int, default=200, help="at least so many")
+    parser.add_argument("--requests", type=int, default=1_000_000, help="at least so many")
     parser.add_argument("--rate", type=float, default=2500)
     parser.add_argument("--phase-s", type=float, default=12)
     parser.add_argument("--reload", action="store_true")
