@@ -5,17 +5,17 @@ Ours, with and without hints, beside a plain `serf agent -event-handler` with a 
 Usage: .venv/bin/python tests/benchmarks/time_to_route.py [--joins 50] [--results DIR]
 
 All three run at the same time on one machine and hear the same joins; a client of each asks without a pause, each time
-on a new connection. The application of every backend answers before its Serf agent starts. For ours the way is told
+on a new connection. The backends answer before their Serf agents start. For ours the way is told
 apart as well: when Serf's agent of the balancer logged the change, when the resident logged that HAProxy has it.
 """
 
 import argparse
 import contextlib
-import http.client
 import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,13 +27,15 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from backends import Backend
 from measure import Report, make_parser, percentile
 from membership import HANDLER
 
 from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
-from integration.test_load import applications
 
+REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
+ANSWERED_BY = re.compile(rb"\r\nx-backend-ip: *([0-9.]+)\r\n", re.IGNORECASE)
 GAP_S = 4.0  # more than Serf's coalescing, a handler and a reload: every join stands for itself
 BALANCERS = ("ours", "ours, no hints", "shell handler")
 # What is looked for in the logs of ours, with {name} for the node's name.
@@ -41,6 +43,8 @@ GOSSIPED = re.escape("serf: EventMemberJoin: {name} ")
 LEFT_GOSSIPED = r"serf: messageLeaveType: {name}$"
 LEFT = re.escape("serf: EventMemberLeave: {name} ")
 ROUTED = r"(APPLIED|RELOADED) servers changed:.* \+{name}\b"
+RAISED = r"Server nodes/{name} is UP, reason: "  # and not "is UP/DRAIN", on the way there
+_SAYINGS = ("Server nodes/", "Health check for server nodes/")
 UNROUTED = r"(APPLIED|RELOADED) servers changed:.* [-~]{name}\b"
 
 # What the field does: a line per server in the order of `serf members`, then a reload of the master.
@@ -61,7 +65,8 @@ class Client(threading.Thread):
 
     def __init__(self, frontend: str) -> None:
         super().__init__(daemon=True)
-        self.host, _, self.port = frontend.rpartition(":")
+        host, _, port = frontend.rpartition(":")
+        self.target = host, int(port)
         self.first_s: dict[str, float] = {}
         self.last_s: dict[str, float] = {}
         self.stopping = False
@@ -70,13 +75,12 @@ class Client(threading.Thread):
         """Ask until told to stop."""
         while not self.stopping:
             started_s = time.monotonic()
-            connection = http.client.HTTPConnection(self.host, int(self.port), timeout=5)
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                connection.request("GET", "/health")
-                address = connection.getresponse().getheader("X-Backend-IP", "")
-                self.first_s.setdefault(address, time.monotonic())
-                self.last_s[address] = started_s
-            connection.close()
+            with contextlib.suppress(OSError), socket.create_connection(self.target, 5) as connection:
+                connection.sendall(REQUEST)
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+                if found := ANSWERED_BY.search(answer):
+                    self.first_s.setdefault(found[1].decode(), time.monotonic())
+                    self.last_s[found[1].decode()] = started_s
             time.sleep(0.001)
 
 
@@ -105,13 +109,39 @@ class Log(threading.Thread):
         return next((at_s for at_s, line in list(self.lines) if at_s >= since_s and wanted.search(line)), None)
 
 
+class Tail(threading.Thread):
+    """Follows what HAProxy writes into its log file, and keeps what it says of its servers."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(daemon=True)
+        self._path = path
+        self._is_over = threading.Event()
+        self.lines: list[tuple[float, str]] = []
+
+    find_s = Log.find_s
+
+    def run(self) -> None:
+        """Look every few milliseconds, until told to stop."""
+        with self._path.open(encoding="utf-8", errors="replace") as stream:
+            while not self._is_over.wait(0.003):
+                for line in stream:
+                    if line.startswith(_SAYINGS):
+                        self.lines.append((time.monotonic(), line))
+
+    def close(self) -> None:
+        """Stop."""
+        self._is_over.set()
+        self.join(10)
+
+
 class Balancer(NamedTuple):
-    """A balancer that runs: its client, its gossip address, and what its Serf agent and its resident say."""
+    """A balancer that runs: its client, its gossip address, and what its Serf agent, resident and HAProxy say."""
 
     client: Client
     bind: str
     serf_log: Log
     resident_log: Log
+    haproxy_log: Tail
 
 
 @contextlib.contextmanager
@@ -167,19 +197,25 @@ def balancer(
     bind = f"{host}:{free_port(host)}"
     argv = ["serf", "agent", f"-node={name}", f"-bind={bind}", f"-rpc-addr={host}:{port}", "-log-level=debug"]
     argv += ["-tag", "role=balancer", *options]
+    haproxy_log = Tail(Path(proxy.settings.state_dir, "haproxy.log"))
     with reading() as serf_log:
+        haproxy_log.start()
         agent = subprocess.Popen(argv, env=environ, stdout=serf_log.write_fd, stderr=serf_log.write_fd)
         info = ["serf", "info", f"-rpc-addr={host}:{port}"]
         client = Client(proxy.settings.frontend_bind)
         try:
             wait_for(lambda: subprocess.run(info, capture_output=True, check=False).returncode == 0, name)
             client.start()
-            yield Balancer(client, bind, serf_log, resident_log)
+            yield Balancer(client, bind, serf_log, resident_log, haproxy_log)
             client.stopping = True
             client.join(10)
         finally:
+            haproxy_log.close()
             agent.kill()
             agent.wait(10)
+
+
+Marks = dict[str, tuple[Log | Tail, str] | None]
 
 
 class Times:
@@ -201,8 +237,11 @@ def main(options: argparse.Namespace) -> None:
         directories = [
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp"))) for _ in BALANCERS
         ]
-        # The applications end last, when nobody asks them any more.
-        ports = stack.enter_context(applications(2))
+        # One backend is always there, so that a leave does not end in 503. They end last, when nobody asks them.
+        backends = [Backend(directories[0], f"web{n}", f"127.0.1.{n}", free_port(f"127.0.1.{n}")) for n in (1, 2)]
+        for backend in backends:
+            stack.callback(backend.end)
+        kept, moving = backends
         running = [
             stack.enter_context(ours(directories[0], 1, "on")),
             stack.enter_context(ours(directories[1], 2, "off")),
@@ -210,22 +249,21 @@ def main(options: argparse.Namespace) -> None:
         ]
         balancers = dict(zip(BALANCERS, running, strict=True))
         joined = tuple(f"-join={each.bind}" for each in running)
-        # One backend is always there, so that a leave does not end in 503.
-        (kept, kept_port), (address, port) = ports.items()
-        agent_options = (*joined, "-event-handler=true")
-        tags = ("role=web", f"port={kept_port}")
-        stack.enter_context(run_serf("kept", kept, free_port(kept), *tags, options=agent_options))
+        options_of_serf = (*joined, "-event-handler=true")
+        tags = ("role=web", f"port={kept.port}")
+        stack.enter_context(run_serf("kept", kept.address, free_port(kept.address), *tags, options=options_of_serf))
         time.sleep(options.gap_s)
         for number in range(options.joins):
-            come_and_go(balancers, joined, f"web{number}", address, port, times)
+            come_and_go(balancers, joined, f"web{number}", moving, times)
     tell(report, times)
     report.write()
 
 
-def come_and_go(  # noqa: PLR0917 - the place and the name of a backend
-    balancers: dict[str, Balancer], joined: tuple[str, ...], name: str, address: str, port: int, times: Times
+def come_and_go(
+    balancers: dict[str, Balancer], joined: tuple[str, ...], name: str, backend: Backend, times: Times
 ) -> None:
     """Let one backend join, and leave again when all balancers have it."""
+    address, port = backend.address, backend.port
     clients = {each: balancer.client for each, balancer in balancers.items()}
     mine = balancers["ours"]
     for client in clients.values():
@@ -239,14 +277,13 @@ def come_and_go(  # noqa: PLR0917 - the place and the name of a backend
         for each, client in clients.items():
             times.joins_s[each].append(client.first_s[address] - started_s)
         pause(times.gap_s)
-        times.join_way_s.append(
-            way(
-                started_s,
-                {"Serf logs the join": (mine.serf_log, GOSSIPED), "logged": (mine.resident_log, ROUTED)},
-                name,
-            )
-            | {"first request": times.joins_s["ours"][-1]}
-        )
+        marks: Marks = {
+            "Serf logs the join": (mine.serf_log, GOSSIPED),
+            "HAProxy's first good check": (mine.haproxy_log, RAISED),
+            "first request": None,
+            "the resident logs it": (mine.resident_log, ROUTED),
+        }
+        times.join_way_s.append(way(started_s, marks, name, times.joins_s["ours"][-1]))
         left_s = time.monotonic()
         agent.send_signal(signal.SIGINT)
         agent.wait(20)
@@ -256,12 +293,13 @@ def come_and_go(  # noqa: PLR0917 - the place and the name of a backend
     pause(times.gap_s)
     for each, client in clients.items():
         times.leaves_s[each].append(max(0.0, client.last_s[address] - left_s))
-    logs = {
+    marks = {
         "Serf logs the intent": (mine.serf_log, LEFT_GOSSIPED),
         "Serf logs the leave": (mine.serf_log, LEFT),
-        "logged": (mine.resident_log, UNROUTED),
+        "last request": None,
+        "the resident logs it": (mine.resident_log, UNROUTED),
     }
-    times.leave_way_s.append(way(left_s, logs, name) | {"last request": times.leaves_s["ours"][-1]})
+    times.leave_way_s.append(way(left_s, marks, name, times.leaves_s["ours"][-1]))
 
 
 def pause(gap_s: float) -> None:
@@ -269,10 +307,13 @@ def pause(gap_s: float) -> None:
     time.sleep(gap_s * random.uniform(1.0, 1.25))
 
 
-def way(since_s: float, marks: dict[str, tuple[Log, str]], name: str) -> dict[str, float | None]:
-    """Return how long after a moment each log had a line about a node."""
-    found_s = {mark: log.find_s(pattern, name, since_s) for mark, (log, pattern) in marks.items()}
-    return {mark: None if at_s is None else at_s - since_s for mark, at_s in found_s.items()}
+def way(since_s: float, marks: Marks, name: str, request_s: float) -> dict[str, float | None]:
+    """Return how long after a moment each log had a line about a node; where no log can tell, the request's time."""
+    way_s: dict[str, float | None] = {}
+    for mark, place in marks.items():
+        at_s = place[0].find_s(place[1], name, since_s) if place else since_s + request_s
+        way_s[mark] = None if at_s is None else at_s - since_s
+    return way_s
 
 
 def tell(report: Report, times: Times) -> None:
