@@ -134,14 +134,14 @@ class Fleet:
         name, backend = self._take()
         self._say("member-leave", name, backend)
         self._later(LEAVE_S, backend.stop)
-        return name, "member-leave", lambda: name not in self._resident.up()
+        return name, "member-leave", lambda: not self._gets_requests(name)
 
     def _crash(self) -> tuple[str, str, Callable[[], bool]]:
         name, backend = self._take()
         backend.crash()
         time.sleep(FAILED_S)
         self._say("member-failed", name, backend)
-        return name, "member-failed", lambda: name not in self._resident.up()
+        return name, "member-failed", lambda: not self._gets_requests(name)
 
     def _weight(self) -> tuple[str, str, Callable[[], bool]]:
         name, backend = self._first()
@@ -190,6 +190,10 @@ class Fleet:
     def _has(self, name: str) -> bool:
         backend = self._running[name]
         return self._resident.up().get(name) == f"{backend.address}:{backend.port}"
+
+    def _gets_requests(self, name: str) -> bool:
+        """Tell whether HAProxy gives a server new requests: one that drains is still up, with the weight 0."""
+        return self._weight_of(name) > 0 and name in self._resident.up()
 
     def _weight_of(self, name: str) -> int:
         return self._resident.weights().get(name, -1)
@@ -326,7 +330,7 @@ def tell_latency(report: Report, load: Load, phases: list[Phase]) -> None:
     ratio = percentile(merged_s["changes"], 99) / percentile(merged_s["quiet"], 99)
     pairs = [percentile(two, 99) / percentile(one, 99) for one, two in zip(*sorted_s.values(), strict=True)]
     found = f"{ratio:.2f} over all, {median(pairs):.2f} in the median of {len(pairs)} pairs of neighbouring phases"
-    report.add_goal("p99 with changes at most 1.2 times the quiet one", found, ratio <= 1.2)
+    report.add_goal("p99 with changes at most 1.2 times the quiet one", found, max(ratio, median(pairs)) <= 1.2)
     report.add_data(
         phases=[(phase.kind, phase.from_s - phases[0].from_s, phase.to_s - phases[0].from_s) for phase in phases],
         latency_s={kind: [(p, percentile(all_s, p)) for p in PERCENTS] for kind, all_s in merged_s.items()},
