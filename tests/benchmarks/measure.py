@@ -61,7 +61,9 @@ class Report:
         """Write the JSON file, where one is wanted."""
         if self._path:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(self._result, indent=1) + "\n")
+            # Microseconds are enough.
+            result = json.loads(json.dumps(self._result), parse_float=lambda text: round(float(text), 6))
+            self._path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def make_parser(text: str | None) -> argparse.ArgumentParser:
@@ -90,7 +92,8 @@ def describe_machine() -> str:
     versions = (_first_line("haproxy", "-v").partition(" ")[2].split("-")[0], _first_line("serf", "version"))
     haproxy, serf = (version.rpartition(" ")[2] for version in versions)
     python = platform.python_version()
-    programs = f"HAProxy {haproxy}, Serf {serf}, Python {python}, Linux {platform.release()}"
+    linux = platform.release().partition("-")[0]
+    programs = f"HAProxy {haproxy}, Serf {serf}, Python {python}, Linux {linux}"
     return f"{os.cpu_count()} x {model}{mhz}, {memory_gib:.0f} GiB; {programs}"
 
 

@@ -2,7 +2,7 @@
 
 Ours, with and without hints, beside a plain `serf agent -event-handler` with a shell handler that renders and reloads.
 
-Usage: .venv/bin/python tests/benchmarks/time_to_route.py [--joins 50] [--results DIR]
+Usage: .venv/bin/python tests/benchmarks/time_to_route.py [--joins 50] [--profile local] [--results DIR]
 
 All three run at the same time on one machine and hear the same joins; a client of each asks without a pause, each time
 on a new connection. The backends answer before their Serf agents start. For ours the way is told
@@ -145,14 +145,14 @@ class Balancer(NamedTuple):
 
 
 @contextlib.contextmanager
-def ours(directory: Path, number: int, hints: str) -> Iterator[Balancer]:
+def ours(directory: Path, number: int, hints: str, profile: str) -> Iterator[Balancer]:
     """Run a balancer of ours."""
     with running_proxy(directory) as proxy, reading() as log:
         environ = os.environ | proxy.environment | {"SERF_HAPROXY_HINTS": hints}
         argv = [sys.executable, "-m", "serf_haproxy", "run"]
         resident = subprocess.Popen(argv, env=environ, stderr=log.write_fd)
         try:
-            with balancer(f"ours{number}", proxy, [f"-event-handler={HANDLER}"], environ, log) as running:
+            with balancer(f"ours{number}", proxy, [profile, f"-event-handler={HANDLER}"], environ, log) as running:
                 yield running
         finally:
             resident.terminate()
@@ -160,7 +160,7 @@ def ours(directory: Path, number: int, hints: str) -> Iterator[Balancer]:
 
 
 @contextlib.contextmanager
-def plain(directory: Path) -> Iterator[Balancer]:
+def plain(directory: Path, profile: str) -> Iterator[Balancer]:
     """Run a HAProxy that a shell handler rewrites and reloads."""
     with running_proxy(directory) as proxy, reading() as log:
         assert proxy.process
@@ -173,7 +173,7 @@ def plain(directory: Path) -> Iterator[Balancer]:
         handler.chmod(0o755)
         host, port = proxy.settings.rpc_addr
         environ = os.environ | {"CONFIG": str(config), "RPC": f"{host}:{port}"}
-        with balancer("plain", proxy, [f"-event-handler={handler}"], environ, log) as running:
+        with balancer("plain", proxy, [profile, f"-event-handler={handler}"], environ, log) as running:
             yield running
 
 
@@ -231,7 +231,8 @@ class Times:
 
 def main(options: argparse.Namespace) -> None:
     """Measure and print."""
-    report = Report("time-to-route", options)
+    report = Report("time-to-route" if options.profile == "lan" else f"time-to-route-{options.profile}", options)
+    profile = f"-profile={options.profile}"
     times = Times(options.gap_s)
     with contextlib.ExitStack() as stack:
         directories = [
@@ -243,12 +244,12 @@ def main(options: argparse.Namespace) -> None:
             stack.callback(backend.end)
         kept, moving = backends
         running = [
-            stack.enter_context(ours(directories[0], 1, "on")),
-            stack.enter_context(ours(directories[1], 2, "off")),
-            stack.enter_context(plain(directories[2])),
+            stack.enter_context(ours(directories[0], 1, "on", profile)),
+            stack.enter_context(ours(directories[1], 2, "off", profile)),
+            stack.enter_context(plain(directories[2], profile)),
         ]
         balancers = dict(zip(BALANCERS, running, strict=True))
-        joined = tuple(f"-join={each.bind}" for each in running)
+        joined = (profile, *(f"-join={each.bind}" for each in running))
         options_of_serf = (*joined, "-event-handler=true")
         tags = ("role=web", f"port={kept.port}")
         stack.enter_context(run_serf("kept", kept.address, free_port(kept.address), *tags, options=options_of_serf))
@@ -358,4 +359,5 @@ if __name__ == "__main__":
     parser = make_parser(__doc__)
     parser.add_argument("--joins", type=int, default=50)
     parser.add_argument("--gap-s", type=float, default=GAP_S, help="pause after each join and each leave")
+    parser.add_argument("--profile", choices=["lan", "wan", "local"], default="lan", help="of every Serf agent")
     main(parser.parse_args())
