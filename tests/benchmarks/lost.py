@@ -248,6 +248,8 @@ def running_fleet(directory: Path, by_reload: bool) -> Iterator[tuple[Fleet, Res
                 fleet.prepare()
                 for _ in range(START_COUNT):
                     fleet.change("join")
+                # No handler runs when the load's processes are forked: they would keep its standard input open.
+                fleet.prepare()
                 fleet.done.clear()
                 yield fleet, resident
             finally:

@@ -75,6 +75,7 @@ class Membership:
             env=self._environ | {"SERF_EVENT": kind, "SERF_SELF_NAME": "lb"},
             input="".join(node.line() for node in nodes).encode(),
             check=True,
+            timeout=60,
         )
 
     def answer(self, seq: int) -> bytes:
