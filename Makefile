@@ -13,11 +13,22 @@ demo: install
 test: install lint
 	$(BIN)/pytest tests
 
-# Tables for docs/benchmarks.md; some minutes.
-bench: install
-	$(BIN)/python tests/benchmarks/handler.py
-	$(BIN)/python tests/benchmarks/pass.py
-	$(BIN)/python tests/benchmarks/time_to_route.py 20
+# All benchmarks, then the tables and plots of docs/benchmarks.md; some 30 minutes. With QUICK=1 small ones that change no file.
+bench: install $(if $(QUICK),,$(VENV)/bench-installed)
+	@set -e; run() { echo "== $$*"; $(BIN)/python "tests/benchmarks/$$@" $(if $(QUICK),,--results docs/benchmarks); }; \
+	run time_to_route.py $(if $(QUICK),--joins 3); \
+	run lost.py $(if $(QUICK),--changes 16 --requests 0 --phase-s 4 --rate 1000); \
+	run lost.py --reload $(if $(QUICK),--changes 8 --requests 0 --phase-s 4 --rate 1000,--changes 60 --requests 200000); \
+	run storm.py $(if $(QUICK),--members 50); \
+	run pass.py $(if $(QUICK),--rounds 2 --counts 10 1000); \
+	run gossip.py $(if $(QUICK),--agents 10 --rest-s 5); \
+	run handler.py $(if $(QUICK),--rounds 5); \
+	run size.py
+	$(if $(QUICK),,$(BIN)/python tests/benchmarks/document.py)
+
+$(VENV)/bench-installed: $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
 
 # A coverage-guided fuzz of every parser, or of PARSERS: RUNS cases each, from tests/fuzz/corpus.
 RUNS ?= 100000

@@ -94,6 +94,7 @@ DOWN = (
     "set server nodes/a health down",
     "set server nodes/a state ready",
 )
+MOVED = "set server nodes/a addr 10.0.0.1 port 80"
 REMOVED = ("set server nodes/a state maint", "del server nodes/a")
 ADDED = ("add server nodes/a 10.0.0.1:80 weight 1 check", "enable health nodes/a", *DOWN)
 
@@ -124,7 +125,7 @@ def layout(*lines: Line) -> Layout:
             layout(CHECKED),
             layout(CHECKED),
             {KEY: seen("10.0.0.1:81", 5)},
-            Changes(("set server nodes/a addr 10.0.0.1 port 80", *DOWN, "set server nodes/a weight 1"), ()),
+            Changes((*REMOVED, ADDED[0], MOVED, *ADDED[1:], "set server nodes/a weight 1"), ()),
         ),
     ],
 )

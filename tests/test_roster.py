@@ -418,3 +418,33 @@ def test_lines_that_are_hints(wait_until: Callable, lines: list[str], is_hint: b
         assert select.select([monitor], [], [], 5)[0]
         assert monitor.read_hint() is is_hint
         monitor.close()
+
+
+def test_a_roster_that_is_asked_again_tells_what_is_new() -> None:
+    """What a member said before is not read again, and whatever it says otherwise counts: status, address, tags."""
+    said = [member("web1"), member("web1", status="left"), member("web1", b"\x7f\0\1\2"), member("web1", port="1")]
+    nested: object = b"x"
+    for _ in range(900):
+        nested = [nested]
+    odd = member("web1") | {"Extra": nested}
+    answers = iter([*said, odd, odd, said[0]])
+
+    def answer(seq: int) -> bytes:
+        return say(header(seq), {"Members": [next(answers), member("web2", port="x")]})
+
+    with serving_tcp(speak({"members": answer})) as rpc:
+        connection = Connection(Settings().replace(rpc_addr=rpc))
+        rosters = [connection.read_roster() for _ in range(7)]
+        connection.close()
+    found = [(status, found.address, found.tags) for status, found in (each.members["web1"] for each in rosters)]
+    alive = (ALIVE, "127.0.1.1", ())
+    assert found == [
+        alive,
+        (LEFT, "127.0.1.1", ()),
+        (ALIVE, "127.0.1.2", ()),
+        (ALIVE, "127.0.1.1", ("port=1",)),
+        alive,
+        alive,
+        alive,
+    ]
+    assert len({id(each.members["web2"][1]) for each in rosters}) == 1

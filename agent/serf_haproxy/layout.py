@@ -132,8 +132,8 @@ def plan(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> Changes:
             commands += [*(_remove(key) if running else ()), *_add(key, line)]
             continue
         if running.endpoint != line.endpoint:
-            commands.append(_move(key, line))
-        if running.endpoint != line.endpoint or running.is_maintained:
+            commands += _move(key, line)
+        elif running.is_maintained:
             commands += _start(key, line)
         if running.weight != line.weight:
             commands.append(f"set server {_name(key)} weight {line.weight}")
@@ -213,9 +213,14 @@ def _add(key: Key, line: Line) -> list[str]:
     return [add, *([f"enable health {name}"] if "check" in line.words else ()), *_start(key, line)]
 
 
-def _move(key: Key, line: Line) -> str:
+def _move(key: Key, line: Line) -> list[str]:
+    """Give a server another address, by making it anew: its first check is then a matter of milliseconds.
+
+    One that still has connections cannot be removed. It is moved as it is, and its next check may take a second.
+    """
     address, _, port = line.endpoint.rpartition(":")
-    return f"set server {_name(key)} addr {address.strip('[]')} port {port}"
+    add, *start = _add(key, line)
+    return [*_remove(key), add, f"set server {_name(key)} addr {address.strip('[]')} port {port}", *start]
 
 
 def _start(key: Key, line: Line) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from serf_haproxy.admission import Claim, Policy, check_claim, check_place
-from serf_haproxy.events import ALIVE, FAILED, Member, format_line
+from serf_haproxy.events import ALIVE, FAILED, Member
 from serf_haproxy.flaps import Flap, FlapRules, damp
 from serf_haproxy.guard import GuardRules, hold
 from serf_haproxy.server import Server, read_server
@@ -264,4 +264,6 @@ def correct(evidence: Mapping[str, Evidence], roster: Roster) -> Corrections:
 
 
 def _differ(heard: Evidence, status: str, member: Member) -> bool:
-    return format_line(heard.status, heard.member) != format_line(status, member)
+    one = heard.member
+    before = (heard.status, one.address, one.role, one.tags)
+    return before != (status, member.address, member.role, member.tags)

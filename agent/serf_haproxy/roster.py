@@ -12,7 +12,7 @@ import contextlib
 import ipaddress
 import socket
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -28,6 +28,15 @@ _LEAVING_COUNT = 10_000  # more members than ever leave between two events
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h: the clock that gives files their mtime
 
 
+class _Read(NamedTuple):
+    """A member's address, status and tags as the agent sent them, what that says, and what is wrong, "" for nothing."""
+
+    said: list[object]
+    status: str
+    member: Member
+    fault: str
+
+
 class Connection:
     """One connection to the agent's RPC, past its handshake.
 
@@ -39,6 +48,7 @@ class Connection:
         self._timeout_s = settings.rpc_timeout_s
         self._name = "{}:{}".format(*settings.rpc_addr)
         self._seq = 0
+        self._known: dict[bytes, _Read] = {}
         # Names, tags and addresses are bytes of any kind: nothing is decoded on the way in.
         self._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=_ANSWER_BYTES)
         try:
@@ -73,11 +83,30 @@ class Connection:
         try:
             agent = _field(self._exchange("stats", None, answers=True), b"agent", dict)
             listed = _field(self._exchange("members", None, answers=True), b"Members", list)
-            members, refused = _read_members(listed)
+            members, refused = self._read_members(listed)
             return Roster(asked_ns, _text(_field(agent, b"name", bytes)), members, refused)
         except SerfFault:
             self.close()
             raise
+
+    def _read_members(self, listed: list[Any]) -> tuple[dict[str, tuple[str, Member]], tuple[tuple[str, str], ...]]:
+        """Return status and member by name, and those that cannot have a node file with the reason."""
+        members = {}
+        refused = []
+        known = {}
+        for entry in listed:
+            key = _field(entry, b"Name", bytes)
+            said = [entry.get(field) for field in (b"Addr", b"Status", b"Tags")]
+            before = self._known.get(key)
+            # Most members say what they said the last time.
+            read = before if before and before.said == said else _read_entry(entry, said)
+            known[key] = read
+            if read.fault:
+                refused.append((ascii(read.member.name[:60])[1:-1], read.fault))
+            elif read.status in STATUSES:
+                members[read.member.name] = read.status, read.member
+        self._known = known
+        return members, tuple(sorted(refused))
 
     def _exchange(self, command: str, body: dict[str, Any] | None, answers: bool = False) -> dict[bytes, Any]:
         """Send one command; return its body, or its header when the command has no body."""
@@ -184,22 +213,13 @@ class Monitor(Connection):
         return True
 
 
-def _read_members(listed: list[object]) -> tuple[dict[str, tuple[str, Member]], tuple[tuple[str, str], ...]]:
-    """Return status and member by name, and those that cannot have a node file with the reason."""
-    members = {}
-    refused = []
-    for entry in listed:
-        name = _text(_field(entry, b"Name", bytes))
-        status = _text(_field(entry, b"Status", bytes))
-        tags = {_text(key): _text(value) for key, value in _field(entry, b"Tags", dict).items()}
-        member = make_member(name, _address(_field(entry, b"Addr", bytes)), tags)
-        fault = name_fault(name)
-        reason = f"node name: {fault}" if fault else member_fault(member)
-        if reason:
-            refused.append((ascii(name[:60])[1:-1], reason))
-        elif status in STATUSES:
-            members[name] = status, member
-    return members, tuple(sorted(refused))
+def _read_entry(entry: object, said: list[object]) -> _Read:
+    name = _text(_field(entry, b"Name", bytes))
+    status = _text(_field(entry, b"Status", bytes))
+    tags = {_text(key): _text(value) for key, value in _field(entry, b"Tags", dict).items()}
+    member = make_member(name, _address(_field(entry, b"Addr", bytes)), tags)
+    fault = name_fault(name)
+    return _Read(said, status, member, f"node name: {fault}" if fault else member_fault(member) or "")
 
 
 def _field(message: object, key: bytes, kind: type) -> Any:

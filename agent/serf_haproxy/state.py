@@ -62,6 +62,9 @@ class Record:
     faults: list[Any] = dataclasses.field(default_factory=list)
 
 
+_FIELDS = tuple(field.name for field in dataclasses.fields(Record))
+
+
 def record_path(settings: Settings) -> str:
     """Return the path of the record."""
     return os.path.join(settings.state_dir, "last_pass.json")
@@ -85,7 +88,7 @@ def write_record(settings: Settings, record: Record) -> None:
     Raises:
         SystemFault: It cannot be written.
     """
-    write_durably(record_path(settings), json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+    write_durably(record_path(settings), json.dumps({field: getattr(record, field) for field in _FIELDS}) + "\n")
 
 
 def read_flaps(settings: Settings) -> dict[str, Flap]:

@@ -1,42 +1,50 @@
 """The handler's CPU time per event, as a ratio to a bare `python -I -c pass` of the same interpreter in the same run.
 
-Usage: .venv/bin/python tests/benchmarks/handler.py [ROUNDS]
+Usage: .venv/bin/python tests/benchmarks/handler.py [--rounds 100] [--results DIR]
 
 Both run in turn, so that a change of the machine's speed meets both. "changed" events rewrite every member's node
 file, "repeated" ones say nothing new.
 """
 
+import argparse
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-from measure import child_cpu_s, median, print_table, spawn
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-REPO = Path(__file__).parents[2]
-HANDLER = str(REPO / "handlers" / "member_event")
+from measure import REPO, Report, child_cpu_s, make_parser, median, spawn
+from membership import HANDLER
+
 PYTHON = str(REPO / ".venv" / "bin" / "python")
 
 
-def main(rounds: int) -> None:
+def main(options: argparse.Namespace) -> None:
     """Measure and print the table."""
-    rows = []
+    report = Report("handler", options)
+    rows: list[tuple[object, ...]] = []
+    ratios: dict[tuple[int, str], float] = {}
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         environ = {"SERF_HAPROXY_NODES_DIR": directory, "SERF_HAPROXY_WAKE_FIFO": f"{directory}.none"}
         payload = f"{directory}.payload"
         for member_count in (1, 8, 64):
             for kind in ("changed", "repeated"):
                 bare_s, ours_s = [], []
-                for number in range(rounds):
+                for number in range(options.rounds):
                     Path(payload).write_text(members(member_count, number if kind == "changed" else 0))
                     event = environ | {"SERF_EVENT": "member-update"}
                     bare_s.append(child_cpu_s(lambda: spawn([PYTHON, "-I", "-c", "pass"], environ, os.devnull)))
                     ours_s.append(child_cpu_s(lambda: spawn([HANDLER], event, payload)))  # noqa: B023
                 ratio = median([ours / bare for ours, bare in zip(ours_s, bare_s, strict=True)])
                 bare, ours = (f"{1000 * median(values):.1f}" for values in (bare_s, ours_s))
+                ratios[member_count, kind] = ratio
                 rows.append((member_count, kind, bare, ours, f"{ratio:.2f}"))
         os.unlink(payload)
-    print_table(("members", "event", "bare python, ms", "handler, ms", "ratio"), rows)
+    report.add_table("cost", ("members", "event", "bare python, ms", "handler, ms", "ratio"), rows)
+    found = f"{ratios[8, 'changed']:.2f}"
+    report.add_goal("at most 1.5 times a bare Python with 8 members", found, ratios[8, "changed"] <= 1.5)
+    report.write()
 
 
 def members(count: int, number: int) -> str:
@@ -45,4 +53,6 @@ def members(count: int, number: int) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
+    parser = make_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    main(parser.parse_args())

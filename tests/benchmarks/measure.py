@@ -1,9 +1,126 @@
-"""What the benchmarks share: the CPU time of child processes, medians, and a table."""
+"""What the benchmarks share: CPU and memory of processes, percentiles, tables in Markdown, and results in JSON."""
 
+import argparse
+import contextlib
+import json
 import os
+import platform
 import resource
+import signal
 import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+REPO = Path(__file__).parents[2]
+RESULTS_DIR = REPO / "docs" / "benchmarks"
+
+_CPUCLOCK_SCHED = 2  # linux/posix-timers.h: how the clock of another process is numbered
+
+
+class Report:
+    """The results of one benchmark: printed as they come, written as NAME.json in the end.
+
+    Args:
+        name: The benchmark's name; the tables stand in docs/benchmarks.md under NAME.TABLE.
+        options: The parsed command line; `options.results` is the directory of the JSON file, None for none.
+    """
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        self._path = Path(options.results, f"{name}.json") if options.results else None
+        self._result: dict[str, Any] = {
+            "benchmark": name,
+            "command": command_line(),
+            "machine": describe_machine(),
+            "load_before": round(os.getloadavg()[0], 2),
+            "tables": {},
+            "goals": [],
+            "data": {},
+        }
+
+    def add_table(self, name: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print a table and keep it."""
+        self._result["tables"][name] = format_table(header, rows)
+        print(f"\n{format_table(header, rows)}", flush=True)
+
+    def add_goal(self, goal: str, found: str, is_met: bool) -> None:
+        """Print what was aimed at and what was found, and keep it."""
+        self._result["goals"].append({"goal": goal, "found": found, "is_met": is_met})
+        print(f"goal: {goal}; found: {found}; {'met' if is_met else 'NOT MET'}", flush=True)
+
+    def add_data(self, **data: object) -> None:
+        """Keep what the plots are drawn from."""
+        self._result["data"].update(data)
+
+    def write(self) -> None:
+        """Write the JSON file, where one is wanted."""
+        if self._path:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Microseconds are enough.
+            result = json.loads(json.dumps(self._result), parse_float=lambda text: round(float(text), 6))
+            self._path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def make_parser(text: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that every benchmark has; from here on a SIGTERM ends it in good order."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", metavar="DIR", help="write NAME.json there")
+    return parser
+
+
+def command_line() -> str:
+    """Return the command that runs, without the place of its results."""
+    words = [os.path.relpath(sys.argv[0], REPO), *sys.argv[1:]]
+    if "--results" in words:
+        index = words.index("--results")
+        del words[index : index + 2]
+    return " ".join(["python", *words])
+
+
+def describe_machine() -> str:
+    """Return processor, memory and versions in one line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    mhz = next((f" at {float(line.partition(': ')[2]):.0f} MHz" for line in lines if line.startswith("cpu MHz")), "")
+    memory_gib = psutil.virtual_memory().total / 2**30
+    versions = (_first_line("haproxy", "-v").partition(" ")[2].split("-")[0], _first_line("serf", "version"))
+    haproxy, serf = (version.rpartition(" ")[2] for version in versions)
+    python = platform.python_version()
+    linux = platform.release().partition("-")[0]
+    programs = f"HAProxy {haproxy}, Serf {serf}, Python {python}, Linux {linux}"
+    return f"{os.cpu_count()} x {model}{mhz}, {memory_gib:.0f} GiB; {programs}"
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time of a process, all threads and no children, seconds; exact, where /proc has 10 ms at best."""
+    return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
+
+
+def ended_cpu_s(pid: int) -> float:
+    """Return the CPU time of the children of a process that have ended, seconds."""
+    return sum(psutil.Process(pid).cpu_times()[2:4])
+
+
+def tree_cpu_s(pid: int) -> float:
+    """Return the CPU time of a process and of all its descendants, those that have ended included, seconds."""
+    used_s = 0.0
+    for each in (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))):
+        with contextlib.suppress(psutil.NoSuchProcess, OSError):
+            used_s += cpu_s(each) + ended_cpu_s(each)
+    return used_s
+
+
+def memory_mib(pid: int) -> tuple[float, float]:
+    """Return a process's resident memory and its share of it (PSS), MiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    sizes_kib = {words[0]: int(words[1]) for words in map(str.split, lines[1:])}
+    return sizes_kib["Rss:"] / 1024, sizes_kib["Pss:"] / 1024
 
 
 def child_cpu_s(run: Callable[[], object]) -> float:
@@ -27,11 +144,21 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table in Markdown, as docs/benchmarks.md holds it."""
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the smallest value that `percent` of all do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    rank = -(-len(ordered) * percent // 100)
+    return ordered[max(0, int(rank) - 1)]
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table in Markdown, as docs/benchmarks.md holds it."""
     lines = [list(header), *[[str(cell) for cell in row] for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    for number, line in enumerate(lines):
-        print("| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |")
-        if number == 0:
-            print("|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
+    text = ["| " + " | ".join(map(str.rjust, line, widths)) + " |" for line in lines]
+    text.insert(1, "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
+    return "\n".join(text)
+
+
+def _first_line(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()[0]

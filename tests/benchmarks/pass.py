@@ -1,58 +1,108 @@
-"""The time of one pass for 10 to 5,000 nodes, our share and that of `haproxy -c` apart, against a real HAProxy.
+"""Growth: the cost of one change among 10 to 10,000 nodes, our share and HAProxy's apart, against a real HAProxy.
 
-Usage: .venv/bin/python tests/benchmarks/pass.py [ROUNDS]
+Usage: .venv/bin/python tests/benchmarks/pass.py [--rounds 10] [--counts 10 100 ...] [--profile] [--results DIR]
 
-In each round one node changes its port, so that every pass is a whole one: read, render, apply, check, publish, record;
-with another algorithm each time it takes a reload instead. "ours" is the pass without HAProxy's own work: the
-check, the change at run time or the reload, and the time in which it answers what it runs.
+In each round one node changes its port, so that every pass is a whole one: read, render, apply, check, publish, record.
+"event": its node file was written by a handler. "hint": Serf's roster is asked, over a real socket, and corrects the
+file. "reload": with another algorithm each time, so that it takes a reload. "ours" is the pass without HAProxy's own
+work: the check, the change at run time or the reload, and the time in which it answers what it runs. The health checks
+are put off, because thousands of checks a second would take the processor from what is measured.
+With --profile the functions that take most of our time are printed instead.
 """
 
+import argparse
+import contextlib
+import cProfile
+import pstats
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measure import median, print_table
+from measure import Report, child_cpu_s, make_parser, median, tree_cpu_s
+from membership import Membership, Node, serving
 
 from integration.proxy import Proxy, running_proxy
-from serf_haproxy import runtime, transport
-from serf_haproxy.outcome import Verdict
+from serf_haproxy import goal, runtime, transport
+from serf_haproxy.link import Link
+from serf_haproxy.outcome import Outcome, Verdict
 from serf_haproxy.reconcile import reconcile
 
-COUNTS = (10, 100, 1000, 5000)
+PATHS = ("event", "hint", "reload")
 
 
-def main(rounds: int) -> None:
-    """Measure and print the table."""
-    rows = []
-    before_ms = 0.0
-    for count in COUNTS:
-        with (
-            tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory,
-            running_proxy(Path(directory)) as proxy,
-        ):
-            for number in range(count):
-                proxy.record(f"web{number}", 1024)
-            proxy.run_pass()
-            live = [one_pass(proxy, 1025 + number, "roundrobin") for number in range(rounds)]
-            reloads = [one_pass(proxy, 2025 + n, ("leastconn", "roundrobin")[n % 2]) for n in range(rounds)]
-        ours, check, change, answers = (1000 * median([shares[index] for shares in live]) for index in range(4))
-        reload = 1000 * median([shares[2] for shares in reloads])
-        growth = f"{ours / before_ms:.1f}" if before_ms else "-"
-        before_ms = ours
-        shown = (f"{value:.1f}" for value in (ours, check, change, answers, reload))
-        rows.append((count, *shown, f"{ours / check:.2f}", growth))
-    shares = ("ours, ms", "haproxy -c, ms", "at run time, ms", "answers, ms", "or reload, ms")
-    print_table(("nodes", *shares, "ours / check", "growth"), rows)
+class Shares(NamedTuple):
+    """Where the time of one pass went, seconds."""
+
+    ours_s: float
+    our_cpu_s: float
+    check_s: float
+    change_s: float
+    answers_s: float
+    whole_s: float
+    haproxy_cpu_s: float
 
 
-def one_pass(proxy: Proxy, port: int, balance: str) -> tuple[float, float, float, float]:
-    """Change one node and make a pass; return the seconds of: ours, the check, the change or reload, answers."""
-    proxy.record("web0", port)
+class Cluster:
+    """A balancer, its nodes and the Serf agent that knows them."""
+
+    def __init__(self, proxy: Proxy, membership: Membership, count: int) -> None:
+        self.proxy, self.membership = proxy, membership
+        self.link = Link(proxy.settings.replace(hints=False))
+        self._number = 0
+        self._balance = proxy.settings.balance
+        membership.put(
+            Node(f"web{n}", f"10.{n // 65536}.{n // 256 % 256}.{n % 256}", self._tags(8080)) for n in range(count)
+        )
+        self.run("hint")
+
+    @staticmethod
+    def _tags(port: int) -> dict[str, str]:
+        return {"role": "web", "port": str(port), "weight": "10"}
+
+    def change(self, path: str) -> dict[str, Any]:
+        """Let a node change its port; return the settings that the pass needs."""
+        self._number += 1
+        node = self.membership.nodes["web1"]._replace(tags=self._tags(10000 + self._number))
+        self.membership.put([node])
+        self.membership.answer(0)  # packed now and not while it is measured
+        if path != "hint":
+            self.membership.event("member-update", [node])
+        if path != "reload":
+            return {}
+        self._balance = "leastconn" if self._balance == "roundrobin" else "roundrobin"
+        return {"balance": self._balance}
+
+    def run(self, path: str, on_step: Any = str, **changes: Any) -> Outcome:
+        """Make a pass."""
+        return reconcile(self.proxy.settings.replace(**changes), self.link.ask, path == "hint", on_step)
+
+
+@contextlib.contextmanager
+def running_cluster(count: int) -> Iterator[Cluster]:
+    """Run a balancer with nodes for the length of a block."""
+    with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory:
+        template = Path(directory, "own.j2")
+        checks = "check inter 1s fastinter 250ms downinter 50ms"
+        text = Path(goal.BUILT_IN_TEMPLATE).read_text()
+        assert checks in text
+        template.write_text(text.replace(checks, "check inter 1h"))
+        with running_proxy(Path(directory), SERF_HAPROXY_TEMPLATE_PATH=str(template)) as proxy:
+            membership = Membership(proxy.environment)
+            with serving(membership, proxy.settings.rpc_addr):
+                cluster = Cluster(proxy, membership, count)
+                yield cluster
+                cluster.link.close()
+
+
+def measure(cluster: Cluster, path: str) -> Shares:
+    """Change one node and make a pass."""
+    changes = cluster.change(path)
     at_s: dict[str, float] = {}
     answers_s = [0.0]
 
@@ -66,18 +116,71 @@ def one_pass(proxy: Proxy, port: int, balance: str) -> tuple[float, float, float
     def on_step(step: str) -> None:
         at_s[step] = time.perf_counter()
 
-    settings = proxy.settings.replace(balance=balance)
-    started_s = time.perf_counter()
+    assert cluster.proxy.process
+    pid = cluster.proxy.process.pid
+    outcomes = []
+    haproxy_s = tree_cpu_s(pid)
+    started_s, cpu_s = time.perf_counter(), time.process_time()
     with mock.patch.object(runtime, "ask", ask):
-        outcome = reconcile(settings, lambda: None, on_step=on_step)
-    whole_s = time.perf_counter() - started_s
-    assert outcome.verdict in (Verdict.APPLIED, Verdict.RELOADED), outcome
+        check_cpu_s = child_cpu_s(lambda: outcomes.append(cluster.run(path, on_step, **changes)))
+    whole_s, our_cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
+    haproxy_s = tree_cpu_s(pid) - haproxy_s + check_cpu_s
+    expected = Verdict.RELOADED if path == "reload" else Verdict.APPLIED
+    assert outcomes[0].verdict is expected, outcomes
     check_s = at_s["checked"] - at_s["applied"]
-    change_s = at_s["applied"] - at_s["compared"]
-    if outcome.verdict is Verdict.RELOADED:
-        change_s = at_s["confirmed"] - at_s["published"]
-    return whole_s - check_s - change_s - answers_s[0], check_s, change_s, answers_s[0]
+    change_s = at_s["confirmed"] - at_s["published"] if path == "reload" else at_s["applied"] - at_s["compared"]
+    ours_s = whole_s - check_s - change_s - answers_s[0]
+    return Shares(ours_s, our_cpu_s, check_s, change_s, answers_s[0], whole_s, haproxy_s)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measure and print."""
+    report = Report("growth", options)
+    medians: dict[str, dict[int, Shares]] = {path: {} for path in PATHS}
+    for count in options.counts:
+        with running_cluster(count) as cluster:
+            for path in PATHS:
+                shares = [measure(cluster, path) for _ in range(options.rounds)]
+                medians[path][count] = Shares(*(median(each) for each in zip(*shares, strict=True)))
+    for path, by_count in medians.items():
+        rows = []
+        before = None
+        for count, found in by_count.items():
+            shown = (f"{1000 * value:.1f}" for value in found)
+            rows.append((f"{count:,}", *shown, f"{found.ours_s / before.ours_s:.1f}" if before else "-"))
+            before = found
+        change = "reload, ms" if path == "reload" else "at run time, ms"
+        header = ("ours, ms", "our CPU, ms", "haproxy -c, ms", change, "answers, ms", "whole, ms", "HAProxy's CPU, ms")
+        print(f"\n{path}:")
+        report.add_table(path, ("nodes", *header, "ours grew"), rows)
+    for path, by_count in medians.items():
+        if path != "reload" and {10, 1000} <= by_count.keys():
+            few, many = by_count[10], by_count[1000]
+            ratio = many.our_cpu_s / few.our_cpu_s
+            found = f"{ratio:.1f} in our CPU, {many.ours_s / few.ours_s:.1f} in our time"
+            found += f", {many.whole_s / few.whole_s:.1f} in the whole"
+            report.add_goal(f"1,000 nodes cost less than 5 times 10 nodes, by {path}", found, ratio < 5)
+    report.add_data(shares={path: {n: each._asdict() for n, each in by.items()} for path, by in medians.items()})
+    report.write()
+
+
+def profile(options: argparse.Namespace) -> None:
+    """Print the functions in which most of the time of a pass is spent."""
+    for count in options.counts:
+        with running_cluster(count) as cluster:
+            for path in ("event", "hint"):
+                profiler = cProfile.Profile()
+                for _ in range(options.rounds):
+                    cluster.change(path)
+                    profiler.runcall(cluster.run, path)
+                print(f"\n{count} nodes, {path}, {options.rounds} passes:")
+                pstats.Stats(profiler).sort_stats(options.profile).print_stats(25)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    parser = make_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 1000, 5000, 10000])
+    parser.add_argument("--profile", choices=["tottime", "cumtime"], help="print a profile, sorted by it, instead")
+    arguments = parser.parse_args()
+    (profile if arguments.profile else main)(arguments)

@@ -2,18 +2,20 @@
 
 Ours, with and without hints, beside a plain `serf agent -event-handler` with a shell handler that renders and reloads.
 
-Usage: .venv/bin/python tests/benchmarks/time_to_route.py [JOINS] [--json PATH]
+Usage: .venv/bin/python tests/benchmarks/time_to_route.py [--joins 50] [--profile local] [--results DIR]
 
 All three run at the same time on one machine and hear the same joins; a client of each asks without a pause, each time
-on a new connection. The application of every backend answers before its Serf agent starts.
+on a new connection. The backends answer before their Serf agents start. For ours the way is told
+apart as well: when Serf's agent of the balancer logged the change, when the resident logged that HAProxy has it.
 """
 
 import argparse
 import contextlib
-import http.client
-import json
 import os
+import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,16 +23,29 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measure import print_table
+from backends import Backend
+from measure import Report, make_parser, percentile
+from membership import HANDLER
 
 from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
-from integration.test_load import applications
 
-GAP_S = 3.2  # more than Serf's coalescing and a reload: every join stands for itself
+REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
+ANSWERED_BY = re.compile(rb"\r\nx-backend-ip: *([0-9.]+)\r\n", re.IGNORECASE)
+GAP_S = 4.0  # more than Serf's coalescing, a handler and a reload: every join stands for itself
+BALANCERS = ("ours", "ours, no hints", "shell handler")
+# What is looked for in the logs of ours, with {name} for the node's name.
+GOSSIPED = re.escape("serf: EventMemberJoin: {name} ")
+LEFT_GOSSIPED = r"serf: messageLeaveType: {name}$"
+LEFT = re.escape("serf: EventMemberLeave: {name} ")
+ROUTED = r"(APPLIED|RELOADED) servers changed:.* \+{name}\b"
+RAISED = r"Server nodes/{name} is UP, reason: "  # and not "is UP/DRAIN", on the way there
+_SAYINGS = ("Server nodes/", "Health check for server nodes/")
+UNROUTED = r"(APPLIED|RELOADED) servers changed:.* [-~]{name}\b"
 
 # What the field does: a line per server in the order of `serf members`, then a reload of the master.
 SHELL_HANDLER = """#!/bin/sh
@@ -50,7 +65,8 @@ class Client(threading.Thread):
 
     def __init__(self, frontend: str) -> None:
         super().__init__(daemon=True)
-        self.host, _, self.port = frontend.rpartition(":")
+        host, _, port = frontend.rpartition(":")
+        self.target = host, int(port)
         self.first_s: dict[str, float] = {}
         self.last_s: dict[str, float] = {}
         self.stopping = False
@@ -59,37 +75,95 @@ class Client(threading.Thread):
         """Ask until told to stop."""
         while not self.stopping:
             started_s = time.monotonic()
-            connection = http.client.HTTPConnection(self.host, int(self.port), timeout=5)
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                connection.request("GET", "/health")
-                address = connection.getresponse().getheader("X-Backend-IP", "")
-                self.first_s.setdefault(address, time.monotonic())
-                self.last_s[address] = started_s
-            connection.close()
+            with contextlib.suppress(OSError), socket.create_connection(self.target, 5) as connection:
+                connection.sendall(REQUEST)
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+                if found := ANSWERED_BY.search(answer):
+                    self.first_s.setdefault(found[1].decode(), time.monotonic())
+                    self.last_s[found[1].decode()] = started_s
             time.sleep(0.001)
 
 
+class Log(threading.Thread):
+    """Reads what a process says and notes when each line came."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._read_fd, self.write_fd = os.pipe()
+        self.lines: list[tuple[float, str]] = []
+
+    def run(self) -> None:
+        """Read until whoever writes has ended."""
+        with os.fdopen(self._read_fd, encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                self.lines.append((time.monotonic(), line.rstrip("\n")))
+
+    def close(self) -> None:
+        """Close our end of the pipe; the reader ends with the last writer."""
+        os.close(self.write_fd)
+        self.join(10)
+
+    def find_s(self, pattern: str, name: str, since_s: float) -> float | None:
+        """Return when the first line came that matches a pattern, None when none did."""
+        wanted = re.compile(pattern.replace("{name}", name).replace(r"\{name\}", name))
+        return next((at_s for at_s, line in list(self.lines) if at_s >= since_s and wanted.search(line)), None)
+
+
+class Tail(threading.Thread):
+    """Follows what HAProxy writes into its log file, and keeps what it says of its servers."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(daemon=True)
+        self._path = path
+        self._is_over = threading.Event()
+        self.lines: list[tuple[float, str]] = []
+
+    find_s = Log.find_s
+
+    def run(self) -> None:
+        """Look every few milliseconds, until told to stop."""
+        with self._path.open(encoding="utf-8", errors="replace") as stream:
+            while not self._is_over.wait(0.003):
+                for line in stream:
+                    if line.startswith(_SAYINGS):
+                        self.lines.append((time.monotonic(), line))
+
+    def close(self) -> None:
+        """Stop."""
+        self._is_over.set()
+        self.join(10)
+
+
+class Balancer(NamedTuple):
+    """A balancer that runs: its client, its gossip address, and what its Serf agent, resident and HAProxy say."""
+
+    client: Client
+    bind: str
+    serf_log: Log
+    resident_log: Log
+    haproxy_log: Tail
+
+
 @contextlib.contextmanager
-def ours(directory: Path, number: int, hints: str) -> Iterator[tuple[Client, str]]:
-    """Run a balancer of ours; give its client and its gossip address."""
-    with running_proxy(directory) as proxy:
+def ours(directory: Path, number: int, hints: str, profile: str) -> Iterator[Balancer]:
+    """Run a balancer of ours."""
+    with running_proxy(directory) as proxy, reading() as log:
         environ = os.environ | proxy.environment | {"SERF_HAPROXY_HINTS": hints}
-        resident = subprocess.Popen(
-            [sys.executable, "-m", "serf_haproxy", "run"], env=environ, stderr=subprocess.DEVNULL
-        )
-        handler = Path(__file__).parents[2] / "handlers" / "member_event"
-        host, port = proxy.settings.rpc_addr
-        options = [f"-event-handler={handler}"]
-        with balancer(f"ours{number}", host, port, options, environ) as bind:
-            yield from serve(proxy, bind)
-        resident.terminate()
-        resident.wait(20)
+        argv = [sys.executable, "-m", "serf_haproxy", "run"]
+        resident = subprocess.Popen(argv, env=environ, stderr=log.write_fd)
+        try:
+            with balancer(f"ours{number}", proxy, [profile, f"-event-handler={HANDLER}"], environ, log) as running:
+                yield running
+        finally:
+            resident.terminate()
+            resident.wait(20)
 
 
 @contextlib.contextmanager
-def plain(directory: Path) -> Iterator[tuple[Client, str]]:
+def plain(directory: Path, profile: str) -> Iterator[Balancer]:
     """Run a HAProxy that a shell handler rewrites and reloads."""
-    with running_proxy(directory) as proxy:
+    with running_proxy(directory) as proxy, reading() as log:
+        assert proxy.process
         config = Path(proxy.settings.config_path)
         base = config.read_text().replace("default_backend nodes", "default_backend nodes_of_shell")
         Path(f"{config}.base").write_text(base)
@@ -99,104 +173,191 @@ def plain(directory: Path) -> Iterator[tuple[Client, str]]:
         handler.chmod(0o755)
         host, port = proxy.settings.rpc_addr
         environ = os.environ | {"CONFIG": str(config), "RPC": f"{host}:{port}"}
-        with balancer("plain", host, port, [f"-event-handler={handler}"], environ) as bind:
-            yield from serve(proxy, bind)
+        with balancer("plain", proxy, [profile, f"-event-handler={handler}"], environ, log) as running:
+            yield running
 
 
 @contextlib.contextmanager
-def balancer(name: str, host: str, port: int, options: list[str], environ: dict[str, str]) -> Iterator[str]:
-    """Run a balancer's Serf agent; give its gossip address."""
-    bind = f"{host}:{free_port(host)}"
-    argv = [
-        "serf",
-        "agent",
-        f"-node={name}",
-        f"-bind={bind}",
-        f"-rpc-addr={host}:{port}",
-        "-tag",
-        "role=balancer",
-        *options,
-    ]
-    agent = subprocess.Popen(argv, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    info = ["serf", "info", f"-rpc-addr={host}:{port}"]
+def reading() -> Iterator[Log]:
+    """Read a log for the length of a block."""
+    log = Log()
+    log.start()
     try:
-        wait_for(lambda: subprocess.run(info, capture_output=True, check=False).returncode == 0, name)
-        yield bind
+        yield log
+    finally:
+        log.close()
+
+
+@contextlib.contextmanager
+def balancer(
+    name: str, proxy: Proxy, options: list[str], environ: dict[str, str], resident_log: Log
+) -> Iterator[Balancer]:
+    """Run a balancer's Serf agent, and a client of its frontend."""
+    host, port = proxy.settings.rpc_addr
+    bind = f"{host}:{free_port(host)}"
+    argv = ["serf", "agent", f"-node={name}", f"-bind={bind}", f"-rpc-addr={host}:{port}", "-log-level=debug"]
+    argv += ["-tag", "role=balancer", *options]
+    haproxy_log = Tail(Path(proxy.settings.state_dir, "haproxy.log"))
+    with reading() as serf_log:
+        haproxy_log.start()
+        agent = subprocess.Popen(argv, env=environ, stdout=serf_log.write_fd, stderr=serf_log.write_fd)
+        info = ["serf", "info", f"-rpc-addr={host}:{port}"]
+        client = Client(proxy.settings.frontend_bind)
+        try:
+            wait_for(lambda: subprocess.run(info, capture_output=True, check=False).returncode == 0, name)
+            client.start()
+            yield Balancer(client, bind, serf_log, resident_log, haproxy_log)
+            client.stopping = True
+            client.join(10)
+        finally:
+            haproxy_log.close()
+            agent.kill()
+            agent.wait(10)
+
+
+Marks = dict[str, tuple[Log | Tail, str] | None]
+
+
+class Times:
+    """What was measured: of each balancer the seconds of every join and leave, and of ours those of the way."""
+
+    def __init__(self, gap_s: float) -> None:
+        self.gap_s = gap_s
+        self.joins_s: dict[str, list[float]] = {name: [] for name in BALANCERS}
+        self.leaves_s: dict[str, list[float]] = {name: [] for name in BALANCERS}
+        self.join_way_s: list[dict[str, float | None]] = []
+        self.leave_way_s: list[dict[str, float | None]] = []
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measure and print."""
+    report = Report("time-to-route" if options.profile == "lan" else f"time-to-route-{options.profile}", options)
+    profile = f"-profile={options.profile}"
+    times = Times(options.gap_s)
+    with contextlib.ExitStack() as stack:
+        directories = [
+            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp"))) for _ in BALANCERS
+        ]
+        # One backend is always there, so that a leave does not end in 503. They end last, when nobody asks them.
+        backends = [Backend(directories[0], f"web{n}", f"127.0.1.{n}", free_port(f"127.0.1.{n}")) for n in (1, 2)]
+        for backend in backends:
+            stack.callback(backend.end)
+        kept, moving = backends
+        running = [
+            stack.enter_context(ours(directories[0], 1, "on", profile)),
+            stack.enter_context(ours(directories[1], 2, "off", profile)),
+            stack.enter_context(plain(directories[2], profile)),
+        ]
+        balancers = dict(zip(BALANCERS, running, strict=True))
+        joined = (profile, *(f"-join={each.bind}" for each in running))
+        options_of_serf = (*joined, "-event-handler=true")
+        tags = ("role=web", f"port={kept.port}")
+        stack.enter_context(run_serf("kept", kept.address, free_port(kept.address), *tags, options=options_of_serf))
+        time.sleep(options.gap_s)
+        for number in range(options.joins):
+            come_and_go(balancers, joined, f"web{number}", moving, times)
+    tell(report, times)
+    report.write()
+
+
+def come_and_go(
+    balancers: dict[str, Balancer], joined: tuple[str, ...], name: str, backend: Backend, times: Times
+) -> None:
+    """Let one backend join, and leave again when all balancers have it."""
+    address, port = backend.address, backend.port
+    clients = {each: balancer.client for each, balancer in balancers.items()}
+    mine = balancers["ours"]
+    for client in clients.values():
+        client.first_s.pop(address, None)
+    argv = ["serf", "agent", f"-node={name}", f"-bind={address}:{free_port(address)}"]
+    argv += [f"-rpc-addr={address}:{free_port(address)}", "-tag", "role=web", "-tag", f"port={port}", *joined]
+    started_s = time.monotonic()
+    agent = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: all(address in client.first_s for client in clients.values()), f"the join of {name}")
+        for each, client in clients.items():
+            times.joins_s[each].append(client.first_s[address] - started_s)
+        pause(times.gap_s)
+        marks: Marks = {
+            "Serf logs the join": (mine.serf_log, GOSSIPED),
+            "HAProxy's first good check": (mine.haproxy_log, RAISED),
+            "first request": None,
+            "the resident logs it": (mine.resident_log, ROUTED),
+        }
+        times.join_way_s.append(way(started_s, marks, name, times.joins_s["ours"][-1]))
+        left_s = time.monotonic()
+        agent.send_signal(signal.SIGINT)
+        agent.wait(20)
     finally:
         agent.kill()
         agent.wait(10)
+    pause(times.gap_s)
+    for each, client in clients.items():
+        times.leaves_s[each].append(max(0.0, client.last_s[address] - left_s))
+    marks = {
+        "Serf logs the intent": (mine.serf_log, LEFT_GOSSIPED),
+        "Serf logs the leave": (mine.serf_log, LEFT),
+        "last request": None,
+        "the resident logs it": (mine.resident_log, UNROUTED),
+    }
+    times.leave_way_s.append(way(left_s, marks, name, times.leaves_s["ours"][-1]))
 
 
-def serve(proxy: Proxy, bind: str) -> Iterator[tuple[Client, str]]:
-    """Run a client of a frontend as long as its balancer is used."""
-    client = Client(proxy.settings.frontend_bind)
-    client.start()
-    yield client, bind
-    client.stopping = True
-    client.join(10)
+def pause(gap_s: float) -> None:
+    """Let everything come to rest, for a time that is in step with no timer of Serf's."""
+    time.sleep(gap_s * random.uniform(1.0, 1.25))
 
 
-def main(join_count: int, json_path: str | None) -> None:
-    """Measure and print the table."""
-    routes: dict[str, list[float]] = {"ours": [], "ours, no hints": [], "shell handler": []}
-    leaves: dict[str, list[float]] = {name: [] for name in routes}
-    with contextlib.ExitStack() as stack:
-        directories = [Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp"))) for _ in routes]
-        pairs = [
-            stack.enter_context(ours(directories[0], 1, "on")),
-            stack.enter_context(ours(directories[1], 2, "off")),
-            stack.enter_context(plain(directories[2])),
-        ]
-        clients = dict(zip(routes, (client for client, _ in pairs), strict=True))
-        binds = [bind for _, bind in pairs]
-        joined = tuple(f"-join={bind}" for bind in binds)
-        with applications(2) as ports:
-            # One backend is always there, so that a leave does not end in 503.
-            (kept, kept_port), (address, port) = ports.items()
-            options = (*joined, "-event-handler=true")
-            stack.enter_context(
-                run_serf("kept", kept, free_port(kept), "role=web", f"port={kept_port}", options=options)
-            )
-            time.sleep(5)
-            for number in range(join_count):
-                for client in clients.values():
-                    client.first_s.pop(address, None)
-                started_s = time.monotonic()
-                rpc_port = free_port(address)
-                argv = ["serf", "agent", f"-node=web{number}", f"-bind={address}:{free_port(address)}"]
-                argv += [f"-rpc-addr={address}:{rpc_port}", "-tag", "role=web", "-tag", f"port={port}", *joined]
-                agent = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                wait_for(lambda: all(address in client.first_s for client in clients.values()), f"join {number}")
-                for name, client in clients.items():
-                    routes[name].append(client.first_s[address] - started_s)
-                time.sleep(GAP_S)
-                left_s = time.monotonic()
-                agent.send_signal(signal.SIGINT)
-                agent.wait(20)
-                time.sleep(GAP_S)
-                for name, client in clients.items():
-                    leaves[name].append(max(0.0, client.last_s[address] - left_s))
+def way(since_s: float, marks: Marks, name: str, request_s: float) -> dict[str, float | None]:
+    """Return how long after a moment each log had a line about a node; where no log can tell, the request's time."""
+    way_s: dict[str, float | None] = {}
+    for mark, place in marks.items():
+        at_s = place[0].find_s(place[1], name, since_s) if place else since_s + request_s
+        way_s[mark] = None if at_s is None else at_s - since_s
+    return way_s
+
+
+def tell(report: Report, times: Times) -> None:
+    """Print the tables."""
     rows = [
-        (name, what, *(f"{1000 * value:.0f}" for value in percentiles(values)))
-        for what, table in (("join to first request", routes), ("leave to last request", leaves))
+        (name, what, *(f"{1000 * percentile(values, percent):.0f}" for percent in (50, 95, 100)))
+        for what, table in (("join to first request", times.joins_s), ("leave to last request", times.leaves_s))
         for name, values in table.items()
     ]
-    print_table(("balancer", "what", "p50, ms", "p95, ms", "max, ms"), rows)
-    ratio = percentiles(routes["shell handler"])[0] / percentiles(routes["ours"])[0]
-    print(f"\nshell handler / ours, p50 of joins: {ratio:.1f}")
-    if json_path:
-        Path(json_path).write_text(json.dumps({"routes_s": routes, "leaves_s": leaves}, indent=1) + "\n")
-
-
-def percentiles(values: list[float]) -> tuple[float, float, float]:
-    """Return the median, the 95th percentile and the maximum."""
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))], ordered[-1]
+    report.add_table("times", ("balancer", "what", "p50, ms", "p95, ms", "max, ms"), rows)
+    rows = []
+    for what, ways_s in (("join", times.join_way_s), ("leave", times.leave_way_s)):
+        for mark in ways_s[0]:
+            at_s = [each_s for way_s in ways_s if (each_s := way_s[mark]) is not None]
+            shown = (f"{1000 * percentile(at_s, percent):.0f}" for percent in (50, 95, 100)) if at_s else "---"
+            rows.append((what, mark, len(at_s), *shown))
+    report.add_table("way", ("from a", "until", "count", "p50, ms", "p95, ms", "max, ms"), rows)
+    for what, ways_s, last in (
+        ("join", times.join_way_s, "first request"),
+        ("leave", times.leave_way_s, "last request"),
+    ):
+        for way_s in sorted(ways_s, key=lambda way_s: way_s[last] or 0.0)[-3:]:
+            shown = (
+                f"{mark} {1000 * at_s:.0f} ms" if at_s is not None else f"{mark} never" for mark, at_s in way_s.items()
+            )
+            print(f"a slow {what}: {', '.join(shown)}")
+    ours_s, leaves_s = times.joins_s["ours"], times.leaves_s["ours"]
+    ratio = percentile(times.joins_s["shell handler"], 50) / percentile(ours_s, 50)
+    for goal, value_s, most_s in (
+        ("median of a join at most 100 ms", percentile(ours_s, 50), 0.1),
+        ("95th percentile of a join at most 250 ms", percentile(ours_s, 95), 0.25),
+        ("95th percentile of a leave at most 150 ms", percentile(leaves_s, 95), 0.15),
+    ):
+        report.add_goal(goal, f"{1000 * value_s:.0f} ms", value_s <= most_s)
+    report.add_goal("median of a join 15 times faster than a shell handler", f"{ratio:.1f}", ratio >= 15)
+    report.add_data(
+        joins_s=times.joins_s, leaves_s=times.leaves_s, join_way_s=times.join_way_s, leave_way_s=times.leave_way_s
+    )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("joins", type=int, nargs="?", default=20)
-    parser.add_argument("--json")
-    arguments = parser.parse_args()
-    main(arguments.joins, arguments.json)
+    parser = make_parser(__doc__)
+    parser.add_argument("--joins", type=int, default=50)
+    parser.add_argument("--gap-s", type=float, default=GAP_S, help="pause after each join and each leave")
+    parser.add_argument("--profile", choices=["lan", "wan", "local"], default="lan", help="of every Serf agent")
+    main(parser.parse_args())

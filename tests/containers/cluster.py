@@ -1,11 +1,12 @@
 """Clusters of containers, and the questions that the tests ask them."""
 
+import contextlib
 import csv
 import io
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import requests
@@ -27,7 +28,11 @@ CONFINED = (
     "--health-interval=60s",  # else the checks of all containers take more of the machine than the containers
 )
 JOIN_S = 30.0
-FAIL_S = 60.0  # Serf's failure detection takes 5 to 22 s
+FAIL_S = 60.0  # Serf's failure detection takes 5 to 22 s, more for an agent that is cut off; then comes the grace
+# A name that comes back at another address: Serf refuses it until 30 s after the failure, and the agent that was
+# refused tells of itself again with its next exchange of everything, 30 to 60 s after its start and every 30 s then.
+# The same address after a cut: every agent tries one that failed every 30 s, but not each time.
+BACK_S = 180.0
 _NUMBERS = itertools.count(1)
 
 AnyContainer = TypeVar("AnyContainer", bound="Container")
@@ -103,19 +108,27 @@ class Balancer(Container):
         """Return a URL of the frontend."""
         return f"http://{self.address}{path}"
 
+    def column(self, title: str) -> dict[str, str]:
+        """Return a column of the stats page for the servers by their names."""
+        text = requests.get(f"http://{self.address}:1936/;csv", timeout=5).text
+        rows = csv.DictReader(io.StringIO(text.removeprefix("# ")))
+        return {row["svname"]: row[title] for row in rows if row["pxname"] == "nodes" and row["svname"] != "BACKEND"}
+
     def views(self) -> dict[str, str] | None:
-        """Return each server's state in HAProxy by its name, from the stats page; None while that is away."""
+        """Return each server's state in HAProxy by its name; None while the stats page is away."""
         try:
-            text = requests.get(f"http://{self.address}:1936/;csv", timeout=5).text
+            return self.column("status")
         except requests.RequestException:
             return None
-        rows = csv.DictReader(io.StringIO(text.removeprefix("# ")))
-        return {row["svname"]: row["status"] for row in rows if row["pxname"] == "nodes" and row["svname"] != "BACKEND"}
 
     def view(self, name: str) -> str:
         """Return one server's state, "" when it is not there, "?" while the stats page is away."""
         views = self.views()
         return "?" if views is None else views.get(name, "")
+
+    def has_given_up(self, name: str) -> bool:
+        """Tell whether a server is gone, or in maintenance until a request that it never answered has ended."""
+        return self.view(name) in ("", "MAINT")
 
     def serves(self, *names: str) -> bool:
         """Tell whether exactly these servers are there and all are in use."""
@@ -130,6 +143,11 @@ class Balancer(Container):
         members = self.exec("serf", "members", is_checked=False)
         lines = [line for line in self.log().splitlines() if not line.startswith("haproxy:")]
         return "\n".join([str(self.views()), members, *lines[-60:]])
+
+    def members(self, status: str) -> set[str]:
+        """Return the names of the members that Serf here gives this status; none while Serf does not answer."""
+        listing = self.exec("serf", "members", f"-status={status}", is_checked=False).splitlines()
+        return {line.split()[0] for line in listing if f" {status} " in line}
 
     def ask(self) -> dict[str, Any]:
         """Make one request on a connection of its own; return who answered."""
@@ -155,7 +173,7 @@ class Cluster:
         self.engine = engine
         self.network = f"{PREFIX}-{engine.label.rpartition('=')[2]}-{next(_NUMBERS)}"
         self.containers: list[Container] = []
-        engine("network", "create", f"--label={engine.label}", self.network)
+        self._make_network()
 
     def close(self) -> None:
         """Remove it with all its containers and volumes."""
@@ -180,10 +198,32 @@ class Cluster:
         """Start any other container, with nothing but these options."""
         return self._add(Container, name, image, options)
 
+    @contextlib.contextmanager
+    def holding(self, name: str, address: str, join: str = "lb1") -> Iterator[Container]:
+        """Run a web application at a free address of this network for the length of a block; it leaves in the end."""
+        holder = self.webapp(name, f"--ip={address}", join=join)
+        try:
+            yield holder
+        finally:
+            holder.stop()
+            self.remove(holder)
+
     def remove(self, container: Container) -> None:
         """Remove one of its containers."""
         self.containers.remove(container)
         self.engine("rm", "--force", "--volumes", container.id)
+
+    def _make_network(self) -> None:
+        """Make the network in the subnet that the engine chooses.
+
+        Only in a network whose subnet was named can a container be given an address, so it is made twice.
+        """
+        words = ["network", "create", f"--label={self.engine.label}"]
+        self.engine(*words, self.network)
+        found = json.loads(self.engine("network", "inspect", "--format={{json .IPAM.Config}}", self.network))
+        subnet = next(pool["Subnet"] for pool in found if ":" not in pool["Subnet"])
+        self.engine("network", "rm", self.network)
+        self.engine(*words, f"--subnet={subnet}", self.network)
 
     def _add(self, kind: type[AnyContainer], name: str, image: str, options: Sequence[str]) -> AnyContainer:
         where = [f"--label={self.engine.label}", f"--network={self.network}", f"--network-alias={name}"]

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from containers.cluster import Balancer
+from containers.cluster import FAIL_S, Balancer
 from containers.engine import PREFIX, ROOT, Engine, need, run
-from integration.proxy import free_port, wait_for
+from integration.proxy import wait_for
 
 PROJECT = f"{PREFIX}-{os.getpid()}".replace("-", "")
 
 
 class Compose:
-    """A project of Compose: its command line, and where the frontends are."""
+    """A project of Compose: its command line, its balancers, and where the frontend is."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -23,15 +23,18 @@ class Compose:
         if not v2:
             need("docker-compose")
         self._argv = ["docker", "compose"] if v2 else ["docker-compose"]
-        ports = {name: free_port() for name in ("FRONTEND", "STATS", "FRONTEND2", "STATS2")}
-        self.url = f"http://127.0.0.1:{ports['FRONTEND']}/"
-        self._environ = engine.environ | {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+        # Without a number the engine chooses a port itself, and another one where somebody is faster.
+        self._environ = engine.environ | dict.fromkeys(("FRONTEND", "STATS", "FRONTEND2", "STATS2"), "127.0.0.1:")
         self._environ |= {"IMAGES": PREFIX}
 
     def __call__(self, *words: str) -> str:
         """Run a command with the second balancer's profile on."""
         options = [f"--file={ROOT / 'images' / 'compose.yaml'}", f"--project-name={PROJECT}", "--profile=two"]
         return run([*self._argv, *options, *words], 120, self._environ)
+
+    def url(self) -> str:
+        """Return the URL of the first balancer's frontend."""
+        return f"http://{self('port', 'balancer', '80').split()[-1]}/"
 
     def balancer(self, name: str) -> Balancer:
         """Return a balancer of the project."""
@@ -58,9 +61,9 @@ def test_compose_scales_and_stops(compose: Compose) -> None:
             wait_for(
                 lambda balancer=balancer, count=count: list((balancer.views() or {}).values()) == ["UP"] * count,
                 "UP",
-                40,
+                FAIL_S,
             )
-    assert requests.get(compose.url, timeout=10).json()["hello"] == "world!"
+    assert requests.get(compose.url(), timeout=10).json()["hello"] == "world!"
     compose("stop")
     mine = f"--filter=label=com.docker.compose.project={PROJECT}"
     ended = compose.engine("ps", "--all", mine, "--format={{.Status}}").splitlines()

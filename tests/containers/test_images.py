@@ -123,13 +123,15 @@ def test_the_capabilities_are_stated_and_needed(cluster: Cluster) -> None:
     for missing in sorted(stated):
         options = [option for option in CONFINED if option != missing]
         broken = cluster.start("broken", f"{PREFIX}/balancer", *options)
-        if missing == "--cap-add=KILL":
-            wait_for(lambda broken=broken: "Serf answers" in broken.log(), "its services run")
-            broken.stop("--time=3")
-            complaints.append(broken.state["ExitCode"] == 137)
-        else:
-            wait_for(lambda broken=broken: "peration not permitted" in broken.log(), f"a complaint without {missing}")
-        cluster.remove(broken)
+        try:
+            if missing == "--cap-add=KILL":
+                wait_for(lambda broken=broken: "Serf answers" in broken.log(), "its services run")
+                broken.stop("--time=3")
+                complaints.append(broken.state["ExitCode"] == 137)
+            else:
+                wait_for(lambda broken=broken: "peration not permitted" in broken.log(), f"a complaint: {missing}")
+        finally:
+            cluster.remove(broken)
     assert complaints == [True]
 
 

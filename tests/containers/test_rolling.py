@@ -2,11 +2,13 @@
 
 import os
 import threading
+from collections.abc import Iterator
 
 import pytest
 import requests
 
-from containers.cluster import Balancer, Cluster, Container
+from containers.cluster import FAIL_S, Balancer, Cluster, Container
+from containers.conftest import MakeCluster
 from integration.load import Load, run_load
 from integration.proxy import wait_for
 
@@ -45,14 +47,14 @@ class Fleet:
         stops = []
         for old in self.running.copy():
             new = self._start()
-            wait_for(lambda name=new.name: self.balancer.view(name) == "UP", f"{new.name} is served", 30)
+            wait_for(lambda name=new.name: self.balancer.view(name) == "UP", f"{new.name} is served", FAIL_S)
             self._slow(new)
             self.running.remove(old)
             stops.append(threading.Thread(target=self._stop, args=(old,)))
             stops[-1].start()
         for stop in stops:
             stop.join(60)
-        self.balancer.wait_servers(*self.names())
+        self.balancer.wait_servers(*self.names(), timeout_s=FAIL_S)
 
     def _start(self) -> Container:
         self.started_count += 1
@@ -70,10 +72,11 @@ class Fleet:
         answer.raise_for_status()
 
 
-@pytest.fixture(scope="module")
-def fleet(cluster: Cluster, balancer: Balancer) -> Fleet:
-    """Return three web applications behind a balancer."""
-    return Fleet(cluster, balancer, 3)
+@pytest.fixture
+def fleet(make_cluster: MakeCluster) -> Iterator[Fleet]:
+    """Yield three web applications behind a balancer."""
+    with make_cluster() as cluster:
+        yield Fleet(cluster, cluster.balancer(), 3)
 
 
 @pytest.mark.parametrize("delay_ms", [0, 300])
@@ -91,5 +94,5 @@ def test_rolling_replacements_lose_no_request(fleet: Fleet, delay_ms: int) -> No
             )
     assert seen.failures == []
     assert len(seen.backends) > 3  # a new container may get the address of one that is gone
-    assert fleet.slowest_stop_s < 10
+    # The engine kills what has not ended within 10 s: 137. How long `docker stop` takes says less, on a busy machine.
     assert fleet.exit_codes == {0}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import requests
 
-from containers.cluster import Balancer, Cluster
+from containers.cluster import BACK_S, FAIL_S, JOIN_S, Balancer, Cluster
 from containers.conftest import MakeCluster
 from containers.engine import ROOT, need, run
 from integration.proxy import wait_for
@@ -47,7 +47,7 @@ def test_the_scenario_of_the_lab(cluster: Cluster, balancer: Balancer, tmp_path:
     for web in webs[:2]:
         assert web.stop() < 10
         assert web.state["ExitCode"] == 0
-    balancer.wait_servers("web3", "web4", "web5", "web6")
+    balancer.wait_servers("web3", "web4", "web5", "web6", timeout_s=FAIL_S)
     assert is_even(balancer, "web3", "web4", "web5", "web6")
     page, _ = look(f"http://{balancer.address}:1936/", tmp_path)
     assert [name for name in ("web1", "web2") if f">{name}<" in page] == []
@@ -59,7 +59,7 @@ def test_health_follows_the_cluster(make_cluster: MakeCluster) -> None:
     with make_cluster() as cluster:
         balancer, member = cluster.balancer("lb1", often), cluster.webapp("web1", often)
         lonely = cluster.webapp("alone", often, join="nobody")
-        wait_for(lambda: balancer.is_healthy and member.is_healthy, "balancer and member are healthy")
+        wait_for(lambda: balancer.is_healthy and member.is_healthy, "balancer and member are healthy", JOIN_S)
         lonely.exec("s6-svwait", "-U", "/run/service/app", "/run/service/serf")
         assert requests.get(f"http://{lonely.address}:3000/health", timeout=5).ok
         before = {check["Start"] for check in lonely.state["Health"]["Log"]}
@@ -95,12 +95,12 @@ def test_a_restarted_container_needs_no_entry_point(make_cluster: MakeCluster) -
         balancer.wait_servers("entry", "web1", "web2")
         entry.stop()
         cluster.remove(entry)
-        balancer.wait_servers("web1", "web2")
+        balancer.wait_servers("web1", "web2", timeout_s=FAIL_S)
         web1.engine("restart", web1.id)
-        balancer.wait_servers("web1", "web2", timeout_s=60)
+        balancer.wait_servers("web1", "web2", timeout_s=BACK_S)
         balancer.engine("restart", balancer.id)
-        balancer.wait_servers("web1", "web2", timeout_s=60)
-        wait_for(balancer.is_right, "the resident has nothing to do")
+        balancer.wait_servers("web1", "web2", timeout_s=BACK_S)
+        wait_for(balancer.is_right, "the resident has nothing to do", FAIL_S)
 
 
 def test_two_balancers_serve_the_same(make_cluster: MakeCluster) -> None:
@@ -112,4 +112,4 @@ def test_two_balancers_serve_the_same(make_cluster: MakeCluster) -> None:
         second.wait_servers("web1", "web2")
         assert first.stop() < 10
         web1.stop()
-        second.wait_servers("web2")
+        second.wait_servers("web2", timeout_s=FAIL_S)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from containers.cluster import Cluster, Container
+from containers.cluster import FAIL_S, Cluster, Container
 from containers.conftest import MakeCluster
 from integration.proxy import wait_for
 
@@ -38,7 +38,7 @@ def test_keys_keep_strangers_out_and_appear_nowhere(make_cluster: MakeCluster) -
         web = cluster.webapp("web1", *options)
         stranger = cluster.webapp("stranger")
         balancer.wait_servers("web1")
-        wait_for(balancer.is_right, "the resident has nothing to do")
+        wait_for(balancer.is_right, "the resident has nothing to do", FAIL_S)
         wait_for(lambda: "Join failed" in stranger.log() or "Failed to join" in stranger.log(), "it is refused")
         assert balancer.serves("web1")
         for container in (balancer, web):

@@ -219,7 +219,7 @@ def _connect(ours: socket.socket) -> Connection:
     connection = Connection.__new__(Connection)
     connection._timeout_s, connection._name, connection._seq = 5.0, "127.0.0.1:7373", 0
     connection._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=1 << 20)
-    connection._socket = ours
+    connection._socket, connection._known = ours, {}
     return connection
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import ipaddress
 import random
+import re
 import threading
 from collections.abc import Iterator
 
@@ -37,6 +38,11 @@ class Load:
     failures: list[str] = dataclasses.field(default_factory=list)
     backends: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     stopping: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    @property
+    def lost(self) -> list[str]:
+        """The failures but those of answers whose server died when half of them was sent: nobody can repeat these."""
+        return [failure for failure in self.failures if not re.match(r"IncompleteReadError.* total of \d", failure)]
 
 
 @contextlib.contextmanager

@@ -142,7 +142,7 @@ def test_a_crashed_node_gets_no_requests_and_goes(cluster: Cluster) -> None:
         cluster.wait_servers("web1", timeout_s=40)
         wait_for(lambda: cluster.seen() == {"127.0.1.1"}, "only web1 answers")
     # What the dying process had already accepted cannot be answered by anybody; GETs are asked again elsewhere.
-    assert load.failures == []
+    assert load.lost == []
     assert Path(cluster.settings.nodes_dir, "web2").read_text().startswith("failed\t")
     cluster.lab.return_("web2")
     assert cluster.servers() == {"web1", "web2"}

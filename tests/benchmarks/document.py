@@ -1,0 +1,118 @@
+"""Results in JSON -> the tables of docs/benchmarks.md and the plots beside it.
+
+Usage: .venv/bin/python tests/benchmarks/document.py [--results DIR] [--docs PATH]
+
+A table in the document stands between `<!-- NAME.TABLE -->` and `<!-- end -->` and is replaced by the one in NAME.json;
+`<!-- NAME -->` stands for the command, the machine and the goals. The plots are NAME.svg, beside the document's JSON
+files: the same results make the same bytes.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot
+from measure import REPO, RESULTS_DIR
+
+BLOCK = re.compile(r"<!-- ([a-z-]+)(?:\.([a-z-]+))? -->\n.*?<!-- end -->", re.DOTALL)
+COLOURS = ("#1b6ca8", "#8ab6d6", "#c8553d")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Rewrite the document's tables and draw the plots for which there are results."""
+    results_dir = Path(options.results)
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(results_dir.glob("*.json"))}
+    document = Path(options.docs)
+    document.write_text(BLOCK.sub(lambda found: fill(found, results), document.read_text()))
+    mpl.rcParams |= {"svg.hashsalt": "serf-haproxy", "svg.fonttype": "none", "font.size": 9, "axes.grid": True}
+    mpl.rcParams |= {"grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
+    for name, draw in PLOTS.items():
+        if name in results:
+            figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
+            draw(axes, results[name]["data"])
+            axes.legend()
+            figure.savefig(results_dir / f"{name}.svg", metadata={"Date": None, "Creator": None})
+            pyplot.close(figure)
+
+
+def fill(found: "re.Match[str]", results: dict[str, Any]) -> str:
+    """Return a block with what the results say; one without results stays as it is."""
+    name, table = found[1], found[2]
+    if name not in results or (table and table not in results[name]["tables"]):
+        return found[0]
+    text = results[name]["tables"][table] if table else describe(results[name])
+    return f"<!-- {'.'.join(filter(None, (name, table)))} -->\n{text}\n<!-- end -->"
+
+
+def describe(result: dict[str, Any]) -> str:
+    """Return command, machine and goals as a list."""
+    lines = [f"- `{result['command']}`", f"- {result['machine']}; load {result['load_before']} before it"]
+    lines += [
+        f"- {'Met' if goal['is_met'] else '**Not met**'}: {goal['goal']}. Found: {goal['found']}."
+        for goal in result["goals"]
+    ]
+    return "\n".join(lines)
+
+
+def draw_routes(axes: Any, data: dict[str, Any]) -> None:
+    """Draw which share of the joins was served how soon, by balancer."""
+    for (name, values_s), colour in zip(data["joins_s"].items(), COLOURS, strict=True):
+        ordered = sorted(values_s)
+        shares = [(number + 1) / len(ordered) for number in range(len(ordered))]
+        axes.step([1000 * value_s for value_s in ordered], shares, where="post", label=name, color=colour)
+    axes.set(
+        xscale="log", xlabel="from the start of a backend's agent to its first request, ms", ylabel="share of joins"
+    )
+
+
+def draw_latency(axes: Any, data: dict[str, Any]) -> None:
+    """Draw the latency at each percentile, quiet and with changes."""
+    for (name, points), colour in zip(data["latency_s"].items(), (COLOURS[1], COLOURS[2]), strict=True):
+        kept = [(100 - percent, 1000 * value_s) for percent, value_s in points if percent < 100]
+        axes.plot(*zip(*kept, strict=True), marker=".", label=name, color=colour)
+    axes.set(xscale="log", yscale="log", xlabel="slowest requests, % of all", ylabel="latency, ms")
+    axes.invert_xaxis()
+
+
+def draw_growth(axes: Any, data: dict[str, Any]) -> None:
+    """Draw the time of one change by the number of nodes, ours and HAProxy's apart."""
+    for (path, key, name), colour in zip(
+        (
+            ("event", "ours_s", "ours, by event"),
+            ("hint", "ours_s", "ours, by hint"),
+            ("event", "check_s", "haproxy -c"),
+        ),
+        COLOURS,
+        strict=True,
+    ):
+        points = [(int(count), 1000 * shares[key]) for count, shares in data["shares"][path].items()]
+        axes.plot(*zip(*points, strict=True), marker="o", label=name, color=colour)
+    axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel="one change, ms")
+
+
+def draw_gossip(axes: Any, data: dict[str, Any]) -> None:
+    """Draw how long each of many agents took from its start to its first use."""
+    ordered = sorted(data["took_s"])
+    shares = [(number + 1) / len(ordered) for number in range(len(ordered))]
+    axes.step(ordered, shares, where="post", label=f"{len(ordered)} agents", color=COLOURS[0])
+    axes.set(xlabel="from an agent's start to HAProxy using it, s", ylabel="share of agents")
+
+
+PLOTS: dict[str, Callable[[Any, dict[str, Any]], None]] = {
+    "time-to-route": draw_routes,
+    "lost": draw_latency,
+    "lost-by-reload": draw_latency,
+    "growth": draw_growth,
+    "gossip": draw_gossip,
+}
+
+if __name__ == "__main__":
+    mpl.use("svg")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", default=str(RESULTS_DIR), metavar="DIR")
+    parser.add_argument("--docs", default=str(REPO / "docs" / "benchmarks.md"), metavar="PATH")
+    main(parser.parse_args())

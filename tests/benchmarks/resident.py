@@ -1,0 +1,99 @@
+"""A balancer of ours as a benchmark needs it: a real HAProxy, the resident as a process, and what both have done."""
+
+import contextlib
+import csv
+import io
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from measure import cpu_s, ended_cpu_s, tree_cpu_s
+
+from integration.proxy import Proxy, wait_for
+from serf_haproxy import runtime
+from serf_haproxy.transport import ask
+
+
+class Resident:
+    """The resident beside a HAProxy."""
+
+    def __init__(self, proxy: Proxy, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        self.proxy, self.process, self.log = proxy, process, log
+
+    def cpu_s(self) -> float:
+        """Return the CPU time of the resident alone, without `haproxy -c`, seconds."""
+        return cpu_s(self.process.pid)
+
+    def check_cpu_s(self) -> float:
+        """Return the CPU time of the programs that it ran: `haproxy -c`, seconds."""
+        return ended_cpu_s(self.process.pid)
+
+    def haproxy_cpu_s(self) -> float:
+        """Return the CPU time of HAProxy, master and all workers, seconds."""
+        assert self.proxy.process
+        return tree_cpu_s(self.proxy.process.pid)
+
+    def up(self) -> dict[str, str]:
+        """Return the addresses of the servers that HAProxy sends requests to, by name."""
+        views = runtime.read_servers(self.proxy.settings) or {}
+        return {name: view.address for name, view in views.items() if view.status.startswith("UP")}
+
+    def weights(self) -> dict[str, int]:
+        """Return the weights of HAProxy's servers by name."""
+        running = runtime.read_running(self.proxy.settings)
+        return {name: seen.weight for (_, name), seen in ((running and running.servers) or {}).items()}
+
+    def frontend_counters(self) -> dict[str, int]:
+        """Return what HAProxy has counted at its frontend, and the retries of its backend, since the last reload."""
+        answer = ask(self.proxy.settings.runtime_socket, "show stat -1 3 -1", 5.0)
+        rows = {row["pxname"]: row for row in csv.DictReader(io.StringIO(answer.removeprefix("# ")))}
+        counters = {key: int(rows["web"][key] or 0) for key in ("hrsp_2xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")}
+        return counters | {key: int(rows["nodes"][key] or 0) for key in ("wretr", "wredis", "econ", "eresp")}
+
+
+class PassCounter(threading.Thread):
+    """Counts passes by the record that each of them replaces; those that changed nothing are not in the log."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        super().__init__(daemon=True)
+        self._path = os.path.join(proxy.settings.state_dir, "last_pass.json")
+        self._is_over = threading.Event()
+        self.count = 0
+
+    def run(self) -> None:
+        """Count until the block is left: a pass takes longer than the pause."""
+        before = self._look()
+        while not self._is_over.wait(0.003):
+            now = self._look()
+            self.count += now != before
+            before = now
+
+    def __enter__(self) -> "PassCounter":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self.join()
+
+    def _look(self) -> tuple[int, int]:
+        status = os.stat(self._path)
+        return status.st_ino, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def running_resident(proxy: Proxy, **environment: str) -> Iterator[Resident]:
+    """Run the resident for the length of a block, its log in the state directory."""
+    log = Path(proxy.settings.state_dir, "resident.log")
+    environ = os.environ | proxy.environment | environment
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([sys.executable, "-m", "serf_haproxy", "run"], env=environ, stderr=stderr)
+    try:
+        wait_for(lambda: Path(proxy.settings.state_dir, "last_pass.json").exists(), "the first pass")
+        yield Resident(proxy, process, log)
+    finally:
+        process.terminate()
+        process.wait(30)

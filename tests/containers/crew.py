@@ -1,0 +1,76 @@
+"""A balancer and web applications that tests use one after another, as long as each test leaves them whole."""
+
+import contextlib
+from collections.abc import Iterator
+
+from containers.cluster import BACK_S, FAIL_S, Cluster, Container
+from containers.engine import Engine
+from integration.load import Load, run_load
+from integration.proxy import wait_for
+
+NAMES = ("web1", "web2", "web3", "web4")
+CLIENTS = 10
+
+
+class Crew:
+    """A cluster of one balancer and web applications, all of them served.
+
+    Attributes:
+        cluster: What they live in.
+        balancer: The balancer, lb1.
+        webs: The web applications by name; a test that replaces one puts the new one here.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.balancer = cluster.balancer()
+        self.webs: dict[str, Container] = {name: cluster.webapp(name) for name in NAMES}
+        self.balancer.wait_servers(*self.webs)
+
+    @contextlib.contextmanager
+    def load(self) -> Iterator[Load]:
+        """Run clients of the balancer, each request on a connection of its own, for the length of a block."""
+        with run_load(Load(self.balancer.address, 80, think_s=0.05), CLIENTS) as seen:
+            wait_for(lambda: seen.ok_count > 2 * CLIENTS, "the load runs")
+            yield seen
+
+    def wait_members(self) -> None:
+        """Wait until these are all alive to the balancer's Serf, and nobody else is."""
+        alive = {self.balancer.name, *self.webs}
+        wait_for(lambda: self.balancer.members("alive") == alive, lambda: f"{alive}\n{self.balancer.story()}", BACK_S)
+
+    def check_whole(self) -> None:
+        """Wait until Serf and HAProxy have just these, and the resident has nothing to do; all get requests."""
+        self.wait_members()
+        self.balancer.wait_servers(*self.webs, timeout_s=FAIL_S)
+        wait_for(self.balancer.is_right, "the resident has nothing to do", FAIL_S)
+        assert set(self.balancer.shares(3 * len(self.webs))) == set(self.webs)
+
+
+class Stage:
+    """Has a crew for one test after another: a new one where the test before did not leave it whole."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._cluster: Cluster | None = None
+        self._crew: Crew | None = None
+
+    def take(self) -> Crew:
+        """Return a whole crew; it is thrown away later, except when `keep` finds it whole again."""
+        crew, self._crew = self._crew, None
+        if crew is None:
+            self.close()
+            self._cluster = Cluster(self._engine)
+            crew = Crew(self._cluster)
+        return crew
+
+    def keep(self, crew: Crew) -> None:
+        """See that a crew is whole and keep it for the next test."""
+        crew.check_whole()
+        self._crew = crew
+
+    def close(self) -> None:
+        """Remove the crew."""
+        if self._cluster:
+            self._cluster.close()
+        self._cluster = self._crew = None

@@ -1,0 +1,43 @@
+"""Several balancers come to the same configuration, byte for byte, also after they were parted."""
+
+import pytest
+
+from containers.cluster import BACK_S, FAIL_S, Balancer
+from containers.conftest import MakeCluster
+from containers.faults import beyond, wall
+from integration.proxy import wait_for
+
+
+def read_config(balancer: Balancer) -> str:
+    """Return the live configuration."""
+    return balancer.exec("cat", "/run/config/haproxy.cfg")
+
+
+@pytest.mark.usefixtures("netfilter")
+def test_two_balancers_agree_to_the_byte(make_cluster: MakeCluster) -> None:
+    """They hear the same joins, leaves and tags; a split in which each loses others is healed to the same, too."""
+    with make_cluster() as cluster:
+        balancers = [cluster.balancer("lb1"), cluster.balancer("lb2", SERF_JOIN="lb1")]
+        webs = {f"web{number}": cluster.webapp(f"web{number}") for number in range(1, 6)}
+
+        def agree(*names: str) -> None:
+            for balancer in balancers:
+                balancer.wait_servers(*names, timeout_s=FAIL_S)
+            wait_for(lambda: len(set(map(read_config, balancers))) == 1, "they agree to the byte", FAIL_S)
+
+        agree(*webs)
+        webs["web1"].exec("serf", "tags", "-set", "weight=9")
+        webs.pop("web5").stop()
+        wait_for(lambda: "weight 9" in read_config(balancers[0]), "the weight")
+        agree(*webs)
+        far = [balancers[1], webs["web4"]]
+        with wall(far, beyond(far)):
+            wait_for(lambda: balancers[0].members("failed") == {"lb2", "web4"}, "the near half", BACK_S)
+            wait_for(lambda: len(balancers[1].members("failed")) == 4, "the far half", BACK_S)
+            # The far one lost three of four servers at once and keeps them.
+            wait_for(lambda: "HELD" in balancers[1].log(), "the far half is held", FAIL_S)
+            assert all(f" {name} " in read_config(balancers[1]) for name in webs)
+        everybody = {"lb1", "lb2", *webs}
+        for balancer in balancers:
+            wait_for(lambda lb=balancer: lb.members("alive") == everybody, "all see all", BACK_S)
+        agree(*webs)
