@@ -52,6 +52,7 @@ class Resident:
         self._wake_fd = -1
         self._signals: set[int] = set()
         self._resync_at_s = 0.0
+        self._pass_at_s = 0.0  # the latest time for the next pass, whether or not Serf answers
         self._retry_at_s: float | None = None
         self._not_before_s = 0.0
         self._failure_count = 0
@@ -94,7 +95,7 @@ class Resident:
 
     def _wait(self, signal_fd: int) -> None:
         """Sleep until something is due or comes in."""
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:  # needs no descriptor, of which there may be none left
             selector.register(signal_fd, selectors.EVENT_READ)
             selector.register(self._wake_fd, selectors.EVENT_READ)
             for connection in self._link.watched():
@@ -112,7 +113,7 @@ class Resident:
                 self._resync_at_s = self._link.next_try_s()
 
     def _due_s(self) -> float:
-        times = (self._resync_at_s, self._debounce.due_s(), self._retry_at_s)
+        times = (self._resync_at_s, self._pass_at_s, self._debounce.due_s(), self._retry_at_s)
         return max(self._not_before_s, min(at_s for at_s in times if at_s is not None))
 
     def _work(self, is_first: bool = False) -> None:
@@ -124,13 +125,14 @@ class Resident:
         if now_s >= self._resync_at_s:
             roster = self._link.ask()
             self._resync_at_s = now_s + self._settings.resync_interval_s if roster else self._link.next_try_s()
-        due_s = [at_s for at_s in (self._debounce.due_s(), self._retry_at_s) if at_s is not None]
-        if is_first or roster or (due_s and now_s >= min(due_s)):
+        due_s = [at_s for at_s in (self._pass_at_s, self._debounce.due_s(), self._retry_at_s) if at_s is not None]
+        if is_first or roster or now_s >= min(due_s):
             self._pass(roster)
 
     def _pass(self, roster: Roster | None) -> None:
         self._debounce.clear()
         self._retry_at_s = None
+        self._pass_at_s = time.monotonic() + self._settings.resync_interval_s
         # Wakes from here on ask for another pass; those before are answered by this one.
         _drain(self._wake_fd)
         try:

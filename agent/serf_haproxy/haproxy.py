@@ -14,7 +14,7 @@ import time
 
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.files import read_text, rename_durably, write_durably
-from serf_haproxy.runtime import Master, read_description, read_master
+from serf_haproxy.runtime import Master, Running, read_description, read_master
 from serf_haproxy.settings import Settings
 from serf_haproxy.transport import ask, run
 
@@ -148,6 +148,33 @@ def hand_over(settings: Settings, state: str) -> None:
 def end_hand_over(settings: Settings) -> None:
     """Empty the server state file: at a later start it would override the configuration with what was once."""
     write_durably(settings.server_state_path, _NO_STATE)
+
+
+def tidy(settings: Settings) -> None:
+    """Remove what a pass that was cut has left behind; the caller holds the lock of the pass."""
+    live = settings.config_path
+    for path in (live, candidate_path(settings), f"{live}.good", f"{live}.rejected", settings.server_state_path):
+        with contextlib.suppress(OSError):
+            os.unlink(f"{path}.tmp")
+    with contextlib.suppress(OSError):
+        os.unlink(candidate_path(settings))
+    if read_text(settings.server_state_path) not in (None, _NO_STATE):
+        end_hand_over(settings)
+
+
+def name_lost_socket(settings: Settings, running: Running | None) -> Settings:
+    """Name the runtime socket otherwise while its file is missing.
+
+    A reload hands the old listener on, and a file that somebody removed never comes back; under another name for the
+    same place HAProxy makes it anew, and with the pass after that it has its proper name again.
+    """
+    path = settings.runtime_socket
+    if running is None or running.servers is not None or os.path.exists(path):
+        return settings
+    directory, name = os.path.split(path)
+    other = f"{directory}/./{name}"
+    live = read_live(settings) or ""
+    return settings.replace(runtime_socket=other) if path in live or other in live else settings
 
 
 def confirm_start(settings: Settings, description: str) -> bool:

@@ -126,6 +126,11 @@ def load(nodes_dir: str) -> tuple[dict[str, NodeFile], list[Stray]]:
     return dict(files), strays
 
 
+def is_remnant(stray: Stray) -> bool:
+    """Tell whether a stray is what a handler that died in the middle has left behind."""
+    return _is_temporary(stray.name)
+
+
 def wake(fifo_path: str) -> bool:
     """Wake the resident; never wait for it.
 
@@ -172,10 +177,14 @@ def _stamp(found: os.stat_result) -> tuple[int, int]:
 
 def _is_being_written(nodes_dir: str, name: str) -> bool:
     """Tell a handler's temporary file of this moment from one that a crash left behind."""
-    node, _, pid = name.removeprefix(_TEMPORARY_PREFIX).rpartition(".")
-    if not name.startswith(_TEMPORARY_PREFIX) or not pid.isdecimal() or name_fault(node):
+    if not _is_temporary(name):
         return False
     return abs(time.time() - os.lstat(os.path.join(nodes_dir, name)).st_mtime) < _WRITING_S
+
+
+def _is_temporary(name: str) -> bool:
+    node, _, pid = name.removeprefix(_TEMPORARY_PREFIX).rpartition(".")
+    return name.startswith(_TEMPORARY_PREFIX) and pid.isdecimal() and not name_fault(node)
 
 
 def _read_if_any(path: str) -> str:

@@ -13,6 +13,7 @@ from serf_haproxy.flaps import Flap, FlapRules, damp
 from serf_haproxy.guard import GuardRules, hold
 from serf_haproxy.server import Server, read_server
 
+_FUTURE_S = 10.0  # a roster is hardly ever used later than this after it was asked for
 _CLOCK_S = 5.0  # the coarse clock of the files runs a little behind
 
 
@@ -252,7 +253,9 @@ def correct(evidence: Mapping[str, Evidence], roster: Roster) -> Corrections:
     A member that the roster does not have has not left, so it is treated as one that failed: an agent that has just
     started knows nobody yet, and one that is cut off may never hear of the others again.
     """
-    older = {name for name, heard in evidence.items() if heard.mtime_ns < roster.asked_ns}
+    # A file from the future was written before the clock was set back: it is no newer word.
+    future_ns = roster.asked_ns + int(_FUTURE_S * 1e9)
+    older = {name for name, heard in evidence.items() if not roster.asked_ns <= heard.mtime_ns < future_ns}
     record = [
         (status, member)
         for name, (status, member) in sorted(roster.members.items())

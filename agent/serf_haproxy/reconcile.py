@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 
-from serf_haproxy import flaps, nodes, pool
+from serf_haproxy import flaps, haproxy, nodes, pool
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.events import ALIVE, FAILED
 from serf_haproxy.files import locked
@@ -61,9 +61,13 @@ def reconcile(
     with locked(os.path.join(settings.state_dir, "pass.lock"), _LOCK_S, "another pass"):
         inputs = _read(settings, ask, is_resync)
         on_step("read")
+        named = haproxy.name_lost_socket(settings, inputs.running)
         outcome, faults = make_best_transition(
-            settings, inputs.pool.servers, inputs.running, read_faults(inputs.record), on_step
+            named, inputs.pool.servers, inputs.running, read_faults(inputs.record), on_step
         )
+        haproxy.tidy(settings)
+        if named != settings and outcome.verdict is Verdict.RELOADED:
+            outcome = dataclasses.replace(outcome, again_s=_DRAINED_S)
         if inputs.pool.held and outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED):
             outcome = dataclasses.replace(outcome, verdict=Verdict.HELD, reason=_why_held(inputs.pool))
         corrected_count = len(inputs.corrections.record) + len(inputs.corrections.absent)
@@ -95,14 +99,19 @@ def _read(settings: Settings, ask: Callable[[], pool.Roster | None], is_resync: 
     """Read the node files and let the roster correct them."""
     record = read_record(settings)
     files, strays = nodes.load(settings.nodes_dir)
-    roster = ask() if is_resync or not all(file.member.tags_are_certain() for file in files.values()) else None
+    for remnant in filter(nodes.is_remnant, strays):
+        nodes.forget(settings.nodes_dir, remnant.name)
+    running = read_running(settings)
+    # A node file does not go by itself: whoever removed it told nobody, so Serf is asked.
+    gone = {name for _, name in (running and running.servers) or ()} - files.keys()
+    is_certain = not gone and all(file.member.tags_are_certain() for file in files.values())
+    roster = ask() if is_resync or not is_certain else None
     rules = rules_of(settings, roster.self_name if roster else record.self_name)
     corrections = pool.correct(files, roster) if roster else pool.Corrections((), ())
     for status, member in corrections.record:
         nodes.record(settings.nodes_dir, status, member, exactly=True)
     if corrections.record:
         files, strays = nodes.load(settings.nodes_dir)
-    running = read_running(settings)
     counts: dict[str, int] = {}
     for (_, name), seen in ((running and running.servers) or {}).items():
         counts[name] = counts.get(name, 0) + seen.connection_count
@@ -113,6 +122,7 @@ def _read(settings: Settings, ask: Callable[[], pool.Roster | None], is_resync: 
         nodes.forget(settings.nodes_dir, name)
         del files[name]
     corrections = corrections._replace(absent=tuple(forgotten))
+    strays = [stray for stray in strays if not nodes.is_remnant(stray)]
     return _Inputs(files, strays, roster, corrections, record, rules.self_name, running, decided)
 
 

@@ -129,7 +129,11 @@ def ask(socket_path: str, command: str, timeout_s: float) -> str:
         HaproxyFault: Nobody listens there, or the answer did not end within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as cli:
+    try:
+        cli = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise HaproxyFault(f"{socket_path}: {error.strerror}") from error
+    with cli:
         try:
             cli.settimeout(timeout_s)
             cli.connect(socket_path)
