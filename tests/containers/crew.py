@@ -44,7 +44,8 @@ class Crew:
         self.wait_members()
         self.balancer.wait_servers(*self.webs, timeout_s=FAIL_S)
         wait_for(self.balancer.is_right, "the resident has nothing to do", FAIL_S)
-        assert set(self.balancer.shares(3 * len(self.webs))) == set(self.webs)
+        # A server that has just come up waits for its turn in HAProxy's round, which may be longer than a few requests.
+        wait_for(lambda: set(self.balancer.shares(3 * len(self.webs))) == set(self.webs), "all get requests")
 
 
 class Stage:
