@@ -20,6 +20,7 @@ LAYERS = {
     "door": ("settings",),
     "edges": ("nodes", "roster", "haproxy", "runtime", "state", "workers"),
     "decision": ("goal",),
+    "inputs": ("inputs",),
     "pass": ("transition", "salvage", "reconcile"),
     "process": ("link", "daemon", "status", "boot"),
     "lab": ("lab",),

@@ -5,6 +5,7 @@ Beside the live file `haproxy.cfg` stand, each only when it has something to say
     haproxy.cfg.candidate   being checked
     haproxy.cfg.good        the last one that HAProxy confirmed
     haproxy.cfg.rejected    the last one that HAProxy refused, followed by its words
+    haproxy.cfg.before      the one that somebody else had written there before our first
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import time
 
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.files import read_text, rename_durably, write_durably
+from serf_haproxy.render import is_marked
 from serf_haproxy.runtime import Master, Running, read_description, read_master
 from serf_haproxy.settings import Settings
 from serf_haproxy.transport import ask, run
@@ -27,6 +29,11 @@ _NOISE = re.compile(r"\[NOTICE\]|^\s*$|Fatal errors found in configuration|Error
 def candidate_path(settings: Settings) -> str:
     """Return the path of the candidate."""
     return f"{settings.config_path}.candidate"
+
+
+def before_path(settings: Settings) -> str:
+    """Return the path of what was there before our first configuration."""
+    return f"{settings.config_path}.before"
 
 
 def read_live(settings: Settings) -> str | None:
@@ -72,13 +79,18 @@ def discard(settings: Settings) -> None:
 
 
 def publish(settings: Settings, live_is_confirmed: bool) -> None:
-    """Rename the checked candidate over the live file; a confirmed live file is kept as `.good` first.
+    """Rename the checked candidate over the live file.
+
+    A confirmed live file is kept as `.good` first, and the first one that is not ours as `.before`.
 
     Raises:
         SystemFault: A file cannot be renamed; the live file is untouched.
     """
+    live = read_live(settings) or ""
     if live_is_confirmed:
-        write_durably(f"{settings.config_path}.good", read_live(settings) or "")
+        write_durably(f"{settings.config_path}.good", live)
+    elif live and not is_marked(live) and not os.path.exists(before_path(settings)):
+        write_durably(before_path(settings), live)
     try:
         rename_durably(candidate_path(settings), settings.config_path)
     except OSError as error:
@@ -87,11 +99,11 @@ def publish(settings: Settings, live_is_confirmed: bool) -> None:
 
 
 def restore(settings: Settings) -> bool:
-    """Put the last confirmed configuration back into place; return whether there is one."""
-    good = read_good(settings)
-    if good is None:
+    """Put the last confirmed configuration back, or what was there before ours; return whether there is one."""
+    former = read_good(settings) or read_text(before_path(settings))
+    if former is None:
         return False
-    write_durably(settings.config_path, good)
+    write_durably(settings.config_path, former)
     return True
 
 

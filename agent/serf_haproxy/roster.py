@@ -53,7 +53,7 @@ class Connection:
         self._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=_ANSWER_BYTES)
         try:
             self._socket = socket.create_connection(settings.rpc_addr, self._timeout_s)
-        except (OSError, UnicodeError) as error:  # the latter for a host that is no name at all
+        except (OSError, UnicodeError, LookupError) as error:  # the latter two for a host that is no name at all
             reason = getattr(error, "strerror", None) or error
             raise SerfFault(f"Serf's RPC at {self._name} cannot be reached: {reason}") from error
         try:

@@ -2,16 +2,20 @@
 
 last_pass.json   what the last pass came to
 flaps.json       nodes that failed and came back, while that matters
+served           the node files of HAProxy's servers, one line each: what a reboot takes from a node directory in memory
 template.good    the last template of your own that HAProxy was seen to run
 released         an operator's word: what was lost before this file's mtime is not held any more
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from serf_haproxy.errors import InputError
+from serf_haproxy.events import Member, format_line, parse_line
 from serf_haproxy.files import read_text, write_durably
 from serf_haproxy.flaps import Flap
 from serf_haproxy.settings import Settings
@@ -109,6 +113,35 @@ def write_flaps(settings: Settings, flaps: Mapping[str, Flap]) -> None:
         SystemFault: It cannot be written.
     """
     write_durably(os.path.join(settings.state_dir, "flaps.json"), json.dumps(dict(sorted(flaps.items()))) + "\n")
+
+
+def read_served(settings: Settings) -> dict[str, tuple[str, Member]]:
+    """Read which nodes HAProxy had as its servers: status and member by name; a damaged line counts as nothing.
+
+    Raises:
+        SystemFault: The file is there and cannot be read.
+    """
+    served = {}
+    for line in (read_text(_served_path(settings)) or "").splitlines(keepends=True):
+        with contextlib.suppress(InputError):
+            status, member = parse_line(line)
+            served[member.name] = status, member
+    return served
+
+
+def write_served(settings: Settings, served: Mapping[str, tuple[str, Member]]) -> None:
+    """Replace what `read_served` reads, where it differs.
+
+    Raises:
+        SystemFault: It cannot be read or written.
+    """
+    text = "".join(format_line(*served[name]) for name in sorted(served))
+    if text != (read_text(_served_path(settings)) or ""):
+        write_durably(_served_path(settings), text)
+
+
+def _served_path(settings: Settings) -> str:
+    return os.path.join(settings.state_dir, "served")
 
 
 def read_faults(record: Record) -> Faults:

@@ -4,13 +4,14 @@ Nothing here is remembered: what runs is what HAProxy reports, before and after.
 """
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable
 
 from serf_haproxy import haproxy, render
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.layout import Changes, Layout, plan, state_file
-from serf_haproxy.outcome import Outcome, Verdict
+from serf_haproxy.outcome import NO_PAUSE, Outcome, Pause, Verdict
 from serf_haproxy.runtime import Running, change, read_running
 from serf_haproxy.settings import Settings
 
@@ -24,6 +25,7 @@ def make_transition(
     goal: render.Rendered,
     running: Running | None,
     on_step: Callable[[str], object],
+    pause: Pause = NO_PAUSE,
 ) -> Outcome:
     """Bring HAProxy and the live file to a configuration.
 
@@ -35,6 +37,7 @@ def make_transition(
         goal: What should run.
         running: What runs; None when HAProxy does not answer.
         on_step: Told the name of each step that has ended.
+        pause: For how long there must not be a reload.
 
     Raises:
         SystemFault: A file cannot be written, or HAProxy cannot be run to check the candidate.
@@ -50,6 +53,8 @@ def make_transition(
     is_confirmed = live is not None and running is not None and _runs(live, before, running)
     is_applied = changes is not None and _apply(settings, goal, running, changes)
     on_step("applied")
+    if running and not is_applied and pause.concerns(goal.layout.rest):
+        return _put_off(settings, goal, running, changes, pause)
     words = haproxy.check(settings, goal.text)
     on_step("checked")
     if words is not None:
@@ -60,7 +65,10 @@ def make_transition(
     why = _why(goal, live, before, changes if is_applied else None)
     if is_applied:
         return Outcome(Verdict.APPLIED, why, goal.digest, again_s=_LAST_CONNECTION_S)
-    return _reload(settings, goal, running, why, on_step)
+    outcome = _reload(settings, goal, running, why, on_step)
+    if outcome.is_costly:
+        _go_ahead(settings, goal, read_running(settings))
+    return outcome
 
 
 def runs_published(settings: Settings) -> bool:
@@ -106,6 +114,24 @@ def _apply(settings: Settings, goal: render.Rendered, before: Running | None, ch
     return not rest.commands
 
 
+def _put_off(
+    settings: Settings, goal: render.Rendered, running: Running, changes: Changes | None, pause: Pause
+) -> Outcome:
+    """Leave a reload for later; where more than servers will change then, the servers do so now."""
+    if changes is None:
+        _go_ahead(settings, goal, running)
+    if pause.failure:
+        return dataclasses.replace(pause.failure, has_reloaded=False, again_s=pause.left_s)
+    why = f"servers changed as far as that goes without a reload, which follows in {pause.left_s:.1f} s"
+    return Outcome(Verdict.APPLIED, why, "", again_s=pause.left_s)
+
+
+def _go_ahead(settings: Settings, goal: render.Rendered, running: Running | None) -> None:
+    """Let the servers of what runs be those of a configuration that HAProxy could not load, or cannot load yet."""
+    if running and running.servers is not None and render.rest_of(running.description):  # else they are somebody else's
+        _apply(settings, goal, running, plan(goal.layout, goal.layout, running.servers))
+
+
 def _delete_idle(settings: Settings, changes: Changes) -> None:
     """Delete servers in maintenance; one that still has connections refuses, and is tried again."""
     with contextlib.suppress(HaproxyFault):
@@ -138,7 +164,7 @@ def _reload(
         on_step("reloaded")
         if words is None and haproxy.confirm(settings, goal.description):
             on_step("confirmed")
-            return Outcome(Verdict.RELOADED, why, goal.digest)
+            return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True)
         words = words or f"no worker reports {goal.description} after {settings.reload_timeout_s:g} s"
     except HaproxyFault as error:
         if running is None:
@@ -151,7 +177,7 @@ def _reload(
     on_step("restored")
     after = "the one before is back in place" if restored else "there is none before it to go back to"
     reason = f"HAProxy did not take the new configuration: {_one_line(words)}; {after}"
-    return Outcome(Verdict.UNCONFIRMED, reason, "", is_costly=True)
+    return Outcome(Verdict.UNCONFIRMED, reason, "", has_reloaded=True, is_costly=True, rest=goal.layout.rest)
 
 
 def _one_line(text: str) -> str:

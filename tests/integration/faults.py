@@ -21,8 +21,8 @@ IN_FORCE = (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
 _AFTER_S = 1.0  # a client may tell of a HAProxy that was away a little after it is back
 _MOST_PASSES = 3
 # What may stand beside the live file, and in the state directory, when all is well.
-_CONFIG_FILES = {"", ".good", ".state", ".rejected"}
-_STATE_FILES = {"last_pass.json", "flaps.json", "template.good", "pass.lock", "resident.lock", "released"}
+_CONFIG_FILES = {"", ".good", ".state", ".rejected", ".before"}
+_STATE_FILES = {"last_pass.json", "flaps.json", "served", "template.good", "pass.lock", "resident.lock", "released"}
 
 
 @dataclasses.dataclass

@@ -34,8 +34,8 @@ SETTINGS = {
     "SERF_HAPROXY_HARD_STOP_AFTER_S": "5",
     "SERF_HAPROXY_FLAP_CUTOFF": "0",  # whoever is alive at the end shall serve at once
 }
-STATE_FILES = {"last_pass.json", "flaps.json", "pass.lock", "resident.lock", "serf.snapshot"}
-CONFIG_FILES = {"haproxy.cfg", "haproxy.cfg.good", "haproxy.cfg.state", "haproxy.cfg.rejected"}
+STATE_FILES = {"last_pass.json", "flaps.json", "served", "pass.lock", "resident.lock", "serf.snapshot"}
+CONFIG_FILES = {"haproxy.cfg", "haproxy.cfg.good", "haproxy.cfg.state", "haproxy.cfg.rejected", "haproxy.cfg.before"}
 
 
 @pytest.fixture
