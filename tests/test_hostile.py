@@ -290,6 +290,21 @@ def test_roster_of_any_content(answer: bytes, stats: Any, error: str, cut_bytes:
     assert_judgeable(roster)
 
 
+@settings(max_examples=120, suppress_health_check=SHARED)
+@given(st.lists(ENTRIES | ANYTHING, max_size=4), st.lists(GOOD_ENTRIES, max_size=3))
+def test_no_entry_hides_another(odd: list[Any], good: list[Any]) -> None:
+    """In an answer that is one, each entry is judged alone: whatever others are, what is well-formed is listed."""
+    web1 = member("web1", role="web")
+    stats = say(header(2), {"agent": {"name": "lb"}})
+    with answering(stats, say(header(3)) + pack({"Members": [*odd, *good, web1]})) as settings_:
+        connection = Connection(settings_)
+        roster = connection.read_roster()
+        connection.close()
+    names = {entry["Name"] for entry in good if name_fault(entry["Name"]) is None}
+    assert {"web1", *names} <= roster.members.keys()
+    assert_judgeable(roster)
+
+
 def assert_judgeable(roster: Roster) -> None:
     """Check that the pool takes any members, and that those that it quarantines have a reason."""
     pool = build({name: NodeFile(status, listed, 0) for name, (status, listed) in roster.members.items()}, RULES)
