@@ -5,6 +5,7 @@ repeated, and every decision follows from files and from HAProxy's own answers: 
 the next pass.
 """
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -82,7 +83,7 @@ def reconcile(
 
 
 def prepare_directories(settings: Settings) -> None:
-    """Make the directories that we write to, where they are missing.
+    """Make the directories that we write to, where they are missing, and those of HAProxy's sockets, where we may.
 
     Raises:
         SystemFault: One cannot be made.
@@ -93,6 +94,9 @@ def prepare_directories(settings: Settings) -> None:
             os.makedirs(path, exist_ok=True)
         except OSError as error:
             raise SystemFault(f"cannot make {path}: {error.strerror}; make it and give it to this user") from error
+    for socket in (settings.master_socket, settings.runtime_socket):
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(socket), exist_ok=True)
 
 
 def _read(settings: Settings, ask: Callable[[], pool.Roster | None], is_resync: bool) -> _Inputs:
