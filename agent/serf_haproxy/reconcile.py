@@ -5,6 +5,7 @@ repeated, and every decision follows from files and from HAProxy's own answers: 
 the next pass.
 """
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -68,7 +69,7 @@ def reconcile(
 
 
 def prepare_directories(settings: Settings) -> None:
-    """Make the directories that we write to, where they are missing.
+    """Make the directories that we write to, where they are missing, and those of HAProxy's sockets, where we may.
 
     A node directory is missing after a reboot when it was in memory: it gets back the node files of HAProxy's servers,
     so that these stay until Serf says more. A roster that lacks them makes them failed, for the grace and the guard.
@@ -83,6 +84,9 @@ def prepare_directories(settings: Settings) -> None:
             os.makedirs(path, exist_ok=True)
         except OSError as error:
             raise SystemFault(f"cannot make {path}: {error.strerror}; make it and give it to this user") from error
+    for socket in (settings.master_socket, settings.runtime_socket):
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(socket), exist_ok=True)
     for status, member in read_served(settings).values() if is_new else ():
         nodes.record(settings.nodes_dir, status, member)
 

@@ -120,7 +120,9 @@ class Settings:
     template_path: str = _setting("", OPTIONAL_PATH, "your own Jinja2 template; empty: the built-in one")
     template_timeout_s: float = _setting("5", _seconds(0.1, 600), "time limit of your own template")
     template_memory_mib: int = _setting("256", _count(16, 65536), "memory that your own template may take, MiB")
-    haproxy_bin: str = _setting("haproxy", PROGRAM, "the HAProxy program that checks configurations")
+    haproxy_bin: str = _setting(
+        "haproxy", PROGRAM, "the HAProxy program that checks configurations, and that the s6 tree runs"
+    )
     master_socket: str = _setting("/run/haproxy/master.sock", PATH, "HAProxy's master CLI socket (-S)")
     runtime_socket: str = _setting("/run/haproxy/admin.sock", PATH, "HAProxy's runtime socket (stats socket)")
     runtime_socket_mode: str = _setting("600", MODE, "file mode of the runtime socket, which may change everything")

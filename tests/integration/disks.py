@@ -1,4 +1,7 @@
-"""Small disks that a test may fill or lock, seen by this process and its children alone; it takes root."""
+"""Small disks that a test may fill or lock, seen by this process and its children alone.
+
+It takes root: a user namespace of our own would be no way back, and is closed to a process with threads.
+"""
 
 import contextlib
 import ctypes
@@ -23,7 +26,7 @@ def private_mounts() -> Iterator[None]:
     before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     work_dir = os.getcwd()
     try:
-        _must(_libc.unshare(CLONE_NEWNS), "have mounts of our own; run these tests as root")
+        _must(_libc.unshare(CLONE_NEWNS), "have mounts of our own, which takes root (sudo make test)")
         try:
             _must(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "keep our mounts to ourselves")
             yield

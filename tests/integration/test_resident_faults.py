@@ -70,6 +70,7 @@ def running(
     ):
         argv = [*COMMAND, "run"]
         if user_id is not None:
+            assert os.geteuid() == 0, "cannot start it as another user, which takes root (sudo make test)"
             argv = [sys.executable, "-c", AS_USER, str(user_id), "run"]
             for path in (directory, *directory.rglob("*")):
                 os.chown(path, user_id, user_id)
