@@ -1,9 +1,9 @@
 """A balancer and web applications that tests use one after another, as long as each test leaves them whole."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from containers.cluster import BACK_S, FAIL_S, Cluster, Container
+from containers.cluster import BACK_S, FAIL_S, JOIN_S, Cluster, Container
 from containers.engine import Engine
 from integration.load import Load, run_load
 from integration.proxy import wait_for
@@ -23,7 +23,8 @@ class Crew:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.balancer = cluster.balancer()
+        # One test after another fails and heals the same nodes: to the balancer they would be flapping.
+        self.balancer = cluster.balancer(SERF_HAPROXY_FLAP_CUTOFF="0")
         self.webs: dict[str, Container] = {name: cluster.webapp(name) for name in NAMES}
         self.balancer.wait_servers(*self.webs)
 
@@ -34,18 +35,22 @@ class Crew:
             wait_for(lambda: seen.ok_count > 2 * CLIENTS, "the load runs")
             yield seen
 
+    def wait(self, condition: Callable[[], object], what: str, timeout_s: float = JOIN_S) -> None:
+        """Wait until a condition holds; fail otherwise with its name and the balancer's story."""
+        wait_for(condition, lambda: f"{what}\n{self.balancer.story()}", timeout_s)
+
     def wait_members(self) -> None:
         """Wait until these are all alive to the balancer's Serf, and nobody else is."""
         alive = {self.balancer.name, *self.webs}
-        wait_for(lambda: self.balancer.members("alive") == alive, lambda: f"{alive}\n{self.balancer.story()}", BACK_S)
+        self.wait(lambda: self.balancer.members("alive") == alive, f"{sorted(alive)} are alive", BACK_S)
 
     def check_whole(self) -> None:
         """Wait until Serf and HAProxy have just these, and the resident has nothing to do; all get requests."""
         self.wait_members()
         self.balancer.wait_servers(*self.webs, timeout_s=FAIL_S)
-        wait_for(self.balancer.is_right, "the resident has nothing to do", FAIL_S)
+        self.wait(self.balancer.is_right, "the resident has nothing to do", FAIL_S)
         # A server that has just come up waits for its turn in HAProxy's round, which may be longer than a few requests.
-        wait_for(lambda: set(self.balancer.shares(3 * len(self.webs))) == set(self.webs), "all get requests")
+        self.wait(lambda: set(self.balancer.shares(3 * len(self.webs))) == set(self.webs), "all get requests")
 
 
 class Stage:

@@ -22,6 +22,12 @@ def table(title: str) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
+def balancer(cluster: Cluster) -> Balancer:
+    """Return a balancer with all its services: it has somebody to join."""
+    return cluster.balancer(SERF_JOIN="web1")
+
+
+@pytest.fixture(scope="module")
 def web(cluster: Cluster, balancer: Balancer) -> Container:
     """Return a web application behind the balancer."""
     web = cluster.webapp("web1")

@@ -7,7 +7,6 @@ import pytest
 from containers.cluster import BACK_S, FAIL_S
 from containers.crew import CLIENTS, Crew
 from containers.faults import EVERYTHING, GOSSIP, beyond, frozen, wall, worker_pid
-from integration.proxy import wait_for
 
 GRACE_S = 10  # SERF_HAPROXY_FAILED_GRACE_S, as it is in the image
 
@@ -23,9 +22,9 @@ def test_a_short_cut_of_a_web_application_costs_no_request(crew: Crew) -> None:
     with crew.load() as seen:
         with wall([web], EVERYTHING):
             time.sleep(5)
-        wait_for(lambda: crew.balancer.view("web1") == "UP", "web1 is served", BACK_S)
+        crew.wait(lambda: crew.balancer.view("web1") == "UP", "web1 is served", BACK_S)
         since = seen.backends[web.address]
-        wait_for(lambda: seen.backends[web.address] > since + 20, "requests to web1 afterwards")
+        crew.wait(lambda: seen.backends[web.address] > since + 20, "requests to web1 afterwards")
     assert seen.failures == []
 
 
@@ -34,7 +33,7 @@ def test_a_long_cut_of_a_web_application_costs_what_was_in_flight(crew: Crew) ->
     with crew.load() as seen:
         with wall([crew.webs["web1"]], EVERYTHING):
             in_flight = _in_flight(crew, "web1")
-            wait_for(lambda: crew.balancer.has_given_up("web1"), "web1 is out", FAIL_S)
+            crew.wait(lambda: crew.balancer.has_given_up("web1"), "web1 is out", FAIL_S)
         crew.balancer.wait_servers(*crew.webs, timeout_s=BACK_S)
     assert len(seen.failures) <= in_flight
 
@@ -46,8 +45,8 @@ def test_a_partition_costs_what_was_in_flight(crew: Crew) -> None:
     with crew.load() as seen:
         with wall(half, beyond(half)):
             in_flight = sum(_in_flight(crew, name) for name in far)
-            wait_for(lambda: crew.balancer.members("failed") == far, "Serf has given them up", FAIL_S)
-            wait_for(lambda: {crew.balancer.view(name) for name in far} <= {"", "MAINT", "DOWN"}, "they are out")
+            crew.wait(lambda: crew.balancer.members("failed") == far, "Serf has given them up", FAIL_S)
+            crew.wait(lambda: {crew.balancer.view(name) for name in far} <= {"", "MAINT", "DOWN"}, "they are out")
             assert set(crew.balancer.shares(10)) == {"web1", "web2"}
         crew.wait_members()
         crew.balancer.wait_servers(*crew.webs, timeout_s=FAIL_S)
@@ -58,7 +57,7 @@ def test_a_balancer_cut_off_from_the_gossip_keeps_its_servers(crew: Crew) -> Non
     """Serf's packets to and from the balancer are lost until it has given everybody up: all are served nevertheless."""
     with crew.load() as seen:
         with wall([crew.balancer], GOSSIP):
-            wait_for(lambda: crew.balancer.members("failed") == set(crew.webs), "Serf has given all up", BACK_S)
+            crew.wait(lambda: crew.balancer.members("failed") == set(crew.webs), "Serf has given all up", BACK_S)
             time.sleep(GRACE_S + 2)
             assert crew.balancer.serves(*crew.webs), crew.balancer.story()
         crew.wait_members()
@@ -76,9 +75,9 @@ def test_a_frozen_process_of_the_balancer_catches_up(crew: Crew, process: str, f
             before = seen.ok_count
             time.sleep(frozen_s)
             assert (seen.ok_count <= before + CLIENTS) == (process == "worker")
-        wait_for(lambda: crew.balancer.column("weight")["web1"] == "7", "web1's new weight", FAIL_S)
+        crew.wait(lambda: crew.balancer.column("weight")["web1"] == "7", "web1's new weight", FAIL_S)
         crew.webs["web1"].exec("serf", "tags", "-delete", "weight")
-        wait_for(lambda: crew.balancer.column("weight")["web1"] == "1", "web1's old weight", FAIL_S)
+        crew.wait(lambda: crew.balancer.column("weight")["web1"] == "1", "web1's old weight", FAIL_S)
     assert seen.failures == []
     assert _pid(crew, process) == pid
 
@@ -88,9 +87,9 @@ def test_a_frozen_application_is_left_out_until_it_thaws(crew: Crew) -> None:
     web = crew.webs["web1"]
     with crew.load() as seen:
         with frozen(web, web.pid("app")):
-            wait_for(lambda: crew.balancer.view("web1") == "DOWN", "web1 is out", 10)
+            crew.wait(lambda: crew.balancer.view("web1") == "DOWN", "web1 is out", 10)
             assert set(crew.balancer.shares(9)) == {"web2", "web3", "web4"}
-        wait_for(lambda: crew.balancer.view("web1") == "UP", "web1 is back", 10)
+        crew.wait(lambda: crew.balancer.view("web1") == "UP", "web1 is back", 10)
     assert seen.failures == []
 
 
@@ -99,8 +98,8 @@ def test_a_frozen_agent_of_a_web_application_costs_no_request(crew: Crew) -> Non
     web = crew.webs["web1"]
     with crew.load() as seen:
         with frozen(web, web.pid("serf")):
-            wait_for(lambda: crew.balancer.members("failed") == {"web1"}, "Serf has given web1 up", FAIL_S)
-            assert crew.balancer.serves(*crew.webs)
+            crew.wait(lambda: crew.balancer.members("failed") == {"web1"}, "Serf has given web1 up", FAIL_S)
+            crew.balancer.wait_servers(*crew.webs)
         crew.wait_members()
         crew.balancer.wait_servers(*crew.webs)
     assert seen.failures == []
