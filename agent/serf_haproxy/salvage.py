@@ -4,6 +4,7 @@ A refused server is found by halving and left out alone; a refused template is r
 confirmed. What HAProxy refused is remembered for some minutes, so that not every pass searches again.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import time
@@ -14,7 +15,7 @@ from serf_haproxy import haproxy
 from serf_haproxy.errors import TemplateError
 from serf_haproxy.goal import compute, read_template
 from serf_haproxy.outcome import NO_PAUSE, Outcome, Pause, Verdict
-from serf_haproxy.render import Rendered
+from serf_haproxy.render import Rendered, rest_of
 from serf_haproxy.runtime import Running, read_running
 from serf_haproxy.server import Server
 from serf_haproxy.settings import Settings
@@ -63,12 +64,12 @@ class Attempt(NamedTuple):
         problems = (f"node {name} is quarantined: HAProxy refuses it: {words}" for name, (_, words) in kept.items())
         return dataclasses.replace(outcome, problems=tuple(problems)), faults._replace(servers=kept)
 
-    def follow_good(self, goal: Rendered, refused: Outcome) -> Outcome:
-        """Let servers follow the last good template while the present one is refused."""
-        outcome = self.go_on(goal)
+    def follow(self, former: Rendered, name: str, refused: Outcome) -> Outcome:
+        """Let servers follow a former template while the present one is refused."""
+        outcome = self.go_on(former)
         if outcome.verdict is Verdict.REJECTED:
             return refused
-        meanwhile = f"meanwhile servers follow the last good template: {outcome.verdict} {outcome.reason}"
+        meanwhile = f"meanwhile servers follow {name}: {outcome.verdict} {outcome.reason}"
         return dataclasses.replace(outcome, verdict=Verdict.REJECTED, reason=f"{refused.reason}; {meanwhile}")
 
     def go_on(self, goal: Rendered) -> Outcome:
@@ -101,12 +102,19 @@ def make_best_transition(attempt: Attempt, servers: Servers, faults: Faults) -> 
     good = read_good_template(settings)
     if outcome.verdict in _IN_FORCE and not faults.servers and template != good:
         write_good_template(settings, template)
-    if outcome.verdict is not Verdict.REJECTED or good in (None, template):
-        return outcome, faults
-    try:
-        return attempt.follow_good(compute(settings, servers, good), outcome), faults
-    except TemplateError:  # other settings than it was written for
-        return outcome, faults
+    former = _find_former(attempt, servers, good) if outcome.verdict is Verdict.REJECTED and good != template else None
+    return (attempt.follow(*former, outcome) if former else outcome), faults
+
+
+def _find_former(attempt: Attempt, servers: Servers, good: str | None) -> tuple[Rendered, str] | None:
+    """Render with the last good template, else with the built-in one where HAProxy runs that, as after `boot`."""
+    settings = attempt.settings
+    with contextlib.suppress(TemplateError):  # other settings than it was written for
+        if good is not None:
+            return compute(settings, servers, good), "the last good template"
+    built_in = compute(settings.replace(template_path=""), servers)
+    is_running = attempt.running and rest_of(attempt.running.description) == built_in.layout.rest
+    return (built_in, "the built-in template") if is_running else None
 
 
 def sift(servers: Servers, is_accepted: Callable[[Servers], bool]) -> tuple[Servers, Servers] | None:

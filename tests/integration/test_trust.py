@@ -190,8 +190,19 @@ def test_a_broken_template_does_not_stop_the_traffic_from_being_right(
     assert proxy.run_pass(template_path=path, **settings).verdict is Verdict.RELOADED
 
 
-def test_without_a_good_template_a_broken_one_changes_nothing(proxy: Proxy, short_dir: Path) -> None:
-    """The very first template is broken: what runs goes on."""
+def test_without_a_good_template_servers_follow_the_built_in_one(proxy: Proxy, short_dir: Path) -> None:
+    """The very first template is broken, and HAProxy was started with the built-in one: nodes are served with that."""
+    path = own_template(short_dir, ("balance {{ settings.balance }}", "balance bogus"))
+    proxy.record("web1", 8001)
+    outcome = proxy.run_pass(template_path=path)
+    assert outcome.verdict is Verdict.REJECTED
+    assert "meanwhile servers follow the built-in template: APPLIED servers changed: +web1" in outcome.reason
+    assert proxy.servers() == {"web1"}
+
+
+def test_without_any_good_template_a_broken_one_changes_nothing(proxy: Proxy, short_dir: Path) -> None:
+    """The very first template is broken, and HAProxy runs something else: that goes on."""
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
     path = own_template(short_dir, ("balance {{ settings.balance }}", "balance bogus"))
     before = Path(proxy.settings.config_path).read_text()
     proxy.record("web1", 8001)
