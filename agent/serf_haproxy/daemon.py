@@ -8,6 +8,7 @@ import os
 import selectors
 import signal
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -140,7 +141,11 @@ class Resident:
         try:
             self._mend_places()
             pause = Pause(max(0.0, self._reload_at_s - time.monotonic()), self._failed_reload)
-            outcome = reconcile(self._settings, lambda: roster or self._link.ask(), bool(roster), pause=pause)
+            limit_s = self._settings.check_timeout_s + self._settings.reload_timeout_s
+            with tell_when_late(limit_s) as on_step:
+                outcome = reconcile(
+                    self._settings, lambda: roster or self._link.ask(), bool(roster), on_step, pause=pause
+                )
         except SerfHaproxyError as error:
             self._tell(logging.ERROR, {str(error)})
             self._retry(_RETRY_CHEAP_MAX_S)
@@ -223,6 +228,23 @@ class Resident:
             os.write(self._notify_fd, b"\n")
             os.close(self._notify_fd)
             self._notify_fd = None
+
+
+@contextlib.contextmanager
+def tell_when_late(limit_s: float) -> Iterator[Callable[[str], object]]:
+    """Say so when a block has not ended in time; yield what is to be told of each step that has ended.
+
+    All but files has a time limit of its own, and a call that waits for a disk cannot be ended.
+    """
+    steps = ["begun"]
+    text = "a pass has not ended in %g s, its last step is '%s': a disk that hangs? HAProxy goes on as it is"
+    timer = threading.Timer(limit_s, lambda: log.warning(text, limit_s, steps[-1]))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield steps.append
+    finally:
+        timer.cancel()
 
 
 def open_fifo(path: str) -> int:

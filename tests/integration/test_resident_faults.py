@@ -16,7 +16,7 @@ import pytest
 
 from fakes.serf_rpc import member, speak
 from fakes.servers import Talk, be_silent, close_at_once, drip, pour, serving, serving_unix
-from integration.disks import Disk, private_mounts
+from integration.disks import Disk, SlowDisk, private_mounts
 from integration.faults import Bench, running_bench
 from integration.proxy import running_proxy, wait_for
 from integration.test_load import applications
@@ -132,6 +132,23 @@ def test_a_full_and_a_locked_disk_are_told_and_outlived(short_dir: Path, ports: 
                         bench.wait_requests()
                         end()
                     bench.heal_alone()
+        finally:
+            disk.remove()
+
+
+def test_a_disk_that_hangs_is_told_and_outlived(short_dir: Path, ports: dict[str, int]) -> None:
+    """Requests go on while writes wait; the log says where the pass stands; afterwards it goes on by itself."""
+    limits = {"SERF_HAPROXY_CHECK_TIMEOUT_S": "1", "SERF_HAPROXY_RELOAD_TIMEOUT_S": "1"}
+    with private_mounts():
+        disk = SlowDisk(short_dir / "state", short_dir / "disk.image")
+        try:
+            with running(short_dir, ports, "disk that hangs", **limits) as (bench, _):
+                with disk.hanging():
+                    told = tells(bench, "a pass has not ended in 2 s, its last step is")
+                    turn(bench)
+                    told()
+                    bench.wait_requests()
+                bench.heal_alone()
         finally:
             disk.remove()
 
