@@ -22,7 +22,7 @@ LAYERS = {
     "decision": ("goal",),
     "inputs": ("inputs",),
     "pass": ("transition", "salvage", "reconcile"),
-    "process": ("link", "daemon", "status", "boot"),
+    "process": ("link", "watchdog", "daemon", "status", "boot"),
     "lab": ("lab",),
     "command": ("__main__",),
 }
@@ -40,6 +40,7 @@ ALSO = {
     ("haproxy", "runtime"),  # whether a reload was taken is read from HAProxy's sockets
     ("workers", "runtime"),
     ("daemon", "link"),
+    ("daemon", "watchdog"),
     ("lab", "lab"),
 }
 

@@ -8,7 +8,6 @@ import os
 import selectors
 import signal
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -20,6 +19,7 @@ from serf_haproxy.outcome import Outcome, Pause, Verdict
 from serf_haproxy.pool import Roster
 from serf_haproxy.reconcile import prepare_directories, reconcile
 from serf_haproxy.settings import Settings
+from serf_haproxy.watchdog import Watchdog
 
 log = logging.getLogger("serf-haproxy")
 
@@ -60,6 +60,7 @@ class Resident:
         self._failed_reload: Outcome | None = None
         self._failure_count = 0
         self._told: set[str] = set()
+        self._watchdog = Watchdog()
 
     def run(self) -> None:
         """Make passes until SIGTERM or SIGINT; a pass that runs is finished first.
@@ -142,7 +143,7 @@ class Resident:
             self._mend_places()
             pause = Pause(max(0.0, self._reload_at_s - time.monotonic()), self._failed_reload)
             limit_s = self._settings.check_timeout_s + self._settings.reload_timeout_s
-            with tell_when_late(limit_s) as on_step:
+            with self._watchdog.watching(limit_s) as on_step:
                 outcome = reconcile(
                     self._settings, lambda: roster or self._link.ask(), bool(roster), on_step, pause=pause
                 )
@@ -228,23 +229,6 @@ class Resident:
             os.write(self._notify_fd, b"\n")
             os.close(self._notify_fd)
             self._notify_fd = None
-
-
-@contextlib.contextmanager
-def tell_when_late(limit_s: float) -> Iterator[Callable[[str], object]]:
-    """Say so when a block has not ended in time; yield what is to be told of each step that has ended.
-
-    All but files has a time limit of its own, and a call that waits for a disk cannot be ended.
-    """
-    steps = ["begun"]
-    text = "a pass has not ended in %g s, its last step is '%s': a disk that hangs? HAProxy goes on as it is"
-    timer = threading.Timer(limit_s, lambda: log.warning(text, limit_s, steps[-1]))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield steps.append
-    finally:
-        timer.cancel()
 
 
 def open_fifo(path: str) -> int:
