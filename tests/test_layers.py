@@ -16,7 +16,7 @@ PACKAGE_DIR = ROOT / "agent" / PACKAGE
 LAYERS = {
     "words": ("__init__", "errors"),
     "pure": ("admission", "events", "debounce", "flaps", "guard", "layout", "outcome", "pool", "render", "server"),
-    "tools": ("transport", "files"),
+    "tools": ("transport", "files", "log"),
     "door": ("settings",),
     "edges": ("nodes", "roster", "haproxy", "runtime", "state", "workers"),
     "decision": ("goal",),

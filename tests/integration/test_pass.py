@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from integration.proxy import Proxy, running_proxy, wait_for
@@ -304,19 +305,21 @@ def test_a_reload_cut_before_its_end_is_repaired(proxy: Proxy) -> None:
 
 
 def test_two_passes_never_run_at_the_same_time(proxy: Proxy) -> None:
-    """A pass waits for the one that runs: their steps do not mix."""
-    order: list[str] = []
-    proxy.record("web1", 8001)
+    """A pass waits for the one that runs, and then finds its work done."""
+    lock = os.path.join(proxy.settings.state_dir, "pass.lock")
+    command = [sys.executable, "-m", "serf_haproxy", "once"]
+    second: list[subprocess.Popen[str]] = []
 
     def start_second(step: str) -> None:
-        order.append(f"first {step}")
         if step == "read":
-            command = [sys.executable, "-m", "serf_haproxy", "once"]
-            second.append(
-                subprocess.Popen(command, env=os.environ | proxy.environment, stdout=subprocess.PIPE, text=True)
-            )
+            environ = os.environ | proxy.environment
+            second.append(subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True))
+            files = psutil.Process(second[0].pid).open_files
+            wait_for(lambda: lock in [file.path for file in files()], "the second pass is at the lock")
+            with pytest.raises(subprocess.TimeoutExpired):  # several times what a pass takes
+                second[0].wait(1)
 
-    second: list[subprocess.Popen[str]] = []
+    proxy.record("web1", 8001)
     outcome = reconcile.reconcile(proxy.settings, lambda: None, on_step=start_second)
     output, _ = second[0].communicate(timeout=60)
     assert outcome.verdict is Verdict.APPLIED
