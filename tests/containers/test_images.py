@@ -84,7 +84,7 @@ def test_nothing_is_left_of_the_building(engine: Engine, kind: str) -> None:
 
 def test_packages_are_those_that_are_stated(engine: Engine, kind: str) -> None:
     """Beyond the base there are just the packages of the table, and what they depend on: no more than it says."""
-    base = set(engine("run", *EXPLORE, "debian:trixie-slim", "-c", "dpkg-query -Wf '${Package}\\n'").split())
+    base = set(engine("run", *EXPLORE, engine.base, "-c", "dpkg-query -Wf '${Package}\\n'").split())
     added = set(look(engine, kind, "dpkg-query -Wf '${Package}\\n'")) - base
     rows = {row[0]: row for row in table("Packages")}
     assert set(rows[kind][1].split(", ")) == added
