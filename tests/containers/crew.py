@@ -1,10 +1,12 @@
 """A balancer and web applications that tests use one after another, as long as each test leaves them whole."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 from containers.cluster import BACK_S, FAIL_S, JOIN_S, Cluster, Container
 from containers.engine import Engine
+from integration.faults import SUMMARY, Failures, Row
 from integration.load import Load, run_load
 from integration.proxy import wait_for
 
@@ -19,6 +21,7 @@ class Crew:
         cluster: What they live in.
         balancer: The balancer, lb1.
         webs: The web applications by name; a test that replaces one puts the new one here.
+        healed_s: When the fault was over that a test has done to it.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -28,12 +31,36 @@ class Crew:
         self.webs: dict[str, Container] = {name: cluster.webapp(name) for name in NAMES}
         self.balancer.wait_servers(*self.webs)
 
+        self.healed_s = 0.0
+        self._row = Row()
+        self._is_haproxy_away = False
+
+    @contextlib.contextmanager
+    def fault(self, name: str, is_haproxy_away: bool = False) -> Iterator[None]:
+        """Count what a block does as a fault in the summary; it is healed when the crew is whole again."""
+        self._row, self._is_haproxy_away = SUMMARY.setdefault(f"container: {name}", Row()), is_haproxy_away
+        self._row.injected_count += 1
+        try:
+            yield
+        finally:
+            self.healed_s = time.monotonic()
+
+    def count_healed(self) -> None:
+        """Note in the summary that the crew is whole since just now."""
+        self._row.healed_count += 1
+        self._row.longest_wrong_s = max(self._row.longest_wrong_s, time.monotonic() - self.healed_s)
+
     @contextlib.contextmanager
     def load(self) -> Iterator[Load]:
         """Run clients of the balancer, each request on a connection of its own, for the length of a block."""
-        with run_load(Load(self.balancer.address, 80, think_s=0.05), CLIENTS) as seen:
-            wait_for(lambda: seen.ok_count > 2 * CLIENTS, "the load runs")
-            yield seen
+        load = Load(self.balancer.address, 80, think_s=0.05, failures=Failures())
+        with run_load(load, CLIENTS):
+            wait_for(lambda: load.ok_count > 2 * CLIENTS, "the load runs")
+            yield load
+        if self._is_haproxy_away:
+            self._row.away_count += len(load.failures)
+        else:
+            self._row.failed_count += len(load.failures)
 
     def wait(self, condition: Callable[[], object], what: str, timeout_s: float = JOIN_S) -> None:
         """Wait until a condition holds; fail otherwise with its name and the balancer's story."""
@@ -73,6 +100,7 @@ class Stage:
     def keep(self, crew: Crew) -> None:
         """See that a crew is whole and keep it for the next test."""
         crew.check_whole()
+        crew.count_healed()
         self._crew = crew
 
     def close(self) -> None:
