@@ -19,7 +19,16 @@ from serf_haproxy.outcome import Outcome, Verdict
 from serf_haproxy.runtime import Running, read_running
 from serf_haproxy.salvage import make_best_transition
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import Faults, Record, read_faults, read_flaps, read_record, write_flaps, write_record
+from serf_haproxy.state import (
+    Faults,
+    Record,
+    read_faults,
+    read_flaps,
+    read_record,
+    read_unfit,
+    write_flaps,
+    write_record,
+)
 from serf_haproxy.workers import complain, read_old_workers
 
 _LOCK_S = 60.0
@@ -115,7 +124,7 @@ def _read(settings: Settings, ask: Callable[[], pool.Roster | None], is_resync: 
     counts: dict[str, int] = {}
     for (_, name), seen in ((running and running.servers) or {}).items():
         counts[name] = counts.get(name, 0) + seen.connection_count
-    context = pool.Context(counts, flaps=_remember_flaps(settings, files, rules))
+    context = pool.Context(counts, flaps=_remember_flaps(settings, files, rules), unfit=read_unfit(record))
     decided = decide(settings, files, rules, context)
     forgotten = set(corrections.absent).difference(server.name for server in decided.servers)
     for name in forgotten:
@@ -184,6 +193,7 @@ def _record(
             },
             refused=dict(inputs.roster.refused) if inputs.roster else before.refused,
             faults=list(faults),
+            unfit=list(inputs.pool.unfit.values()),
             strays={ascii(stray.name)[1:-1]: stray.reason for stray in inputs.strays},
         ),
     )
