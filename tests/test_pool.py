@@ -313,6 +313,89 @@ def test_quarantined_servers_are_held_as_they_were() -> None:
     assert names(bad) == ([], [])
 
 
+HOUR_S = 3600.0
+TEN = [web(f"web{number}", f"10.0.0.{number + 1}", role="web", port="3000") for number in range(10)]
+PUBLISHED = {member.name: Server(member.name, member.address, 3000, None) for member in TEN}
+MISTAKES = {
+    "a secret that nobody knows": {"policy": Policy(secrets=(Secret(b"correct horse battery staple"),))},
+    "a role that nobody has": {"roles": ("webb",)},
+}
+
+
+@pytest.mark.parametrize("rules", MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize("ages_s", [[5.0] * 10, [HOUR_S * number for number in range(10)], [240 * HOUR_S] * 10])
+def test_a_mistake_takes_nobody_away(rules: dict[str, object], ages_s: list[float]) -> None:
+    """When a setting makes all members unfit at once, they stay, however long ago and far apart they joined."""
+    evidence: Evidence = {}
+    for member, age_s in zip(TEN, ages_s, strict=True):
+        evidence |= ago(age_s, member, status=ALIVE)
+    assert names(evidence) == (list(PUBLISHED), [])
+    pool = build(evidence, GUARDED._replace(**rules), NOW_NS, Context(known=PUBLISHED))
+    assert pool.servers == tuple(PUBLISHED.values())
+    assert list(pool.held) == list(pool.quarantined) == list(PUBLISHED)
+    assert set(pool.held.values()) == {3600.0}
+    later_ns = NOW_NS + 3599 * S
+    later = build(evidence, GUARDED._replace(**rules), later_ns, Context(known=PUBLISHED, unfit=pool.unfit))
+    assert set(later.held.values()) == {1.0}
+    assert build(evidence, GUARDED._replace(**rules), later_ns + 2 * S, Context(unfit=pool.unfit)).servers == ()
+    mended = build(evidence, GUARDED, later_ns, Context(known=PUBLISHED, unfit=pool.unfit))
+    assert (mended.servers, mended.unfit, mended.unknown) == (pool.servers, {}, frozenset())
+
+
+def roll_out(tags: dict[str, str], gap_s: float, rules: Rules) -> list[int]:
+    """Give ten members other tags, one after the other; return how many servers there were after each."""
+    evidence, context = ago(240 * HOUR_S, *TEN, status=ALIVE), Context(known=PUBLISHED)
+    counts = []
+    for number, member in enumerate(TEN):
+        now_ns = NOW_NS + int(number * gap_s * S)
+        evidence[member.name] = NodeFile(ALIVE, make_member(member.name, member.address, tags), now_ns)
+        pool = build(evidence, rules, now_ns, context)
+        context = Context(known={server.name: server for server in pool.servers}, unfit=pool.unfit)
+        counts.append(len(pool.servers))
+    return counts
+
+
+WEB_ONLY = GUARDED._replace(roles=("web",))
+
+
+@pytest.mark.parametrize("tags", [{"role": "webb"}, {"role": "web", "port": "x"}])
+def test_a_wrong_rollout_brings_back_whom_it_took(tags: dict[str, str]) -> None:
+    """A rollout that makes one node after the other unfit takes half of them, and then none: they are remembered."""
+    assert roll_out(tags, 5, WEB_ONLY) == [9, 8, 7, 6, 5, 10, 10, 10, 10, 10]
+    assert roll_out(tags, 3601, WEB_ONLY) == [9, 8, 7, 6, 5, 4, 3, 2, 1, 1]
+
+
+def test_a_new_balancer_is_believed() -> None:
+    """A node that says that it balances is no server from that moment, nor is the balancer itself."""
+    known = {"web1": PUBLISHED["web1"]}
+    assert names(ago(5, web("web1", role="lb"), status=ALIVE), known=known) == ([], [])
+    assert names(ago(5, TEN[1], status=ALIVE), GUARDED._replace(self_name="web1"), known=known) == ([], [])
+
+
+def test_one_that_is_unfit_and_fails_was_lost_before() -> None:
+    """Servers that are held because they are unfit stay held when the gossip then loses them too."""
+    evidence = ago(240 * HOUR_S, *TEN, status=ALIVE)
+    rules = GUARDED._replace(roles=("webb",))
+    unfit = build(evidence, rules, NOW_NS, Context(known=PUBLISHED)).unfit
+    lost = {name: NodeFile(FAILED, file.member, NOW_NS + 9 * S) for name, file in evidence.items()}
+    pool = build(lost, rules, NOW_NS + 10 * S, Context(known=PUBLISHED, unfit=unfit))
+    assert set(pool.held.values()) == {3590.0}
+    assert pool.quarantined == {}
+    assert set(build(lost, rules, NOW_NS + 10 * S, Context(known=PUBLISHED)).held.values()) == {3599.0}
+    assert build(ago(5, *TEN, status=LEFT), rules, NOW_NS, Context(known=PUBLISHED, unfit=unfit)).servers == ()
+
+
+def test_members_of_other_roles_were_never_servers() -> None:
+    """What was never published is not remembered, and a place that another member has taken is his."""
+    evidence = ago(5, *TEN, status=ALIVE)
+    rules = GUARDED._replace(roles=("db",))
+    assert build(evidence, rules, NOW_NS).unknown == PUBLISHED.keys()
+    assert build(evidence, rules, NOW_NS)[:2] == ((), {})
+    heir = heard(web("heir", TEN[0].address, role="db"))
+    pool = build(evidence | heir, rules, NOW_NS, Context(known=PUBLISHED))
+    assert [server.name for server in pool.servers] == ["heir", *list(PUBLISHED)[1:]]
+
+
 def test_a_damped_node_is_kept_out() -> None:
     """A node that flaps is no server while the others are enough."""
     rules = GUARDED._replace(flaps=FlapRules(4, 60))

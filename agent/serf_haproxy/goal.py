@@ -14,7 +14,7 @@ from serf_haproxy.guard import GuardRules
 from serf_haproxy.layout import Key, Line
 from serf_haproxy.server import Server, read_line
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import read_flaps, read_record, read_released_ns
+from serf_haproxy.state import read_flaps, read_record, read_released_ns, read_unfit
 from serf_haproxy.transport import run_apart
 
 BUILT_IN_TEMPLATE = os.path.join(os.path.dirname(__file__), "haproxy.cfg.j2")
@@ -29,19 +29,20 @@ def read_pool(settings: Settings) -> pool.Pool:
         SystemFault: The node directory cannot be read.
     """
     files = nodes.load(settings.nodes_dir)[0] if os.path.isdir(settings.nodes_dir) else {}
-    rules = rules_of(settings, read_record(settings).self_name)
-    return decide(settings, files, rules, pool.Context(flaps=read_flaps(settings)))
+    record = read_record(settings)
+    context = pool.Context(flaps=read_flaps(settings), unfit=read_unfit(record))
+    return decide(settings, files, rules_of(settings, record.self_name), context)
 
 
 def decide(settings: Settings, files: dict[str, nodes.NodeFile], rules: pool.Rules, context: pool.Context) -> pool.Pool:
-    """Return the servers that follow from node files; the published configuration tells what a broken node was.
+    """Return the servers that follow from node files; the published configuration tells what an unfit node was.
 
     Raises:
         SystemFault: The published configuration cannot be read.
     """
     now_ns = time.time_ns()
     decided = pool.build(files, rules, now_ns, context)
-    if not decided.quarantined:
+    if not decided.unknown:
         return decided
     published = render.read_published(read_text(settings.config_path) or "")
     return pool.build(files, rules, now_ns, context._replace(known=_known(published.servers)))

@@ -1,8 +1,8 @@
 """The guard against mass loss: whether many servers that are gone at once are to be believed; pure.
 
 Gossip that breaks looks like many nodes that die together. HAProxy's own health checks can tell the two apart, so such
-servers stay under them. Everything follows from when each node was lost, which the node files say: the guard needs no
-memory of its own and decides the same after any restart.
+servers stay under them. Everything follows from when each server was lost, as node files and the last record say:
+the guard needs no memory of its own and decides the same after any restart.
 """
 
 import bisect

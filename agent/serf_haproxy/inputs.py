@@ -10,7 +10,7 @@ from serf_haproxy.events import ALIVE, FAILED, Member
 from serf_haproxy.goal import decide, rules_of
 from serf_haproxy.runtime import Running, read_running
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import Record, read_flaps, read_record, write_flaps
+from serf_haproxy.state import Record, read_flaps, read_record, read_unfit, write_flaps
 
 Heard = tuple[str, Member]  # status and member
 
@@ -67,7 +67,7 @@ def read_inputs(settings: Settings, ask: Callable[[], pool.Roster | None], is_re
     counts: dict[str, int] = {}
     for (_, name), seen in ((running and running.servers) or {}).items():
         counts[name] = counts.get(name, 0) + seen.connection_count
-    context = pool.Context(counts, flaps=_remember_flaps(settings, files, rules))
+    context = pool.Context(counts, flaps=_remember_flaps(settings, files, rules), unfit=read_unfit(record))
     decided = decide(settings, files, rules, context)
     forgotten = set(corrections.absent).difference(server.name for server in decided.servers)
     for name in forgotten:

@@ -145,6 +145,7 @@ def _record(
             },
             refused=dict(inputs.roster.refused) if inputs.roster else before.refused,
             faults=list(faults),
+            unfit=list(inputs.pool.unfit.values()),
             strays={ascii(stray.name)[1:-1]: stray.reason for stray in inputs.strays},
         ),
     )

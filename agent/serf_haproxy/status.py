@@ -10,7 +10,7 @@ from serf_haproxy.files import is_locked
 from serf_haproxy.goal import decide, rules_of
 from serf_haproxy.runtime import ServerView, read_servers
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import read_flaps, read_record
+from serf_haproxy.state import read_flaps, read_record, read_unfit
 from serf_haproxy.workers import read_old_workers
 
 _COLUMNS = ("name", "status", "address", "port", "role", "evidence", "in_haproxy", "health")
@@ -28,7 +28,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
     """
     record = read_record(settings)
     files, strays = nodes.load(settings.nodes_dir)
-    context = pool.Context(flaps=read_flaps(settings))
+    context = pool.Context(flaps=read_flaps(settings), unfit=read_unfit(record))
     decided = decide(settings, files, rules_of(settings, record.self_name), context)
     ports = {server.name: server.port for server in decided.servers}
     views = read_servers(settings)
