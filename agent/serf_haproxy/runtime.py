@@ -16,7 +16,18 @@ from serf_haproxy.transport import ask
 _ASK_S = 5.0
 _POLL_S = 0.01
 _BATCH_COUNT = 500  # commands on one line
-_FORCED_MAINTENANCE = 1  # a bit of srv_admin_state
+_FORCED_MAINTENANCE, _FORCED_DRAIN = 1, 8  # bits of srv_admin_state
+_CHECK_CONFIGURED, _CHECK_ENABLED = 2, 4  # bits of srv_check_state
+_COLUMNS = (  # of `show servers state`
+    "be_name",
+    "srv_name",
+    "srv_addr",
+    "srv_port",
+    "srv_uweight",
+    "srv_admin_state",
+    "srv_check_state",
+    "srv_op_state",
+)
 _CONNECTIONS = 6  # the column used_cur of `show servers conn`
 _ERROR = re.compile(r"\[[0-3]\]: ")
 _PID = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
@@ -166,8 +177,7 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
     names = header.removeprefix("# ").split()
     if not names:
         return {}
-    wanted = ("be_name", "srv_name", "srv_addr", "srv_port", "srv_uweight", "srv_admin_state")
-    choose = operator.itemgetter(*map(names.index, wanted))
+    choose = operator.itemgetter(*map(names.index, _COLUMNS))
     counts: dict[str, int] = {}
     seen = {}
     by_line = {server.line: (key, server) for key, server in known.items() if not server.connection_count}
@@ -178,9 +188,18 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
             continue
         fields = line.split(" ")
         if len(fields) == len(names) and fields[0].isdecimal():
-            pool, name, address, port, weight, admin_state = choose(fields)
-            endpoint = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-            seen[pool, name] = Seen(endpoint, int(weight), bool(int(admin_state) & _FORCED_MAINTENANCE), 0, line)
+            pool, name, address, port, *numbers = choose(fields)
+            weight, admin, check, operation = map(int, numbers)
+            seen[pool, name] = Seen(
+                f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
+                weight,
+                bool(admin & _FORCED_MAINTENANCE),
+                bool(admin & _FORCED_DRAIN),
+                check & (_CHECK_CONFIGURED | _CHECK_ENABLED) == _CHECK_CONFIGURED,
+                operation,
+                0,
+                line,
+            )
         elif len(fields) > _CONNECTIONS and "/" in fields[0] and fields[_CONNECTIONS] not in ("0", "-"):
             counts[fields[0]] = int(fields[_CONNECTIONS])
     for (pool, name), server in seen.items() if counts else ():

@@ -130,7 +130,7 @@ def _reload(
     if running is None:
         why = f"HAProxy did not answer; {why}"
     if running is None and haproxy.confirm_start(settings, goal.description):
-        return Outcome(Verdict.RELOADED, f"{why}; HAProxy started with it", goal.digest)
+        return _read_back(settings, goal, f"{why}; HAProxy started with it")
     if running and running.servers is not None:
         haproxy.hand_over(settings, state_file(goal.layout, running.servers, running.header))
     try:
@@ -138,7 +138,7 @@ def _reload(
         on_step("reloaded")
         if words is None and haproxy.confirm(settings, goal.description):
             on_step("confirmed")
-            return Outcome(Verdict.RELOADED, why, goal.digest)
+            return _read_back(settings, goal, why)
         words = words or f"no worker reports {goal.description} after {settings.reload_timeout_s:g} s"
     except HaproxyFault as error:
         if running is None:
@@ -152,6 +152,21 @@ def _reload(
     after = "the one before is back in place" if restored else "there is none before it to go back to"
     reason = f"HAProxy did not take the new configuration: {_one_line(words)}; {after}"
     return Outcome(Verdict.UNCONFIRMED, reason, "", is_costly=True)
+
+
+def _read_back(settings: Settings, goal: render.Rendered, why: str) -> Outcome:
+    """Compare what the new worker has with what it should have, and send it what is still different.
+
+    Nothing should be; whatever there is, the next pass looks whether it has helped.
+    """
+    running = read_running(settings)
+    rest = plan(goal.layout, goal.layout, running.servers).commands if running and running.servers is not None else ()
+    if not rest:
+        return Outcome(Verdict.RELOADED, why, goal.digest)
+    with contextlib.suppress(HaproxyFault):
+        change(settings, rest)
+    why = f"{why}; its servers were not all as they should be, {len(rest)} commands put them right"
+    return Outcome(Verdict.RELOADED, why, goal.digest, again_s=_LAST_CONNECTION_S)
 
 
 def _one_line(text: str) -> str:

@@ -122,6 +122,26 @@ def test_a_tag_drains_a_node_that_stays(proxy: Proxy) -> None:
     assert seen(proxy) == {"web1": ("127.0.0.1:8001", 5)}
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [{"SERF_HAPROXY_BALANCE": "static-rr"}, {"SERF_HAPROXY_COOKIE": "SRV"}],
+    ids=lambda environment: "=".join(*environment.items()),
+)
+def test_a_drain_that_ends_in_a_reload_gives_the_weight_back(short_dir: Path, environment: dict[str, str]) -> None:
+    """A drained server gets its weight back also where a new node comes in the same pass and takes a reload."""
+    with running_proxy(short_dir, **environment) as proxy:
+        proxy.record("web1", 8001)
+        proxy.run_pass()
+        proxy.record("web1", 8001, drain="true")
+        assert proxy.run_pass().verdict is Verdict.APPLIED
+        assert seen(proxy) == {"web1": ("127.0.0.1:8001", 0)}
+        proxy.record("web1", 8001, drain="false")
+        proxy.record("web2", 8002)
+        proxy.run_pass()
+        assert seen(proxy) == {"web1": ("127.0.0.1:8001", 1), "web2": ("127.0.0.1:8002", 1)}
+        assert proxy.run_pass().verdict is Verdict.UNCHANGED
+
+
 def test_a_failed_node_stays_for_its_grace_and_may_come_back(short_dir: Path) -> None:
     """Serf may err: a failed node stays under health checks for the grace; back within it, nothing has happened."""
     with running_proxy(short_dir, SERF_HAPROXY_FAILED_GRACE_S="2") as proxy, resident(proxy):
