@@ -96,6 +96,7 @@ STARTED = (
     "set server nodes/a health down",
     "set server nodes/a state ready",
 )
+MOVED_FROM = Line("10.0.0.9:80", 1, ("check",))
 MOVED = "set server nodes/a addr 10.0.0.1 port 80"
 REMOVED = ("set server nodes/a state maint", "del server nodes/a")
 ADDED = ("add server nodes/a 10.0.0.1:80 weight 1 check", "enable health nodes/a", *STARTED)
@@ -166,19 +167,29 @@ def test_a_state_file_keeps_what_goes_on_and_starts_the_new_as_down() -> None:
     """A server that stays keeps its line, a moved or new one with a check starts as down, one without has no line."""
     lines = {("nodes", name): CHECKED for name in "abc"} | {("nodes", "d"): PLAIN}
     running = {("nodes", "a"): seen("10.0.0.1:80"), ("nodes", "b"): seen("10.0.0.1:99")}
-    text = state_file(Layout(lines, frozenset(["nodes"]), ""), running, HEADER)
+    text = state_file(Layout(lines, frozenset(["nodes"]), ""), layout(), running, HEADER)
     going_on = "line-of-10.0.0.1:80 1 1"
     assert text.splitlines() == ["1", HEADER, going_on, DOWN_LINE.format(2, "b"), DOWN_LINE.format(3, "c")]
 
 
 def test_a_server_goes_through_a_reload_with_the_weight_that_it_should_have() -> None:
     """HAProxy keeps the file's weight in use where the configured one is the same, so both are the goal's."""
-    text = state_file(layout(PLAIN), {KEY: seen("10.0.0.1:80", 0)}, HEADER)
+    text = state_file(layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 0)}, HEADER)
     assert text.splitlines()[2:] == ["line-of-10.0.0.1:80 3 3"]
 
 
 @pytest.mark.parametrize("name", ["is_maintained", "is_drained", "is_unwatched"])
 def test_what_an_administrator_did_does_not_go_through_a_reload(name: str) -> None:
     """A server in maintenance or in a drain, or without its health checks, starts as a new one does."""
-    text = state_file(layout(CHECKED), {KEY: seen("10.0.0.1:80", **{name: True})}, HEADER)
+    text = state_file(layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", **{name: True})}, HEADER)
     assert text.splitlines()[2:] == [DOWN_LINE.format(1, "a")]
+
+
+@pytest.mark.parametrize(
+    ("before", "lines"),
+    [(layout(), [DOWN_LINE.format(1, "a")]), (layout(MOVED_FROM), [DOWN_LINE.format(1, "a")]), (layout(CHECKED), [])],
+    ids=["new", "moved", "as before"],
+)
+def test_where_nobody_tells_what_runs_the_new_and_moved_still_start_as_down(before: Layout, lines: list[str]) -> None:
+    """Without any word on what runs, a server that the live file has may well be serving; another is not."""
+    assert state_file(layout(CHECKED), before, None, "").splitlines() == ["1", *lines]

@@ -157,7 +157,7 @@ def plan(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> Changes:
     return Changes(tuple(commands), tuple(f"del server {_name(key)}" for key in gone if seen[key].is_maintained))
 
 
-def state_file(goal: Layout, seen: Mapping[Key, Seen], header: str) -> str:
+def state_file(goal: Layout, before: Layout, seen: Mapping[Key, Seen] | None, header: str) -> str:
     """Return a server state file for a reload: a server goes on as it is, one that is new or moved starts as down.
 
     HAProxy would take a new server for up until its checks fail, and would let an old line override the address of a
@@ -166,22 +166,27 @@ def state_file(goal: Layout, seen: Mapping[Key, Seen], header: str) -> str:
 
     Args:
         goal: What will run.
-        seen: What runs.
+        before: What the live file says so far.
+        seen: What runs; None where nobody tells: then what was in the live file has no line, and starts as up.
         header: The line that names the columns.
     """
-    lines = ["1", header]
+    lines = ["1", header] if header else ["1"]
     columns = header.removeprefix("# ").split()
     for number, (key, line) in enumerate(sorted(goal.servers.items()), 1):
-        running = seen.get(key)
+        running = (seen or {}).get(key)
         if running and running.endpoint == line.endpoint and not running.is_set_aside:
             fields = dict(zip(columns, running.line.split(" "), strict=True))
             fields |= dict.fromkeys(("srv_uweight", "srv_iweight"), str(line.weight))
             lines.append(" ".join(fields.values()))
-        elif "check" in line.words:
+        elif "check" in line.words and (seen is not None or not _is_at(line.endpoint, before.servers.get(key))):
             address, _, port = line.endpoint.rpartition(":")
             state = f"0 0 {line.weight} {line.weight} 0 1 0 0 6 0 0 0"
             lines.append(f"1 {key[0]} {number} {key[1]} {address.strip('[]')} {state} - {port} - 0 0 - - 0")
     return "\n".join(lines) + "\n"
+
+
+def _is_at(endpoint: str, line: Line | None) -> bool:
+    return line is not None and line.endpoint == endpoint
 
 
 def _sections(text: str) -> Iterator[list[str]]:

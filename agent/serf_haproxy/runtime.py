@@ -57,13 +57,15 @@ class Running(NamedTuple):
 
     Attributes:
         description: The `description` of its configuration, "" without one.
-        servers: Its servers; None where the runtime socket does not answer.
-        header: The line that names the columns of a server state file.
+        servers: Its servers; None where no socket tells.
+        header: The line that names the columns of a server state file, "" where no socket tells.
+        is_open: Whether the runtime socket answers: without it the servers may be known, but cannot be changed.
     """
 
     description: str
     servers: dict[Key, Seen] | None
     header: str
+    is_open: bool
 
 
 class ServerView(NamedTuple):
@@ -112,20 +114,14 @@ def read_running(settings: Settings, before: Running | None = None) -> Running |
     newest = _ask_worker(settings, "show info")
     if newest is None:
         return None
-    deadline = time.monotonic() + _ASK_S
-    answer = ""
-    while _match(_PID, answer) != _match(_PID, newest):
-        if time.monotonic() > deadline:
-            return Running(_match(_DESCRIPTION, newest), None, "")
-        try:
-            answer = ask(settings.runtime_socket, "show info; show servers state; show servers conn", _ASK_S)
-        except HaproxyFault:
-            return Running(_match(_DESCRIPTION, newest), None, "")
-        if _match(_PID, answer) != _match(_PID, newest):
-            time.sleep(_POLL_S)
+    description, pid = _match(_DESCRIPTION, newest), _match(_PID, newest)
+    direct = _ask_runtime(settings, pid)
+    answer = _ask_through_master(settings, pid) if direct is None else direct
+    if answer is None:
+        return Running(description, None, "", is_open=False)
     header = next((line for line in answer.splitlines() if line.startswith("# be_id ")), "")
     known = (before and before.header == header and before.servers) or {}
-    return Running(_match(_DESCRIPTION, answer), _read_seen(answer, header, known), header)
+    return Running(description, _read_seen(answer, header, known), header, is_open=direct is not None)
 
 
 def change(settings: Settings, commands: Sequence[str]) -> list[str]:
@@ -170,6 +166,35 @@ def _ask_worker(settings: Settings, command: str) -> str | None:
         if "Name: HAProxy" in answer:
             return answer
     return None
+
+
+def _ask_runtime(settings: Settings, pid: str) -> str | None:
+    """Ask the worker of this process id for its servers; None where the runtime socket is not its, or does not answer.
+
+    While a reload goes on, two workers share that socket, and either may answer.
+    """
+    deadline = time.monotonic() + _ASK_S
+    while time.monotonic() < deadline:
+        try:
+            answer = ask(settings.runtime_socket, "show info; show servers state; show servers conn", _ASK_S)
+        except HaproxyFault:
+            return None
+        if _match(_PID, answer) == pid:
+            return answer
+        time.sleep(_POLL_S)
+    return None
+
+
+def _ask_through_master(settings: Settings, pid: str) -> str | None:
+    """Ask the same of the master, which may look but not change; it takes one command at a time."""
+    try:
+        answers = [
+            ask(settings.master_socket, f"@1 {command}", _ASK_S)
+            for command in ("show servers state", "show servers conn", "show info")
+        ]
+    except HaproxyFault:
+        return None
+    return "\n".join(answers) if _match(_PID, answers[-1]) == pid else None
 
 
 def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key, Seen]:

@@ -60,7 +60,9 @@ def make_transition(
     why = _why(goal, live, before, changes if is_applied else None)
     if is_applied:
         return Outcome(Verdict.APPLIED, why, goal.digest, again_s=_LAST_CONNECTION_S)
-    return _reload(settings, goal, running, why, on_step)
+    servers, header = (running.servers, running.header) if running else (None, "")
+    with haproxy.handed_over(settings, state_file(goal.layout, before, servers, header)):
+        return _reload(settings, goal, running, why, on_step)
 
 
 def runs_published(settings: Settings) -> bool:
@@ -93,13 +95,18 @@ def _apply(settings: Settings, goal: render.Rendered, before: Running | None, ch
     Its answers are only logged: what counts is what it has afterwards. What it refuses (another version, an algorithm
     without dynamic servers, a keyword) takes a reload.
     """
+    if not changes.commands:
+        return True
+    if before is None or not before.is_open:
+        log.info("a reload is needed: the runtime socket does not answer")
+        return False
     try:
         complaints = change(settings, changes.commands)
     except HaproxyFault as error:
         complaints = [str(error)]
-    running = read_running(settings, before) if changes.commands else None
+    running = read_running(settings, before)
     if running is None or running.servers is None:
-        return not changes.commands
+        return False
     rest = plan(goal.layout, goal.layout, running.servers)
     if rest.commands:
         log.info("%s", f"a reload is needed: {'; '.join(complaints[:3]) or 'HAProxy did not do as told'}")
@@ -131,8 +138,6 @@ def _reload(
         why = f"HAProxy did not answer; {why}"
     if running is None and haproxy.confirm_start(settings, goal.description):
         return _read_back(settings, goal, f"{why}; HAProxy started with it")
-    if running and running.servers is not None:
-        haproxy.hand_over(settings, state_file(goal.layout, running.servers, running.header))
     try:
         words = haproxy.reload(settings)
         on_step("reloaded")
@@ -145,8 +150,6 @@ def _reload(
             reason = f"{error}; the configuration is published for its start"
             return Outcome(Verdict.UNCONFIRMED, reason, "")
         words = str(error)
-    finally:
-        haproxy.end_hand_over(settings)
     restored = haproxy.restore(settings)
     on_step("restored")
     after = "the one before is back in place" if restored else "there is none before it to go back to"
@@ -160,12 +163,12 @@ def _read_back(settings: Settings, goal: render.Rendered, why: str) -> Outcome:
     Nothing should be; whatever there is, the next pass looks whether it has helped.
     """
     running = read_running(settings)
-    rest = plan(goal.layout, goal.layout, running.servers).commands if running and running.servers is not None else ()
+    rest = plan(goal.layout, goal.layout, running.servers).commands if running and running.servers else ()
     if not rest:
         return Outcome(Verdict.RELOADED, why, goal.digest)
     with contextlib.suppress(HaproxyFault):
         change(settings, rest)
-    why = f"{why}; its servers were not all as they should be, {len(rest)} commands put them right"
+    why = f"{why}; its servers were not all as they should be, {len(rest)} commands were sent to put them right"
     return Outcome(Verdict.RELOADED, why, goal.digest, again_s=_LAST_CONNECTION_S)
 
 
