@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import time
+from collections.abc import Iterator
 
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.files import read_text, rename_durably, write_durably
@@ -148,18 +149,18 @@ def confirm(settings: Settings, description: str, timeout_s: float | None = None
     return True
 
 
-def hand_over(settings: Settings, state: str) -> None:
-    """Write the server state file for the reload that comes next.
+@contextlib.contextmanager
+def handed_over(settings: Settings, state: str) -> Iterator[None]:
+    """Have a server state file for the reload in a block; at a later start it would override the configuration.
 
     Raises:
         SystemFault: It cannot be written.
     """
     write_durably(settings.server_state_path, state)
-
-
-def end_hand_over(settings: Settings) -> None:
-    """Empty the server state file: at a later start it would override the configuration with what was once."""
-    write_durably(settings.server_state_path, _NO_STATE)
+    try:
+        yield
+    finally:
+        write_durably(settings.server_state_path, _NO_STATE)
 
 
 def tidy(settings: Settings) -> None:
@@ -171,7 +172,7 @@ def tidy(settings: Settings) -> None:
     with contextlib.suppress(OSError):
         os.unlink(candidate_path(settings))
     if read_text(settings.server_state_path) not in (None, _NO_STATE):
-        end_hand_over(settings)
+        write_durably(settings.server_state_path, _NO_STATE)
 
 
 def name_lost_socket(settings: Settings, running: Running | None) -> Settings:
@@ -181,7 +182,7 @@ def name_lost_socket(settings: Settings, running: Running | None) -> Settings:
     same place HAProxy makes it anew, and with the pass after that it has its proper name again.
     """
     path = settings.runtime_socket
-    if running is None or running.servers is not None or os.path.exists(path):
+    if running is None or running.is_open or os.path.exists(path):
         return settings
     directory, name = os.path.split(path)
     other = f"{directory}/./{name}"

@@ -65,7 +65,9 @@ def make_transition(
     why = _why(goal, live, before, changes if is_applied else None)
     if is_applied:
         return Outcome(Verdict.APPLIED, why, goal.digest, again_s=_LAST_CONNECTION_S)
-    outcome = _reload(settings, goal, running, why, on_step)
+    servers, header = (running.servers, running.header) if running else (None, "")
+    with haproxy.handed_over(settings, state_file(goal.layout, before, servers, header)):
+        outcome = _reload(settings, goal, running, why, on_step)
     if outcome.is_costly:
         _go_ahead(settings, goal, read_running(settings))
     return outcome
@@ -101,13 +103,18 @@ def _apply(settings: Settings, goal: render.Rendered, before: Running | None, ch
     Its answers are only logged: what counts is what it has afterwards. What it refuses (another version, an algorithm
     without dynamic servers, a keyword) takes a reload.
     """
+    if not changes.commands:
+        return True
+    if before is None or not before.is_open:
+        log.info("a reload is needed: the runtime socket does not answer")
+        return False
     try:
         complaints = change(settings, changes.commands)
     except HaproxyFault as error:
         complaints = [str(error)]
-    running = read_running(settings, before) if changes.commands else None
+    running = read_running(settings, before)
     if running is None or running.servers is None:
-        return not changes.commands
+        return False
     rest = plan(goal.layout, goal.layout, running.servers)
     if rest.commands:
         log.info("%s", f"a reload is needed: {'; '.join(complaints[:3]) or 'HAProxy did not do as told'}")
@@ -156,28 +163,39 @@ def _reload(
     if running is None:
         why = f"HAProxy did not answer; {why}"
     if running is None and haproxy.confirm_start(settings, goal.description):
-        return Outcome(Verdict.RELOADED, f"{why}; HAProxy started with it", goal.digest)
-    if running and running.servers is not None:
-        haproxy.hand_over(settings, state_file(goal.layout, running.servers, running.header))
+        return _read_back(settings, goal, f"{why}; HAProxy started with it")
     try:
         words = haproxy.reload(settings)
         on_step("reloaded")
         if words is None and haproxy.confirm(settings, goal.description):
             on_step("confirmed")
-            return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True)
+            return _read_back(settings, goal, why)
         words = words or f"no worker reports {goal.description} after {settings.reload_timeout_s:g} s"
     except HaproxyFault as error:
         if running is None:
             reason = f"{error}; the configuration is published for its start"
             return Outcome(Verdict.UNCONFIRMED, reason, "")
         words = str(error)
-    finally:
-        haproxy.end_hand_over(settings)
     restored = haproxy.restore(settings)
     on_step("restored")
     after = "the one before is back in place" if restored else "there is none before it to go back to"
     reason = f"HAProxy did not take the new configuration: {_one_line(words)}; {after}"
     return Outcome(Verdict.UNCONFIRMED, reason, "", has_reloaded=True, is_costly=True, rest=goal.layout.rest)
+
+
+def _read_back(settings: Settings, goal: render.Rendered, why: str) -> Outcome:
+    """Compare what the new worker has with what it should have, and send it what is still different.
+
+    Nothing should be; whatever there is, the next pass looks whether it has helped.
+    """
+    running = read_running(settings)
+    rest = plan(goal.layout, goal.layout, running.servers).commands if running and running.servers else ()
+    if not rest:
+        return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True)
+    with contextlib.suppress(HaproxyFault):
+        change(settings, rest)
+    why = f"{why}; its servers were not all as they should be, {len(rest)} commands were sent to put them right"
+    return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True, again_s=_LAST_CONNECTION_S)
 
 
 def _one_line(text: str) -> str:

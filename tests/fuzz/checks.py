@@ -153,7 +153,7 @@ def check_layout(data: bytes) -> None:
     commands = plan(layout, read_layout(""), {}).commands
     for command in commands:
         assert COMMAND.fullmatch(command), command
-    assert len(state_file(layout, {}, "# header").splitlines()) <= 2 + len(layout.servers)
+    assert len(state_file(layout, layout, {}, "# header").splitlines()) <= 2 + len(layout.servers)
     for line in layout.servers.values():
         assert isinstance(line, Line)
         assert line.weight >= 0

@@ -151,7 +151,7 @@ class Bench:
         """Say what is not as it should be; nothing when all is."""
         settings = self.proxy.settings.replace(balance=self.balance)
         running = runtime.read_running(settings)
-        if running is None or running.servers is None:
+        if running is None or running.servers is None or not running.is_open:
             return "HAProxy does not answer"
         names = {name for (_, name), seen in running.servers.items()}
         if names != self.wanted:

@@ -122,6 +122,26 @@ def test_a_tag_drains_a_node_that_stays(proxy: Proxy) -> None:
     assert seen(proxy) == {"web1": ("127.0.0.1:8001", 5)}
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [{"SERF_HAPROXY_BALANCE": "static-rr"}, {"SERF_HAPROXY_COOKIE": "SRV"}],
+    ids=lambda environment: "=".join(*environment.items()),
+)
+def test_a_drain_that_ends_in_a_reload_gives_the_weight_back(short_dir: Path, environment: dict[str, str]) -> None:
+    """A drained server gets its weight back also where a new node comes in the same pass and takes a reload."""
+    with running_proxy(short_dir, **environment) as proxy:
+        proxy.record("web1", 8001)
+        proxy.run_pass()
+        proxy.record("web1", 8001, drain="true")
+        assert proxy.run_pass().verdict is Verdict.APPLIED
+        assert seen(proxy) == {"web1": ("127.0.0.1:8001", 0)}
+        proxy.record("web1", 8001, drain="false")
+        proxy.record("web2", 8002)
+        proxy.run_pass()
+        assert seen(proxy) == {"web1": ("127.0.0.1:8001", 1), "web2": ("127.0.0.1:8002", 1)}
+        assert proxy.run_pass().verdict is Verdict.UNCHANGED
+
+
 def test_a_failed_node_stays_for_its_grace_and_may_come_back(short_dir: Path) -> None:
     """Serf may err: a failed node stays under health checks for the grace; back within it, nothing has happened."""
     with running_proxy(short_dir, SERF_HAPROXY_FAILED_GRACE_S="2") as proxy, resident(proxy):
@@ -221,21 +241,42 @@ def test_without_a_runtime_socket_changes_go_by_reload(short_dir: Path) -> None:
         assert proxy.run_pass().verdict is Verdict.UNCHANGED
 
 
-def test_a_hanging_runtime_socket_falls_back_to_a_reload(proxy: Proxy, short_dir: Path) -> None:
-    """A runtime socket that accepts and says nothing costs its time limit; then a reload does the work."""
-    deaf = short_dir / "deaf.sock"
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(deaf))
-        listening.listen()
-        proxy.record("web1", 8001)
+@pytest.mark.parametrize("is_hanging", [False, True], ids=["no runtime socket", "a runtime socket that hangs"])
+def test_a_reload_without_a_runtime_socket_keeps_what_is_known_of_the_servers(
+    short_dir: Path, is_hanging: bool
+) -> None:
+    """The master, at level operator, tells what runs: who is down stays down, a new one waits for its first check."""
+    template, deaf = short_dir / "own.j2", short_dir / "deaf.sock"
+    template.write_text("".join(line for line in _template_lines() if "stats socket" not in line))
+    with contextlib.ExitStack() as stack:
+        if is_hanging:
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(str(deaf))
+            listening.listen(50)
+        proxy = stack.enter_context(
+            running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=str(template), SERF_HAPROXY_RUNTIME_SOCKET=str(deaf))
+        )
+        ((address, port),) = stack.enter_context(applications(1)).items()
+        proxy.record("dead", free_port("127.0.1.8"), "127.0.1.8")
+        proxy.record("web1", port, address)
+        assert proxy.run_pass().verdict is Verdict.RELOADED
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        through_master = proxy.settings.replace(runtime_socket="/nowhere")
+        wait_for(lambda: runtime.read_servers(through_master)["dead"].status == "DOWN", "dead is down")
+        silent = stack.enter_context(socket.create_server(("127.0.1.9", 0)))
+        proxy.record("late", silent.getsockname()[1], "127.0.1.9")
         started_s = time.monotonic()
-        template = short_dir / "own.j2"
-        own = Path(goal.BUILT_IN_TEMPLATE).read_text()
-        template.write_text(own.replace("{{ settings.runtime_socket }}", proxy.settings.runtime_socket))
-        outcome = proxy.run_pass(runtime_socket=str(deaf), template_path=str(template))
-        assert outcome.verdict is Verdict.RELOADED
-        assert time.monotonic() - started_s < 30
-    assert seen(proxy).keys() == {"web1"}
+        outcome = proxy.run_pass()
+        assert (outcome.verdict, outcome.reason) == (Verdict.RELOADED, "servers changed: +late")
+        assert time.monotonic() - started_s < 25
+        assert {name: view.status for name, view in runtime.read_servers(through_master).items()} == {
+            "dead": "DOWN",
+            "late": "DOWN",
+            "web1": "UP",
+        }
+        for _ in range(30):
+            assert requests.get(frontend(proxy), timeout=2).headers["X-Backend-IP"] == address
+        assert proxy.run_pass().verdict is Verdict.UNCHANGED
 
 
 def test_a_server_with_a_connection_is_deleted_after_it(proxy: Proxy) -> None:

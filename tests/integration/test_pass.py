@@ -13,9 +13,11 @@ import psutil
 import pytest
 
 from integration.proxy import Proxy, running_proxy, wait_for
+from integration.test_load import applications
 from serf_haproxy import goal, reconcile, render, runtime, transition
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.events import make_member
+from serf_haproxy.layout import DOWN
 from serf_haproxy.outcome import Verdict
 from serf_haproxy.pool import Roster
 from serf_haproxy.state import read_record
@@ -159,6 +161,9 @@ DRIFTS = {
     "weight": "set server nodes/web1 weight 7",
     "address": "set server nodes/web1 addr 127.0.0.9 port 99",
     "maintenance": "set server nodes/web1 state maint",
+    "drain": "set server nodes/web1 state drain",
+    "no checks": "disable health nodes/web1",
+    "no checks in maintenance": "disable health nodes/web1; set server nodes/web1 state maint",
     "deleted": "set server nodes/web1 state maint; del server nodes/web1",
     "added": "add server nodes/other 127.0.0.1:8009; enable server nodes/other",
 }
@@ -175,11 +180,71 @@ def test_a_drift_made_by_hand_is_repaired_and_reported(proxy: Proxy, command: st
     assert "had drifted" in outcome.reason
     running = runtime.read_running(proxy.settings)
     assert running is not None
-    assert {key[1]: (seen.endpoint, seen.weight, seen.is_maintained) for key, seen in running.servers.items()} == {
+    assert {key[1]: (seen.endpoint, seen.weight, seen.is_set_aside) for key, seen in running.servers.items()} == {
         "web1": ("127.0.0.1:8001", 1, False)
     }
     assert proxy.reload_count() == 0
     assert proxy.run_pass().verdict is Verdict.UNCHANGED
+
+
+@pytest.mark.parametrize("command", ["state drain", "state maint", "weight 7"])
+def test_a_drift_made_by_hand_does_not_go_through_a_reload(proxy: Proxy, command: str) -> None:
+    """What somebody did to a server is not handed over with its state: after a reload it is as it should be."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+    runtime.change(proxy.settings, [f"set server nodes/web1 {command}"])
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+    running = runtime.read_running(proxy.settings)
+    assert [(seen.weight, seen.is_set_aside) for seen in running.servers.values()] == [(1, False)]
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.UNCHANGED
+
+
+@pytest.mark.parametrize("word", ["down", "stopping"])
+@pytest.mark.parametrize("words", ["", " check inter 100ms"], ids=["unchecked", "checked"])
+def test_a_health_set_by_hand_does_not_last(proxy: Proxy, short_dir: Path, word: str, words: str) -> None:
+    """Called down or stopping by hand, a checked server is raised by its next check, one without by the next pass."""
+    template = short_dir / "own.j2"
+    own = Path(goal.BUILT_IN_TEMPLATE).read_text()
+    template.write_text("".join(line for line in own.splitlines(True) if "default-server" not in line))
+    template.write_text(template.read_text().replace("{{ server.endpoint }}", "{{ server.endpoint }}" + words))
+    with applications(1) as ports:
+        ((address, port),) = ports.items()
+        proxy.record("web1", port, address)
+        proxy.run_pass(template_path=str(template))
+        up = "UP" if words else "no check"
+        wait_for(lambda: runtime.read_servers(proxy.settings)["web1"].status == up, "web1 is up")
+        runtime.change(proxy.settings, [f"set server nodes/web1 health {word}"])
+        outcome = proxy.run_pass(template_path=str(template))
+        assert outcome.verdict is (Verdict.UNCHANGED if words else Verdict.APPLIED)
+        wait_for(lambda: runtime.read_servers(proxy.settings)["web1"].status == up, "web1 is up again")
+
+
+def test_a_start_that_was_cut_in_its_drain_is_made_again(proxy: Proxy) -> None:
+    """A batch that HAProxy did not carry out to its end leaves a new server in a drain: it is started anew as down."""
+    proxy.record("web1", 8001)
+    add = "add server nodes/web1 127.0.0.1:8001 weight 1 check inter 1s fastinter 250ms downinter 50ms rise 1 fall 2"
+    runtime.change(proxy.settings, [add, "enable health nodes/web1", "set server nodes/web1 state drain"])
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    running = runtime.read_running(proxy.settings)
+    assert [(seen.operation, seen.is_set_aside) for seen in running.servers.values()] == [(DOWN, False)]
+
+
+def test_what_a_reload_leaves_different_is_put_right_and_reported(proxy: Proxy) -> None:
+    """After a reload the new worker's servers are read back: somebody changed one in that very moment."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+
+    def meddle(step: str) -> None:
+        if step == "confirmed":
+            runtime.change(proxy.settings, ["set server nodes/web1 weight 7"])
+
+    settings = proxy.settings.replace(balance="leastconn")
+    outcome = reconcile.reconcile(settings, lambda: None, on_step=meddle)
+    assert outcome.verdict is Verdict.RELOADED
+    assert "1 commands were sent" in outcome.reason
+    assert outcome.again_s is not None
+    assert [seen.weight for seen in runtime.read_running(proxy.settings).servers.values()] == [1]
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.UNCHANGED
 
 
 def test_a_users_own_template_needs_no_mark(proxy: Proxy, short_dir: Path) -> None:

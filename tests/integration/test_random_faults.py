@@ -77,7 +77,7 @@ def find_wrong(cluster: Cluster, alive: set[str], processes: list[str]) -> str:
     """Say what is not as it should be; nothing when all is."""
     settings = cluster.settings
     running, views = runtime.read_running(settings), runtime.read_servers(settings) or {}
-    if running is None or running.servers is None:
+    if running is None or running.servers is None or not running.is_open:
         return "HAProxy does not answer, or not on its runtime socket"
     up = {name for name, view in views.items() if view.status == "UP"}
     if up != alive or views.keys() != alive:
