@@ -235,14 +235,15 @@ def test_directory_in_place_of_a_node_file_is_a_fault(nodes_dir: Path) -> None:
 
 
 def test_missing_directory_is_a_fault(tmp_path: Path) -> None:
-    """Without the directory, recording and loading fail with its path and the remedy; there is nothing to forget."""
+    """Without the directory, recording, forgetting and loading fail with its path and the remedy."""
     missing = str(tmp_path / "missing")
     remedy = "No such file or directory; make the directory or start the resident, which makes it"
     with pytest.raises(SystemFault, match=re.escape(f"cannot write {missing}/web1: {remedy}")):
         record(missing, ALIVE, WEB1)
     with pytest.raises(SystemFault, match=re.escape(f"cannot read {missing}: {remedy}")):
         load(missing)
-    assert not forget(missing, "web1")
+    with pytest.raises(SystemFault, match=re.escape(f"cannot remove {missing}/web1: {remedy}")):
+        forget(missing, "web1")
 
 
 @pytest.fixture

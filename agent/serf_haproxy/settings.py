@@ -187,7 +187,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     faults: list[str] = []
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     from_file = _read_file(environ.get(SETTINGS_FILE, ""), set(fields), faults)
-    values = {}
+    values, wrong = {}, set()
     for name, field in fields.items():
         text, origin = environ.get(variable(name), ""), variable(name)
         if not text and name in from_file:
@@ -198,9 +198,10 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         try:
             values[name] = kind.read(text)
         except (ValueError, KeyError):
+            wrong.add(name)
             faults.append(f"{origin}={text!a}: must be {kind.allowed}")
-    settings = Settings(**values) if not faults else Settings()
-    if not faults and settings.max_wait_s < settings.quiet_s:
+    settings = Settings(**values)
+    if settings.max_wait_s < settings.quiet_s and wrong.isdisjoint({"max_wait_s", "quiet_s"}):
         allowed = f"must be at least {variable('quiet_s')} ({settings.quiet_s:g})"
         faults.append(f"{variable('max_wait_s')}={settings.max_wait_s:g}: {allowed}")
     if faults:

@@ -225,6 +225,7 @@ def test_once_check_render_and_status_agree(proxy: Proxy) -> None:
 
     proxy.record("web1", 8001)
     proxy.record("web2", 0)
+    proxy.record("web3", 8003, status="left")
     rendered = command("render")
     assert "are valid" in command("check")
     assert command("once").startswith("APPLIED servers changed: +web1")
@@ -248,6 +249,7 @@ def test_once_check_render_and_status_agree(proxy: Proxy) -> None:
     assert by_name["web1"]["health"].startswith(("UP", "DOWN"))
     assert by_name["web2"]["quarantined"] == "tag port='0' is not a whole number from 1 to 65535"
     assert not by_name["web2"]["in_haproxy"]
+    assert [by_name[name]["port"] for name in ("web2", "web3")] == [None, 8003]
     assert "web2" in command("status")
 
 
