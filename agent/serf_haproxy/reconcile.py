@@ -15,7 +15,7 @@ from serf_haproxy.errors import SystemFault
 from serf_haproxy.events import ALIVE, FAILED
 from serf_haproxy.files import locked
 from serf_haproxy.goal import decide, rules_of
-from serf_haproxy.outcome import Outcome, Verdict
+from serf_haproxy.outcome import Outcome, Verdict, look_again_s
 from serf_haproxy.runtime import Running, read_running
 from serf_haproxy.salvage import make_best_transition
 from serf_haproxy.settings import Settings
@@ -23,7 +23,6 @@ from serf_haproxy.state import Faults, Record, read_faults, read_flaps, read_rec
 from serf_haproxy.workers import complain, read_old_workers
 
 _LOCK_S = 60.0
-_DRAINED_S = 0.25  # how often it is looked whether a draining server's last connection has ended
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +66,14 @@ def reconcile(
         )
         haproxy.tidy(settings)
         if named != settings and outcome.verdict is Verdict.RELOADED:
-            outcome = dataclasses.replace(outcome, again_s=_DRAINED_S)
+            outcome = dataclasses.replace(outcome, again_s=look_again_s(0))
         if inputs.pool.held and outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED):
             outcome = dataclasses.replace(outcome, verdict=Verdict.HELD, reason=_why_held(inputs.pool))
         corrected_count = len(inputs.corrections.record) + len(inputs.corrections.absent)
         problems = outcome.problems + _problems(inputs)
         if inputs.roster or outcome.verdict is Verdict.RELOADED:
             problems += _watch_old_workers(settings)
-        again_s = _again_s(outcome, inputs.pool)
+        again_s = _again_s(outcome, inputs)
         outcome = dataclasses.replace(outcome, corrected_count=corrected_count, problems=problems, again_s=again_s)
         _record(settings, inputs, outcome, faults, started_s)
         on_step("recorded")
@@ -113,9 +112,11 @@ def _read(settings: Settings, ask: Callable[[], pool.Roster | None], is_resync: 
     if corrections.record:
         files, strays = nodes.load(settings.nodes_dir)
     counts: dict[str, int] = {}
-    for (_, name), seen in ((running and running.servers) or {}).items():
+    servers = (running and running.servers) or {}
+    for (_, name), seen in servers.items():
         counts[name] = counts.get(name, 0) + seen.connection_count
-    context = pool.Context(counts, flaps=_remember_flaps(settings, files, rules))
+    serving = frozenset(name for (_, name), seen in servers.items() if seen.is_serving)
+    context = pool.Context(counts, flaps=_remember_flaps(settings, files, rules), serving=serving)
     decided = decide(settings, files, rules, context)
     forgotten = set(corrections.absent).difference(server.name for server in decided.servers)
     for name in forgotten:
@@ -145,9 +146,10 @@ def _why_held(decided: pool.Pool) -> str:
     return f"too many servers were lost at once to be believed; {how}: {names}"
 
 
-def _again_s(outcome: Outcome, decided: pool.Pool) -> float | None:
+def _again_s(outcome: Outcome, inputs: _Inputs) -> float | None:
     """Return when the next pass has something to do without any news; None for never."""
-    times_s = [outcome.again_s, _DRAINED_S if decided.draining else None, decided.changes_in_s]
+    drains_s = [time.time() - inputs.files[name].mtime_ns / 1e9 for name in inputs.pool.draining]
+    times_s = [outcome.again_s, look_again_s(min(drains_s)) if drains_s else None, inputs.pool.changes_in_s]
     return min((time_s for time_s in times_s if time_s is not None), default=None)
 
 

@@ -27,6 +27,7 @@ _COLUMNS = (  # of `show servers state`
     "srv_admin_state",
     "srv_check_state",
     "srv_op_state",
+    "srv_time_since_last_change",
 )
 _CONNECTIONS = 6  # the column used_cur of `show servers conn`
 _ERROR = re.compile(r"\[[0-3]\]: ")
@@ -214,7 +215,7 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
         fields = line.split(" ")
         if len(fields) == len(names) and fields[0].isdecimal():
             pool, name, address, port, *numbers = choose(fields)
-            weight, admin, check, operation = map(int, numbers)
+            weight, admin, check, operation, unchanged_s = map(int, numbers)
             seen[pool, name] = Seen(
                 f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
                 weight,
@@ -222,6 +223,7 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
                 bool(admin & _FORCED_DRAIN),
                 check & (_CHECK_CONFIGURED | _CHECK_ENABLED) == _CHECK_CONFIGURED,
                 operation,
+                unchanged_s,
                 0,
                 line,
             )
