@@ -41,12 +41,14 @@ class Master(NamedTuple):
     """The master's own account (`show proc`).
 
     Attributes:
+        pid: Its process id: another one has other counts.
         reload_count: Reloads since it started, failed ones included.
         failed_count: Failed reloads since the last good one.
         worker_count: Workers that run, old ones included.
         old_pids: Process ids of the workers that only finish what they serve.
     """
 
+    pid: int
     reload_count: int
     failed_count: int
     worker_count: int
@@ -88,8 +90,9 @@ def read_master(settings: Settings) -> Master:
     line = _MASTER_LINE.search(answer)
     if not line:
         raise HaproxyFault(f"{settings.master_socket}: cannot read the answer to 'show proc': {answer[:200]!a}")
+    pid, reload_count, failed_count = (int(count or 0) for count in line.groups())
     old_pids = map(int, _WORKER_LINE.findall(answer.partition("# old workers")[2]))
-    return Master(int(line[2]), int(line[3] or 0), len(_WORKER_LINE.findall(answer)), tuple(old_pids))
+    return Master(pid, reload_count, failed_count, len(_WORKER_LINE.findall(answer)), tuple(old_pids))
 
 
 def read_description(settings: Settings) -> str | None:
