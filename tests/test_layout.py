@@ -85,7 +85,9 @@ def test_only_a_line_feed_ends_a_line() -> None:
 
 def seen(endpoint: str, weight: int = 1, is_maintained: bool = False, **more: Any) -> Seen:
     """Return a server as HAProxy has it."""
-    return Seen(endpoint, weight, is_maintained, False, False, UP, 0, f"line-of-{endpoint} {weight} 9")._replace(**more)
+    return Seen(endpoint, weight, is_maintained, False, False, UP, 0, 0, f"line-of-{endpoint} {weight} 9")._replace(
+        **more
+    )
 
 
 CHECKED = Line("10.0.0.1:80", 1, ("check",))

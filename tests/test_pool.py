@@ -285,6 +285,27 @@ def test_many_that_fail_together_are_held() -> None:
     assert names(heard(WEB3) | ago(4000, WEB1, WEB2B)) == (["web3"], [])
 
 
+@pytest.mark.parametrize(
+    ("is_sticky", "context", "age_s", "drains"),
+    [
+        (False, Context({"web1": 1}, serving=frozenset(["web1"])), 10, True),
+        (False, Context({"web1": 0}, serving=frozenset(["web1"])), 10, False),
+        (True, Context({"web1": 0}, serving=frozenset(["web1"])), 10, True),
+        (True, Context({"web1": 0}), 10, False),
+        (True, Context({"web1": 1}), 10, True),
+        (True, Context({"web1": 1}, serving=frozenset(["web1"])), 31, False),
+        (True, Context(), 10, False),
+    ],
+    ids=["connected", "idle", "sticky", "sticky and down", "busy and down", "too long", "never served"],
+)
+def test_a_server_that_left_stays_for_its_clients(is_sticky: bool, context: Context, age_s: int, drains: bool) -> None:
+    """Connections keep it until their end, sticky clients for the whole time while HAProxy does not see it down."""
+    rules = RULES._replace(drain_timeout_s=30, is_sticky=is_sticky)
+    built = build(heard(WEB1, status=LEFT, at_ns=0), rules, int(age_s * 1e9), context)
+    assert [(server.name, server.weight) for server in built.servers] == ([("web1", 0)] if drains else [])
+    assert built.changes_in_s == (30 - age_s if drains else None)
+
+
 def test_leaving_together_is_believed() -> None:
     """Servers that all left gracefully are gone, whatever their number."""
     assert names(ago(1, WEB1, WEB2B, WEB3, status=LEFT)) == ([], [])

@@ -70,6 +70,7 @@ def rules_of(settings: Settings, self_name: str) -> pool.Rules:
         Policy(settings.networks, settings.ports, read_secret_file(settings)),
         GuardRules(settings.guard_share, settings.guard_window_s, settings.guard_hold_s, read_released_ns(settings)),
         FlapRules(settings.flap_cutoff, settings.flap_half_life_s),
+        is_sticky=bool(settings.cookie),
     )
 
 

@@ -19,7 +19,7 @@ from serf_haproxy.files import read_text, rename_durably, write_durably
 from serf_haproxy.render import is_marked
 from serf_haproxy.runtime import Master, Running, read_description, read_master
 from serf_haproxy.settings import Settings
-from serf_haproxy.transport import ask, run
+from serf_haproxy.transport import Completed, ask, run
 
 _POLL_S = 0.01
 _NO_STATE = "1\n"  # the version of the format and not one server; HAProxy warns of a file without it
@@ -115,7 +115,8 @@ def reload(settings: Settings) -> str | None:
     no master socket answers.
 
     Returns:
-        None when the master reports success or, after the signal, when only `confirm` can tell; else its words.
+        None when the master reports success, or when only `confirm` can tell: after the signal, and where the master
+        has died and another one has started with the live file. Else its words.
 
     Raises:
         HaproxyFault: There is nobody to reload, or no answer within the time limit.
@@ -133,6 +134,8 @@ def reload(settings: Settings) -> str | None:
         return _words(answer)
     # HAProxy before 2.7 answers nothing: its counters tell.
     while (after := _poll_master(settings, deadline)).reload_count <= before.reload_count:
+        if after.pid != before.pid:
+            return None
         if time.monotonic() > deadline:
             raise HaproxyFault(f"{settings.master_socket}: no reload in {settings.reload_timeout_s:g} s")
         time.sleep(_POLL_S)
@@ -197,13 +200,21 @@ def confirm_start(settings: Settings, description: str) -> bool:
 
 def _signal(settings: Settings) -> None:
     """Send SIGUSR2 through s6, but only to a HAProxy that is ready: an earlier one would be killed by it."""
-    status = run(["s6-svstat", "-o", "up,ready", settings.service_dir], settings.reload_timeout_s)
+    status = _run_s6(settings, "s6-svstat", "-o", "up,ready", settings.service_dir)
     if status.output.split() != ["true", "true"]:
         where = f"no answer on {settings.master_socket}, and {settings.service_dir} is not a ready s6 service"
         raise HaproxyFault(f"HAProxy does not run: {where}")
-    sent = run(["s6-svc", "-2", settings.service_dir], settings.reload_timeout_s)
+    sent = _run_s6(settings, "s6-svc", "-2", settings.service_dir)
     if sent.status:
         raise HaproxyFault(f"s6-svc -2 {settings.service_dir} failed: {sent.output.strip()}")
+
+
+def _run_s6(settings: Settings, *argv: str) -> Completed:
+    try:
+        return run(argv, settings.reload_timeout_s)
+    except SystemFault as error:
+        why = f"HAProxy cannot be reloaded: no answer on {settings.master_socket}, and {error}"
+        raise HaproxyFault(why) from error
 
 
 def _ask_master(settings: Settings, command: str, deadline: float) -> str:

@@ -65,9 +65,15 @@ def read_inputs(settings: Settings, ask: Callable[[], pool.Roster | None], is_re
     corrections = pool.correct(files, roster) if roster else pool.Corrections((), ())
     files, problems = _write_down(settings, files, corrections.record, roster.asked_ns if roster else 0)
     counts: dict[str, int] = {}
-    for (_, name), seen in ((running and running.servers) or {}).items():
+    servers = (running and running.servers) or {}
+    for (_, name), seen in servers.items():
         counts[name] = counts.get(name, 0) + seen.connection_count
-    context = pool.Context(counts, flaps=_remember_flaps(settings, files, rules), unfit=read_unfit(record))
+    context = pool.Context(
+        counts,
+        flaps=_remember_flaps(settings, files, rules),
+        unfit=read_unfit(record),
+        serving=frozenset(name for (_, name), seen in servers.items() if seen.is_serving),
+    )
     decided = decide(settings, files, rules, context)
     forgotten = set(corrections.absent).difference(server.name for server in decided.servers)
     for name in forgotten:

@@ -65,6 +65,7 @@ class Seen(NamedTuple):
         is_drained: Whether it is in HAProxy's own drain, by its administrator and not by its weight.
         is_unwatched: Whether its health checks are switched off.
         operation: HAProxy's word on it: one of DOWN, STARTING, UP, STOPPING.
+        unchanged_s: Since when it is as it is, for example in maintenance, whole seconds.
         connection_count: Connections in use.
         line: Its line in the format of a server state file.
     """
@@ -75,6 +76,7 @@ class Seen(NamedTuple):
     is_drained: bool
     is_unwatched: bool
     operation: int
+    unchanged_s: int
     connection_count: int
     line: str
 
@@ -82,6 +84,11 @@ class Seen(NamedTuple):
     def is_set_aside(self) -> bool:
         """Whether an administrator keeps it, or its checks, from their work: what we never do for long."""
         return self.is_maintained or self.is_drained or self.is_unwatched
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a client that sticks to it still gets there."""
+        return self.operation != DOWN and not self.is_maintained
 
 
 class Changes(NamedTuple):

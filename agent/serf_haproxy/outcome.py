@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from serf_haproxy.errors import EXIT_INPUT, EXIT_SYSTEM
 
+_LOOK_S, _LOOK_MAX_S = 0.25, 10.0
+
 
 class Verdict(enum.StrEnum):
     """What a pass came to."""
@@ -21,6 +23,14 @@ class Verdict(enum.StrEnum):
     def exit_code(self) -> int:
         """The exit code of `serf-haproxy once`."""
         return {Verdict.REJECTED: EXIT_INPUT, Verdict.UNCONFIRMED: EXIT_SYSTEM}.get(self, 0)
+
+
+def look_again_s(waited_s: float) -> float:
+    """Return after how many seconds to look again whether what has been waited for so long has come.
+
+    A short wait is noticed at once, a long one is not looked at all the time: each look is a whole pass.
+    """
+    return min(_LOOK_MAX_S, max(_LOOK_S, waited_s / 4))
 
 
 @dataclasses.dataclass(frozen=True)

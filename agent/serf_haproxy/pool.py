@@ -62,6 +62,7 @@ class Rules(NamedTuple):
         policy: What members may claim.
         guard: When many that are lost at once stay there for longer.
         flaps: When one that comes and goes is kept out.
+        is_sticky: Whether clients stay at their server, between their requests too.
     """
 
     default_port: int
@@ -73,6 +74,7 @@ class Rules(NamedTuple):
     policy: Policy = Policy()
     guard: GuardRules = GuardRules()
     flaps: FlapRules = FlapRules()
+    is_sticky: bool = False
 
     def admit(self, member: Member) -> bool:
         """Tell whether a member is one that becomes a server when it is alive and well-formed."""
@@ -128,12 +130,18 @@ class Context(NamedTuple):
         known: Servers of the configuration that was published last, by name.
         flaps: What is remembered of nodes that came and went, by name.
         unfit: What is remembered of servers whose members are there and can be none any more (`Pool.unfit`).
+        serving: Names of servers that HAProxy has and does not see down.
     """
 
     connection_counts: Mapping[str, int] = {}
     known: Mapping[str, Server] = {}
     flaps: Mapping[str, Flap] = {}
     unfit: Mapping[str, Gone] = {}
+    serving: frozenset[str] = frozenset()
+
+    def has_clients(self, name: str, is_sticky: bool) -> bool:
+        """Tell whether a server has something to finish; sticky clients may come back to it at any time."""
+        return bool(self.connection_counts.get(name)) or (is_sticky and name in self.serving)
 
 
 class Pool(NamedTuple):
@@ -142,7 +150,7 @@ class Pool(NamedTuple):
     Attributes:
         servers: Sorted by name.
         quarantined: Members that are alive and cannot become servers, admitted or held: the reason by name.
-        draining: Names of servers that go once their last connection has ended.
+        draining: Names of servers that go once their last client has.
         held: Servers that would have gone, were they not so many; for how many seconds yet, by name.
         damped: Nodes that are kept out because they flap; for how many seconds yet, by name.
         changes_in_s: After how many seconds, without any news, the servers will be others; None for never.
@@ -198,7 +206,8 @@ def build(evidence: Mapping[str, Evidence], rules: Rules, now_ns: int = 0, conte
     draining_s = {
         name: left_s
         for name, (_, at_ns) in members.leaving.items()
-        if context.connection_counts.get(name) and (left_s := _time_left_s(at_ns, rules.drain_timeout_s, now_ns)) > 0
+        if context.has_clients(name, rules.is_sticky)
+        and (left_s := _time_left_s(at_ns, rules.drain_timeout_s, now_ns)) > 0
     }
     lost = _find_lost(evidence, rules, members, unfit)
     grace_s = {

@@ -15,14 +15,13 @@ from serf_haproxy import haproxy, nodes, pool
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.files import locked
 from serf_haproxy.inputs import Inputs, read_inputs
-from serf_haproxy.outcome import NO_PAUSE, Outcome, Pause, Verdict
+from serf_haproxy.outcome import NO_PAUSE, Outcome, Pause, Verdict, look_again_s
 from serf_haproxy.salvage import Attempt, make_best_transition
 from serf_haproxy.settings import Settings
 from serf_haproxy.state import Faults, Record, read_faults, read_served, write_record, write_served
 from serf_haproxy.workers import complain, read_old_workers
 
 _LOCK_S = 60.0
-_DRAINED_S = 0.25  # how often it is looked whether a draining server's last connection has ended
 
 
 def reconcile(
@@ -53,14 +52,14 @@ def reconcile(
         outcome, faults = make_best_transition(attempt, inputs.pool.servers, read_faults(inputs.record))
         haproxy.tidy(settings)
         if named != settings and outcome.verdict is Verdict.RELOADED:
-            outcome = dataclasses.replace(outcome, again_s=_DRAINED_S)
+            outcome = dataclasses.replace(outcome, again_s=look_again_s(0))
         if inputs.pool.held and outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED):
             outcome = dataclasses.replace(outcome, verdict=Verdict.HELD, reason=_why_held(inputs.pool))
         corrected_count = len(inputs.corrections.record) + len(inputs.corrections.absent)
         problems = outcome.problems + inputs.problems + _problems(inputs)
         if inputs.roster or outcome.has_reloaded:
             problems += _watch_old_workers(settings)
-        again_s = _again_s(outcome, inputs.pool)
+        again_s = _again_s(outcome, inputs)
         outcome = dataclasses.replace(outcome, corrected_count=corrected_count, problems=problems, again_s=again_s)
         _remember_served(settings, inputs)
         _record(settings, inputs, outcome, faults, started_s)
@@ -106,9 +105,10 @@ def _why_held(decided: pool.Pool) -> str:
     return f"too many servers were lost at once to be believed; {how}: {names}"
 
 
-def _again_s(outcome: Outcome, decided: pool.Pool) -> float | None:
+def _again_s(outcome: Outcome, inputs: Inputs) -> float | None:
     """Return when the next pass has something to do without any news; None for never."""
-    times_s = [outcome.again_s, _DRAINED_S if decided.draining else None, decided.changes_in_s]
+    drains_s = [time.time() - inputs.files[name].mtime_ns / 1e9 for name in inputs.pool.draining]
+    times_s = [outcome.again_s, look_again_s(min(drains_s)) if drains_s else None, inputs.pool.changes_in_s]
     return min((time_s for time_s in times_s if time_s is not None), default=None)
 
 

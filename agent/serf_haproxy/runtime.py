@@ -27,6 +27,7 @@ _COLUMNS = (  # of `show servers state`
     "srv_admin_state",
     "srv_check_state",
     "srv_op_state",
+    "srv_time_since_last_change",
 )
 _CONNECTIONS = 6  # the column used_cur of `show servers conn`
 _ERROR = re.compile(r"\[[0-3]\]: ")
@@ -40,12 +41,14 @@ class Master(NamedTuple):
     """The master's own account (`show proc`).
 
     Attributes:
+        pid: Its process id: another one has other counts.
         reload_count: Reloads since it started, failed ones included.
         failed_count: Failed reloads since the last good one.
         worker_count: Workers that run, old ones included.
         old_pids: Process ids of the workers that only finish what they serve.
     """
 
+    pid: int
     reload_count: int
     failed_count: int
     worker_count: int
@@ -87,8 +90,9 @@ def read_master(settings: Settings) -> Master:
     line = _MASTER_LINE.search(answer)
     if not line:
         raise HaproxyFault(f"{settings.master_socket}: cannot read the answer to 'show proc': {answer[:200]!a}")
+    pid, reload_count, failed_count = (int(count or 0) for count in line.groups())
     old_pids = map(int, _WORKER_LINE.findall(answer.partition("# old workers")[2]))
-    return Master(int(line[2]), int(line[3] or 0), len(_WORKER_LINE.findall(answer)), tuple(old_pids))
+    return Master(pid, reload_count, failed_count, len(_WORKER_LINE.findall(answer)), tuple(old_pids))
 
 
 def read_description(settings: Settings) -> str | None:
@@ -214,7 +218,7 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
         fields = line.split(" ")
         if len(fields) == len(names) and fields[0].isdecimal():
             pool, name, address, port, *numbers = choose(fields)
-            weight, admin, check, operation = map(int, numbers)
+            weight, admin, check, operation, unchanged_s = map(int, numbers)
             seen[pool, name] = Seen(
                 f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
                 weight,
@@ -222,6 +226,7 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
                 bool(admin & _FORCED_DRAIN),
                 check & (_CHECK_CONFIGURED | _CHECK_ENABLED) == _CHECK_CONFIGURED,
                 operation,
+                unchanged_s,
                 0,
                 line,
             )

@@ -11,13 +11,11 @@ from collections.abc import Callable
 from serf_haproxy import haproxy, render
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.layout import Changes, Layout, plan, state_file
-from serf_haproxy.outcome import NO_PAUSE, Outcome, Pause, Verdict
+from serf_haproxy.outcome import NO_PAUSE, Outcome, Pause, Verdict, look_again_s
 from serf_haproxy.runtime import Running, change, read_running
 from serf_haproxy.settings import Settings
 
 log = logging.getLogger("serf-haproxy")
-
-_LAST_CONNECTION_S = 0.25  # how often it is looked whether a server's last connection has ended
 
 
 def make_transition(
@@ -47,7 +45,7 @@ def make_transition(
     changes = _plan(goal, before, running)
     if live == goal.text and changes and not changes.commands:
         _delete_idle(settings, changes)
-        again_s = _LAST_CONNECTION_S if changes.deletions else None
+        again_s = _wait_s(goal, running) if changes.deletions else None
         return Outcome(Verdict.UNCHANGED, "HAProxy runs what it should", goal.digest, again_s=again_s)
     on_step("compared")
     is_confirmed = live is not None and running is not None and _runs(live, before, running)
@@ -64,7 +62,7 @@ def make_transition(
     on_step("published")
     why = _why(goal, live, before, changes if is_applied else None)
     if is_applied:
-        return Outcome(Verdict.APPLIED, why, goal.digest, again_s=_LAST_CONNECTION_S)
+        return Outcome(Verdict.APPLIED, why, goal.digest, again_s=look_again_s(0))
     servers, header = (running.servers, running.header) if running else (None, "")
     with haproxy.handed_over(settings, state_file(goal.layout, before, servers, header)):
         outcome = _reload(settings, goal, running, why, on_step)
@@ -145,6 +143,13 @@ def _delete_idle(settings: Settings, changes: Changes) -> None:
         change(settings, changes.deletions)
 
 
+def _wait_s(goal: render.Rendered, running: Running | None) -> float:
+    """Return when to try again to delete servers: their last connection may end at once, or in hours."""
+    servers = (running and running.servers) or {}
+    waited_s = [seen.unchanged_s for key, seen in servers.items() if key not in goal.layout.servers]
+    return look_again_s(min(waited_s, default=0))
+
+
 def _why(goal: render.Rendered, live: str | None, before: Layout, applied: Changes | None) -> str:
     if live != goal.text and not (applied and not applied.commands and before.servers == goal.layout.servers):
         return render.describe_change(before.servers, goal.layout.servers)
@@ -195,7 +200,7 @@ def _read_back(settings: Settings, goal: render.Rendered, why: str) -> Outcome:
     with contextlib.suppress(HaproxyFault):
         change(settings, rest)
     why = f"{why}; its servers were not all as they should be, {len(rest)} commands were sent to put them right"
-    return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True, again_s=_LAST_CONNECTION_S)
+    return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True, again_s=look_again_s(0))
 
 
 def _one_line(text: str) -> str:

@@ -20,7 +20,7 @@ from integration.test_load import APP, applications
 from integration.test_resident import resident
 from serf_haproxy import goal, runtime, transition
 from serf_haproxy.nodes import wake
-from serf_haproxy.outcome import Verdict
+from serf_haproxy.outcome import Verdict, look_again_s
 from serf_haproxy.roster import Connection, Monitor
 from serf_haproxy.status import read_status
 from serf_haproxy.workers import read_old_workers
@@ -36,6 +36,18 @@ def seen(proxy: Proxy) -> dict[str, tuple[str, int]]:
     assert running is not None
     servers = running.servers or {}
     return {key[1]: (each.endpoint, each.weight) for key, each in servers.items() if not each.is_maintained}
+
+
+def statuses(proxy: Proxy) -> dict[str, str]:
+    """Return how HAProxy sees each server."""
+    return {name: view.status for name, view in (runtime.read_servers(proxy.settings) or {}).items()}
+
+
+def ask_who(proxy: Proxy, client: requests.Session | None = None) -> str:
+    """Make one request on a connection of its own, as this client or as a new one; return the server's address."""
+    response = (client or requests).get(frontend(proxy), timeout=5, headers={"Connection": "close"})
+    response.raise_for_status()
+    return response.headers["X-Backend-IP"]
 
 
 @contextlib.contextmanager
@@ -92,6 +104,53 @@ def test_a_drain_survives_the_resident_and_is_cancelled_by_a_rejoin(proxy: Proxy
                 wait_for(lambda: seen(proxy)["web1"][1] == 1, "the drain is cancelled")
         assert answers == [200]
         assert seen(proxy).keys() == {"web1"}
+
+
+def test_a_sticky_client_finishes_its_session_at_a_server_that_left(short_dir: Path) -> None:
+    """Between two requests, and over a reload, a client stays where its cookie says; others go elsewhere at once."""
+    environment = {"SERF_HAPROXY_COOKIE": "SRV", "SERF_HAPROXY_DRAIN_TIMEOUT_S": "600"}
+    with running_proxy(short_dir, **environment) as proxy, applications(2) as ports:
+        places = dict(zip(("web1", "web2"), ports.items(), strict=True))
+        for name, (address, port) in places.items():
+            proxy.record(name, port, address)
+        proxy.record("dead", free_port("127.0.1.8"), "127.0.1.8")
+        proxy.run_pass()
+        wait_for(lambda: statuses(proxy) == {"web1": "UP", "web2": "UP", "dead": "DOWN"}, "they are as they are")
+        client = requests.Session()
+        wait_for(lambda: ask_who(proxy, client) == places["web1"][0] or client.cookies.clear(), "a client of web1")
+
+        def leave(name: str) -> None:
+            address, port = places.get(name, ("127.0.1.8", 9))
+            proxy.record(name, port, address, status="left")
+
+        leave("web1")
+        leave("dead")
+        assert proxy.run_pass().verdict is Verdict.APPLIED
+        for balance, verdict in (("roundrobin", Verdict.UNCHANGED), ("leastconn", Verdict.RELOADED)):
+            assert proxy.run_pass(balance=balance).verdict is verdict
+            assert seen(proxy).keys() == {"web1", "web2"}
+            assert {ask_who(proxy, client) for _ in range(5)} == {places["web1"][0]}
+            assert {ask_who(proxy) for _ in range(10)} == {places["web2"][0]}
+        proxy.run_pass(balance="leastconn", drain_timeout_s=0.0)
+        assert seen(proxy).keys() == {"web2"}
+        assert {ask_who(proxy, client) for _ in range(5)} == {places["web2"][0]}
+
+
+def test_a_reload_in_the_middle_of_a_drain_cuts_no_request(proxy: Proxy) -> None:
+    """The old worker finishes what it serves, although the new one has no connection to that server."""
+    with applications(1) as ports:
+        ((address, port),) = ports.items()
+        proxy.record("web1", port, address)
+        proxy.run_pass()
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        with slow_request(proxy, address, port, 3000) as answers:
+            proxy.record("web1", port, address, status="left")
+            proxy.run_pass()
+            assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+            proxy.run_pass(balance="leastconn")
+            assert proxy.servers() == set()
+            assert answers == []
+        assert answers == [200]
 
 
 def test_a_drain_ends_after_its_time(proxy: Proxy) -> None:
@@ -295,6 +354,24 @@ def test_a_server_with_a_connection_is_deleted_after_it(proxy: Proxy) -> None:
             assert seen(proxy) == {}
         assert answers == [200]
         wait_for(lambda: proxy.run_pass().verdict is Verdict.UNCHANGED and proxy.servers() == set(), "it is deleted")
+
+
+def test_a_connection_that_stays_is_looked_at_less_and_less(proxy: Proxy) -> None:
+    """While a server in maintenance, or one that drains, waits long for its last client, passes become rare."""
+    with applications(1) as ports:
+        ((address, port),) = ports.items()
+        proxy.record("web1", port, address)
+        proxy.run_pass()
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        with slow_request(proxy, address, port, 5000) as answers:
+            proxy.record("web1", port, address, status="left")
+            assert proxy.run_pass().again_s == look_again_s(0)
+            wait_for(lambda: proxy.run_pass().again_s > look_again_s(0), "a later look at the drain")
+            assert seen(proxy).keys() == {"web1"}
+            assert proxy.run_pass(drain_timeout_s=0.0).again_s == look_again_s(0)
+            wait_for(lambda: proxy.run_pass(drain_timeout_s=0.0).again_s > look_again_s(0), "a later look")
+            assert proxy.servers() == {"web1"}
+            assert answers == []
 
 
 def test_a_rejoin_before_the_last_connection_has_ended_needs_no_reload(proxy: Proxy) -> None:

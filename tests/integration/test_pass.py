@@ -1,5 +1,6 @@
 """The pass against a real HAProxy: what it does, and what is left when it is cut."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -7,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,12 +18,13 @@ import pytest
 from integration.proxy import Proxy, running_proxy, wait_for
 from integration.test_load import applications
 from serf_haproxy import goal, reconcile, render, runtime, transition
-from serf_haproxy.errors import SystemFault
+from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.events import make_member
 from serf_haproxy.layout import DOWN
 from serf_haproxy.outcome import Verdict
 from serf_haproxy.pool import Roster
 from serf_haproxy.state import read_record
+from serf_haproxy.transport import ask
 
 BAD_TEMPLATE = "global\n    bogus keyword\n"
 
@@ -114,6 +118,63 @@ def test_a_reload_that_fails_is_rolled_back(short_dir: Path) -> None:
         assert proxy.servers() == {"web1"}
         taken.close()
         assert proxy.run_pass(frontend_bind=bind).verdict is Verdict.RELOADED
+
+
+@contextlib.contextmanager
+def master_that_dies(proxy: Proxy, path: Path) -> Iterator[None]:
+    """Relay a socket to the master's; at a reload the master is killed, and started again with what the file says."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # the end
+            while True:
+                with listening.accept()[0] as client:
+                    command = client.makefile().read().strip()
+                    if command == "reload":
+                        proxy.stop(signal.SIGKILL)
+                        proxy.start()
+                        continue
+                    with contextlib.suppress(HaproxyFault):  # it is not there at this moment: no answer either
+                        client.sendall(ask(proxy.settings.master_socket, command, 5).encode())
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            server.join(20)
+
+
+def test_a_master_that_dies_at_a_reload_and_comes_back_with_it_is_believed(proxy: Proxy, short_dir: Path) -> None:
+    """s6 starts the master again with the new file: its own word that it runs it counts, not that of the dead one."""
+    proxy.record("web1", 8001)
+    relay = short_dir / "relay.sock"
+    with master_that_dies(proxy, relay):
+        outcome = proxy.run_pass(master_socket=str(relay), balance="leastconn")
+    assert outcome.verdict is Verdict.RELOADED
+    assert "balance leastconn" in read(proxy.settings.config_path)
+    assert transition.runs_published(proxy.settings)
+
+
+def test_a_reload_without_a_master_socket_and_without_s6_is_rolled_back(
+    proxy: Proxy, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody can reload HAProxy the pass says so, and the file that it runs is back in place."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+    before = read(proxy.settings.config_path)
+    programs = short_dir / "bin"
+    programs.mkdir()
+    (programs / "haproxy").symlink_to("/usr/sbin/haproxy")
+    monkeypatch.setenv("PATH", str(programs))
+    outcome = proxy.run_pass(master_socket="/nowhere", balance="leastconn")
+    assert outcome.verdict is Verdict.UNCONFIRMED
+    assert "no answer on /nowhere, and cannot start s6-svstat" in outcome.reason
+    assert "back in place" in outcome.reason
+    assert read(proxy.settings.config_path) == before
 
 
 def test_a_haproxy_that_is_down_finds_the_configuration_at_its_start(short_dir: Path) -> None:
