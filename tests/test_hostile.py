@@ -356,7 +356,7 @@ def expect_server(name: str, raw_address: bytes, tags: dict[str, str]) -> str | 
         return None
     address = ipaddress.ip_address(raw_address)
     address = getattr(address, "ipv4_mapped", None) or address
-    if int(address) == 0 or address.is_multicast:
+    if int(address) == 0 or address.is_multicast or is_special(address.packed):
         return None
     wanted = {"port": (1, 65535, str(RULES.default_port)), "weight": (0, 256, "")}
     said = {key: tags.get(key, default) for key, (_, _, default) in wanted.items()}
@@ -368,6 +368,16 @@ def expect_server(name: str, raw_address: bytes, tags: dict[str, str]) -> str | 
     weight = "0" if tags.get("drain") == "true" else said["weight"]
     host = f"[{address}]" if address.version == 6 else str(address)
     return f"    server {name} {host}:{int(said['port'])}" + (f" weight {int(weight)}" if weight else "")
+
+
+def is_special(packed: bytes) -> bool:
+    """Tell whether no server is ever at an address, also at the IPv4 address that one of IPv6 stands for."""
+    if len(packed) == 4:
+        return packed[0] == 0 or packed[0] >= 240 or packed[:2] == b"\xa9\xfe"
+    is_link_local = packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
+    is_old = packed[:12] == bytes(12) and packed[12:] != b"\0\0\0\1"
+    is_translated = packed[:12] == bytes.fromhex("0064ff9b0000000000000000") and is_special(packed[12:])
+    return is_link_local or is_old or is_translated or (packed[:2] == b"\x20\x02" and is_special(packed[2:6]))
 
 
 def check_configuration(directory: Path, evidence: dict[str, NodeFile]) -> list[str]:

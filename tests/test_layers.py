@@ -15,7 +15,19 @@ PACKAGE_DIR = ROOT / "agent" / PACKAGE
 # layers; from its own only what ALSO says. All of the laboratory is one module here.
 LAYERS = {
     "words": ("__init__", "errors"),
-    "pure": ("admission", "events", "debounce", "flaps", "guard", "layout", "outcome", "pool", "render", "server"),
+    "pure": (
+        "admission",
+        "events",
+        "debounce",
+        "flaps",
+        "guard",
+        "layout",
+        "outcome",
+        "places",
+        "pool",
+        "render",
+        "server",
+    ),
     "tools": ("transport", "files", "log"),
     "door": ("settings",),
     "edges": ("nodes", "roster", "haproxy", "runtime", "state", "workers"),
@@ -33,6 +45,7 @@ ALSO = {
     ("pool", "admission"),
     ("pool", "guard"),
     ("pool", "flaps"),
+    ("pool", "places"),
     ("render", "layout"),  # its servers are what the runtime socket can change
     ("reconcile", "salvage"),
     ("salvage", "transition"),
@@ -51,6 +64,7 @@ PURE_OUTSIDE = {
     "hmac",
     "struct",
     "collections.abc",
+    "contextlib",
     "dataclasses",
     "enum",
     "bisect",

@@ -417,6 +417,22 @@ def test_members_of_other_roles_were_never_servers() -> None:
     assert [server.name for server in pool.servers] == ["heir", *list(PUBLISHED)[1:]]
 
 
+def test_no_server_is_where_a_balancer_listens() -> None:
+    """The balancers' own node files tell where they are: a member there is quarantined, beside them it serves."""
+    rules = RULES._replace(self_name="lb1", binds=(("", 80), ("", 1936)))
+    balancers = heard(web("lb1", "10.0.0.1"), web("lb2", "10.0.0.2", role="lb"))
+    loops = [web(f"loop{port}-{host}", f"10.0.0.{host}", port=str(port)) for port in (80, 1936) for host in (1, 2)]
+    local, beside = web("local", "127.0.0.1"), [web("near", "10.0.0.1", port="81"), web("far", "10.0.0.3", port="80")]
+    pool = build(balancers | heard(local, *loops, *beside), rules)
+    assert [server.name for server in pool.servers] == ["far", "near"]
+    assert sorted(pool.quarantined) == ["local", *sorted(member.name for member in loops)]
+    gone = heard(web("lb1", "10.0.0.1"), web("lb2", "10.0.0.2", role="lb"), status=LEFT)
+    assert build(gone | heard(local, *loops), rules).quarantined == {}
+    everyone = {name: Server(name, "127.0.0.1", 80, None) for name in ("a", "b")}
+    local_ones = heard(*(web(name, "127.0.0.1", port="80") for name in everyone))
+    assert build(balancers | local_ones, rules._replace(guard=GUARDED.guard), 2, Context(known=everyone)).servers == ()
+
+
 def test_a_damped_node_is_kept_out() -> None:
     """A node that flaps is no server while the others are enough."""
     rules = GUARDED._replace(flaps=FlapRules(4, 60))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from serf_haproxy import nodes, pool, render
-from serf_haproxy.admission import Policy, Secret, read_secrets
+from serf_haproxy.admission import Policy, Secret, normalise, read_secrets
 from serf_haproxy.errors import SystemFault, TemplateError
 from serf_haproxy.files import read_text
 from serf_haproxy.flaps import FlapRules
@@ -71,7 +71,15 @@ def rules_of(settings: Settings, self_name: str) -> pool.Rules:
         GuardRules(settings.guard_share, settings.guard_window_s, settings.guard_hold_s, read_released_ns(settings)),
         FlapRules(settings.flap_cutoff, settings.flap_half_life_s),
         is_sticky=bool(settings.cookie),
+        binds=(_read_bind(settings.frontend_bind), _read_bind(settings.stats_bind)),
     )
+
+
+def _read_bind(bind: str) -> tuple[str, int]:
+    """Return address and port of a place where HAProxy listens; "" for all addresses."""
+    host, _, port = bind.rpartition(":")
+    address = normalise(host.strip("[]")) if host not in ("", "*") else None
+    return str(address) if address and not address.is_unspecified else "", int(port)
 
 
 def compute(settings: Settings, servers: tuple[Server, ...], template: str | None = None) -> render.Rendered:

@@ -4,6 +4,7 @@ Node files say what handlers heard, the roster says what Serf's agent knows. The
 and the servers follow from the node files alone, so that a directory listing shows all there is to know.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
@@ -11,7 +12,8 @@ from serf_haproxy.admission import Claim, Policy, check_claim, check_place
 from serf_haproxy.events import ALIVE, FAILED, Member
 from serf_haproxy.flaps import Flap, FlapRules, damp
 from serf_haproxy.guard import GuardRules, hold
-from serf_haproxy.server import Server, read_server
+from serf_haproxy.places import Bind, Here, check_endpoint, find_taken
+from serf_haproxy.server import Server, read_address, read_server
 
 _FUTURE_S = 10.0  # a roster is hardly ever used later than this after it was asked for
 _CLOCK_S = 5.0  # the coarse clock of the files runs a little behind
@@ -63,6 +65,8 @@ class Rules(NamedTuple):
         guard: When many that are lost at once stay there for longer.
         flaps: When one that comes and goes is kept out.
         is_sticky: Whether clients stay at their server, between their requests too.
+        binds: Address and port of each place where the balancer listens; "" for all its addresses.
+        here: What the node files tell of the balancers' own places (`build`).
     """
 
     default_port: int
@@ -75,6 +79,8 @@ class Rules(NamedTuple):
     guard: GuardRules = GuardRules()
     flaps: FlapRules = FlapRules()
     is_sticky: bool = False
+    binds: tuple[Bind, ...] = ()
+    here: Here = Here()
 
     def admit(self, member: Member) -> bool:
         """Tell whether a member is one that becomes a server when it is alive and well-formed."""
@@ -98,9 +104,10 @@ class Rules(NamedTuple):
         """Return the server that a member claims to be, whatever its role.
 
         Raises:
-            ValueError: Its address or a tag is wrong, or claims what policy does not allow.
+            ValueError: Its address or a tag is wrong, no server may be there, or policy does not allow it.
         """
         server = read_server(member, self.default_port)
+        check_endpoint(self.here, self.policy.networks, server.address, server.port)
         if self.policy.secrets and not member.tags_are_certain():
             raise ValueError("a comma makes its tags uncertain: its proof waits for Serf's roster")
         check_claim(self.policy, Claim(server.name, server.address, server.port, member.tag_values()))
@@ -109,6 +116,7 @@ class Rules(NamedTuple):
     def allows(self, server: Server) -> bool:
         """Tell whether policy still allows a server where it is."""
         try:
+            check_endpoint(self.here, self.policy.networks, server.address, server.port)
             check_place(self.policy, server.address, server.port)
         except ValueError:
             return False
@@ -200,6 +208,7 @@ def build(evidence: Mapping[str, Evidence], rules: Rules, now_ns: int = 0, conte
         context: What else counts.
     """
     context = context or Context()
+    rules = rules._replace(here=_locate(evidence, rules))
     members = _sort_out(evidence, rules)
     unfit = _remember(evidence, members.unfit, context, now_ns)
     damped = damp(context.flaps, members.alive, rules.flaps, now_ns / 1e9)
@@ -237,6 +246,17 @@ def build(evidence: Mapping[str, Evidence], rules: Rules, now_ns: int = 0, conte
         unfit,
         frozenset(members.unfit.keys() - unfit.keys()),
     )
+
+
+def _locate(evidence: Mapping[str, Evidence], rules: Rules) -> Here:
+    """Return what the node files tell of the balancers' own places."""
+    addresses = {}
+    for name, heard in evidence.items():
+        if heard.status == ALIVE and rules.is_balancer(heard.member):
+            with contextlib.suppress(ValueError):
+                addresses[name] = read_address(heard.member.address)
+    own = addresses.get(rules.self_name, "")
+    return Here(own, find_taken(rules.binds, own, addresses.values()))
 
 
 def _sort_out(evidence: Mapping[str, Evidence], rules: Rules) -> _Sorted:

@@ -149,7 +149,7 @@ class Settings:
     flap_half_life_s: float = _setting("60", _seconds(1, 86400), "time in which half of them are forgotten")
     default_port: int = _setting("3000", _count(1, 65535), "port of a server whose node has no tag port")
     roles: tuple[str, ...] = _setting("", WORDS, "roles that become servers; empty: all but balancer_roles")
-    networks: tuple[Network, ...] = _setting("", NETWORKS, "networks in which servers may be; empty: all")
+    networks: tuple[Network, ...] = _setting("", NETWORKS, "networks in which servers may be; empty: all usual ones")
     ports: tuple[tuple[int, int], ...] = _setting("", PORTS, "ports that servers may have; empty: all")
     proof_secret_file: str = _setting("", OPTIONAL_PATH, "file with secrets that members must prove; empty: none")
     balancer_roles: tuple[str, ...] = _setting("balancer,lb", WORDS, "roles that never become servers")

@@ -21,6 +21,7 @@ from serf_haproxy.errors import SystemFault
 from serf_haproxy.events import make_member
 from serf_haproxy.nodes import record, wake
 from serf_haproxy.outcome import Verdict
+from serf_haproxy.pool import Roster
 from serf_haproxy.salvage import sift
 from serf_haproxy.server import Server
 from serf_haproxy.settings import load_settings, variable
@@ -341,3 +342,32 @@ def test_a_server_is_where_policy_allows(proxy: Proxy) -> None:
     assert [words in problem for words, problem in zip(("NETWORKS", "PORTS"), outcome.problems, strict=True)] == [
         True
     ] * 2
+
+
+@pytest.mark.parametrize("bind", ["frontend_bind", "stats_bind"])
+def test_the_balancer_is_never_its_own_server(proxy: Proxy, bind: str) -> None:
+    """A member that names the balancer's frontend or stats page, where the health check succeeds, is quarantined."""
+    host, _, port = getattr(proxy.settings, bind).rpartition(":")
+    proxy.record("web1", 8001)
+    proxy.record("circle", int(port), host)
+    outcome = proxy.run_pass()
+    assert proxy.servers() == {"web1"}
+    assert "node circle is quarantined: at address 127.0.0.1 port" in outcome.problems[0]
+    assert "requests would go in a circle" in outcome.problems[0]
+
+
+def test_a_member_on_loopback_serves_where_the_balancer_is_there_too(proxy: Proxy) -> None:
+    """Once Serf has told where the balancer is, a member on the balancer's own machine is out."""
+    listed = {name: ("alive", make_member(name, "127.0.0.1", {"port": "8001"})) for name in ("web1", "lb1")}
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+    reconcile.reconcile(proxy.settings, lambda: Roster(time.time_ns(), "lb1", listed))
+    assert proxy.servers() == {"web1"}
+    listed["lb1"] = ("alive", make_member("lb1", "10.1.0.1", {}))
+    listed["web2"] = ("alive", make_member("web2", "10.1.0.2", {}))
+    time.sleep(0.01)  # the clock of the files ticks every 4 ms
+    outcome = reconcile.reconcile(proxy.settings, lambda: Roster(time.time_ns(), "lb1", listed))
+    assert outcome.problems == (
+        "node web1 is quarantined: address 127.0.0.1 is the balancer's own machine; SERF_HAPROXY_NETWORKS can allow it",
+    )
+    assert proxy.servers() == {"web2"}
