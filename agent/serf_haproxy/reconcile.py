@@ -111,7 +111,10 @@ def _read(settings: Settings, ask: Callable[[], pool.Roster | None], is_resync: 
     for status, member in corrections.record:
         nodes.record(settings.nodes_dir, status, member, exactly=True)
     if corrections.record:
-        files, strays = nodes.load(settings.nodes_dir)
+        names = {member.name for _, member in corrections.record}
+        corrected, still_strays = nodes.load(settings.nodes_dir, names)
+        files |= corrected
+        strays = [stray for stray in strays if stray.name not in names] + still_strays
     counts: dict[str, int] = {}
     for (_, name), seen in ((running and running.servers) or {}).items():
         counts[name] = counts.get(name, 0) + seen.connection_count
