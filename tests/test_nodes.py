@@ -393,3 +393,14 @@ def test_a_settled_file_is_read_once_and_every_change_is_seen(nodes_dir: str) ->
         assert load(nodes_dir)[0]["web1"].member.address == address
     path.unlink()
     assert load(nodes_dir)[0] == {}
+
+
+def test_some_files_are_read_again_without_the_others(nodes_dir: Path) -> None:
+    """After a correction only what was written is read; one that is gone meanwhile is left out."""
+    (nodes_dir / "web1").write_text("torn")
+    record(str(nodes_dir), ALIVE, WEB2)
+    assert [stray.name for stray in load(str(nodes_dir))[1]] == ["web1"]
+    record(str(nodes_dir), ALIVE, WEB1)
+    files, strays = load(str(nodes_dir), {"web1", "web3"})
+    assert ([*files], strays) == (["web1"], [])
+    assert load_lines(nodes_dir) == [format_line(ALIVE, member) for member in (WEB1, WEB2)]

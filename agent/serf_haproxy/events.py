@@ -55,7 +55,7 @@ class Member:
         tags: Escaped `key=value` pairs, sorted; a comma that is surely part of a value stands as %2C.
     """
 
-    __slots__ = ("_values", "address", "name", "role", "tags")
+    __slots__ = ("_are_certain", "_values", "address", "name", "role", "tags")
 
     def __init__(self, name: str, address: str, role: str, tags: tuple[str, ...]) -> None:
         self.name = name
@@ -63,6 +63,7 @@ class Member:
         self.role = role
         self.tags = tags
         self._values: dict[str, str] | None = None
+        self._are_certain: bool | None = None
 
     def tag_values(self) -> dict[str, str]:
         """Return the tags by key, not to be changed; of a key that stands twice, the last value."""
@@ -77,8 +78,10 @@ class Member:
         Serf's tags have distinct keys and its role field repeats the tag `role`, so a repeated key or another
         role shows that some value was cut at its comma. Only Serf's RPC can then say which.
         """
-        values = self.tag_values()
-        return len(values) == len(self.tags) and values.get("role", "") == unescape(self.role)
+        if self._are_certain is None:
+            values = self.tag_values()
+            self._are_certain = len(values) == len(self.tags) and values.get("role", "") == unescape(self.role)
+        return self._are_certain
 
 
 class Event:

@@ -64,6 +64,7 @@ def read_inputs(settings: Settings, ask: Callable[[], pool.Roster | None], is_re
     rules = rules_of(settings, roster.self_name if roster else record.self_name)
     corrections = pool.correct(files, roster) if roster else pool.Corrections((), ())
     files, problems = _write_down(settings, files, corrections.record, roster.asked_ns if roster else 0)
+    strays = [stray for stray in strays if stray.name not in files]
     counts: dict[str, int] = {}
     servers = (running and running.servers) or {}
     for (_, name), seen in servers.items():
@@ -97,7 +98,8 @@ def _write_down(
         except SystemFault as error:
             unwritten[member.name] = nodes.NodeFile(status, member, at_ns)
             problems.append(str(error))
-    return (nodes.load(settings.nodes_dir)[0] if heard else files) | unwritten, tuple(problems)
+    written = {member.name for _, member in heard} - unwritten.keys()
+    return files | nodes.load(settings.nodes_dir, written)[0] | unwritten, tuple(problems)
 
 
 def _remove_remnant(settings: Settings, stray: nodes.Stray) -> bool:

@@ -93,8 +93,12 @@ def forget(nodes_dir: str, name: str) -> bool:
     return True
 
 
-def load(nodes_dir: str) -> tuple[dict[str, NodeFile], list[Stray]]:
+def load(nodes_dir: str, names: set[str] | None = None) -> tuple[dict[str, NodeFile], list[Stray]]:
     """Read the whole node directory; a file that has not changed since the last time is not read again.
+
+    Args:
+        nodes_dir: The node directory.
+        names: What to read of it; None for everything.
 
     Returns:
         The node files by node name, and everything in the directory that is none.
@@ -106,15 +110,13 @@ def load(nodes_dir: str) -> tuple[dict[str, NodeFile], list[Stray]]:
     files: dict[str, NodeFile] = {}
     strays = []
     try:
-        with os.scandir(nodes_dir) as scanned:
-            entries = sorted(scanned, key=lambda entry: entry.name)
+        present = os.listdir(nodes_dir) if names is None else names
     except OSError as error:
         raise _fault("read", nodes_dir, error) from error
-    for entry in entries:
-        name = entry.name
+    for name in sorted(present):
         try:
             known = before.get(name)
-            if known and known.stamp and known.stamp == _stamp(entry.stat(follow_symlinks=False)):
+            if known and known.stamp and known.stamp == _stamp(os.lstat(f"{nodes_dir}/{name}")):
                 files[name] = known
             elif not _is_being_written(nodes_dir, name):
                 files[name] = _load_file(nodes_dir, name)
@@ -122,7 +124,7 @@ def load(nodes_dir: str) -> tuple[dict[str, NodeFile], list[Stray]]:
             pass  # removed since the directory was listed
         except (InputError, OSError) as error:
             strays.append(Stray(name, str(error)))
-    _loaded[nodes_dir] = files
+    _loaded[nodes_dir] = files if names is None else before | files
     return dict(files), strays
 
 
