@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from serf_haproxy.errors import InputError
-from serf_haproxy.events import Member, format_line, parse_line
+from serf_haproxy.events import Member, format_line, name_fault, parse_line
 from serf_haproxy.files import read_text, write_durably
 from serf_haproxy.flaps import Flap
 from serf_haproxy.pool import Gone
@@ -134,7 +134,8 @@ def read_served(settings: Settings) -> dict[str, tuple[str, Member]]:
     for line in (read_text(_served_path(settings)) or "").splitlines(keepends=True):
         with contextlib.suppress(InputError):
             status, member = parse_line(line)
-            served[member.name] = status, member
+            if not name_fault(member.name):
+                served[member.name] = status, member
     return served
 
 
