@@ -20,9 +20,11 @@ from integration.test_load import applications
 from serf_haproxy import goal, reconcile, render, runtime, transition
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.events import make_member
+from serf_haproxy.files import read_text
 from serf_haproxy.layout import DOWN
 from serf_haproxy.outcome import Verdict
 from serf_haproxy.pool import Roster
+from serf_haproxy.settings import Settings
 from serf_haproxy.state import read_record
 from serf_haproxy.transport import ask
 
@@ -396,17 +398,38 @@ def test_a_pass_cut_after_any_step_is_repaired_by_the_next(proxy: Proxy, step: s
     proxy.record("web1", 8001)
     proxy.run_pass()
     proxy.record("web2", 8002)
-    settings = proxy.settings.replace(balance=balance)
+    cut_pass(proxy.settings.replace(balance=balance), step)
+    check_repair(proxy, balance)
+
+
+@pytest.mark.parametrize("step", ["reloaded", "restored", "recorded"])
+def test_a_pass_cut_in_its_rollback_is_repaired_by_the_next(proxy: Proxy, step: str) -> None:
+    """SIGKILL after a step of a pass whose reload fails because somebody has the port: all is right once he is gone."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+    proxy.record("web2", 8002)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        cut_pass(proxy.settings.replace(frontend_bind=f"127.0.0.1:{taken.getsockname()[1]}"), step)
+    check_repair(proxy, "roundrobin")
+
+
+def cut_pass(settings: Settings, step: str) -> None:
+    """Make a pass that is killed after a step."""
     cut = multiprocessing.get_context("spawn").Process(target=_pass_cut_after, args=(settings, step))
     cut.start()
     cut.join(30)
     assert cut.exitcode == -signal.SIGKILL
+
+
+def check_repair(proxy: Proxy, balance: str) -> None:
+    """Assert that the next pass makes all right, and the one after that finds nothing to do."""
     assert proxy.servers() in ({"web1"}, {"web1", "web2"})
     outcome = proxy.run_pass(balance=balance)
     assert outcome.verdict in (Verdict.RELOADED, Verdict.APPLIED, Verdict.UNCHANGED)
     assert proxy.servers() == {"web1", "web2"}
     assert transition.runs_published(proxy.settings)
     assert read_record(proxy.settings).digest == render.digest_of(read(proxy.settings.config_path)) == outcome.digest
+    assert read_text(proxy.settings.server_state_path) in (None, "1\n")
     assert proxy.run_pass(balance=balance).verdict is Verdict.UNCHANGED
 
 
