@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from serf_haproxy.errors import SerfFault, SystemFault
+from serf_haproxy.errors import SerfAway, SerfFault, SystemFault
 from serf_haproxy.events import STATUSES, Member, make_member, member_fault, name_fault
 from serf_haproxy.files import read_text
 from serf_haproxy.pool import Roster
@@ -56,7 +56,7 @@ class Connection:
             self._socket = socket.create_connection(settings.rpc_addr, self._timeout_s)
         except (OSError, UnicodeError) as error:  # the latter for a host that is no name at all
             reason = getattr(error, "strerror", None) or error
-            raise SerfFault(f"Serf's RPC at {self._name} cannot be reached: {reason}") from error
+            raise SerfAway(f"Serf's RPC at {self._name} cannot be reached: {reason}") from error
         try:
             self._exchange("handshake", {"Version": 1})
             if settings.rpc_auth_file:
