@@ -15,7 +15,7 @@ import pytest
 from serfclient.client import SerfClient
 
 from fakes.gossip import say_alive
-from fakes.serf_rpc import Answer, header, member, say, speak
+from fakes.serf_rpc import Answer, header, member, pour_log, say, speak
 from fakes.servers import Talk, be_silent, close_at_once, drip, pour, serving_tcp
 from serf_haproxy.errors import SerfFault
 from serf_haproxy.events import ALIVE, FAILED, LEAVING, LEFT, LINE_BYTES
@@ -462,6 +462,30 @@ def test_lines_that_are_hints(wait_until: Callable, lines: list[str], is_hint: b
         assert select.select([monitor], [], [], 5)[0]
         assert monitor.read_hint() is is_hint
         monitor.close()
+
+
+LOG_LINE = say(header(2), {"Log": "[DEBUG] memberlist: Stream connection from=127.0.0.1:1"})
+
+
+def test_a_log_without_end_is_read_in_parts() -> None:
+    """However much an agent logs, one look at it comes to an end."""
+    with serving_tcp(pour_log(LOG_LINE)) as rpc:
+        monitor = Monitor(Settings().replace(rpc_addr=rpc))
+        for _ in range(3):
+            assert select.select([monitor], [], [], 5)[0]
+            assert monitor.read_hint() is False
+        monitor.close()
+
+
+@pytest.mark.parametrize("message", [b"x", say([]), b"\xc1"])
+def test_what_is_no_log_is_a_fault(message: bytes) -> None:
+    """Something else than maps on the connection of the log closes it."""
+    with serving_tcp(pour_log(message)) as rpc:
+        monitor = Monitor(Settings().replace(rpc_addr=rpc))
+        assert select.select([monitor], [], [], 5)[0]
+        with pytest.raises(SerfFault):
+            monitor.read_hint()
+        assert monitor.fileno() == -1
 
 
 def test_a_roster_that_is_asked_again_tells_what_is_new() -> None:

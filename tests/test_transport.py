@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -16,7 +17,7 @@ import pytest
 from fakes.servers import Talk, be_silent, close_at_once, drip, pour, serving_unix
 from serf_haproxy import transport
 from serf_haproxy.errors import HaproxyFault, SystemFault
-from serf_haproxy.transport import ANSWER_BYTES, ask, run, run_apart
+from serf_haproxy.transport import ANSWER_BYTES, OUTPUT_BYTES, RESULT_BYTES, ask, run, run_apart
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -71,6 +72,16 @@ def test_output_of_any_bytes_comes_back() -> None:
     """Bytes that are no UTF-8 come back escaped, and much output does not block."""
     assert run(["/bin/sh", "-c", r"printf 'a\377b'"], 10).output == r"a\xffb"
     assert len(run(["/bin/sh", "-c", "yes | head -c 1000000"], 10).output) == 1_000_000
+
+
+def test_output_is_kept_in_bounds() -> None:
+    """Of a program that prints very much the beginning is kept, and its exit status; one without end is killed."""
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    completed = run(["/bin/sh", "-c", "echo first; yes | head -c 300000000; exit 3"], 60)
+    assert (completed.status, completed.output[:8], len(completed.output)) == (3, "first\ny\n", OUTPUT_BYTES)
+    with pytest.raises(SystemFault, match="yes gave no result in 1 s"):
+        run(["yes"], 1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before_kib + 50_000
 
 
 @pytest.mark.parametrize("program", ["/nonexistent/program", "/", "no-such-program-anywhere"])
@@ -210,11 +221,12 @@ def _loop() -> bytes:
         (_loop, 0.3, "no result in 0.3 s"),
         (lambda: time.sleep(60) or b"", 0.3, "no result in 0.3 s"),
         (lambda: b"x" * 2**28, 20, "needed more than 32 MiB"),
+        (lambda: b"x" * (RESULT_BYTES + 1), 20, "its result is longer than 16 MiB"),
         (lambda: os._exit(0) or b"", 20, ""),
         (lambda: os.kill(os.getpid(), signal.SIGKILL) or b"", 20, "it died"),
         (lambda: 1 // 0 and b"", 20, "it died"),
     ],
-    ids=["loops", "sleeps", "eats memory", "ends early", "crashes", "raises"],
+    ids=["loops", "sleeps", "eats memory", "says too much", "ends early", "crashes", "raises"],
 )
 def test_work_apart_cannot_harm(work: Callable[[], bytes], timeout_s: float, reason: str) -> None:
     """Whatever a function does in a child, the caller gets an answer in time, and no child is left."""

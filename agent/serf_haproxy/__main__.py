@@ -58,7 +58,7 @@ def once(_args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="serf-haproxy: %(message)s")
     settings = load_settings(os.environ)
     prepare_directories(settings)
-    link = Link(settings)
+    link = Link(settings, patience_s=0.0)
     try:
         outcome = reconcile(settings, link.ask)
     finally:

@@ -6,6 +6,7 @@
     │   └── TemplateError     the template, with its line
     └── SystemFault       the world is broken; it may heal by itself (exit 111)
         ├── SerfFault         the Serf agent's RPC does not answer as it should
+        │   └── SerfAway          it cannot be reached: the agent may not have started yet
         └── HaproxyFault      HAProxy, its binary or a socket of its does not answer as it should
 
 Exit codes follow s6: 100 for wrong usage, 111 for a failed system call.
@@ -41,6 +42,10 @@ class SystemFault(SerfHaproxyError):
 
 class SerfFault(SystemFault):
     """The Serf agent's RPC does not answer as it should."""
+
+
+class SerfAway(SerfFault):
+    """The Serf agent's RPC cannot be reached: the agent may not have started yet."""
 
 
 class HaproxyFault(SystemFault):

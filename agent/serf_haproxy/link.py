@@ -3,7 +3,7 @@
 import logging
 import time
 
-from serf_haproxy.errors import SerfFault
+from serf_haproxy.errors import SerfAway, SerfFault
 from serf_haproxy.pool import Roster
 from serf_haproxy.roster import Connection, Monitor
 from serf_haproxy.settings import Settings
@@ -14,14 +14,21 @@ _BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
 
 
 class Link:
-    """Asks Serf for its roster and listens for hints, connecting when needed; an outage is a warning, told once."""
+    """Asks Serf for its roster and listens for hints, connecting when needed; an outage is a warning, told once.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: The settings.
+        patience_s: How long an agent that has never answered may take to start before that is worth a warning: the s6
+            tree starts it after the resident.
+    """
+
+    def __init__(self, settings: Settings, patience_s: float = 10.0) -> None:
         self._settings = settings
         self._connection: Connection | None = None
         self._monitor: Monitor | None = None
         self._failure_count = 0
-        self._was_up = False
+        self._is_told = False
+        self._patient_until_s = time.monotonic() + patience_s
 
     def ask(self) -> Roster | None:
         """Return Serf's roster; None when Serf cannot be asked, which changes nothing."""
@@ -33,12 +40,11 @@ class Link:
                 self._connection = Connection(self._settings)
             roster = self._connection.read_roster()
         except SerfFault as error:
-            self._drop(str(error))
+            self._drop(error)
             return None
         if self._failure_count:
             log.info("%s", f"Serf answers: {len(roster.members)} members")
-        self._failure_count = 0
-        self._was_up = True
+        self._failure_count, self._is_told, self._patient_until_s = 0, False, 0.0
         return roster
 
     def watched(self) -> list[Connection]:
@@ -54,9 +60,9 @@ class Link:
             try:
                 return self._monitor.read_hint()
             except SerfFault as error:
-                self._drop(str(error))
+                self._drop(error)
         elif connection is self._connection:
-            self._drop("Serf closed its RPC connection")
+            self._drop(SerfFault("Serf closed its RPC connection"))
         return False
 
     def is_up(self) -> bool:
@@ -73,11 +79,11 @@ class Link:
             connection.close()
         self._connection = self._monitor = None
 
-    def _drop(self, reason: str) -> None:
-        """Close the connections because of a failure."""
+    def _drop(self, fault: SerfFault) -> None:
+        """Close the connections because of a fault."""
         self.close()
-        if not self._failure_count:
-            # The s6 tree starts Serf after the resident: only losing it is worth a warning.
-            level = logging.WARNING if self._was_up else logging.INFO
-            log.log(level, "%s", f"{reason}; what HAProxy has stays as it is")
+        is_warning = not isinstance(fault, SerfAway) or time.monotonic() >= self._patient_until_s
+        if not self._is_told and (is_warning or not self._failure_count):
+            log.log(logging.WARNING if is_warning else logging.INFO, "%s", f"{fault}; what HAProxy has stays as it is")
+            self._is_told = is_warning
         self._failure_count += 1

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from serf_haproxy.errors import SerfFault, SystemFault
+from serf_haproxy.errors import SerfAway, SerfFault, SystemFault
 from serf_haproxy.events import STATUSES, Member, make_member, member_fault, name_fault
 from serf_haproxy.files import read_text
 from serf_haproxy.pool import Roster
@@ -24,6 +24,7 @@ from serf_haproxy.settings import Settings
 from serf_haproxy.transport import time_left
 
 _ANSWER_BYTES = 64 * 1024 * 1024  # 100,000 members of ordinary size
+_LOG_BYTES = 262144
 _LEAVING_COUNT = 10_000  # more members than ever leave between two events
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h: the clock that gives files their mtime
 
@@ -55,7 +56,7 @@ class Connection:
             self._socket = socket.create_connection(settings.rpc_addr, self._timeout_s)
         except (OSError, UnicodeError, LookupError) as error:  # the latter two for a host that is no name at all
             reason = getattr(error, "strerror", None) or error
-            raise SerfFault(f"Serf's RPC at {self._name} cannot be reached: {reason}") from error
+            raise SerfAway(f"Serf's RPC at {self._name} cannot be reached: {reason}") from error
         try:
             self._exchange("handshake", {"Version": 1})
             if settings.rpc_auth_file:
@@ -194,30 +195,29 @@ class Monitor(Connection):
     def read_hint(self) -> bool:
         """Read what has come in, without waiting; return whether a line tells of a change of the membership.
 
+        It is not more than one read, whatever the agent logs: what is left makes the connection readable again.
+
         Raises:
             SerfFault: The agent has gone, or sent something else than its protocol says; the connection is closed.
         """
         is_hint = False
         try:
-            data = b""  # lines may have come in with the answer to the command
-            while True:
+            with contextlib.suppress(BlockingIOError):  # lines may have come in with the answer to the command
+                if not (data := self._socket.recv(_LOG_BYTES)):
+                    raise ConnectionError("the agent closed the connection")
                 self._feed(data)
-                for message in self._unpacker:
-                    line = message.get(b"Log") if isinstance(message, dict) else None
-                    is_hint = (isinstance(line, bytes) and self._is_news(line)) or is_hint
-                data = self._socket.recv(262144)
-                if not data:
-                    break
-        except BlockingIOError:
-            return is_hint
+            for message in self._unpacker:
+                if not isinstance(message, dict):
+                    raise TypeError(f"it has {type(message).__name__}, not a map")
+                line = message.get(b"Log")
+                is_hint = (isinstance(line, bytes) and self._is_news(line)) or is_hint
         except (OSError, ValueError, TypeError, RecursionError) as error:
             self.close()
             raise SerfFault(f"Serf's RPC at {self._name} broke off its log: {error}") from error
         except SerfFault:
             self.close()
             raise
-        self.close()
-        raise SerfFault(f"Serf's RPC at {self._name} closed the connection")
+        return is_hint
 
     def _is_news(self, line: bytes) -> bool:
         if b" serf: EventMember" in line:

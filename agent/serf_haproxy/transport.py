@@ -9,15 +9,17 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import IO, NamedTuple, NoReturn, cast
 
 from serf_haproxy.errors import HaproxyFault, SystemFault
 
 ANSWER_BYTES = 64 * 1024 * 1024  # `show stat` of 100,000 servers takes 30 MB
+OUTPUT_BYTES = 1024 * 1024  # who reads more than that of a program's words?
+RESULT_BYTES = 16 * 1024 * 1024  # a configuration of 100,000 servers takes 10 MB
 
 
 class Completed(NamedTuple):
-    """A subprocess that has ended: its exit status (negative: the signal) and all that it printed."""
+    """A subprocess that has ended: its exit status (negative: the signal) and the first MiB of what it printed."""
 
     status: int
     output: str
@@ -43,8 +45,10 @@ def run(argv: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None
     # The end of the block closes the pipe, which a child in a session of its own could hold open for ever.
     with process:
         try:
-            output, _ = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired as error:
+            deadline = time.monotonic() + timeout_s
+            output = _read_to_end(cast(IO[bytes], process.stdout).fileno(), deadline, OUTPUT_BYTES)
+            process.wait(time_left(deadline))
+        except (TimeoutError, subprocess.TimeoutExpired) as error:
             os.killpg(process.pid, signal.SIGKILL)
             raise SystemFault(f"{argv[0]} gave no result in {timeout_s:g} s and was killed") from error
     return Completed(process.returncode, output.decode("utf-8", "backslashreplace"))
@@ -59,7 +63,7 @@ def run_apart(work: Callable[[], bytes], timeout_s: float, memory_bytes: int) ->
         memory_bytes: What it may use beside what this process has.
 
     Raises:
-        SystemFault: It took longer, or died, for lack of memory most likely.
+        SystemFault: It took longer, returned more than `RESULT_BYTES`, or died, for lack of memory most likely.
     """
     readable, writable = os.pipe2(os.O_CLOEXEC)
     try:
@@ -72,7 +76,7 @@ def run_apart(work: Callable[[], bytes], timeout_s: float, memory_bytes: int) ->
         _be_child(work, writable, timeout_s, memory_bytes)
     os.close(writable)
     try:
-        data = _read_to_end(readable, time.monotonic() + timeout_s)
+        data = _read_to_end(readable, time.monotonic() + timeout_s, RESULT_BYTES + 1)
     except TimeoutError:
         os.kill(pid, signal.SIGKILL)
         raise SystemFault(f"it gave no result in {timeout_s:g} s") from None
@@ -81,6 +85,8 @@ def run_apart(work: Callable[[], bytes], timeout_s: float, memory_bytes: int) ->
         _, status = os.waitpid(pid, 0)
     if status:
         raise SystemFault(f"it died, or needed more than {memory_bytes / 2**20:.0f} MiB of memory")
+    if len(data) > RESULT_BYTES:
+        raise SystemFault(f"its result is longer than {RESULT_BYTES / 2**20:.0f} MiB")
     return data
 
 
@@ -105,18 +111,16 @@ def _be_child(work: Callable[[], bytes], writable: int, timeout_s: float, memory
         os._exit(status)
 
 
-def _read_to_end(fd: int, deadline: float) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    while size <= ANSWER_BYTES:
+def _read_to_end(fd: int, deadline: float, kept_bytes: int) -> bytes:
+    """Read until the other end is closed; return the beginning of it. TimeoutError when it does not end in time."""
+    kept = bytearray()
+    while True:
         if not select.select([fd], [], [], time_left(deadline))[0]:
             raise TimeoutError
         chunk = os.read(fd, 262144)
         if not chunk:
-            return b"".join(chunks)
-        chunks.append(chunk)
-        size += len(chunk)
-    raise TimeoutError  # it would never end
+            return bytes(kept)
+        kept += chunk[: kept_bytes - len(kept)]
 
 
 def ask(socket_path: str, command: str, timeout_s: float) -> str:

@@ -44,3 +44,17 @@ def speak(answers: Mapping[str, Answer] | None = None, *members: Mapping[str, ob
                     connection.sendall(chosen[message["Command"]](message["Seq"]))
 
     return talk
+
+
+def pour_log(message: bytes, *members: Mapping[str, object]) -> Talk:
+    """Answer as Serf does, with these members, and follow the command `monitor` with a message without end."""
+
+    def talk(connection: socket.socket) -> None:
+        def answer(seq: int) -> bytes:
+            connection.sendall(say(header(seq)))
+            while True:
+                connection.sendall(message * 1000)
+
+        speak({"monitor": answer}, *members)(connection)
+
+    return talk

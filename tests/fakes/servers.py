@@ -54,6 +54,16 @@ def serving_unix(path: str | os.PathLike[str], talk: Talk) -> Iterator[str]:
         yield os.fspath(path)
 
 
+def at_once(talk: Talk) -> Talk:
+    """Talk on each connection in a thread of its own, so that one does not wait for another."""
+
+    def work(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            talk(connection)
+
+    return lambda connection: threading.Thread(target=work, args=(connection,), daemon=True).start()
+
+
 def be_silent(_connection: socket.socket) -> None:
     """Say nothing, and keep the connection."""
 

@@ -247,14 +247,16 @@ def test_servers_that_haproxy_refuses_are_quarantined_alone(proxy: Proxy, short_
             "no result in 0.5 s",
         ),
         (("{% for server in servers %}", "{{ 'x' * 10**9 }}{% for server in servers %}"), "more than 64 MiB"),
+        (("{% for server in servers %}", "{{ '#' * 17_000_000 }}\n{% for server in servers %}"), "longer than 16 MiB"),
     ],
-    ids=["undefined", "syntax", "refused", "every server refused", "endless", "eats memory"],
+    ids=["undefined", "syntax", "refused", "every server refused", "endless", "eats memory", "says too much"],
 )
 def test_a_broken_template_does_not_stop_the_traffic_from_being_right(
     proxy: Proxy, short_dir: Path, replacement: tuple[str, str], reason: str
 ) -> None:
     """While a template is broken, servers come and go by the last good one; REJECTED says what to mend."""
-    settings = {"template_memory_mib": 64, "template_timeout_s": 0.5 if "10**12" in replacement[1] else 20.0}
+    memory_mib = 64 if "64 MiB" in reason else 256
+    settings = {"template_memory_mib": memory_mib, "template_timeout_s": 0.5 if "10**12" in replacement[1] else 20.0}
     path = own_template(short_dir, ("retries 3", "retries 2"))
     proxy.record("web1", 8001)
     assert proxy.run_pass(template_path=path, **settings).verdict is Verdict.RELOADED
