@@ -6,7 +6,8 @@ from pathlib import Path
 
 from serf_haproxy.settings import SETTINGS_FILE, Settings, variable
 
-DOCS_DIR = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS_DIR = ROOT / "docs"
 ROW = re.compile(r"^\| `(SERF_HAPROXY_\w+)` \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
 
 
@@ -24,3 +25,17 @@ def test_settings_are_documented() -> None:
 def test_settings_file_is_documented() -> None:
     """The variable that names the TOML file is explained with the settings."""
     assert SETTINGS_FILE in (DOCS_DIR / "settings.md").read_text()
+
+
+def test_variables_of_the_tree_and_the_images_are_documented() -> None:
+    """Every variable that a script of the s6 tree or of the images reads stands in the documents for people."""
+    read: set[str] = set()
+    for path in [*(ROOT / "s6").rglob("*"), *(ROOT / "images").rglob("*")]:
+        text = path.read_text(errors="replace") if path.is_file() else ""
+        if text.startswith("#!/bin/sh"):
+            read.update(re.findall(r"\$\{?([A-Z][A-Z_]+)", text))
+        elif path.suffix == ".py":
+            read.update(re.findall(r'environ(?:\.get\(|\[)"(\w+)"', text))
+    assert {"SERF_JOIN", "HAPROXY_STOP_S", "APP_PORT", "SERF_HAPROXY_CONFIG_PATH"} <= read
+    written = set(re.findall(r"\w+", "".join((DOCS_DIR / f"{name}.md").read_text() for name in ("images", "settings"))))
+    assert read - written - {"PWD", "STOPPING", "SERF_RPC_AUTH"} == set()

@@ -41,17 +41,23 @@ def test_a_cut_off_web_application_costs_what_it_had(crew: Crew, names: tuple[st
 
 @pytest.mark.parametrize("length", LENGTHS_S)
 def test_a_cut_off_balancer_serves_again_at_once(crew: Crew, length: str) -> None:
-    """It reaches nobody, and nobody it: healed, it serves all within seconds, whoever Serf had given up meanwhile."""
+    """It reaches nobody, and nobody it: healed, it serves within seconds, and all in the end.
+
+    It may have let go by then whom Serf had given up first: one or two of four are no mass loss.
+    """
     lb1, web1 = crew.balancer, crew.webs["web1"]
     with crew.load() as seen:
         with crew.fault(f"cut off the balancer, {length}", is_haproxy_away=True), wall([lb1], EVERYTHING):
             started_s = time.monotonic()
             given_up = lambda: lb1.members("failed") == set(crew.webs) and web1.members("failed") == {"lb1"}  # noqa: E731
             _last(crew, started_s, length, given_up)
+        crew.wait(lambda: "UP" in (lb1.views() or {}).values(), "some serve", SOON_S)
+        assert lb1.shares(10).keys() <= crew.webs.keys()
+        # Our clients may still wait for packets that were lost long ago.
         since = seen.ok_count
-        crew.wait(lambda: seen.ok_count > since + 100, "requests afterwards", SOON_S)
-        crew.balancer.wait_servers(*crew.webs)
+        crew.wait(lambda: seen.ok_count > since + 100, "requests afterwards")
         crew.wait_members()
+        lb1.wait_servers(*crew.webs, timeout_s=FAIL_S)
     # A request that was lost in the cut may be given up by its client later; nobody is refused any more.
     late = [seen.failures[at] for at, at_s in enumerate(seen.failures.times_s) if at_s > crew.healed_s + SOON_S]
     assert [failure for failure in late if "Timeout" not in failure] == []
@@ -63,7 +69,7 @@ def test_a_balancer_cut_off_from_the_gossip_keeps_its_servers(crew: Crew) -> Non
         with crew.fault("cut off the balancer's gossip"), wall([crew.balancer], GOSSIP):
             crew.wait(lambda: crew.balancer.members("failed") == set(crew.webs), "Serf has given all up", BACK_S)
             time.sleep(GRACE_S + 2)
-            assert crew.balancer.serves(*crew.webs), crew.balancer.story()
+            crew.balancer.wait_servers(*crew.webs)
         crew.wait_members()
         crew.balancer.wait_servers(*crew.webs, timeout_s=FAIL_S)
     assert seen.failures == []

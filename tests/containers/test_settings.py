@@ -68,6 +68,15 @@ def test_a_wrong_setting_ends_the_web_application(settings_cluster: Cluster) -> 
     assert "APP_PORT='http'" in web.log()
 
 
+def test_an_advertised_address_is_told(settings_cluster: Cluster) -> None:
+    """SERF_ADVERTISE is what the others hear, and where the balancer then looks for the application."""
+    balancer = settings_cluster.balancer()
+    balancer.wait_servers()
+    settings_cluster.webapp("web1", SERF_ADVERTISE="192.0.2.7")
+    config = lambda: balancer.exec("cat", "/run/config/haproxy.cfg")  # noqa: E731
+    wait_for(lambda: "server web1 192.0.2.7:3000" in config(), balancer.story)
+
+
 def test_a_required_service_that_keeps_failing_ends_the_container(settings_cluster: Cluster) -> None:
     """Serf cannot bind: after five deaths the container ends with Serf's own exit code."""
     web = settings_cluster.webapp("web1", SERF_BIND="192.0.2.1:7946")

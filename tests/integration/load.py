@@ -74,8 +74,9 @@ async def _client(load: Load) -> None:
     connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
     while not load.stopping.is_set():
         try:
-            connection = connection or await asyncio.open_connection(load.host, load.port)
-            is_open = await asyncio.wait_for(_request(load, *connection), _ANSWER_S)
+            async with asyncio.timeout(_ANSWER_S):
+                connection = connection or await asyncio.open_connection(load.host, load.port)
+                is_open = await _request(load, *connection)
         except (OSError, EOFError, ValueError, TimeoutError) as error:
             load.failures.append(repr(error))
             is_open = False
