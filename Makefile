@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEBIAN_PACKAGES := serf haproxy s6 execline python3-venv
+# An ordinary user's PATH on Debian lacks the directory of haproxy.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .PHONY: demo test bench fuzz install packages lint unit wheels pins clean
 
@@ -49,7 +51,7 @@ install: packages $(VENV)/installed handlers/member_event
 
 # Debian's packages, only when a program of theirs is missing; with sudo where we are not root.
 packages:
-	@PATH="$$PATH:/usr/sbin:/sbin"; missing=; \
+	@missing=; \
 	for program in serf haproxy s6-svscan execlineb; do command -v $$program >/dev/null || missing=yes; done; \
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing=yes; \
 	if [ -n "$$missing" ]; then \

@@ -15,6 +15,8 @@ from typing import NamedTuple, NoReturn
 import hypothesis
 import pytest
 
+from integration import faults
+
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 60.0
 HANG_S = 60.0
@@ -38,6 +40,14 @@ class Serf(NamedTuple):
 
 WaitUntil = Callable[..., None]
 StartSerf = Callable[..., Serf]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what became of all faults that were done."""
+    if lines := faults.summarize():
+        terminalreporter.section("faults")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

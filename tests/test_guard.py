@@ -30,16 +30,39 @@ def held(ages_s: dict[str, float], standing: int, left_ages_s: tuple[float, ...]
         pytest.param({"a": 1, "b": 62}, 1, "", id="one after another"),
         pytest.param({"a": 1}, 0, "a", id="the only one"),
         pytest.param({"a": 1, "b": 500}, 0, "a", id="the last one, and not one of long ago"),
-        pytest.param({"a": 1, "b": 50, "c": 100}, 1, "ab", id="the first one left three behind"),
-        pytest.param({"a": 1, "b": 30, "c": 59, "d": 90}, 1, "abcd", id="windows that overlap"),
+        pytest.param({"a": 1, "b": 50, "c": 100}, 1, "abc", id="a chain that is longer than a window"),
+        pytest.param({"a": 1, "b": 50, "c": 100}, 3, "", id="a chain of half"),
+        pytest.param({"a": 1, "b": 50, "c": 200, "d": 210}, 1, "ab", id="two chains, and the first left three behind"),
+        pytest.param({"a": 1, "b": 200, "c": 210, "d": 220}, 1, "bcd", id="two chains, and the second left one behind"),
         pytest.param({"a": 3599, "b": 3598}, 0, "ab", id="just before the end"),
         pytest.param({"a": 3601, "b": 3601}, 0, "", id="after the end"),
         pytest.param({"a": -7200, "b": -7200}, 1, "ab", id="a clock that was set back"),
     ],
 )
 def test_what_is_held(ages_s: dict[str, float], standing: int, expected: str) -> None:
-    """More than half of all within a minute are held, and so is the last one; fewer are not."""
+    """More than half of all, each lost within a minute of the one before, are held, and so is the last one."""
     assert held(ages_s, standing) == expected
+
+
+@pytest.mark.parametrize("gap_s", [1, 8, 60])
+def test_who_is_cut_off_loses_the_others_one_by_one(gap_s: int) -> None:
+    """A hundred servers that are found dead one after the other: when the most are gone, all are held again."""
+    losses = {f"web{number}": NOW_NS + number * gap_s * S for number in range(100)}
+    rules = RULES._replace(hold_s=86400)
+    for lost_count in range(1, 101):
+        lost = dict(list(losses.items())[:lost_count])
+        is_held = lost_count > 50
+        held_s = hold(lost, 100 - lost_count, [], rules, NOW_NS + lost_count * gap_s * S)
+        assert held_s.keys() == (lost.keys() if is_held else set())
+
+
+def test_slow_losses_are_believed() -> None:
+    """Of a hundred servers that are lost further apart than the window, all but the last one go."""
+    losses = {f"web{number}": NOW_NS + number * 61 * S for number in range(100)}
+    for lost_count in range(1, 101):
+        lost = dict(list(losses.items())[:lost_count])
+        held_s = hold(lost, 100 - lost_count, [], RULES, NOW_NS + lost_count * 61 * S)
+        assert list(held_s) == (["web99"] if lost_count == 100 else [])
 
 
 @pytest.mark.parametrize(

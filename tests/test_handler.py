@@ -183,11 +183,13 @@ def test_member_too_large_for_a_node_file(run: Run, nodes_dir: Path) -> None:
     assert list(read_nodes(nodes_dir)) == ["web1"]
 
 
-def test_missing_directory_is_a_system_failure(run: Run, nodes_dir: Path) -> None:
+@pytest.mark.parametrize(("kind", "action"), [("member-join", "write"), ("member-reap", "remove")])
+def test_missing_directory_is_a_system_failure(run: Run, nodes_dir: Path, kind: str, action: str) -> None:
     """Without the node directory the exit code is 111, and the text has path and remedy."""
     nodes_dir.rmdir()
-    completed = run("member-join", WEB1 + WEB2)
-    assert_complained(completed, 111, f"cannot write {nodes_dir}/web1: No such file or directory; make the directory")
+    completed = run(kind, WEB1 + WEB2)
+    words = f"cannot {action} {nodes_dir}/web1: No such file or directory; make the directory"
+    assert_complained(completed, 111, words)
     assert f"{nodes_dir}/web2" in completed.stderr.decode()
 
 

@@ -290,6 +290,21 @@ def test_roster_of_any_content(answer: bytes, stats: Any, error: str, cut_bytes:
     assert_judgeable(roster)
 
 
+@settings(max_examples=120, suppress_health_check=SHARED)
+@given(st.lists(ENTRIES | ANYTHING, max_size=4), st.lists(GOOD_ENTRIES, max_size=3))
+def test_no_entry_hides_another(odd: list[Any], good: list[Any]) -> None:
+    """In an answer that is one, each entry is judged alone: whatever others are, what is well-formed is listed."""
+    web1 = member("web1", role="web")
+    stats = say(header(2), {"agent": {"name": "lb"}})
+    with answering(stats, say(header(3)) + pack({"Members": [*odd, *good, web1]})) as settings_:
+        connection = Connection(settings_)
+        roster = connection.read_roster()
+        connection.close()
+    names = {entry["Name"] for entry in good if name_fault(entry["Name"]) is None}
+    assert {"web1", *names} <= roster.members.keys()
+    assert_judgeable(roster)
+
+
 def assert_judgeable(roster: Roster) -> None:
     """Check that the pool takes any members, and that those that it quarantines have a reason."""
     pool = build({name: NodeFile(status, listed, 0) for name, (status, listed) in roster.members.items()}, RULES)
@@ -341,7 +356,7 @@ def expect_server(name: str, raw_address: bytes, tags: dict[str, str]) -> str | 
         return None
     address = ipaddress.ip_address(raw_address)
     address = getattr(address, "ipv4_mapped", None) or address
-    if int(address) == 0 or address.is_multicast:
+    if int(address) == 0 or address.is_multicast or is_special(address.packed):
         return None
     wanted = {"port": (1, 65535, str(RULES.default_port)), "weight": (0, 256, "")}
     said = {key: tags.get(key, default) for key, (_, _, default) in wanted.items()}
@@ -353,6 +368,16 @@ def expect_server(name: str, raw_address: bytes, tags: dict[str, str]) -> str | 
     weight = "0" if tags.get("drain") == "true" else said["weight"]
     host = f"[{address}]" if address.version == 6 else str(address)
     return f"    server {name} {host}:{int(said['port'])}" + (f" weight {int(weight)}" if weight else "")
+
+
+def is_special(packed: bytes) -> bool:
+    """Tell whether no server is ever at an address, also at the IPv4 address that one of IPv6 stands for."""
+    if len(packed) == 4:
+        return packed[0] == 0 or packed[0] >= 240 or packed[:2] == b"\xa9\xfe"
+    is_link_local = packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
+    is_old = packed[:12] == bytes(12) and packed[12:] != b"\0\0\0\1"
+    is_translated = packed[:12] == bytes.fromhex("0064ff9b0000000000000000") and is_special(packed[12:])
+    return is_link_local or is_old or is_translated or (packed[:2] == b"\x20\x02" and is_special(packed[2:6]))
 
 
 def check_configuration(directory: Path, evidence: dict[str, NodeFile]) -> list[str]:

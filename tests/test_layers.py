@@ -15,13 +15,26 @@ PACKAGE_DIR = ROOT / "agent" / PACKAGE
 # layers; from its own only what ALSO says. All of the laboratory is one module here.
 LAYERS = {
     "words": ("__init__", "errors"),
-    "pure": ("admission", "events", "debounce", "flaps", "guard", "layout", "outcome", "pool", "render", "server"),
-    "tools": ("transport", "files"),
+    "pure": (
+        "admission",
+        "events",
+        "debounce",
+        "flaps",
+        "guard",
+        "layout",
+        "outcome",
+        "places",
+        "pool",
+        "render",
+        "server",
+    ),
+    "tools": ("transport", "files", "log"),
     "door": ("settings",),
     "edges": ("nodes", "roster", "haproxy", "runtime", "state", "workers"),
     "decision": ("goal",),
+    "inputs": ("inputs",),
     "pass": ("transition", "salvage", "reconcile"),
-    "process": ("link", "daemon", "status", "boot"),
+    "process": ("link", "watchdog", "daemon", "status", "boot"),
     "lab": ("lab",),
     "command": ("__main__",),
 }
@@ -32,6 +45,7 @@ ALSO = {
     ("pool", "admission"),
     ("pool", "guard"),
     ("pool", "flaps"),
+    ("pool", "places"),
     ("render", "layout"),  # its servers are what the runtime socket can change
     ("reconcile", "salvage"),
     ("salvage", "transition"),
@@ -39,6 +53,7 @@ ALSO = {
     ("haproxy", "runtime"),  # whether a reload was taken is read from HAProxy's sockets
     ("workers", "runtime"),
     ("daemon", "link"),
+    ("daemon", "watchdog"),
     ("lab", "lab"),
 }
 
@@ -49,6 +64,7 @@ PURE_OUTSIDE = {
     "hmac",
     "struct",
     "collections.abc",
+    "contextlib",
     "dataclasses",
     "enum",
     "bisect",

@@ -1,8 +1,10 @@
 """A configuration taken apart, and what turns the servers that run into those that should."""
 
+from typing import Any
+
 import pytest
 
-from serf_haproxy.layout import Changes, Layout, Line, Seen, plan, read_layout, state_file
+from serf_haproxy.layout import DOWN, STOPPING, UP, Changes, Layout, Line, Seen, plan, read_layout, state_file
 
 CONFIG = """\
 global
@@ -81,22 +83,30 @@ def test_only_a_line_feed_ends_a_line() -> None:
     assert read_layout(text) == read_layout(CONFIG)
 
 
-def seen(endpoint: str, weight: int = 1, is_maintained: bool = False) -> Seen:
+def seen(endpoint: str, weight: int = 1, is_maintained: bool = False, **more: Any) -> Seen:
     """Return a server as HAProxy has it."""
-    return Seen(endpoint, weight, is_maintained, 0, f"line of {endpoint}")
+    return Seen(endpoint, weight, is_maintained, False, False, UP, 0, 0, f"line-of-{endpoint} {weight} 9")._replace(
+        **more
+    )
 
 
 CHECKED = Line("10.0.0.1:80", 1, ("check",))
 PLAIN = Line("10.0.0.1:80", 3, ())
 KEY = ("nodes", "a")
-DOWN = (
+STARTED = (
     "set server nodes/a state drain",
     "set server nodes/a health down",
     "set server nodes/a state ready",
 )
+MOVED_FROM = Line("10.0.0.9:80", 1, ("check",))
 MOVED = "set server nodes/a addr 10.0.0.1 port 80"
 REMOVED = ("set server nodes/a state maint", "del server nodes/a")
-ADDED = ("add server nodes/a 10.0.0.1:80 weight 1 check", "enable health nodes/a", *DOWN)
+ADDED = ("add server nodes/a 10.0.0.1:80 weight 1 check", "enable health nodes/a", *STARTED)
+HEADER = "# srv_name srv_uweight srv_iweight"
+READY = ("set server nodes/a state ready",)
+WATCHED = ("enable health nodes/a",)
+RAISED = ("set server nodes/a health up",)
+AGENT = Line("10.0.0.1:80", 3, ("agent-check", "agent-port", "90"))
 
 
 def layout(*lines: Line) -> Layout:
@@ -118,8 +128,21 @@ def layout(*lines: Line) -> Layout:
         (layout(), layout(CHECKED), {KEY: seen("10.0.0.1:80")}, Changes(REMOVED, ())),
         (layout(), layout(), {KEY: seen("10.0.0.1:80", 1, True)}, Changes((), ("del server nodes/a",))),
         (layout(), layout(), {("other", "a"): seen("10.0.0.1:80")}, Changes((), ())),
-        (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", 1, True)}, Changes(DOWN, ())),
-        (layout(CHECKED), layout(), {KEY: seen("10.0.0.1:80", 1, True)}, Changes(DOWN, ())),
+        (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", 1, True)}, Changes(STARTED, ())),
+        (layout(CHECKED), layout(), {KEY: seen("10.0.0.1:80", 1, True)}, Changes(STARTED, ())),
+        (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", is_drained=True)}, Changes(READY, ())),
+        (layout(CHECKED), layout(), {KEY: seen("10.0.0.1:80", is_drained=True)}, Changes(STARTED, ())),
+        (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", is_unwatched=True)}, Changes(WATCHED, ())),
+        (
+            layout(CHECKED),
+            layout(),
+            {KEY: seen("10.0.0.1:80", 1, True, is_unwatched=True)},
+            Changes((*WATCHED, *STARTED), ()),
+        ),
+        (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", operation=DOWN)}, Changes((), ())),
+        (layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 3, operation=DOWN)}, Changes(RAISED, ())),
+        (layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 3, operation=STOPPING)}, Changes(RAISED, ())),
+        (layout(AGENT), layout(AGENT), {KEY: seen("10.0.0.1:80", 3, operation=DOWN)}, Changes((), ())),
         (layout(CHECKED), layout(PLAIN), {KEY: seen("10.0.0.1:80")}, Changes((*REMOVED, *ADDED), ())),
         (
             layout(CHECKED),
@@ -139,10 +162,36 @@ def test_what_runs_becomes_what_should(
     assert plan(goal, before, running) == changes
 
 
+DOWN_LINE = "1 nodes {} {} 10.0.0.1 0 0 1 1 0 1 0 0 6 0 0 0 - 80 - 0 0 - - 0"
+
+
 def test_a_state_file_keeps_what_goes_on_and_starts_the_new_as_down() -> None:
     """A server that stays keeps its line, a moved or new one with a check starts as down, one without has no line."""
     lines = {("nodes", name): CHECKED for name in "abc"} | {("nodes", "d"): PLAIN}
     running = {("nodes", "a"): seen("10.0.0.1:80"), ("nodes", "b"): seen("10.0.0.1:99")}
-    text = state_file(Layout(lines, frozenset(["nodes"]), ""), running, "# header")
-    down = "1 nodes {} {} 10.0.0.1 0 0 1 1 0 1 0 0 6 0 0 0 - 80 - 0 0 - - 0"
-    assert text.splitlines() == ["1", "# header", "line of 10.0.0.1:80", down.format(2, "b"), down.format(3, "c")]
+    text = state_file(Layout(lines, frozenset(["nodes"]), ""), layout(), running, HEADER)
+    going_on = "line-of-10.0.0.1:80 1 1"
+    assert text.splitlines() == ["1", HEADER, going_on, DOWN_LINE.format(2, "b"), DOWN_LINE.format(3, "c")]
+
+
+def test_a_server_goes_through_a_reload_with_the_weight_that_it_should_have() -> None:
+    """HAProxy keeps the file's weight in use where the configured one is the same, so both are the goal's."""
+    text = state_file(layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 0)}, HEADER)
+    assert text.splitlines()[2:] == ["line-of-10.0.0.1:80 3 3"]
+
+
+@pytest.mark.parametrize("name", ["is_maintained", "is_drained", "is_unwatched"])
+def test_what_an_administrator_did_does_not_go_through_a_reload(name: str) -> None:
+    """A server in maintenance or in a drain, or without its health checks, starts as a new one does."""
+    text = state_file(layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", **{name: True})}, HEADER)
+    assert text.splitlines()[2:] == [DOWN_LINE.format(1, "a")]
+
+
+@pytest.mark.parametrize(
+    ("before", "lines"),
+    [(layout(), [DOWN_LINE.format(1, "a")]), (layout(MOVED_FROM), [DOWN_LINE.format(1, "a")]), (layout(CHECKED), [])],
+    ids=["new", "moved", "as before"],
+)
+def test_where_nobody_tells_what_runs_the_new_and_moved_still_start_as_down(before: Layout, lines: list[str]) -> None:
+    """Without any word on what runs, a server that the live file has may well be serving; another is not."""
+    assert state_file(layout(CHECKED), before, None, "").splitlines() == ["1", *lines]

@@ -15,6 +15,7 @@ from types import FrameType
 
 import pytest
 
+from integration.disks import Disk, private_mounts
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.events import ALIVE, FAILED, LEFT, LINE_BYTES, Member, format_line, make_member, parse_line
 from serf_haproxy.nodes import forget, load, record, wake
@@ -234,40 +235,39 @@ def test_directory_in_place_of_a_node_file_is_a_fault(nodes_dir: Path) -> None:
 
 
 def test_missing_directory_is_a_fault(tmp_path: Path) -> None:
-    """Without the directory, recording and loading fail with its path and the remedy; there is nothing to forget."""
+    """Without the directory, recording, forgetting and loading fail with its path and the remedy."""
     missing = str(tmp_path / "missing")
     remedy = "No such file or directory; make the directory or start the resident, which makes it"
     with pytest.raises(SystemFault, match=re.escape(f"cannot write {missing}/web1: {remedy}")):
         record(missing, ALIVE, WEB1)
     with pytest.raises(SystemFault, match=re.escape(f"cannot read {missing}: {remedy}")):
         load(missing)
-    assert not forget(missing, "web1")
+    with pytest.raises(SystemFault, match=re.escape(f"cannot remove {missing}/web1: {remedy}")):
+        forget(missing, "web1")
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """Yield a directory on a disk of four pages."""
-    if os.geteuid():
-        pytest.skip("only root can mount a disk")
-    path = tmp_path / "disk"
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", path], check=True)
-    yield path
-    subprocess.run(["umount", path], check=True)
+def tiny_disk(tmp_path: Path) -> Iterator[Disk]:
+    """Yield a small disk of our own."""
+    with private_mounts():
+        disk = Disk(tmp_path / "disk")
+        try:
+            yield disk
+        finally:
+            disk.remove()
 
 
-def test_full_disk_is_a_fault(tiny_disk: Path) -> None:
+def test_full_disk_is_a_fault(tiny_disk: Disk) -> None:
     """On a full disk recording fails with path and remedy, the old line is intact, and no temporary file stays."""
-    record(str(tiny_disk), ALIVE, WEB1)
-    with contextlib.suppress(OSError), (tiny_disk / "filler").open("wb", buffering=0) as filler:
-        while True:
-            filler.write(b"x" * 4096)
+    directory = tiny_disk.directory
+    record(str(directory), ALIVE, WEB1)
+    tiny_disk.fill()
     with pytest.raises(SystemFault) as caught:
-        record(str(tiny_disk), LEFT, WEB1)
-    assert f"cannot write {tiny_disk}/web1: No space left on device; free some space" in str(caught.value)
-    assert sorted(os.listdir(tiny_disk)) == ["filler", "web1"]
-    (tiny_disk / "filler").unlink()
-    assert load_lines(tiny_disk) == [format_line(ALIVE, WEB1)]
+        record(str(directory), LEFT, WEB1)
+    assert f"cannot write {directory}/web1: No space left on device; free some space" in str(caught.value)
+    assert sorted(os.listdir(directory)) == ["ballast.log", "web1"]
+    tiny_disk.clear()
+    assert load_lines(directory) == [format_line(ALIVE, WEB1)]
 
 
 CRAMPED_WRITER = """

@@ -285,6 +285,27 @@ def test_many_that_fail_together_are_held() -> None:
     assert names(heard(WEB3) | ago(4000, WEB1, WEB2B)) == (["web3"], [])
 
 
+@pytest.mark.parametrize(
+    ("is_sticky", "context", "age_s", "drains"),
+    [
+        (False, Context({"web1": 1}, serving=frozenset(["web1"])), 10, True),
+        (False, Context({"web1": 0}, serving=frozenset(["web1"])), 10, False),
+        (True, Context({"web1": 0}, serving=frozenset(["web1"])), 10, True),
+        (True, Context({"web1": 0}), 10, False),
+        (True, Context({"web1": 1}), 10, True),
+        (True, Context({"web1": 1}, serving=frozenset(["web1"])), 31, False),
+        (True, Context(), 10, False),
+    ],
+    ids=["connected", "idle", "sticky", "sticky and down", "busy and down", "too long", "never served"],
+)
+def test_a_server_that_left_stays_for_its_clients(is_sticky: bool, context: Context, age_s: int, drains: bool) -> None:
+    """Connections keep it until their end, sticky clients for the whole time while HAProxy does not see it down."""
+    rules = RULES._replace(drain_timeout_s=30, is_sticky=is_sticky)
+    built = build(heard(WEB1, status=LEFT, at_ns=0), rules, int(age_s * 1e9), context)
+    assert [(server.name, server.weight) for server in built.servers] == ([("web1", 0)] if drains else [])
+    assert built.changes_in_s == (30 - age_s if drains else None)
+
+
 def test_leaving_together_is_believed() -> None:
     """Servers that all left gracefully are gone, whatever their number."""
     assert names(ago(1, WEB1, WEB2B, WEB3, status=LEFT)) == ([], [])
@@ -311,6 +332,105 @@ def test_quarantined_servers_are_held_as_they_were() -> None:
     assert list(pool.held) == list(pool.quarantined) == ["web1", "web2"]
     assert names(bad | heard(WEB3, WEB4), known=known) == (["web3", "web4"], [])
     assert names(bad) == ([], [])
+
+
+HOUR_S = 3600.0
+TEN = [web(f"web{number}", f"10.0.0.{number + 1}", role="web", port="3000") for number in range(10)]
+PUBLISHED = {member.name: Server(member.name, member.address, 3000, None) for member in TEN}
+MISTAKES = {
+    "a secret that nobody knows": {"policy": Policy(secrets=(Secret(b"correct horse battery staple"),))},
+    "a role that nobody has": {"roles": ("webb",)},
+}
+
+
+@pytest.mark.parametrize("rules", MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize("ages_s", [[5.0] * 10, [HOUR_S * number for number in range(10)], [240 * HOUR_S] * 10])
+def test_a_mistake_takes_nobody_away(rules: dict[str, object], ages_s: list[float]) -> None:
+    """When a setting makes all members unfit at once, they stay, however long ago and far apart they joined."""
+    evidence: Evidence = {}
+    for member, age_s in zip(TEN, ages_s, strict=True):
+        evidence |= ago(age_s, member, status=ALIVE)
+    assert names(evidence) == (list(PUBLISHED), [])
+    pool = build(evidence, GUARDED._replace(**rules), NOW_NS, Context(known=PUBLISHED))
+    assert pool.servers == tuple(PUBLISHED.values())
+    assert list(pool.held) == list(pool.quarantined) == list(PUBLISHED)
+    assert set(pool.held.values()) == {3600.0}
+    later_ns = NOW_NS + 3599 * S
+    later = build(evidence, GUARDED._replace(**rules), later_ns, Context(known=PUBLISHED, unfit=pool.unfit))
+    assert set(later.held.values()) == {1.0}
+    assert build(evidence, GUARDED._replace(**rules), later_ns + 2 * S, Context(unfit=pool.unfit)).servers == ()
+    mended = build(evidence, GUARDED, later_ns, Context(known=PUBLISHED, unfit=pool.unfit))
+    assert (mended.servers, mended.unfit, mended.unknown) == (pool.servers, {}, frozenset())
+
+
+def roll_out(tags: dict[str, str], gap_s: float, rules: Rules) -> list[int]:
+    """Give ten members other tags, one after the other; return how many servers there were after each."""
+    evidence, context = ago(240 * HOUR_S, *TEN, status=ALIVE), Context(known=PUBLISHED)
+    counts = []
+    for number, member in enumerate(TEN):
+        now_ns = NOW_NS + int(number * gap_s * S)
+        evidence[member.name] = NodeFile(ALIVE, make_member(member.name, member.address, tags), now_ns)
+        pool = build(evidence, rules, now_ns, context)
+        context = Context(known={server.name: server for server in pool.servers}, unfit=pool.unfit)
+        counts.append(len(pool.servers))
+    return counts
+
+
+WEB_ONLY = GUARDED._replace(roles=("web",))
+
+
+@pytest.mark.parametrize("tags", [{"role": "webb"}, {"role": "web", "port": "x"}])
+def test_a_wrong_rollout_brings_back_whom_it_took(tags: dict[str, str]) -> None:
+    """A rollout that makes one node after the other unfit takes half of them, and then none: they are remembered."""
+    assert roll_out(tags, 5, WEB_ONLY) == [9, 8, 7, 6, 5, 10, 10, 10, 10, 10]
+    assert roll_out(tags, 3601, WEB_ONLY) == [9, 8, 7, 6, 5, 4, 3, 2, 1, 1]
+
+
+def test_a_new_balancer_is_believed() -> None:
+    """A node that says that it balances is no server from that moment, nor is the balancer itself."""
+    known = {"web1": PUBLISHED["web1"]}
+    assert names(ago(5, web("web1", role="lb"), status=ALIVE), known=known) == ([], [])
+    assert names(ago(5, TEN[1], status=ALIVE), GUARDED._replace(self_name="web1"), known=known) == ([], [])
+
+
+def test_one_that_is_unfit_and_fails_was_lost_before() -> None:
+    """Servers that are held because they are unfit stay held when the gossip then loses them too."""
+    evidence = ago(240 * HOUR_S, *TEN, status=ALIVE)
+    rules = GUARDED._replace(roles=("webb",))
+    unfit = build(evidence, rules, NOW_NS, Context(known=PUBLISHED)).unfit
+    lost = {name: NodeFile(FAILED, file.member, NOW_NS + 9 * S) for name, file in evidence.items()}
+    pool = build(lost, rules, NOW_NS + 10 * S, Context(known=PUBLISHED, unfit=unfit))
+    assert set(pool.held.values()) == {3590.0}
+    assert pool.quarantined == {}
+    assert set(build(lost, rules, NOW_NS + 10 * S, Context(known=PUBLISHED)).held.values()) == {3599.0}
+    assert build(ago(5, *TEN, status=LEFT), rules, NOW_NS, Context(known=PUBLISHED, unfit=unfit)).servers == ()
+
+
+def test_members_of_other_roles_were_never_servers() -> None:
+    """What was never published is not remembered, and a place that another member has taken is his."""
+    evidence = ago(5, *TEN, status=ALIVE)
+    rules = GUARDED._replace(roles=("db",))
+    assert build(evidence, rules, NOW_NS).unknown == PUBLISHED.keys()
+    assert build(evidence, rules, NOW_NS)[:2] == ((), {})
+    heir = heard(web("heir", TEN[0].address, role="db"))
+    pool = build(evidence | heir, rules, NOW_NS, Context(known=PUBLISHED))
+    assert [server.name for server in pool.servers] == ["heir", *list(PUBLISHED)[1:]]
+
+
+def test_no_server_is_where_a_balancer_listens() -> None:
+    """The balancers' own node files tell where they are: a member there is quarantined, beside them it serves."""
+    rules = RULES._replace(self_name="lb1", binds=(("", 80), ("", 1936)))
+    balancers = heard(web("lb1", "10.0.0.1"), web("lb2", "10.0.0.2", role="lb"))
+    loops = [web(f"loop{port}-{host}", f"10.0.0.{host}", port=str(port)) for port in (80, 1936) for host in (1, 2)]
+    local, beside = web("local", "127.0.0.1"), [web("near", "10.0.0.1", port="81"), web("far", "10.0.0.3", port="80")]
+    pool = build(balancers | heard(local, *loops, *beside), rules)
+    assert [server.name for server in pool.servers] == ["far", "near"]
+    assert sorted(pool.quarantined) == ["local", *sorted(member.name for member in loops)]
+    gone = heard(web("lb1", "10.0.0.1"), web("lb2", "10.0.0.2", role="lb"), status=LEFT)
+    assert build(gone | heard(local, *loops), rules).quarantined == {}
+    everyone = {name: Server(name, "127.0.0.1", 80, None) for name in ("a", "b")}
+    local_ones = heard(*(web(name, "127.0.0.1", port="80") for name in everyone))
+    assert build(balancers | local_ones, rules._replace(guard=GUARDED.guard), 2, Context(known=everyone)).servers == ()
 
 
 def test_a_damped_node_is_kept_out() -> None:

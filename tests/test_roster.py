@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 from serfclient.client import SerfClient
 
+from fakes.gossip import say_alive
 from fakes.serf_rpc import Answer, header, member, say, speak
 from fakes.servers import Talk, be_silent, close_at_once, drip, pour, serving_tcp
 from serf_haproxy.errors import SerfFault
@@ -281,12 +282,6 @@ MEMBER = member("web1")
         pytest.param({"members": body({})}, id="no Members"),
         pytest.param({"members": body({"Members": None})}, id="Members are nothing"),
         pytest.param({"members": body({"Members": {}})}, id="Members are a map"),
-        pytest.param({"members": body({"Members": [None]})}, id="member is nothing"),
-        pytest.param({"members": body({"Members": [[1]]})}, id="member is a list"),
-        pytest.param({"members": body({"Members": [MEMBER | {"Name": 1}]})}, id="name is a number"),
-        pytest.param({"members": body({"Members": [MEMBER | {"Status": None}]})}, id="status is nothing"),
-        pytest.param({"members": body({"Members": [MEMBER | {"Addr": 1}]})}, id="address is a number"),
-        pytest.param({"members": body({"Members": [MEMBER | {"Tags": []}]})}, id="tags are a list"),
         pytest.param({"members": lambda seq: say(header(seq), {"Members": [MEMBER]})[:-5]}, id="half the members"),
         pytest.param({"handshake": lambda seq: say(header(seq), header(seq))}, id="answers twice"),
     ],
@@ -311,6 +306,55 @@ def ask_for() -> Callable[..., Roster]:
             return ask(rpc)
 
     return ask_fake
+
+
+@pytest.mark.parametrize(
+    ("odd", "shown", "reason"),
+    [
+        (None, "(no name)", "it is NoneType where Serf's protocol has a member"),
+        ([1], "(no name)", "it is list where Serf's protocol has a member"),
+        (MEMBER | {"Name": 1}, "(no name)", "it has int where Serf's protocol has Name"),
+        (MEMBER | {"Name": None}, "(no name)", "it has NoneType where Serf's protocol has Name"),
+        (MEMBER | {"Name": [[]]}, "(no name)", "it has list where Serf's protocol has Name"),
+        (MEMBER | {"Status": None}, "web1", "it has NoneType where Serf's protocol has Status"),
+        (MEMBER | {"Addr": 1}, "web1", "it has int where Serf's protocol has Addr"),
+        (MEMBER | {"Tags": []}, "web1", "it has list where Serf's protocol has Tags"),
+        (MEMBER | {"Tags": {"a": 1}}, "web1", "it has int where Serf's protocol has a tag"),
+        (MEMBER | {"Tags": {1: "a"}}, "web1", "it has int where Serf's protocol has a tag"),
+        (MEMBER | {"Name": "a\nb", "Tags": 1}, "a\\nb", "it has int where Serf's protocol has Tags"),
+    ],
+)
+def test_odd_entry_is_refused_alone(ask_for: Callable[..., Roster], odd: object, shown: str, reason: str) -> None:
+    """An entry that is not what the protocol says is told with a reason, and every other member is listed."""
+    roster = ask_for(member("web0"), odd, member("web2"))
+    assert list(roster.members) == ["web0", "web2"]
+    assert roster.refused == ((shown, reason),)
+
+
+def test_no_tags_and_no_address_are_none(ask_for: Callable[..., Roster]) -> None:
+    """What Go has never made it sends as nil: a member without tags, or an address that the pool quarantines."""
+    roster = ask_for(MEMBER | {"Tags": None}, member("web2") | {"Addr": None})
+    assert {name: (found.address, found.tags) for name, (_, found) in roster.members.items()} == {
+        "web1": ("127.0.1.1", ()),
+        "web2": ("", ()),
+    }
+
+
+@pytest.mark.parametrize(
+    ("address", "tags"), [(b"\x7f\1\1\1", None), (b"", {"role": "web"}), (b"\x7f", None), (b"\x7f\1\1\1", 5)]
+)
+def test_a_packet_of_a_stranger_blinds_nobody(
+    start_serf: Callable, wait_until: Callable, address: bytes, tags: object
+) -> None:
+    """One UDP packet makes a real agent list a member without tags or address; its other members are told as before."""
+    agent = start_serf("lb", "-tag=role=lb")
+    say_alive(agent.gossip, "web1", b"\x7f\0\1\1", {"role": "web"})
+    say_alive(agent.gossip, "odd", address, tags)
+    say_alive(agent.gossip, "web2", b"\x7f\0\1\2", {"role": "web"})
+    wait_until(lambda: "web2" in ask(agent.rpc).members, "web2 in the roster")
+    roster = ask(agent.rpc)
+    assert roster.self_name == "lb"
+    assert {"lb", "web1", "web2"} <= roster.members.keys() <= {"lb", "web1", "web2", "odd"}
 
 
 @pytest.mark.parametrize(

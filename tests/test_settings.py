@@ -175,6 +175,14 @@ def test_longest_wait_is_not_shorter_than_the_quiet_time() -> None:
     assert fault == "SERF_HAPROXY_MAX_WAIT_S=2.5: must be at least SERF_HAPROXY_QUIET_S (3)"
 
 
+def test_what_is_wrong_together_is_told_beside_what_is_wrong_alone() -> None:
+    """The fault of two settings is told with those of others, but not where one of the two cannot be read."""
+    other = {"SERF_HAPROXY_DEFAULT_PORT": "http"}
+    faults = load_faults({"SERF_HAPROXY_QUIET_S": "3"} | other)
+    assert [fault.partition("=")[0] for fault in faults] == ["SERF_HAPROXY_DEFAULT_PORT", "SERF_HAPROXY_MAX_WAIT_S"]
+    assert len(load_faults({"SERF_HAPROXY_QUIET_S": "3", "SERF_HAPROXY_MAX_WAIT_S": "soon"} | other)) == 2
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_empty_variable_counts_as_unset(name: str, tmp_path: Path) -> None:
     """An empty variable leaves the default, and the file's value where there is one."""

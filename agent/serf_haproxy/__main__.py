@@ -42,8 +42,10 @@ def main() -> int:
 def run(args: argparse.Namespace) -> int:
     """Be the resident."""
     from serf_haproxy.daemon import Resident
+    from serf_haproxy.log import LossyHandler
 
-    logging.basicConfig(level=args.log_level.upper(), format="level=%(levelname)s msg=%(message)r", force=True)
+    level, handlers = args.log_level.upper(), [LossyHandler(2)]
+    logging.basicConfig(level=level, format="level=%(levelname)s msg=%(message)r", handlers=handlers, force=True)
     Resident(lambda: load_settings(os.environ), args.notify_fd).run()
     return 0
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import math
 import os
 import selectors
 import signal
@@ -14,10 +15,11 @@ from serf_haproxy.debounce import Debounce
 from serf_haproxy.errors import SerfHaproxyError, SettingsError, SystemFault
 from serf_haproxy.files import locked
 from serf_haproxy.link import Link
-from serf_haproxy.outcome import Outcome, Verdict
+from serf_haproxy.outcome import Outcome, Pause, Verdict
 from serf_haproxy.pool import Roster
 from serf_haproxy.reconcile import prepare_directories, reconcile
 from serf_haproxy.settings import Settings
+from serf_haproxy.watchdog import Watchdog
 
 log = logging.getLogger("serf-haproxy")
 
@@ -54,9 +56,11 @@ class Resident:
         self._resync_at_s = 0.0
         self._pass_at_s = 0.0  # the latest time for the next pass, whether or not Serf answers
         self._retry_at_s: float | None = None
-        self._not_before_s = 0.0
+        self._reload_at_s = 0.0  # no reload before that
+        self._failed_reload: Outcome | None = None
         self._failure_count = 0
         self._told: set[str] = set()
+        self._watchdog = Watchdog()
 
     def run(self) -> None:
         """Make passes until SIGTERM or SIGINT; a pass that runs is finished first.
@@ -114,15 +118,15 @@ class Resident:
 
     def _due_s(self) -> float:
         times = (self._resync_at_s, self._pass_at_s, self._debounce.due_s(), self._retry_at_s)
-        return max(self._not_before_s, min(at_s for at_s in times if at_s is not None))
+        return min(at_s for at_s in times if at_s is not None)
 
     def _work(self, is_first: bool = False) -> None:
         """Ask Serf and make a pass, as far as either is due."""
         now_s = time.monotonic()
-        if now_s < self._not_before_s:
-            return
         roster = None
-        if now_s >= self._resync_at_s:
+        # An event cannot tell a comma inside a tag from one between two, and may be older than what Serf knows by now.
+        is_woken = now_s >= (self._debounce.due_s() or math.inf)
+        if now_s >= self._resync_at_s or (is_woken and self._link.is_up()):
             roster = self._link.ask()
             self._resync_at_s = now_s + self._settings.resync_interval_s if roster else self._link.next_try_s()
         due_s = [at_s for at_s in (self._pass_at_s, self._debounce.due_s(), self._retry_at_s) if at_s is not None]
@@ -137,7 +141,12 @@ class Resident:
         _drain(self._wake_fd)
         try:
             self._mend_places()
-            outcome = reconcile(self._settings, lambda: roster or self._link.ask(), bool(roster))
+            pause = Pause(max(0.0, self._reload_at_s - time.monotonic()), self._failed_reload)
+            limit_s = self._settings.check_timeout_s + self._settings.reload_timeout_s
+            with self._watchdog.watching(limit_s) as on_step:
+                outcome = reconcile(
+                    self._settings, lambda: roster or self._link.ask(), bool(roster), on_step, pause=pause
+                )
         except SerfHaproxyError as error:
             self._tell(logging.ERROR, {str(error)})
             self._retry(_RETRY_CHEAP_MAX_S)
@@ -158,23 +167,33 @@ class Resident:
     def _follow(self, outcome: Outcome) -> None:
         """Tell what came of a pass and decide when the next one is due."""
         level = _LEVELS[outcome.verdict]
-        if outcome.verdict is Verdict.RELOADED:
-            self._not_before_s = time.monotonic() + self._settings.reload_interval_s
         if level == logging.INFO:
             log.info("%s", f"{outcome.verdict} {outcome.reason}")
         problems = set(outcome.problems)
         if level > logging.INFO:
             problems.add(f"{outcome.verdict} {outcome.reason}")
         self._tell(max(level, logging.WARNING), problems)
-        if outcome.verdict in (Verdict.REJECTED, Verdict.UNCONFIRMED):
-            self._retry(self._settings.retry_max_s if outcome.is_costly else _RETRY_CHEAP_MAX_S)
-        else:
-            self._failure_count = 0
+        self._plan_retry(outcome)
         if outcome.again_s is not None:
             again_s = time.monotonic() + outcome.again_s
             self._retry_at_s = min(again_s, self._retry_at_s or again_s)
         if outcome.corrected_count:
             self._resync_at_s = min(self._resync_at_s, time.monotonic() + _VERIFY_S)
+
+    def _plan_retry(self, outcome: Outcome) -> None:
+        """Decide when to try again what failed, and when there may be another reload."""
+        if not outcome.is_costly:
+            if outcome.has_reloaded or self._failed_reload:
+                self._reload_at_s = time.monotonic() + self._settings.reload_interval_s
+            self._failed_reload = None
+            if outcome.verdict in (Verdict.REJECTED, Verdict.UNCONFIRMED):
+                self._retry(_RETRY_CHEAP_MAX_S)
+            else:
+                self._failure_count = 0
+        elif outcome.has_reloaded:
+            self._failed_reload = outcome
+            self._retry(self._settings.retry_max_s)
+            self._reload_at_s = self._retry_at_s or 0.0
 
     def _tell(self, level: int, problems: set[str]) -> None:
         """Log problems that were not there after the pass before."""
@@ -202,7 +221,7 @@ class Resident:
         self._settings, self._link = settings, Link(settings)
         self._debounce = Debounce(settings.quiet_s, settings.max_wait_s)
         self._debounce.wake(time.monotonic() - settings.max_wait_s)
-        self._resync_at_s = 0.0
+        self._resync_at_s = self._reload_at_s = 0.0
         log.info("settings and template are read again")
 
     def _notify_ready(self) -> None:

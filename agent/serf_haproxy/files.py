@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 
@@ -46,7 +47,11 @@ def read_text(path: str) -> str | None:
         SystemFault: It is there and cannot be read.
     """
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        # Never wait on a FIFO or a device that stands in a file's place.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise SystemFault(f"cannot read {path}: it is no regular file; put one there")
             return file.read()
     except FileNotFoundError:
         return None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from serf_haproxy import nodes, pool, render
-from serf_haproxy.admission import Policy, Secret, read_secrets
+from serf_haproxy.admission import Policy, Secret, normalise, read_secrets
 from serf_haproxy.errors import SystemFault, TemplateError
 from serf_haproxy.files import read_text
 from serf_haproxy.flaps import FlapRules
@@ -14,7 +14,7 @@ from serf_haproxy.guard import GuardRules
 from serf_haproxy.layout import Key, Line
 from serf_haproxy.server import Server, read_line
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import read_flaps, read_record, read_released_ns
+from serf_haproxy.state import read_flaps, read_record, read_released_ns, read_unfit
 from serf_haproxy.transport import run_apart
 
 BUILT_IN_TEMPLATE = os.path.join(os.path.dirname(__file__), "haproxy.cfg.j2")
@@ -29,19 +29,20 @@ def read_pool(settings: Settings) -> pool.Pool:
         SystemFault: The node directory cannot be read.
     """
     files = nodes.load(settings.nodes_dir)[0] if os.path.isdir(settings.nodes_dir) else {}
-    rules = rules_of(settings, read_record(settings).self_name)
-    return decide(settings, files, rules, pool.Context(flaps=read_flaps(settings)))
+    record = read_record(settings)
+    context = pool.Context(flaps=read_flaps(settings), unfit=read_unfit(record))
+    return decide(settings, files, rules_of(settings, record.self_name), context)
 
 
 def decide(settings: Settings, files: dict[str, nodes.NodeFile], rules: pool.Rules, context: pool.Context) -> pool.Pool:
-    """Return the servers that follow from node files; the published configuration tells what a broken node was.
+    """Return the servers that follow from node files; the published configuration tells what an unfit node was.
 
     Raises:
         SystemFault: The published configuration cannot be read.
     """
     now_ns = time.time_ns()
     decided = pool.build(files, rules, now_ns, context)
-    if not decided.quarantined:
+    if not decided.unknown:
         return decided
     published = render.read_published(read_text(settings.config_path) or "")
     return pool.build(files, rules, now_ns, context._replace(known=_known(published.servers)))
@@ -69,7 +70,16 @@ def rules_of(settings: Settings, self_name: str) -> pool.Rules:
         Policy(settings.networks, settings.ports, read_secret_file(settings)),
         GuardRules(settings.guard_share, settings.guard_window_s, settings.guard_hold_s, read_released_ns(settings)),
         FlapRules(settings.flap_cutoff, settings.flap_half_life_s),
+        is_sticky=bool(settings.cookie),
+        binds=(_read_bind(settings.frontend_bind), _read_bind(settings.stats_bind)),
     )
+
+
+def _read_bind(bind: str) -> tuple[str, int]:
+    """Return address and port of a place where HAProxy listens; "" for all addresses."""
+    host, _, port = bind.rpartition(":")
+    address = normalise(host.strip("[]")) if host not in ("", "*") else None
+    return str(address) if address and not address.is_unspecified else "", int(port)
 
 
 def compute(settings: Settings, servers: tuple[Server, ...], template: str | None = None) -> render.Rendered:

@@ -1,8 +1,8 @@
 """The guard against mass loss: whether many servers that are gone at once are to be believed; pure.
 
 Gossip that breaks looks like many nodes that die together. HAProxy's own health checks can tell the two apart, so such
-servers stay under them. Everything follows from when each node was lost, which the node files say: the guard needs no
-memory of its own and decides the same after any restart.
+servers stay under them. Everything follows from when each server was lost, as node files and the last record say:
+the guard needs no memory of its own and decides the same after any restart.
 """
 
 import bisect
@@ -14,7 +14,7 @@ class GuardRules(NamedTuple):
     """When servers are held.
 
     Attributes:
-        share: Of the servers there were, more than this share must be lost within the window; 0 to 1.
+        share: Of the servers there were, more than this share must be lost together; 0 to 1.
         window_s: Losses that lie no further apart than this belong together, seconds.
         hold_s: How long a lost server is held, seconds; 0 for never.
         released_ns: When an operator last let all held servers go, nanoseconds since the epoch.
@@ -35,8 +35,9 @@ def hold(
 ) -> dict[str, float]:
     """Return the lost servers that are held, and for how many seconds yet.
 
-    A window of losses is held when it has more than the share of all that were there at its start, or when nothing
-    stands any more and it has the last loss.
+    Losses belong together when each is no further than the window from the one before: who is cut off from the gossip
+    finds the others dead one by one. Together they are held when they are more than the share of all that were there
+    at the first of them, or when nothing stands any more and they have the last loss.
 
     Args:
         losses: When each server was lost that did not leave gracefully, nanoseconds since the epoch, by name.
@@ -49,13 +50,13 @@ def hold(
     ordered = sorted((losses[name], name) for name in losses if losses[name] > rules.released_ns and left_s[name] > 0)
     leaves = sorted(leaves_ns)
     held: dict[str, float] = {}
-    end = 0
-    for start, (first_ns, _) in enumerate(ordered):
-        while end < len(ordered) and ordered[end][0] - first_ns <= rules.window_s * 1e9:
-            end += 1
-        lost_count = end - start
-        total = standing_count + len(ordered) - start + len(leaves) - bisect.bisect_left(leaves, first_ns)
+    start = 0
+    for end in range(1, len(ordered) + 1):
+        if end < len(ordered) and ordered[end][0] - ordered[end - 1][0] <= rules.window_s * 1e9:
+            continue
+        total = standing_count + len(ordered) - start + len(leaves) - bisect.bisect_left(leaves, ordered[start][0])
         is_all = not standing_count and end == len(ordered)
-        if is_all or lost_count > rules.share * total:
+        if is_all or end - start > rules.share * total:
             held.update((name, left_s[name]) for _, name in ordered[start:end])
+        start = end
     return held

@@ -5,18 +5,21 @@ Beside the live file `haproxy.cfg` stand, each only when it has something to say
     haproxy.cfg.candidate   being checked
     haproxy.cfg.good        the last one that HAProxy confirmed
     haproxy.cfg.rejected    the last one that HAProxy refused, followed by its words
+    haproxy.cfg.before      the one that somebody else had written there before our first
 """
 
 import contextlib
 import os
 import re
 import time
+from collections.abc import Iterator
 
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.files import read_text, rename_durably, write_durably
+from serf_haproxy.render import is_marked
 from serf_haproxy.runtime import Master, Running, read_description, read_master
 from serf_haproxy.settings import Settings
-from serf_haproxy.transport import ask, run
+from serf_haproxy.transport import Completed, ask, run
 
 _POLL_S = 0.01
 _NO_STATE = "1\n"  # the version of the format and not one server; HAProxy warns of a file without it
@@ -27,6 +30,11 @@ _NOISE = re.compile(r"\[NOTICE\]|^\s*$|Fatal errors found in configuration|Error
 def candidate_path(settings: Settings) -> str:
     """Return the path of the candidate."""
     return f"{settings.config_path}.candidate"
+
+
+def before_path(settings: Settings) -> str:
+    """Return the path of what was there before our first configuration."""
+    return f"{settings.config_path}.before"
 
 
 def read_live(settings: Settings) -> str | None:
@@ -72,13 +80,18 @@ def discard(settings: Settings) -> None:
 
 
 def publish(settings: Settings, live_is_confirmed: bool) -> None:
-    """Rename the checked candidate over the live file; a confirmed live file is kept as `.good` first.
+    """Rename the checked candidate over the live file.
+
+    A confirmed live file is kept as `.good` first, and the first one that is not ours as `.before`.
 
     Raises:
         SystemFault: A file cannot be renamed; the live file is untouched.
     """
+    live = read_live(settings) or ""
     if live_is_confirmed:
-        write_durably(f"{settings.config_path}.good", read_live(settings) or "")
+        write_durably(f"{settings.config_path}.good", live)
+    elif live and not is_marked(live) and not os.path.exists(before_path(settings)):
+        write_durably(before_path(settings), live)
     try:
         rename_durably(candidate_path(settings), settings.config_path)
     except OSError as error:
@@ -87,11 +100,11 @@ def publish(settings: Settings, live_is_confirmed: bool) -> None:
 
 
 def restore(settings: Settings) -> bool:
-    """Put the last confirmed configuration back into place; return whether there is one."""
-    good = read_good(settings)
-    if good is None:
+    """Put the last confirmed configuration back, or what was there before ours; return whether there is one."""
+    former = read_good(settings) or read_text(before_path(settings))
+    if former is None:
         return False
-    write_durably(settings.config_path, good)
+    write_durably(settings.config_path, former)
     return True
 
 
@@ -102,7 +115,8 @@ def reload(settings: Settings) -> str | None:
     no master socket answers.
 
     Returns:
-        None when the master reports success or, after the signal, when only `confirm` can tell; else its words.
+        None when the master reports success, or when only `confirm` can tell: after the signal, and where the master
+        has died and another one has started with the live file. Else its words.
 
     Raises:
         HaproxyFault: There is nobody to reload, or no answer within the time limit.
@@ -120,6 +134,8 @@ def reload(settings: Settings) -> str | None:
         return _words(answer)
     # HAProxy before 2.7 answers nothing: its counters tell.
     while (after := _poll_master(settings, deadline)).reload_count <= before.reload_count:
+        if after.pid != before.pid:
+            return None
         if time.monotonic() > deadline:
             raise HaproxyFault(f"{settings.master_socket}: no reload in {settings.reload_timeout_s:g} s")
         time.sleep(_POLL_S)
@@ -136,18 +152,18 @@ def confirm(settings: Settings, description: str, timeout_s: float | None = None
     return True
 
 
-def hand_over(settings: Settings, state: str) -> None:
-    """Write the server state file for the reload that comes next.
+@contextlib.contextmanager
+def handed_over(settings: Settings, state: str) -> Iterator[None]:
+    """Have a server state file for the reload in a block; at a later start it would override the configuration.
 
     Raises:
         SystemFault: It cannot be written.
     """
     write_durably(settings.server_state_path, state)
-
-
-def end_hand_over(settings: Settings) -> None:
-    """Empty the server state file: at a later start it would override the configuration with what was once."""
-    write_durably(settings.server_state_path, _NO_STATE)
+    try:
+        yield
+    finally:
+        write_durably(settings.server_state_path, _NO_STATE)
 
 
 def tidy(settings: Settings) -> None:
@@ -159,7 +175,7 @@ def tidy(settings: Settings) -> None:
     with contextlib.suppress(OSError):
         os.unlink(candidate_path(settings))
     if read_text(settings.server_state_path) not in (None, _NO_STATE):
-        end_hand_over(settings)
+        write_durably(settings.server_state_path, _NO_STATE)
 
 
 def name_lost_socket(settings: Settings, running: Running | None) -> Settings:
@@ -169,7 +185,7 @@ def name_lost_socket(settings: Settings, running: Running | None) -> Settings:
     same place HAProxy makes it anew, and with the pass after that it has its proper name again.
     """
     path = settings.runtime_socket
-    if running is None or running.servers is not None or os.path.exists(path):
+    if running is None or running.is_open or os.path.exists(path):
         return settings
     directory, name = os.path.split(path)
     other = f"{directory}/./{name}"
@@ -184,13 +200,21 @@ def confirm_start(settings: Settings, description: str) -> bool:
 
 def _signal(settings: Settings) -> None:
     """Send SIGUSR2 through s6, but only to a HAProxy that is ready: an earlier one would be killed by it."""
-    status = run(["s6-svstat", "-o", "up,ready", settings.service_dir], settings.reload_timeout_s)
+    status = _run_s6(settings, "s6-svstat", "-o", "up,ready", settings.service_dir)
     if status.output.split() != ["true", "true"]:
         where = f"no answer on {settings.master_socket}, and {settings.service_dir} is not a ready s6 service"
         raise HaproxyFault(f"HAProxy does not run: {where}")
-    sent = run(["s6-svc", "-2", settings.service_dir], settings.reload_timeout_s)
+    sent = _run_s6(settings, "s6-svc", "-2", settings.service_dir)
     if sent.status:
         raise HaproxyFault(f"s6-svc -2 {settings.service_dir} failed: {sent.output.strip()}")
+
+
+def _run_s6(settings: Settings, *argv: str) -> Completed:
+    try:
+        return run(argv, settings.reload_timeout_s)
+    except SystemFault as error:
+        why = f"HAProxy cannot be reloaded: no answer on {settings.master_socket}, and {error}"
+        raise HaproxyFault(why) from error
 
 
 def _ask_master(settings: Settings, command: str, deadline: float) -> str:

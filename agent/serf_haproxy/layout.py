@@ -20,6 +20,10 @@ _SECTIONS = frozenset(
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_.:-[]/,=+%@ \t")
 _NAME = frozenset(string.ascii_letters + string.digits + "_.:-")  # HAProxy's own rule for names of backends
 
+_WATCHERS = frozenset(["check", "agent-check", "track"])  # the words by which HAProxy itself lets a server go and come
+
+DOWN, STARTING, UP, STOPPING = range(4)  # srv_op_state of `show servers state`
+
 Key = tuple[str, str]  # backend and server name
 
 
@@ -58,6 +62,10 @@ class Seen(NamedTuple):
         endpoint: Address and port as HAProxy's configuration writes them.
         weight: The weight in use.
         is_maintained: Whether it is in maintenance: it gets nothing new.
+        is_drained: Whether it is in HAProxy's own drain, by its administrator and not by its weight.
+        is_unwatched: Whether its health checks are switched off.
+        operation: HAProxy's word on it: one of DOWN, STARTING, UP, STOPPING.
+        unchanged_s: Since when it is as it is, for example in maintenance, whole seconds.
         connection_count: Connections in use.
         line: Its line in the format of a server state file.
     """
@@ -65,8 +73,22 @@ class Seen(NamedTuple):
     endpoint: str
     weight: int
     is_maintained: bool
+    is_drained: bool
+    is_unwatched: bool
+    operation: int
+    unchanged_s: int
     connection_count: int
     line: str
+
+    @property
+    def is_set_aside(self) -> bool:
+        """Whether an administrator keeps it, or its checks, from their work: what we never do for long."""
+        return self.is_maintained or self.is_drained or self.is_unwatched
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a client that sticks to it still gets there."""
+        return self.operation != DOWN and not self.is_maintained
 
 
 class Changes(NamedTuple):
@@ -133,8 +155,8 @@ def plan(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> Changes:
             continue
         if running.endpoint != line.endpoint:
             commands += _move(key, line)
-        elif running.is_maintained:
-            commands += _start(key, line)
+        else:
+            commands += _free(key, line, running, is_new=key not in before.servers)
         if running.weight != line.weight:
             commands.append(f"set server {_name(key)} weight {line.weight}")
     gone = [key for key in sorted(seen) if key[0] in goal.pools and key not in goal.servers]
@@ -142,27 +164,36 @@ def plan(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> Changes:
     return Changes(tuple(commands), tuple(f"del server {_name(key)}" for key in gone if seen[key].is_maintained))
 
 
-def state_file(goal: Layout, seen: Mapping[Key, Seen], header: str) -> str:
+def state_file(goal: Layout, before: Layout, seen: Mapping[Key, Seen] | None, header: str) -> str:
     """Return a server state file for a reload: a server goes on as it is, one that is new or moved starts as down.
 
     HAProxy would take a new server for up until its checks fail, and would let an old line override the address of a
-    moved one. The format is version 1 of HAProxy's Management Guide, "show servers state".
+    moved one. A line that goes on has the weight that will be: HAProxy prefers the file's while the configured one is
+    the same as before. The format is version 1 of HAProxy's Management Guide, "show servers state".
 
     Args:
         goal: What will run.
-        seen: What runs.
+        before: What the live file says so far.
+        seen: What runs; None where nobody tells: then what was in the live file has no line, and starts as up.
         header: The line that names the columns.
     """
-    lines = ["1", header]
+    lines = ["1", header] if header else ["1"]
+    columns = header.removeprefix("# ").split()
     for number, (key, line) in enumerate(sorted(goal.servers.items()), 1):
-        running = seen.get(key)
-        if running and running.endpoint == line.endpoint and not running.is_maintained:
-            lines.append(running.line)
-        elif "check" in line.words:
+        running = (seen or {}).get(key)
+        if running and running.endpoint == line.endpoint and not running.is_set_aside:
+            fields = dict(zip(columns, running.line.split(" "), strict=True))
+            fields |= dict.fromkeys(("srv_uweight", "srv_iweight"), str(line.weight))
+            lines.append(" ".join(fields.values()))
+        elif "check" in line.words and (seen is not None or not _is_at(line.endpoint, before.servers.get(key))):
             address, _, port = line.endpoint.rpartition(":")
             state = f"0 0 {line.weight} {line.weight} 0 1 0 0 6 0 0 0"
             lines.append(f"1 {key[0]} {number} {key[1]} {address.strip('[]')} {state} - {port} - 0 0 - - 0")
     return "\n".join(lines) + "\n"
+
+
+def _is_at(endpoint: str, line: Line | None) -> bool:
+    return line is not None and line.endpoint == endpoint
 
 
 def _sections(text: str) -> Iterator[list[str]]:
@@ -221,6 +252,23 @@ def _move(key: Key, line: Line) -> list[str]:
     address, _, port = line.endpoint.rpartition(":")
     add, *start = _add(key, line)
     return [*_remove(key), add, f"set server {_name(key)} addr {address.strip('[]')} port {port}", *start]
+
+
+def _free(key: Key, line: Line, running: Seen, *, is_new: bool) -> list[str]:
+    """Let a server and its checks work again, whatever kept them from it.
+
+    A server that serves is not started as down for that: its clients would lose it. What its checks say when they go
+    on is soon known. They also raise, or lower, a server that an administrator has called otherwise.
+    """
+    name = _name(key)
+    commands = [f"enable health {name}"] if running.is_unwatched else []
+    if running.is_maintained or (running.is_drained and is_new):  # a start that was cut is made again
+        return [*commands, *_start(key, line)]
+    if running.is_drained:
+        commands.append(f"set server {name} state ready")
+    if running.operation in (DOWN, STOPPING) and not _WATCHERS.intersection(line.words):
+        commands.append(f"set server {name} health up")
+    return commands
 
 
 def _start(key: Key, line: Line) -> list[str]:

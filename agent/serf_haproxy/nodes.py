@@ -81,14 +81,14 @@ def forget(nodes_dir: str, name: str) -> bool:
     """Remove a node file; return whether there was one.
 
     Raises:
-        SystemFault: It is there and cannot be removed.
+        SystemFault: It is there and cannot be removed, or there is no node directory.
     """
     path = os.path.join(nodes_dir, name)
     try:
         os.unlink(path)
-    except FileNotFoundError:
-        return False
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and os.path.isdir(nodes_dir):
+            return False
         raise _fault("remove", path, error) from error
     return True
 

@@ -4,14 +4,16 @@ Node files say what handlers heard, the roster says what Serf's agent knows. The
 and the servers follow from the node files alone, so that a directory listing shows all there is to know.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from serf_haproxy.admission import Claim, Policy, check_claim, check_place
 from serf_haproxy.events import ALIVE, FAILED, Member
 from serf_haproxy.flaps import Flap, FlapRules, damp
 from serf_haproxy.guard import GuardRules, hold
-from serf_haproxy.server import Server, read_server
+from serf_haproxy.places import Bind, Here, check_endpoint, find_taken
+from serf_haproxy.server import Server, read_address, read_server
 
 _FUTURE_S = 10.0  # a roster is hardly ever used later than this after it was asked for
 _CLOCK_S = 5.0  # the coarse clock of the files runs a little behind
@@ -62,6 +64,9 @@ class Rules(NamedTuple):
         policy: What members may claim.
         guard: When many that are lost at once stay there for longer.
         flaps: When one that comes and goes is kept out.
+        is_sticky: Whether clients stay at their server, between their requests too.
+        binds: Address and port of each place where the balancer listens; "" for all its addresses.
+        here: What the node files tell of the balancers' own places (`build`).
     """
 
     default_port: int
@@ -73,20 +78,36 @@ class Rules(NamedTuple):
     policy: Policy = Policy()
     guard: GuardRules = GuardRules()
     flaps: FlapRules = FlapRules()
+    is_sticky: bool = False
+    binds: tuple[Bind, ...] = ()
+    here: Here = Here()
 
     def admit(self, member: Member) -> bool:
         """Tell whether a member is one that becomes a server when it is alive and well-formed."""
-        if member.name == self.self_name or member.role in self.balancer_roles:
-            return False
-        return not self.roles or member.role in self.roles
+        return not self.is_balancer(member) and (not self.roles or member.role in self.roles)
+
+    def is_balancer(self, member: Member) -> bool:
+        """Tell whether a member balances, as this one does: it never becomes a server."""
+        return member.name == self.self_name or member.role in self.balancer_roles
 
     def read_server(self, member: Member) -> Server:
-        """Return the server that an admitted member may have.
+        """Return the server that a member may have.
 
         Raises:
-            ValueError: Its address or a tag is wrong, or claims what policy does not allow.
+            ValueError: Its role is not admitted, or its claim is not what `read_claim` takes.
+        """
+        if not self.admit(member):
+            raise ValueError(f"role {member.role[:40]!a} is none of those that become servers")
+        return self.read_claim(member)
+
+    def read_claim(self, member: Member) -> Server:
+        """Return the server that a member claims to be, whatever its role.
+
+        Raises:
+            ValueError: Its address or a tag is wrong, no server may be there, or policy does not allow it.
         """
         server = read_server(member, self.default_port)
+        check_endpoint(self.here, self.policy.networks, server.address, server.port)
         if self.policy.secrets and not member.tags_are_certain():
             raise ValueError("a comma makes its tags uncertain: its proof waits for Serf's roster")
         check_claim(self.policy, Claim(server.name, server.address, server.port, member.tag_values()))
@@ -95,10 +116,18 @@ class Rules(NamedTuple):
     def allows(self, server: Server) -> bool:
         """Tell whether policy still allows a server where it is."""
         try:
+            check_endpoint(self.here, self.policy.networks, server.address, server.port)
             check_place(self.policy, server.address, server.port)
         except ValueError:
             return False
         return True
+
+
+class Gone(NamedTuple):
+    """A server that was, and since when it is not any more, nanoseconds since the epoch."""
+
+    server: Server
+    at_ns: int
 
 
 class Context(NamedTuple):
@@ -108,11 +137,19 @@ class Context(NamedTuple):
         connection_counts: Connections that HAProxy has to a server, by name.
         known: Servers of the configuration that was published last, by name.
         flaps: What is remembered of nodes that came and went, by name.
+        unfit: What is remembered of servers whose members are there and can be none any more (`Pool.unfit`).
+        serving: Names of servers that HAProxy has and does not see down.
     """
 
     connection_counts: Mapping[str, int] = {}
     known: Mapping[str, Server] = {}
     flaps: Mapping[str, Flap] = {}
+    unfit: Mapping[str, Gone] = {}
+    serving: frozenset[str] = frozenset()
+
+    def has_clients(self, name: str, is_sticky: bool) -> bool:
+        """Tell whether a server has something to finish; sticky clients may come back to it at any time."""
+        return bool(self.connection_counts.get(name)) or (is_sticky and name in self.serving)
 
 
 class Pool(NamedTuple):
@@ -120,11 +157,14 @@ class Pool(NamedTuple):
 
     Attributes:
         servers: Sorted by name.
-        quarantined: Admitted members that are alive and cannot become servers: the reason by name.
-        draining: Names of servers that go once their last connection has ended.
+        quarantined: Members that are alive and cannot become servers, admitted or held: the reason by name.
+        draining: Names of servers that go once their last client has.
         held: Servers that would have gone, were they not so many; for how many seconds yet, by name.
         damped: Nodes that are kept out because they flap; for how many seconds yet, by name.
         changes_in_s: After how many seconds, without any news, the servers will be others; None for never.
+        unfit: Servers that were published and whose members are there, have not left and can be none any more, by name:
+            neither node file nor configuration tells for long what they were and since when, so it is to be remembered.
+        unknown: Names of other members that can be no servers: were they ever published?
     """
 
     servers: tuple[Server, ...]
@@ -133,6 +173,8 @@ class Pool(NamedTuple):
     held: dict[str, float]
     damped: dict[str, float]
     changes_in_s: float | None
+    unfit: dict[str, Gone]
+    unknown: frozenset[str]
 
 
 class Corrections(NamedTuple):
@@ -148,12 +190,12 @@ class Corrections(NamedTuple):
 
 
 class _Sorted(NamedTuple):
-    """Admitted members by what they are: servers, and when the node file was written, by name."""
+    """Members by what they are, by name: servers, or the reason why one that has not left can be none."""
 
     alive: dict[str, Server]
-    leaving: dict[str, tuple[Server, int]]
-    failed: dict[str, tuple[Server, int]]
-    quarantined: dict[str, str]
+    leaving: dict[str, Gone]
+    failed: dict[str, Gone]
+    unfit: dict[str, str]
 
 
 def build(evidence: Mapping[str, Evidence], rules: Rules, now_ns: int = 0, context: Context | None = None) -> Pool:
@@ -166,79 +208,111 @@ def build(evidence: Mapping[str, Evidence], rules: Rules, now_ns: int = 0, conte
         context: What else counts.
     """
     context = context or Context()
+    rules = rules._replace(here=_locate(evidence, rules))
     members = _sort_out(evidence, rules)
+    unfit = _remember(evidence, members.unfit, context, now_ns)
     damped = damp(context.flaps, members.alive, rules.flaps, now_ns / 1e9)
     draining_s = {
         name: left_s
         for name, (_, at_ns) in members.leaving.items()
-        if context.connection_counts.get(name) and (left_s := _time_left_s(at_ns, rules.drain_timeout_s, now_ns)) > 0
+        if context.has_clients(name, rules.is_sticky)
+        and (left_s := _time_left_s(at_ns, rules.drain_timeout_s, now_ns)) > 0
     }
-    lost = _find_lost(evidence, rules, members, context.known)
+    lost = _find_lost(evidence, rules, members, unfit)
     grace_s = {
         name: left_s
         for name in members.failed.keys() & lost.keys()
-        if (left_s := _time_left_s(lost[name][1], rules.failed_grace_s, now_ns)) > 0
+        if (left_s := _time_left_s(lost[name].at_ns, rules.failed_grace_s, now_ns)) > 0
     }
-    lost_ns = {name: at_ns for name, (_, at_ns) in lost.items()}
-    leaves_ns = [at_ns for _, at_ns in members.leaving.values()]
+    lost_ns = {name: gone.at_ns for name, gone in lost.items()}
+    leaves_ns = [gone.at_ns for gone in members.leaving.values()]
     held = hold(lost_ns, len(members.alive), leaves_ns, rules.guard, now_ns)
     held = {name: left_s for name, left_s in held.items() if name not in grace_s}
     servers = {name: server for name, server in members.alive.items() if name not in damped}
-    servers |= {name: members.leaving[name][0]._replace(weight=0) for name in draining_s}
-    servers |= {name: lost[name][0] for name in grace_s | held}
+    servers |= {name: members.leaving[name].server._replace(weight=0) for name in draining_s}
+    servers |= {name: lost[name].server for name in grace_s | held}
     times_s = [*draining_s.values(), *grace_s.values(), *held.values(), *damped.values()]
     return Pool(
         tuple(servers[name] for name in sorted(servers)),
-        members.quarantined,
+        {
+            name: reason
+            for name, reason in members.unfit.items()
+            if evidence[name].status == ALIVE and (name in held or rules.admit(evidence[name].member))
+        },
         tuple(sorted(draining_s)),
         dict(sorted(held.items())),
         damped,
         min(times_s, default=None),
+        unfit,
+        frozenset(members.unfit.keys() - unfit.keys()),
     )
+
+
+def _locate(evidence: Mapping[str, Evidence], rules: Rules) -> Here:
+    """Return what the node files tell of the balancers' own places."""
+    addresses = {}
+    for name, heard in evidence.items():
+        if heard.status == ALIVE and rules.is_balancer(heard.member):
+            with contextlib.suppress(ValueError):
+                addresses[name] = read_address(heard.member.address)
+    own = addresses.get(rules.self_name, "")
+    return Here(own, find_taken(rules.binds, own, addresses.values()))
 
 
 def _sort_out(evidence: Mapping[str, Evidence], rules: Rules) -> _Sorted:
     members = _Sorted({}, {}, {}, {})
     for name in sorted(evidence):
         heard = evidence[name]
-        if not rules.admit(heard.member):
+        if rules.is_balancer(heard.member):
             continue
         try:
             server = rules.read_server(heard.member)
         except ValueError as error:
-            if heard.status == ALIVE:
-                members.quarantined[name] = str(error)
+            if heard.status in (ALIVE, FAILED):
+                members.unfit[name] = str(error)
             continue
         if heard.status == ALIVE:
             members.alive[name] = server
         else:
             group = members.failed if heard.status == FAILED else members.leaving
-            group[name] = server, heard.mtime_ns
+            group[name] = Gone(server, heard.mtime_ns)
     return members
 
 
+def _remember(evidence: Mapping[str, Evidence], names: Iterable[str], context: Context, now_ns: int) -> dict[str, Gone]:
+    """Return what those were that can be servers no more, and since when: a node file tells that of a failure alone."""
+    unfit = {}
+    for name in names:
+        if name in context.unfit:
+            unfit[name] = context.unfit[name]
+        elif name in context.known:
+            unfit[name] = Gone(
+                context.known[name], now_ns if evidence[name].status == ALIVE else evidence[name].mtime_ns
+            )
+    return unfit
+
+
 def _find_lost(
-    evidence: Mapping[str, Evidence], rules: Rules, members: _Sorted, known: Mapping[str, Server]
-) -> dict[str, tuple[Server, int]]:
+    evidence: Mapping[str, Evidence], rules: Rules, members: _Sorted, unfit: Mapping[str, Gone]
+) -> dict[str, Gone]:
     """Return the servers that have gone without having left, and since when.
 
-    A failed node is really gone when another one has its address and port. A quarantined one is still what it was
-    before, as far as HAProxy knows.
+    One is really gone when another member has its address and port. One that can be no server any more is still what it
+    was before, as far as HAProxy knows.
     """
-    if not members.failed and not members.quarantined:
+    lost = members.failed | {name: gone for name, gone in unfit.items() if rules.allows(gone.server)}
+    if not lost:
         return {}
-    taken = {server.endpoint for server in members.alive.values()}
-    for heard in evidence.values():
+    takers: dict[str, set[str]] = {}
+    for name, server in members.alive.items():
+        takers.setdefault(server.endpoint, set()).add(name)
+    for name, heard in evidence.items():
         if heard.status == ALIVE and not rules.admit(heard.member) and "port" in heard.member.tag_values():
             try:
-                taken.add(rules.read_server(heard.member).endpoint)
+                takers.setdefault(rules.read_claim(heard.member).endpoint, set()).add(name)
             except ValueError:
                 continue
-    lost = {name: found for name, found in members.failed.items() if found[0].endpoint not in taken}
-    for name in members.quarantined.keys() & known.keys():
-        if known[name].endpoint not in taken and rules.allows(known[name]):
-            lost[name] = known[name], evidence[name].mtime_ns
-    return lost
+    return {name: gone for name, gone in lost.items() if takers.get(gone.server.endpoint, {name}) <= {name}}
 
 
 def _time_left_s(at_ns: int, span_s: float, now_ns: int) -> float:

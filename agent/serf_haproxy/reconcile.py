@@ -5,39 +5,23 @@ repeated, and every decision follows from files and from HAProxy's own answers: 
 the next pass.
 """
 
+import contextlib
 import dataclasses
 import os
 import time
 from collections.abc import Callable
 
-from serf_haproxy import flaps, haproxy, nodes, pool
+from serf_haproxy import haproxy, nodes, pool
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.events import ALIVE, FAILED
 from serf_haproxy.files import locked
-from serf_haproxy.goal import decide, rules_of
-from serf_haproxy.outcome import Outcome, Verdict
-from serf_haproxy.runtime import Running, read_running
-from serf_haproxy.salvage import make_best_transition
+from serf_haproxy.inputs import Inputs, read_inputs
+from serf_haproxy.outcome import NO_PAUSE, Outcome, Pause, Verdict, look_again_s
+from serf_haproxy.salvage import Attempt, make_best_transition
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import Faults, Record, read_faults, read_flaps, read_record, write_flaps, write_record
+from serf_haproxy.state import Faults, Record, read_faults, read_served, write_record, write_served
 from serf_haproxy.workers import complain, read_old_workers
 
 _LOCK_S = 60.0
-_DRAINED_S = 0.25  # how often it is looked whether a draining server's last connection has ended
-
-
-@dataclasses.dataclass(frozen=True)
-class _Inputs:
-    """What a pass has read."""
-
-    files: dict[str, nodes.NodeFile]
-    strays: list[nodes.Stray]
-    roster: pool.Roster | None
-    corrections: pool.Corrections
-    record: Record
-    self_name: str
-    running: Running | None
-    pool: pool.Pool
 
 
 def reconcile(
@@ -45,6 +29,7 @@ def reconcile(
     ask: Callable[[], pool.Roster | None],
     is_resync: bool = True,
     on_step: Callable[[str], object] = str,
+    pause: Pause = NO_PAUSE,
 ) -> Outcome:
     """Make one pass.
 
@@ -53,90 +38,62 @@ def reconcile(
         ask: Asks Serf for its roster; None when it does not answer.
         is_resync: Whether to ask. It is asked all the same when a node file has tags that only it can tell apart.
         on_step: Told the name of each step that has ended.
+        pause: For how long there must not be a reload.
 
     Raises:
         SystemFault: Files cannot be read or written, or HAProxy cannot be run; the live file is untouched.
     """
     started_s = time.time()
     with locked(os.path.join(settings.state_dir, "pass.lock"), _LOCK_S, "another pass"):
-        inputs = _read(settings, ask, is_resync)
+        inputs = read_inputs(settings, ask, is_resync)
         on_step("read")
         named = haproxy.name_lost_socket(settings, inputs.running)
-        outcome, faults = make_best_transition(
-            named, inputs.pool.servers, inputs.running, read_faults(inputs.record), on_step
-        )
+        attempt = Attempt(named, inputs.running, on_step, pause)
+        outcome, faults = make_best_transition(attempt, inputs.pool.servers, read_faults(inputs.record))
         haproxy.tidy(settings)
         if named != settings and outcome.verdict is Verdict.RELOADED:
-            outcome = dataclasses.replace(outcome, again_s=_DRAINED_S)
+            outcome = dataclasses.replace(outcome, again_s=look_again_s(0))
         if inputs.pool.held and outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED):
             outcome = dataclasses.replace(outcome, verdict=Verdict.HELD, reason=_why_held(inputs.pool))
         corrected_count = len(inputs.corrections.record) + len(inputs.corrections.absent)
-        problems = outcome.problems + _problems(inputs)
-        if inputs.roster or outcome.verdict is Verdict.RELOADED:
+        problems = outcome.problems + inputs.problems + _problems(inputs)
+        if inputs.roster or outcome.has_reloaded:
             problems += _watch_old_workers(settings)
-        again_s = _again_s(outcome, inputs.pool)
+        again_s = _again_s(outcome, inputs)
         outcome = dataclasses.replace(outcome, corrected_count=corrected_count, problems=problems, again_s=again_s)
+        _remember_served(settings, inputs)
         _record(settings, inputs, outcome, faults, started_s)
         on_step("recorded")
     return outcome
 
 
 def prepare_directories(settings: Settings) -> None:
-    """Make the directories that we write to, where they are missing.
+    """Make the directories that we write to, where they are missing, and those of HAProxy's sockets, where we may.
+
+    A node directory is missing after a reboot when it was in memory: it gets back the node files of HAProxy's servers,
+    so that these stay until Serf says more. A roster that lacks them makes them failed, for the grace and the guard.
 
     Raises:
         SystemFault: One cannot be made.
     """
+    is_new = not os.path.isdir(settings.nodes_dir)
     parents = (os.path.dirname(settings.wake_fifo), os.path.dirname(settings.config_path))
     for path in (settings.nodes_dir, settings.state_dir, *parents):
         try:
             os.makedirs(path, exist_ok=True)
         except OSError as error:
             raise SystemFault(f"cannot make {path}: {error.strerror}; make it and give it to this user") from error
+    for socket in (settings.master_socket, settings.runtime_socket):
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(socket), exist_ok=True)
+    for status, member in read_served(settings).values() if is_new else ():
+        nodes.record(settings.nodes_dir, status, member)
 
 
-def _read(settings: Settings, ask: Callable[[], pool.Roster | None], is_resync: bool) -> _Inputs:
-    """Read the node files and let the roster correct them."""
-    record = read_record(settings)
-    files, strays = nodes.load(settings.nodes_dir)
-    for remnant in filter(nodes.is_remnant, strays):
-        nodes.forget(settings.nodes_dir, remnant.name)
-    running = read_running(settings)
-    # A node file does not go by itself: whoever removed it told nobody, so Serf is asked.
-    gone = {name for _, name in (running and running.servers) or ()} - files.keys()
-    is_certain = not gone and all(file.member.tags_are_certain() for file in files.values())
-    roster = ask() if is_resync or not is_certain else None
-    rules = rules_of(settings, roster.self_name if roster else record.self_name)
-    corrections = pool.correct(files, roster) if roster else pool.Corrections((), ())
-    for status, member in corrections.record:
-        nodes.record(settings.nodes_dir, status, member, exactly=True)
-    if corrections.record:
-        names = {member.name for _, member in corrections.record}
-        corrected, still_strays = nodes.load(settings.nodes_dir, names)
-        files |= corrected
-        strays = [stray for stray in strays if stray.name not in names] + still_strays
-    counts: dict[str, int] = {}
-    for (_, name), seen in ((running and running.servers) or {}).items():
-        counts[name] = counts.get(name, 0) + seen.connection_count
-    context = pool.Context(counts, flaps=_remember_flaps(settings, files, rules))
-    decided = decide(settings, files, rules, context)
-    forgotten = set(corrections.absent).difference(server.name for server in decided.servers)
-    for name in forgotten:
-        nodes.forget(settings.nodes_dir, name)
-        del files[name]
-    corrections = corrections._replace(absent=tuple(forgotten))
-    strays = [stray for stray in strays if not nodes.is_remnant(stray)]
-    return _Inputs(files, strays, roster, corrections, record, rules.self_name, running, decided)
-
-
-def _remember_flaps(settings: Settings, files: dict[str, nodes.NodeFile], rules: pool.Rules) -> dict[str, flaps.Flap]:
-    before = read_flaps(settings)
-    admitted = ((name, file.status) for name, file in files.items() if rules.admit(file.member))
-    alive = {name: status == ALIVE for name, status in admitted if status in (ALIVE, FAILED)}
-    now = flaps.update(before, alive, rules.flaps, time.time())
-    if now != before:
-        write_flaps(settings, now)
-    return now
+def _remember_served(settings: Settings, inputs: Inputs) -> None:
+    """Keep the node files of all servers for a node directory that has to be made again."""
+    served = (inputs.files[server.name] for server in inputs.pool.servers)
+    write_served(settings, {file.member.name: (file.status, file.member) for file in served})
 
 
 def _why_held(decided: pool.Pool) -> str:
@@ -148,15 +105,16 @@ def _why_held(decided: pool.Pool) -> str:
     return f"too many servers were lost at once to be believed; {how}: {names}"
 
 
-def _again_s(outcome: Outcome, decided: pool.Pool) -> float | None:
+def _again_s(outcome: Outcome, inputs: Inputs) -> float | None:
     """Return when the next pass has something to do without any news; None for never."""
-    times_s = [outcome.again_s, _DRAINED_S if decided.draining else None, decided.changes_in_s]
+    drains_s = [time.time() - inputs.files[name].mtime_ns / 1e9 for name in inputs.pool.draining]
+    times_s = [outcome.again_s, look_again_s(min(drains_s)) if drains_s else None, inputs.pool.changes_in_s]
     return min((time_s for time_s in times_s if time_s is not None), default=None)
 
 
 def _record(
     settings: Settings,
-    inputs: _Inputs,
+    inputs: Inputs,
     outcome: Outcome,
     faults: Faults,
     started_s: float,
@@ -187,6 +145,7 @@ def _record(
             },
             refused=dict(inputs.roster.refused) if inputs.roster else before.refused,
             faults=list(faults),
+            unfit=list(inputs.pool.unfit.values()),
             strays={ascii(stray.name)[1:-1]: stray.reason for stray in inputs.strays},
         ),
     )
@@ -198,7 +157,7 @@ def _watch_old_workers(settings: Settings) -> tuple[str, ...]:
     return (complaint,) if complaint else ()
 
 
-def _problems(inputs: _Inputs) -> tuple[str, ...]:
+def _problems(inputs: Inputs) -> tuple[str, ...]:
     refused = dict(inputs.roster.refused) if inputs.roster else inputs.record.refused
     return (
         *(f"node {name} is quarantined: {reason}" for name, reason in inputs.pool.quarantined.items()),

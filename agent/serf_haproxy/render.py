@@ -103,6 +103,11 @@ def description_of(text: str) -> str:
     return mark.rstrip("\n") if is_ours else ""
 
 
+def is_marked(text: str) -> bool:
+    """Tell whether a text was made by us, be it that somebody has changed it since."""
+    return _MARK.partition("{")[0] in text
+
+
 def read_published(text: str) -> Layout:
     """Take apart a text that may end in a mark."""
     body, separator, _ = text.rpartition(_MARK.partition("{")[0])

@@ -53,7 +53,7 @@ class Connection:
         self._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=_ANSWER_BYTES)
         try:
             self._socket = socket.create_connection(settings.rpc_addr, self._timeout_s)
-        except (OSError, UnicodeError) as error:  # the latter for a host that is no name at all
+        except (OSError, UnicodeError, LookupError) as error:  # the latter two for a host that is no name at all
             reason = getattr(error, "strerror", None) or error
             raise SerfFault(f"Serf's RPC at {self._name} cannot be reached: {reason}") from error
         try:
@@ -90,23 +90,40 @@ class Connection:
             raise
 
     def _read_members(self, listed: list[Any]) -> tuple[dict[str, tuple[str, Member]], tuple[tuple[str, str], ...]]:
-        """Return status and member by name, and those that cannot have a node file with the reason."""
+        """Return status and member by name, and those that cannot have a node file with the reason.
+
+        Each is judged alone: who reaches the gossip can make the agent list a member without tags or address.
+        """
         members = {}
         refused = []
         known = {}
         for entry in listed:
-            key = _field(entry, b"Name", bytes)
-            said = [entry.get(field) for field in (b"Addr", b"Status", b"Tags")]
-            before = self._known.get(key)
-            # Most members say what they said the last time.
-            read = before if before and before.said == said else _read_entry(entry, said)
+            name = entry.get(b"Name") if isinstance(entry, dict) else None
+            key = name if isinstance(name, bytes) else b""
+            try:
+                read = self._read_entry(entry, key)
+            except ValueError as error:
+                refused.append((_printable(_text(key)), str(error)))
+                continue
             known[key] = read
             if read.fault:
-                refused.append((ascii(read.member.name[:60])[1:-1], read.fault))
+                refused.append((_printable(read.member.name), read.fault))
             elif read.status in STATUSES:
                 members[read.member.name] = read.status, read.member
         self._known = known
         return members, tuple(sorted(refused))
+
+    def _read_entry(self, entry: object, key: bytes) -> _Read:
+        """Return what an entry says, from memory where it says what it said the last time, as most do.
+
+        Raises:
+            ValueError: It is not what the protocol has.
+        """
+        if not isinstance(entry, dict):
+            raise ValueError(f"it is {type(entry).__name__} where Serf's protocol has a member")
+        said = [entry.get(field) for field in (b"Addr", b"Status", b"Tags")]
+        before = self._known.get(key)
+        return before if before and before.said == said else _read_entry(entry, said)
 
     def _exchange(self, command: str, body: dict[str, Any] | None, answers: bool = False) -> dict[bytes, Any]:
         """Send one command; return its body, or its header when the command has no body."""
@@ -213,13 +230,23 @@ class Monitor(Connection):
         return True
 
 
-def _read_entry(entry: object, said: list[object]) -> _Read:
-    name = _text(_field(entry, b"Name", bytes))
-    status = _text(_field(entry, b"Status", bytes))
-    tags = {_text(key): _text(value) for key, value in _field(entry, b"Tags", dict).items()}
-    member = make_member(name, _address(_field(entry, b"Addr", bytes)), tags)
+def _read_entry(entry: dict[bytes, Any], said: list[object]) -> _Read:
+    name, status = _text(_part(entry, b"Name", bytes)), _text(_part(entry, b"Status", bytes))
+    tags = _part(entry, b"Tags", dict, or_nil=True) or {}
+    if odd := [type(part).__name__ for pair in tags.items() for part in pair if not isinstance(part, bytes)]:
+        raise ValueError(f"it has {odd[0]} where Serf's protocol has a tag")
+    address = _address(_part(entry, b"Addr", bytes, or_nil=True) or b"")
+    member = make_member(name, address, {_text(key): _text(value) for key, value in tags.items()})
     fault = name_fault(name)
     return _Read(said, status, member, f"node name: {fault}" if fault else member_fault(member) or "")
+
+
+def _part(entry: dict[bytes, Any], key: bytes, kind: type, or_nil: bool = False) -> Any:
+    """Return a part of a member's entry; Go sends what was never made, such as an empty map, as nil."""
+    part = entry.get(key)
+    if isinstance(part, kind) or (or_nil and part is None):
+        return part
+    raise ValueError(f"it has {type(part).__name__} where Serf's protocol has {key.decode()}")
 
 
 def _field(message: object, key: bytes, kind: type) -> Any:
@@ -228,10 +255,12 @@ def _field(message: object, key: bytes, kind: type) -> Any:
     raise SerfFault(f"Serf's RPC sent no {kind.__name__} {key.decode()} where its protocol has one")
 
 
-def _text(raw: object) -> str:
-    if isinstance(raw, bytes):
-        return raw.decode("utf-8", "surrogateescape")
-    raise SerfFault(f"Serf's RPC sent {type(raw).__name__} where its protocol has bytes")
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _printable(name: str) -> str:
+    return ascii(name[:60])[1:-1] or "(no name)"
 
 
 def _address(raw: bytes) -> str:

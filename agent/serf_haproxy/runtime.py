@@ -16,7 +16,19 @@ from serf_haproxy.transport import ask
 _ASK_S = 5.0
 _POLL_S = 0.01
 _BATCH_COUNT = 500  # commands on one line
-_FORCED_MAINTENANCE = 1  # a bit of srv_admin_state
+_FORCED_MAINTENANCE, _FORCED_DRAIN = 1, 8  # bits of srv_admin_state
+_CHECK_CONFIGURED, _CHECK_ENABLED = 2, 4  # bits of srv_check_state
+_COLUMNS = (  # of `show servers state`
+    "be_name",
+    "srv_name",
+    "srv_addr",
+    "srv_port",
+    "srv_uweight",
+    "srv_admin_state",
+    "srv_check_state",
+    "srv_op_state",
+    "srv_time_since_last_change",
+)
 _CONNECTIONS = 6  # the column used_cur of `show servers conn`
 _ERROR = re.compile(r"\[[0-3]\]: ")
 _PID = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
@@ -29,12 +41,14 @@ class Master(NamedTuple):
     """The master's own account (`show proc`).
 
     Attributes:
+        pid: Its process id: another one has other counts.
         reload_count: Reloads since it started, failed ones included.
         failed_count: Failed reloads since the last good one.
         worker_count: Workers that run, old ones included.
         old_pids: Process ids of the workers that only finish what they serve.
     """
 
+    pid: int
     reload_count: int
     failed_count: int
     worker_count: int
@@ -46,13 +60,15 @@ class Running(NamedTuple):
 
     Attributes:
         description: The `description` of its configuration, "" without one.
-        servers: Its servers; None where the runtime socket does not answer.
-        header: The line that names the columns of a server state file.
+        servers: Its servers; None where no socket tells.
+        header: The line that names the columns of a server state file, "" where no socket tells.
+        is_open: Whether the runtime socket answers: without it the servers may be known, but cannot be changed.
     """
 
     description: str
     servers: dict[Key, Seen] | None
     header: str
+    is_open: bool
 
 
 class ServerView(NamedTuple):
@@ -74,8 +90,9 @@ def read_master(settings: Settings) -> Master:
     line = _MASTER_LINE.search(answer)
     if not line:
         raise HaproxyFault(f"{settings.master_socket}: cannot read the answer to 'show proc': {answer[:200]!a}")
+    pid, reload_count, failed_count = (int(count or 0) for count in line.groups())
     old_pids = map(int, _WORKER_LINE.findall(answer.partition("# old workers")[2]))
-    return Master(int(line[2]), int(line[3] or 0), len(_WORKER_LINE.findall(answer)), tuple(old_pids))
+    return Master(pid, reload_count, failed_count, len(_WORKER_LINE.findall(answer)), tuple(old_pids))
 
 
 def read_description(settings: Settings) -> str | None:
@@ -101,20 +118,14 @@ def read_running(settings: Settings, before: Running | None = None) -> Running |
     newest = _ask_worker(settings, "show info")
     if newest is None:
         return None
-    deadline = time.monotonic() + _ASK_S
-    answer = ""
-    while _match(_PID, answer) != _match(_PID, newest):
-        if time.monotonic() > deadline:
-            return Running(_match(_DESCRIPTION, newest), None, "")
-        try:
-            answer = ask(settings.runtime_socket, "show info; show servers state; show servers conn", _ASK_S)
-        except HaproxyFault:
-            return Running(_match(_DESCRIPTION, newest), None, "")
-        if _match(_PID, answer) != _match(_PID, newest):
-            time.sleep(_POLL_S)
+    description, pid = _match(_DESCRIPTION, newest), _match(_PID, newest)
+    direct = _ask_runtime(settings, pid)
+    answer = _ask_through_master(settings, pid) if direct is None else direct
+    if answer is None:
+        return Running(description, None, "", is_open=False)
     header = next((line for line in answer.splitlines() if line.startswith("# be_id ")), "")
     known = (before and before.header == header and before.servers) or {}
-    return Running(_match(_DESCRIPTION, answer), _read_seen(answer, header, known), header)
+    return Running(description, _read_seen(answer, header, known), header, is_open=direct is not None)
 
 
 def change(settings: Settings, commands: Sequence[str]) -> list[str]:
@@ -161,13 +172,41 @@ def _ask_worker(settings: Settings, command: str) -> str | None:
     return None
 
 
+def _ask_runtime(settings: Settings, pid: str) -> str | None:
+    """Ask the worker of this process id for its servers; None where the runtime socket is not its, or does not answer.
+
+    While a reload goes on, two workers share that socket, and either may answer.
+    """
+    deadline = time.monotonic() + _ASK_S
+    while time.monotonic() < deadline:
+        try:
+            answer = ask(settings.runtime_socket, "show info; show servers state; show servers conn", _ASK_S)
+        except HaproxyFault:
+            return None
+        if _match(_PID, answer) == pid:
+            return answer
+        time.sleep(_POLL_S)
+    return None
+
+
+def _ask_through_master(settings: Settings, pid: str) -> str | None:
+    """Ask the same of the master, which may look but not change; it takes one command at a time."""
+    try:
+        answers = [
+            ask(settings.master_socket, f"@1 {command}", _ASK_S)
+            for command in ("show servers state", "show servers conn", "show info")
+        ]
+    except HaproxyFault:
+        return None
+    return "\n".join(answers) if _match(_PID, answers[-1]) == pid else None
+
+
 def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key, Seen]:
     """Read `show servers state` and `show servers conn` (HAProxy's Management Guide, section 9.3)."""
     names = header.removeprefix("# ").split()
     if not names:
         return {}
-    wanted = ("be_name", "srv_name", "srv_addr", "srv_port", "srv_uweight", "srv_admin_state")
-    choose = operator.itemgetter(*map(names.index, wanted))
+    choose = operator.itemgetter(*map(names.index, _COLUMNS))
     counts: dict[str, int] = {}
     seen = {}
     by_line = {server.line: (key, server) for key, server in known.items() if not server.connection_count}
@@ -178,9 +217,19 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
             continue
         fields = line.split(" ")
         if len(fields) == len(names) and fields[0].isdecimal():
-            pool, name, address, port, weight, admin_state = choose(fields)
-            endpoint = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-            seen[pool, name] = Seen(endpoint, int(weight), bool(int(admin_state) & _FORCED_MAINTENANCE), 0, line)
+            pool, name, address, port, *numbers = choose(fields)
+            weight, admin, check, operation, unchanged_s = map(int, numbers)
+            seen[pool, name] = Seen(
+                f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
+                weight,
+                bool(admin & _FORCED_MAINTENANCE),
+                bool(admin & _FORCED_DRAIN),
+                check & (_CHECK_CONFIGURED | _CHECK_ENABLED) == _CHECK_CONFIGURED,
+                operation,
+                unchanged_s,
+                0,
+                line,
+            )
         elif len(fields) > _CONNECTIONS and "/" in fields[0] and fields[_CONNECTIONS] not in ("0", "-"):
             counts[fields[0]] = int(fields[_CONNECTIONS])
     for (pool, name), server in seen.items() if counts else ():

@@ -4,6 +4,7 @@ A refused server is found by halving and left out alone; a refused template is r
 confirmed. What HAProxy refused is remembered for some minutes, so that not every pass searches again.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import time
@@ -13,8 +14,8 @@ from typing import NamedTuple
 from serf_haproxy import haproxy
 from serf_haproxy.errors import TemplateError
 from serf_haproxy.goal import compute, read_template
-from serf_haproxy.outcome import Outcome, Verdict
-from serf_haproxy.render import Rendered
+from serf_haproxy.outcome import NO_PAUSE, Outcome, Pause, Verdict
+from serf_haproxy.render import Rendered, rest_of
 from serf_haproxy.runtime import Running, read_running
 from serf_haproxy.server import Server
 from serf_haproxy.settings import Settings
@@ -28,58 +29,61 @@ Servers = tuple[Server, ...]
 
 
 class Attempt(NamedTuple):
-    """All that it takes to bring HAProxy to a configuration, but the servers.
+    """All that it takes to bring HAProxy to a configuration, but template and servers.
 
     Attributes:
         settings: The settings.
-        template: Text of the template.
         running: What runs; None when HAProxy does not answer.
         on_step: Told the name of each step that has ended.
+        pause: For how long there must not be a reload.
     """
 
     settings: Settings
-    template: str
     running: Running | None
     on_step: Callable[[str], object]
+    pause: Pause = NO_PAUSE
 
-    def make(self, servers: Servers, faults: Faults) -> tuple[Outcome, Faults]:
+    def make(self, template: str, servers: Servers, faults: Faults) -> tuple[Outcome, Faults]:
         """Try all servers but those known to be refused, then all but those found to be."""
-        settings, template = self.settings, self.template
+        settings = self.settings
         basis = hashlib.sha256(f"{settings!r}\n{template}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
         if faults.basis != basis or not 0 <= time.time() - faults.at_s < settings.retry_max_s:
             faults = Faults(basis, time.time(), {})
         known = {server: faults.servers[server.name][1] for server in servers if _is_known(server, faults)}
         goal = compute(settings, tuple(server for server in servers if server not in known), template)
         self.on_step("rendered")
-        outcome = make_transition(settings, goal, self.running, self.on_step)
+        outcome = make_transition(settings, goal, self.running, self.on_step, self.pause)
         if outcome.verdict is Verdict.REJECTED:
             sifted = _search(settings, template, servers)
             if sifted is None:
                 return outcome, Faults()
             good, known = sifted
-            goal = compute(settings, good, template)
-            outcome = make_transition(settings, goal, read_running(settings), self.on_step)
+            outcome = self.go_on(compute(settings, good, template))
             faults = faults._replace(at_s=time.time())
         kept = {server.name: (tuple(server), words) for server, words in known.items()}
         problems = (f"node {name} is quarantined: HAProxy refuses it: {words}" for name, (_, words) in kept.items())
         return dataclasses.replace(outcome, problems=tuple(problems)), faults._replace(servers=kept)
 
+    def follow(self, former: Rendered, name: str, refused: Outcome) -> Outcome:
+        """Let servers follow a former template while the present one is refused."""
+        outcome = self.go_on(former)
+        if outcome.verdict is Verdict.REJECTED:
+            return refused
+        meanwhile = f"meanwhile servers follow {name}: {outcome.verdict} {outcome.reason}"
+        return dataclasses.replace(outcome, verdict=Verdict.REJECTED, reason=f"{refused.reason}; {meanwhile}")
 
-def make_best_transition(
-    settings: Settings,
-    servers: Servers,
-    running: Running | None,
-    faults: Faults,
-    on_step: Callable[[str], object],
-) -> tuple[Outcome, Faults]:
+    def go_on(self, goal: Rendered) -> Outcome:
+        """Make a transition from what an earlier one has left."""
+        return make_transition(self.settings, goal, read_running(self.settings), self.on_step, self.pause)
+
+
+def make_best_transition(attempt: Attempt, servers: Servers, faults: Faults) -> tuple[Outcome, Faults]:
     """Bring HAProxy to a configuration with as many of the servers as it takes.
 
     Args:
-        settings: The settings.
+        attempt: What else it takes.
         servers: What should run, sorted by name.
-        running: What runs; None when HAProxy does not answer.
         faults: What the last pass found.
-        on_step: Told the name of each step that has ended.
 
     Returns:
         The outcome, REJECTED whenever a person has to mend the template, and the faults for the next pass.
@@ -87,9 +91,10 @@ def make_best_transition(
     Raises:
         SystemFault: As for `make_transition`.
     """
+    settings = attempt.settings
     try:
         template = read_template(settings)
-        outcome, faults = Attempt(settings, template, running, on_step).make(servers, faults)
+        outcome, faults = attempt.make(template, servers, faults)
     except TemplateError as error:
         template, outcome = "", Outcome(Verdict.REJECTED, f"the template is wrong: {error}", "")
     if not settings.template_path:
@@ -97,21 +102,19 @@ def make_best_transition(
     good = read_good_template(settings)
     if outcome.verdict in _IN_FORCE and not faults.servers and template != good:
         write_good_template(settings, template)
-    if outcome.verdict is not Verdict.REJECTED or good in (None, template):
-        return outcome, faults
-    try:
-        return _follow_good(settings, compute(settings, servers, good), outcome, on_step), faults
-    except TemplateError:  # other settings than it was written for
-        return outcome, faults
+    former = _find_former(attempt, servers, good) if outcome.verdict is Verdict.REJECTED and good != template else None
+    return (attempt.follow(*former, outcome) if former else outcome), faults
 
 
-def _follow_good(settings: Settings, goal: Rendered, refused: Outcome, on_step: Callable[[str], object]) -> Outcome:
-    """Let servers follow the last good template while the present one is refused."""
-    outcome = make_transition(settings, goal, read_running(settings), on_step)
-    if outcome.verdict is Verdict.REJECTED:
-        return refused
-    meanwhile = f"meanwhile servers follow the last good template: {outcome.verdict} {outcome.reason}"
-    return dataclasses.replace(outcome, verdict=Verdict.REJECTED, reason=f"{refused.reason}; {meanwhile}")
+def _find_former(attempt: Attempt, servers: Servers, good: str | None) -> tuple[Rendered, str] | None:
+    """Render with the last good template, else with the built-in one where HAProxy runs that, as after `boot`."""
+    settings = attempt.settings
+    with contextlib.suppress(TemplateError):  # other settings than it was written for
+        if good is not None:
+            return compute(settings, servers, good), "the last good template"
+    built_in = compute(settings.replace(template_path=""), servers)
+    is_running = attempt.running and rest_of(attempt.running.description) == built_in.layout.rest
+    return (built_in, "the built-in template") if is_running else None
 
 
 def sift(servers: Servers, is_accepted: Callable[[Servers], bool]) -> tuple[Servers, Servers] | None:

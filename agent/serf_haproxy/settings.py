@@ -120,7 +120,9 @@ class Settings:
     template_path: str = _setting("", OPTIONAL_PATH, "your own Jinja2 template; empty: the built-in one")
     template_timeout_s: float = _setting("5", _seconds(0.1, 600), "time limit of your own template")
     template_memory_mib: int = _setting("256", _count(16, 65536), "memory that your own template may take, MiB")
-    haproxy_bin: str = _setting("haproxy", PROGRAM, "the HAProxy program that checks configurations")
+    haproxy_bin: str = _setting(
+        "haproxy", PROGRAM, "the HAProxy program that checks configurations, and that the s6 tree runs"
+    )
     master_socket: str = _setting("/run/haproxy/master.sock", PATH, "HAProxy's master CLI socket (-S)")
     runtime_socket: str = _setting("/run/haproxy/admin.sock", PATH, "HAProxy's runtime socket (stats socket)")
     runtime_socket_mode: str = _setting("600", MODE, "file mode of the runtime socket, which may change everything")
@@ -147,7 +149,7 @@ class Settings:
     flap_half_life_s: float = _setting("60", _seconds(1, 86400), "time in which half of them are forgotten")
     default_port: int = _setting("3000", _count(1, 65535), "port of a server whose node has no tag port")
     roles: tuple[str, ...] = _setting("", WORDS, "roles that become servers; empty: all but balancer_roles")
-    networks: tuple[Network, ...] = _setting("", NETWORKS, "networks in which servers may be; empty: all")
+    networks: tuple[Network, ...] = _setting("", NETWORKS, "networks in which servers may be; empty: all usual ones")
     ports: tuple[tuple[int, int], ...] = _setting("", PORTS, "ports that servers may have; empty: all")
     proof_secret_file: str = _setting("", OPTIONAL_PATH, "file with secrets that members must prove; empty: none")
     balancer_roles: tuple[str, ...] = _setting("balancer,lb", WORDS, "roles that never become servers")
@@ -185,7 +187,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     faults: list[str] = []
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     from_file = _read_file(environ.get(SETTINGS_FILE, ""), set(fields), faults)
-    values = {}
+    values, wrong = {}, set()
     for name, field in fields.items():
         text, origin = environ.get(variable(name), ""), variable(name)
         if not text and name in from_file:
@@ -196,9 +198,10 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         try:
             values[name] = kind.read(text)
         except (ValueError, KeyError):
+            wrong.add(name)
             faults.append(f"{origin}={text!a}: must be {kind.allowed}")
-    settings = Settings(**values) if not faults else Settings()
-    if not faults and settings.max_wait_s < settings.quiet_s:
+    settings = Settings(**values)
+    if settings.max_wait_s < settings.quiet_s and wrong.isdisjoint({"max_wait_s", "quiet_s"}):
         allowed = f"must be at least {variable('quiet_s')} ({settings.quiet_s:g})"
         faults.append(f"{variable('max_wait_s')}={settings.max_wait_s:g}: {allowed}")
     if faults:

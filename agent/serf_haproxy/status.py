@@ -5,12 +5,13 @@ import time
 from typing import Any
 
 from serf_haproxy import nodes, pool
-from serf_haproxy.events import unescape
+from serf_haproxy.events import Member, unescape
 from serf_haproxy.files import is_locked
 from serf_haproxy.goal import decide, rules_of
 from serf_haproxy.runtime import ServerView, read_servers
+from serf_haproxy.server import read_server
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import read_flaps, read_record
+from serf_haproxy.state import read_flaps, read_record, read_unfit
 from serf_haproxy.workers import read_old_workers
 
 _COLUMNS = ("name", "status", "address", "port", "role", "evidence", "in_haproxy", "health")
@@ -28,7 +29,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
     """
     record = read_record(settings)
     files, strays = nodes.load(settings.nodes_dir)
-    context = pool.Context(flaps=read_flaps(settings))
+    context = pool.Context(flaps=read_flaps(settings), unfit=read_unfit(record))
     decided = decide(settings, files, rules_of(settings, record.self_name), context)
     ports = {server.name: server.port for server in decided.servers}
     views = read_servers(settings)
@@ -108,9 +109,12 @@ def _health(view: ServerView | None) -> str | None:
     return "UP" if view.status == "UP" else f"{view.status} ({view.check or 'unchecked'})"
 
 
-def _said_port(member: Any) -> str | None:
-    text: str | None = member.tag_values().get("port")
-    return ascii(text[:12])[1:-1] if text is not None else None
+def _said_port(member: Member) -> int | None:
+    """Return the port that a node names itself; None where it names none, or has a tag that is wrong."""
+    try:
+        return read_server(member, 1).port if "port" in member.tag_values() else None
+    except ValueError:
+        return None
 
 
 def _cell(value: object) -> str:

@@ -4,19 +4,18 @@ Nothing here is remembered: what runs is what HAProxy reports, before and after.
 """
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable
 
 from serf_haproxy import haproxy, render
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.layout import Changes, Layout, plan, state_file
-from serf_haproxy.outcome import Outcome, Verdict
+from serf_haproxy.outcome import NO_PAUSE, Outcome, Pause, Verdict, look_again_s
 from serf_haproxy.runtime import Running, change, read_running
 from serf_haproxy.settings import Settings
 
 log = logging.getLogger("serf-haproxy")
-
-_LAST_CONNECTION_S = 0.25  # how often it is looked whether a server's last connection has ended
 
 
 def make_transition(
@@ -24,6 +23,7 @@ def make_transition(
     goal: render.Rendered,
     running: Running | None,
     on_step: Callable[[str], object],
+    pause: Pause = NO_PAUSE,
 ) -> Outcome:
     """Bring HAProxy and the live file to a configuration.
 
@@ -35,6 +35,7 @@ def make_transition(
         goal: What should run.
         running: What runs; None when HAProxy does not answer.
         on_step: Told the name of each step that has ended.
+        pause: For how long there must not be a reload.
 
     Raises:
         SystemFault: A file cannot be written, or HAProxy cannot be run to check the candidate.
@@ -44,12 +45,14 @@ def make_transition(
     changes = _plan(goal, before, running)
     if live == goal.text and changes and not changes.commands:
         _delete_idle(settings, changes)
-        again_s = _LAST_CONNECTION_S if changes.deletions else None
+        again_s = _wait_s(goal, running) if changes.deletions else None
         return Outcome(Verdict.UNCHANGED, "HAProxy runs what it should", goal.digest, again_s=again_s)
     on_step("compared")
     is_confirmed = live is not None and running is not None and _runs(live, before, running)
     is_applied = changes is not None and _apply(settings, goal, running, changes)
     on_step("applied")
+    if running and not is_applied and pause.concerns(goal.layout.rest):
+        return _put_off(settings, goal, running, changes, pause)
     words = haproxy.check(settings, goal.text)
     on_step("checked")
     if words is not None:
@@ -59,8 +62,13 @@ def make_transition(
     on_step("published")
     why = _why(goal, live, before, changes if is_applied else None)
     if is_applied:
-        return Outcome(Verdict.APPLIED, why, goal.digest, again_s=_LAST_CONNECTION_S)
-    return _reload(settings, goal, running, why, on_step)
+        return Outcome(Verdict.APPLIED, why, goal.digest, again_s=look_again_s(0))
+    servers, header = (running.servers, running.header) if running else (None, "")
+    with haproxy.handed_over(settings, state_file(goal.layout, before, servers, header)):
+        outcome = _reload(settings, goal, running, why, on_step)
+    if outcome.is_costly:
+        _go_ahead(settings, goal, read_running(settings))
+    return outcome
 
 
 def runs_published(settings: Settings) -> bool:
@@ -93,23 +101,53 @@ def _apply(settings: Settings, goal: render.Rendered, before: Running | None, ch
     Its answers are only logged: what counts is what it has afterwards. What it refuses (another version, an algorithm
     without dynamic servers, a keyword) takes a reload.
     """
+    if not changes.commands:
+        return True
+    if before is None or not before.is_open:
+        log.info("a reload is needed: the runtime socket does not answer")
+        return False
     try:
         complaints = change(settings, changes.commands)
     except HaproxyFault as error:
         complaints = [str(error)]
-    running = read_running(settings, before) if changes.commands else None
+    running = read_running(settings, before)
     if running is None or running.servers is None:
-        return not changes.commands
+        return False
     rest = plan(goal.layout, goal.layout, running.servers)
     if rest.commands:
         log.info("%s", f"a reload is needed: {'; '.join(complaints[:3]) or 'HAProxy did not do as told'}")
     return not rest.commands
 
 
+def _put_off(
+    settings: Settings, goal: render.Rendered, running: Running, changes: Changes | None, pause: Pause
+) -> Outcome:
+    """Leave a reload for later; where more than servers will change then, the servers do so now."""
+    if changes is None:
+        _go_ahead(settings, goal, running)
+    if pause.failure:
+        return dataclasses.replace(pause.failure, has_reloaded=False, again_s=pause.left_s)
+    why = f"servers changed as far as that goes without a reload, which follows in {pause.left_s:.1f} s"
+    return Outcome(Verdict.APPLIED, why, "", again_s=pause.left_s)
+
+
+def _go_ahead(settings: Settings, goal: render.Rendered, running: Running | None) -> None:
+    """Let the servers of what runs be those of a configuration that HAProxy could not load, or cannot load yet."""
+    if running and running.servers is not None and render.rest_of(running.description):  # else they are somebody else's
+        _apply(settings, goal, running, plan(goal.layout, goal.layout, running.servers))
+
+
 def _delete_idle(settings: Settings, changes: Changes) -> None:
     """Delete servers in maintenance; one that still has connections refuses, and is tried again."""
     with contextlib.suppress(HaproxyFault):
         change(settings, changes.deletions)
+
+
+def _wait_s(goal: render.Rendered, running: Running | None) -> float:
+    """Return when to try again to delete servers: their last connection may end at once, or in hours."""
+    servers = (running and running.servers) or {}
+    waited_s = [seen.unchanged_s for key, seen in servers.items() if key not in goal.layout.servers]
+    return look_again_s(min(waited_s, default=0))
 
 
 def _why(goal: render.Rendered, live: str | None, before: Layout, applied: Changes | None) -> str:
@@ -130,28 +168,39 @@ def _reload(
     if running is None:
         why = f"HAProxy did not answer; {why}"
     if running is None and haproxy.confirm_start(settings, goal.description):
-        return Outcome(Verdict.RELOADED, f"{why}; HAProxy started with it", goal.digest)
-    if running and running.servers is not None:
-        haproxy.hand_over(settings, state_file(goal.layout, running.servers, running.header))
+        return _read_back(settings, goal, f"{why}; HAProxy started with it")
     try:
         words = haproxy.reload(settings)
         on_step("reloaded")
         if words is None and haproxy.confirm(settings, goal.description):
             on_step("confirmed")
-            return Outcome(Verdict.RELOADED, why, goal.digest)
+            return _read_back(settings, goal, why)
         words = words or f"no worker reports {goal.description} after {settings.reload_timeout_s:g} s"
     except HaproxyFault as error:
         if running is None:
             reason = f"{error}; the configuration is published for its start"
             return Outcome(Verdict.UNCONFIRMED, reason, "")
         words = str(error)
-    finally:
-        haproxy.end_hand_over(settings)
     restored = haproxy.restore(settings)
     on_step("restored")
     after = "the one before is back in place" if restored else "there is none before it to go back to"
     reason = f"HAProxy did not take the new configuration: {_one_line(words)}; {after}"
-    return Outcome(Verdict.UNCONFIRMED, reason, "", is_costly=True)
+    return Outcome(Verdict.UNCONFIRMED, reason, "", has_reloaded=True, is_costly=True, rest=goal.layout.rest)
+
+
+def _read_back(settings: Settings, goal: render.Rendered, why: str) -> Outcome:
+    """Compare what the new worker has with what it should have, and send it what is still different.
+
+    Nothing should be; whatever there is, the next pass looks whether it has helped.
+    """
+    running = read_running(settings)
+    rest = plan(goal.layout, goal.layout, running.servers).commands if running and running.servers else ()
+    if not rest:
+        return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True)
+    with contextlib.suppress(HaproxyFault):
+        change(settings, rest)
+    why = f"{why}; its servers were not all as they should be, {len(rest)} commands were sent to put them right"
+    return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True, again_s=look_again_s(0))
 
 
 def _one_line(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from containers.engine import BASE, PREFIX, Engine
+from containers.engine import PREFIX, Engine
 from integration import load
 from integration.proxy import wait_for
 
@@ -79,7 +79,9 @@ class Container:
     def spy(self, script: str) -> str:
         """Run a shell script beside it that sees its processes and may read all of them; return what it prints."""
         where = [f"--label={self.engine.label}", f"--pid=container:{self.id}", "--network=none"]
-        return self.engine("run", "--rm", "--cap-add=SYS_PTRACE", *where, BASE, "sh", "-c", f"({script}) 2>&1; true")
+        return self.engine(
+            "run", "--rm", "--cap-add=SYS_PTRACE", *where, self.engine.base, "sh", "-c", f"({script}) 2>&1; true"
+        )
 
     def pid(self, service: str) -> int:
         """Return the process id, inside, of a supervised process."""
@@ -88,6 +90,11 @@ class Container:
     def log(self) -> str:
         """Return all that it has logged."""
         return self.engine("logs", self.id)
+
+    def members(self, status: str) -> set[str]:
+        """Return the names of the members that Serf here gives this status; none while Serf does not answer."""
+        listing = self.exec("serf", "members", f"-status={status}", is_checked=False).splitlines()
+        return {line.split()[0] for line in listing if f" {status} " in line}
 
     def stop(self, *options: str) -> float:
         """Stop it as `docker stop` does; return the seconds that this took."""
@@ -143,11 +150,6 @@ class Balancer(Container):
         members = self.exec("serf", "members", is_checked=False)
         lines = [line for line in self.log().splitlines() if not line.startswith("haproxy:")]
         return "\n".join([str(self.views()), members, *lines[-60:]])
-
-    def members(self, status: str) -> set[str]:
-        """Return the names of the members that Serf here gives this status; none while Serf does not answer."""
-        listing = self.exec("serf", "members", f"-status={status}", is_checked=False).splitlines()
-        return {line.split()[0] for line in listing if f" {status} " in line}
 
     def ask(self) -> dict[str, Any]:
         """Make one request on a connection of its own; return who answered."""

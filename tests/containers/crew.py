@@ -1,10 +1,12 @@
 """A balancer and web applications that tests use one after another, as long as each test leaves them whole."""
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
-from containers.cluster import BACK_S, FAIL_S, Cluster, Container
+from containers.cluster import BACK_S, FAIL_S, JOIN_S, Cluster, Container
 from containers.engine import Engine
+from integration.faults import SUMMARY, Failures, Row
 from integration.load import Load, run_load
 from integration.proxy import wait_for
 
@@ -19,33 +21,63 @@ class Crew:
         cluster: What they live in.
         balancer: The balancer, lb1.
         webs: The web applications by name; a test that replaces one puts the new one here.
+        healed_s: When the fault was over that a test has done to it.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.balancer = cluster.balancer()
+        # One test after another fails and heals the same nodes: to the balancer they would be flapping.
+        self.balancer = cluster.balancer(SERF_HAPROXY_FLAP_CUTOFF="0")
         self.webs: dict[str, Container] = {name: cluster.webapp(name) for name in NAMES}
         self.balancer.wait_servers(*self.webs)
+
+        self.healed_s = 0.0
+        self._row = Row()
+        self._is_haproxy_away = False
+
+    @contextlib.contextmanager
+    def fault(self, name: str, is_haproxy_away: bool = False) -> Iterator[None]:
+        """Count what a block does as a fault in the summary; it is healed when the crew is whole again."""
+        self._row, self._is_haproxy_away = SUMMARY.setdefault(f"container: {name}", Row()), is_haproxy_away
+        self._row.injected_count += 1
+        try:
+            yield
+        finally:
+            self.healed_s = time.monotonic()
+
+    def count_healed(self) -> None:
+        """Note in the summary that the crew is whole since just now."""
+        self._row.healed_count += 1
+        self._row.longest_wrong_s = max(self._row.longest_wrong_s, time.monotonic() - self.healed_s)
 
     @contextlib.contextmanager
     def load(self) -> Iterator[Load]:
         """Run clients of the balancer, each request on a connection of its own, for the length of a block."""
-        with run_load(Load(self.balancer.address, 80, think_s=0.05), CLIENTS) as seen:
-            wait_for(lambda: seen.ok_count > 2 * CLIENTS, "the load runs")
-            yield seen
+        load = Load(self.balancer.address, 80, think_s=0.05, failures=Failures())
+        with run_load(load, CLIENTS):
+            wait_for(lambda: load.ok_count > 2 * CLIENTS, "the load runs")
+            yield load
+        if self._is_haproxy_away:
+            self._row.away_count += len(load.failures)
+        else:
+            self._row.failed_count += len(load.failures)
+
+    def wait(self, condition: Callable[[], object], what: str, timeout_s: float = JOIN_S) -> None:
+        """Wait until a condition holds; fail otherwise with its name and the balancer's story."""
+        wait_for(condition, lambda: f"{what}\n{self.balancer.story()}", timeout_s)
 
     def wait_members(self) -> None:
         """Wait until these are all alive to the balancer's Serf, and nobody else is."""
         alive = {self.balancer.name, *self.webs}
-        wait_for(lambda: self.balancer.members("alive") == alive, lambda: f"{alive}\n{self.balancer.story()}", BACK_S)
+        self.wait(lambda: self.balancer.members("alive") == alive, f"{sorted(alive)} are alive", BACK_S)
 
     def check_whole(self) -> None:
         """Wait until Serf and HAProxy have just these, and the resident has nothing to do; all get requests."""
         self.wait_members()
         self.balancer.wait_servers(*self.webs, timeout_s=FAIL_S)
-        wait_for(self.balancer.is_right, "the resident has nothing to do", FAIL_S)
+        self.wait(self.balancer.is_right, "the resident has nothing to do", FAIL_S)
         # A server that has just come up waits for its turn in HAProxy's round, which may be longer than a few requests.
-        wait_for(lambda: set(self.balancer.shares(3 * len(self.webs))) == set(self.webs), "all get requests")
+        self.wait(lambda: set(self.balancer.shares(3 * len(self.webs))) == set(self.webs), "all get requests")
 
 
 class Stage:
@@ -68,6 +100,7 @@ class Stage:
     def keep(self, crew: Crew) -> None:
         """See that a crew is whole and keep it for the next test."""
         crew.check_whole()
+        crew.count_healed()
         self._crew = crew
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 BASE = "debian:trixie-slim"
 PREFIX = "serf-haproxy-test"
 _COMMAND_S = 120.0
+_PULL_S = 60.0
 _BUILD_S = 900.0
 _START_S = 60.0
 _PACKAGES = {
@@ -32,11 +33,16 @@ class Engine:
 
     Args:
         environ: The environment of the command `docker`, which says where the engine is.
+
+    Attributes:
+        label: The label.
+        base: The image that all others are built on.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = dict(environ)
         self.label = f"{PREFIX}={os.getpid()}"
+        self.base = BASE
 
     def __call__(self, *words: str, timeout_s: float = _COMMAND_S, is_checked: bool = True) -> str:
         """Run a command of `docker` and return what it prints, both streams."""
@@ -45,8 +51,8 @@ class Engine:
     def build(self, target: str, dockerfile: Path, context: Path, *options: str) -> str:
         """Build an image; return its tag."""
         tag = f"{PREFIX}/{target}"
-        words = ["build", "--quiet", "--network=host", f"--file={dockerfile}", f"--tag={tag}", *options, str(context)]
-        self(*words, timeout_s=_BUILD_S)
+        words = ["build", "--quiet", "--network=host", f"--build-arg=BASE={self.base}", f"--file={dockerfile}"]
+        self(*words, f"--tag={tag}", *options, str(context), timeout_s=_BUILD_S)
         return tag
 
     def remove_all(self) -> None:
@@ -88,15 +94,18 @@ def need(program: str) -> None:
 
 
 def ensure_base(engine: Engine) -> None:
-    """Make the base image of Debian's packages where the engine has none."""
-    if engine("images", "--quiet", BASE):
+    """See that the engine has the base image: Debian's, or one made of Debian's packages, which has a name of ours."""
+    if engine("images", "--quiet", BASE) or _succeeds(["docker", "pull", BASE], engine.environ, _PULL_S):
+        return
+    engine.base = f"{PREFIX}/base"
+    if engine("images", "--quiet", engine.base):
         return
     need("mmdebstrap")
     with tempfile.TemporaryDirectory(prefix="base-") as directory:
         tar = os.path.join(directory, "base.tar")
         left_out = "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"
         run(["mmdebstrap", "--quiet", "--variant=minbase", *left_out, "trixie", tar], _BUILD_S)
-        engine("import", tar, BASE)
+        engine("import", tar, engine.base)
 
 
 def run(argv: list[str], timeout_s: float, environ: Mapping[str, str] | None = None, is_checked: bool = True) -> str:
@@ -120,9 +129,9 @@ def _answers(environ: Mapping[str, str]) -> bool:
     return _succeeds(["docker", "version", "--format={{.Server.Version}}"], environ)
 
 
-def _succeeds(argv: list[str], environ: Mapping[str, str]) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return subprocess.run(argv, env=environ, capture_output=True, timeout=_COMMAND_S, check=False).returncode == 0
+def _succeeds(argv: list[str], environ: Mapping[str, str], timeout_s: float = _COMMAND_S) -> bool:
+    with contextlib.suppress(FileNotFoundError, subprocess.TimeoutExpired):
+        return subprocess.run(argv, env=environ, capture_output=True, timeout=timeout_s, check=False).returncode == 0
     return False
 
 

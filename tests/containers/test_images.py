@@ -11,7 +11,24 @@ from integration.proxy import wait_for
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 EXPLORE = ("--rm", "--network=none", "--entrypoint=sh")
 PASSING = {"sh", "cat", "stat", "grep", "cut", "getent", "tr", "sleep", "hostname", "runc:[2:INIT]", "health"}
+NOBODY = 65534
 UNWANTED = ("gcc", "cc", "make", "pip", "pip3", "curl", "wget", "ssh", "git", "nc", "socat", "sudo")
+
+CAPABLE_FILES = """
+import os
+open('/tmp/capable', 'w')
+os.setxattr('/tmp/capable', 'security.capability', bytes.fromhex('0100000200040000000000000000000000000000'))
+for folder, folders, files in os.walk('/'):
+    folders[:] = [name for name in folders if os.path.join(folder, name) not in ('/proc', '/sys', '/dev')]
+    for path in (os.path.join(folder, name) for name in files):
+        if 'security.capability' in os.listxattr(path, follow_symlinks=False):
+            print(path)
+"""
+# Without what is temporary or the engine's, and without s6's event directories, which are open to everybody.
+WRITABLE = (
+    "find / \\( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/tmp -o -path /run/lock"
+    " -o -path '/run/service/*/event' \\) -prune -o \\( -type d -o -type f \\) -writable -print 2>/dev/null"
+)
 
 
 def table(title: str) -> list[list[str]]:
@@ -19,6 +36,12 @@ def table(title: str) -> list[list[str]]:
     section = SECURITY.split(f"## {title}\n")[1].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip().replace("`", "") for cell in row] for row in rows[2:]]
+
+
+@pytest.fixture(scope="module")
+def balancer(cluster: Cluster) -> Balancer:
+    """Return a balancer with all its services: it has somebody to join."""
+    return cluster.balancer(SERF_JOIN="web1")
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +70,9 @@ def look(engine: Engine, kind: str, script: str) -> list[str]:
 
 
 def test_no_file_gives_rights_away(engine: Engine, kind: str) -> None:
-    """There is no setuid or setgid file, and none with capabilities of its own."""
+    """There is no setuid or setgid file, and none with capabilities but the one that shows that we see them."""
     assert look(engine, kind, "find / -xdev -type f -perm /6000") == []
+    assert look(engine, kind, f'python3 -c "{CAPABLE_FILES}"') == ["/tmp/capable"]
 
 
 def test_nothing_is_left_of_the_building(engine: Engine, kind: str) -> None:
@@ -60,13 +84,13 @@ def test_nothing_is_left_of_the_building(engine: Engine, kind: str) -> None:
 
 def test_packages_are_those_that_are_stated(engine: Engine, kind: str) -> None:
     """Beyond the base there are just the packages of the table, and what they depend on: no more than it says."""
-    base = set(engine("run", *EXPLORE, "debian:trixie-slim", "-c", "dpkg-query -Wf '${Package}\\n'").split())
+    base = set(engine("run", *EXPLORE, engine.base, "-c", "dpkg-query -Wf '${Package}\\n'").split())
     added = set(look(engine, kind, "dpkg-query -Wf '${Package}\\n'")) - base
     rows = {row[0]: row for row in table("Packages")}
     assert set(rows[kind][1].split(", ")) == added
 
 
-def test_users_are_those_that_are_stated(container: Container, kind: str) -> None:
+def test_processes_are_those_that_are_stated(container: Container, kind: str) -> None:
     """Every process that stays has the user and groups of the table, and only root's have capabilities."""
     stated = {(row[1], row[2], *sorted(row[3].split(", "))) for row in table("Processes") if kind in row[0]}
     script = (
@@ -101,18 +125,32 @@ def test_ports_are_those_that_are_stated(container: Container, kind: str) -> Non
     assert seen == stated
 
 
-def test_writable_paths_are_those_that_are_stated(container: Container, kind: str) -> None:
-    """Each service's user can write to the directories of the table, and nowhere else on a disk."""
-    stated: dict[str, set[str]] = {}
+def test_users_are_those_that_are_stated(container: Container, kind: str) -> None:
+    """Beside Debian's there are just the users of the table; nobody has a password, and none of these a shell."""
+    stated = {(row[1], row[2], row[3]) for row in table("Users") if kind in row[0]}
+    passwd = [line.split(":") for line in container.exec("getent", "passwd").splitlines()]
+    ours = [words for words in passwd if 900 <= int(words[2]) < NOBODY]
+    groups = {words[0]: " ".join(sorted(container.exec("id", "-Gn", words[0]).split())) for words in ours}
+    assert {(words[0], words[2], groups[words[0]]) for words in ours} == stated
+    assert {words[6] for words in ours} == {"/usr/sbin/nologin"}
+    secrets = [line.split(":")[1] for line in container.exec("cat", "/etc/shadow").splitlines()]
+    assert {secret[:1] for secret in secrets} <= {"*", "!"}
+
+
+def test_writable_paths_are_those_that_are_stated(cluster: Cluster, container: Container, kind: str) -> None:
+    """Each of our users can write to the places of the table and nowhere else, also where nothing is read-only."""
+    stated: dict[str, set[str]] = {row[1]: set() for row in table("Users") if kind in row[0]}
     for images, path, users, _ in table("Writable paths"):
         for user in users.split(", ") if kind in images else ():
-            stated.setdefault(user, set()).add(path)
-    script = (
-        "find / \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o -type d -writable -print 2>/dev/null"
-        " | grep -v '^/run/service/[^/]*\\(/log\\)\\?/event$' | grep -v '^/var/lib/serf-haproxy/log/'"
-    )
-    for user, paths in stated.items():
-        assert set(container.exec("sh", "-c", script, user=user, is_checked=False).split()) == paths, user
+            stated[user].add(path)
+    loose = [option for option in CONFINED if not option.startswith(("--read-only", "--tmpfs"))]
+    writable = cluster.start(f"writable-{kind}", f"{PREFIX}/{kind}", *loose, "--env=SERF_JOIN=web1")
+    # The same processes have then made their files.
+    wait_for(lambda: writable.exec("/run/service/serf/data/ask", "members", is_checked=False), "Serf answers")
+    for here in (container, writable):
+        for user, paths in stated.items():
+            found = here.exec("sh", "-c", WRITABLE, user=user, is_checked=False).splitlines()
+            assert {path for path in found if not any(path.startswith(f"{place}/") for place in paths)} == paths, user
 
 
 def test_the_capabilities_are_stated_and_needed(cluster: Cluster) -> None:

@@ -13,6 +13,7 @@ from integration.load import Load, run_load
 from integration.proxy import wait_for
 
 ROLLS = int(os.environ.get("ROLLS", "3"))
+ROLL_S = 180.0  # at most; 15 s on a machine with nothing else to do
 CLIENTS = 200
 THINK_S = 0.3  # the machine has other things to do than to be asked
 
@@ -83,10 +84,12 @@ def fleet(make_cluster: MakeCluster) -> Iterator[Fleet]:
 def test_rolling_replacements_lose_no_request(fleet: Fleet, delay_ms: int) -> None:
     """Every application is replaced, again and again, under 200 clients with new connections: each gets its 200."""
     fleet.set_delay(delay_ms)
-    with run_load(Load(fleet.balancer.address, 80, think_s=THINK_S), CLIENTS) as seen:
+    with run_load(Load(fleet.balancer.address, 80, think_s=THINK_S, limit_s=60 + ROLLS * ROLL_S), CLIENTS) as seen:
         wait_for(lambda: seen.ok_count > CLIENTS, "the load runs")
         for number in range(ROLLS):
+            before = seen.ok_count
             fleet.roll()
+            assert seen.ok_count > before + CLIENTS, f"the load ran during roll {number + 1}: {seen.failures[-3:]}"
             print(
                 f"roll {number + 1}: {seen.ok_count} requests, {len(seen.failures)} failures; "
                 f"slowest stop {fleet.slowest_stop_s:.1f} s",

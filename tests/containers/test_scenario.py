@@ -9,6 +9,7 @@ import requests
 from containers.cluster import BACK_S, FAIL_S, JOIN_S, Balancer, Cluster
 from containers.conftest import MakeCluster
 from containers.engine import ROOT, need, run
+from containers.keys import secret_options
 from integration.proxy import wait_for
 
 WEBS = ["web1", "web2", "web3", "web4", "web5"]
@@ -69,6 +70,21 @@ def test_health_follows_the_cluster(make_cluster: MakeCluster) -> None:
         wait_for(lambda: member.state["Health"]["Status"] == "unhealthy", "a member without application is unhealthy")
 
 
+def test_a_balancer_that_does_not_run_what_was_published_is_unhealthy(make_cluster: MakeCluster) -> None:
+    """Its health follows HAProxy: away, or without what was published while the resident is away, it is not healthy."""
+    publish = "SERF_HAPROXY_BALANCE=leastconn serf-haproxy render >/run/config/haproxy.cfg"
+    with make_cluster() as cluster:
+        balancer = cluster.balancer("lb1", "--health-interval=1s")
+        wait_for(lambda: balancer.is_healthy, "it is healthy at first", JOIN_S)
+        balancer.exec("s6-svc", "-wD", "-d", "/run/service/agent")
+        balancer.exec("sh", "-c", publish, user="agent")
+        wait_for(lambda: balancer.state["Health"]["Status"] == "unhealthy", "HAProxy runs something else", JOIN_S)
+        balancer.exec("s6-svc", "-wU", "-u", "/run/service/agent")
+        wait_for(lambda: balancer.is_healthy, "the resident has mended it", JOIN_S)
+        balancer.exec("s6-svc", "-wD", "-d", "/run/service/haproxy")
+        wait_for(lambda: balancer.state["Health"]["Status"] == "unhealthy", "HAProxy is away", JOIN_S)
+
+
 def test_the_balancer_may_start_last(make_cluster: MakeCluster) -> None:
     """Web applications that found each other before are served by a balancer that joins any of them."""
     with make_cluster() as cluster:
@@ -84,6 +100,17 @@ def test_everything_may_start_at_once_and_the_balancer_in_the_middle(make_cluste
         balancer = cluster.balancer(SERF_JOIN=entries)
         cluster.webapp("web2", join=entries)
         balancer.wait_servers("web1", "web2")
+
+
+def test_who_has_joined_itself_goes_on_joining(make_cluster: MakeCluster) -> None:
+    """A list with its own name: a node that has found nobody but itself finds who starts later and lists nobody."""
+    with secret_options() as options, make_cluster() as cluster:
+        early = cluster.webapp("early", *options, join="early late")
+        wait_for(lambda: "Synced with 1 initial agents" in early.log(), "Serf has joined itself")
+        wait_for(lambda: early.log().count("early is alone") > 3, "it has tried again for more than 7 s")
+        cluster.balancer("late", *options).wait_servers("early", timeout_s=FAIL_S)
+        tries = [line for line in early.log().splitlines() if line.startswith("join: ")]
+        assert len(tries) <= 6, tries  # after 1, 2, 4, 11, 19, 35 s
 
 
 def test_a_restarted_container_needs_no_entry_point(make_cluster: MakeCluster) -> None:

@@ -1,8 +1,5 @@
 """Settings, secrets and exit codes of real containers."""
 
-import base64
-import contextlib
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,23 +9,8 @@ import requests
 
 from containers.cluster import FAIL_S, Cluster, Container
 from containers.conftest import MakeCluster
+from containers.keys import KEY, RPC_KEY, secret_options
 from integration.proxy import wait_for
-
-KEY = base64.b64encode(bytes(range(32))).decode()
-RPC_KEY = "a-secret_of.the+RPC"
-
-
-@contextlib.contextmanager
-def secret_options() -> Iterator[list[str]]:
-    """Yield options that mount our two secrets, which only root can read, and name them."""
-    with tempfile.TemporaryDirectory(prefix="secrets-") as directory:
-        options = []
-        for variable, secret in (("SERF_ENCRYPT_KEY_FILE", KEY), ("SERF_RPC_AUTH_FILE", RPC_KEY)):
-            path = Path(directory, variable)
-            path.write_text(secret + "\n")
-            path.chmod(0o600)
-            options += [f"--volume={path}:/run/secrets/{variable}:ro", f"--env={variable}=/run/secrets/{variable}"]
-        yield options
 
 
 def test_keys_keep_strangers_out_and_appear_nowhere(make_cluster: MakeCluster) -> None:
@@ -47,7 +29,7 @@ def test_keys_keep_strangers_out_and_appear_nowhere(make_cluster: MakeCluster) -
             assert KEY not in seen
             assert RPC_KEY not in seen
             assert "alive" not in container.exec("serf", "members", is_checked=False)
-            assert container.exec("/run/service/serf/data/members").count("alive") == 2
+            assert container.exec("/run/service/serf/data/ask", "members").count("alive") == 2
             shown = container.exec("stat", "-c", "%U %a", "/run/service/serf/data/secrets.json")
             assert shown.split() == ["serf", "600"]
 
@@ -94,7 +76,7 @@ def test_a_required_service_that_keeps_failing_ends_the_container(settings_clust
 
 
 def test_stopping_finishes_requests_within_ten_seconds(settings_cluster: Cluster) -> None:
-    """Application and balancer are stopped, each told twice: a request of 3 s is answered, and they end in order."""
+    """Application and balancer are stopped, each told thrice: a request of 3 s is answered, and they end in order."""
     balancer, web = settings_cluster.balancer(), settings_cluster.webapp("web1", SERF_TAGS="role=web weight=7")
     balancer.wait_servers("web1")
     requests.post(f"http://{web.address}:3000/delay", json={"delay": 3000}, timeout=10).raise_for_status()
@@ -106,11 +88,13 @@ def test_stopping_finishes_requests_within_ten_seconds(settings_cluster: Cluster
     wait_for(lambda: "leave" in web.log() and "leave" in balancer.log(), "both have begun to stop")
     for container in (web, balancer):
         container.engine("kill", "--signal=TERM", container.id)
+        container.engine("kill", "--signal=INT", container.id)
     for thread in (client, *stopping):
         thread.join(30)
     assert answers == [200]
     assert max(stops) < 10
     assert [web.state["ExitCode"], balancer.state["ExitCode"]] == [0, 0]
+    assert "s6-svscan: warning" not in web.log() + balancer.log()
 
 
 def test_every_line_has_the_name_of_its_service(settings_cluster: Cluster) -> None:

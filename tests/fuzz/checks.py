@@ -15,6 +15,7 @@ from collections.abc import Callable
 import msgpack
 
 from fakes.serf_rpc import header, say
+from fakes.serf_rpc import member as list_member
 from serf_haproxy import nodes
 from serf_haproxy.errors import InputError, SerfFault
 from serf_haproxy.events import (
@@ -87,11 +88,13 @@ def check_nodes(data: bytes) -> None:
 def check_roster(data: bytes) -> None:
     """Answer the resident's questions with any bytes: the first byte chooses how much of the answer is proper.
 
-    With all of it proper, the rest are the fields of members, five for each and apart by NUL, so that the fuzzer need
-    not learn MessagePack to reach them.
+    With all of it proper, the rest is one entry among good ones, which must not suffer from it; or the rest are the
+    fields of members, five for each and apart by NUL, so that the fuzzer need not learn MessagePack to reach them.
     """
-    depth, answer = (data[0] % 4, data[1:]) if data else (0, b"")
-    proper = [b"", say(header(1)), *[say(header(1), {"agent": {"name": "lb"}}, header(2))] * 2][depth]
+    depth, answer = (data[0] % 5, data[1:]) if data else (0, b"")
+    proper = [b"", say(header(1)), *[say(header(1), {"agent": {"name": "lb"}}, header(2))] * 3][depth]
+    if depth == 4:
+        answer = b"\x81\xa7Members\x93" + say(list_member("web1")) + answer + say(list_member("web2"))
     if depth == 3:
         fields = answer.split(b"\0")
         rows = zip(*[iter(fields)] * 5, strict=False)
@@ -106,9 +109,11 @@ def check_roster(data: bytes) -> None:
         except SerfFault as error:
             assert connection.fileno() == -1
             assert_sayable(str(error))
+            assert depth < 3 or not _is_message(answer)
             return
         finally:
             connection.close()
+    assert depth < 4 or not _is_message(answer) or {"web1", "web2"} <= roster.members.keys()
     for name, (status, member) in roster.members.items():
         assert name == member.name
         assert status in STATUSES
@@ -148,7 +153,7 @@ def check_layout(data: bytes) -> None:
     commands = plan(layout, read_layout(""), {}).commands
     for command in commands:
         assert COMMAND.fullmatch(command), command
-    assert len(state_file(layout, {}, "# header").splitlines()) <= 2 + len(layout.servers)
+    assert len(state_file(layout, layout, {}, "# header").splitlines()) <= 2 + len(layout.servers)
     for line in layout.servers.values():
         assert isinstance(line, Line)
         assert line.weight >= 0
@@ -212,6 +217,13 @@ def expect_lines(raw: bytes) -> set[str]:
 def decode(data: bytes) -> str:
     """Return bytes as the product reads them."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def _is_message(data: bytes) -> bool:
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        msgpack.unpackb(data, raw=True, strict_map_key=False)
+        return True
+    return False
 
 
 def _connect(ours: socket.socket) -> Connection:

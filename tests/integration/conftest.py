@@ -6,16 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from integration import faults
 from integration.proxy import Proxy, running_proxy
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what became of all faults that were done."""
-    if lines := faults.summarize():
-        terminalreporter.section("faults")
-        for line in lines:
-            terminalreporter.write_line(line)
 
 
 @pytest.fixture

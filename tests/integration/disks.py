@@ -1,14 +1,20 @@
-"""Small disks that a test may fill or lock, seen by this process and its children alone; it takes root."""
+"""Small disks that a test may fill or lock, seen by this process and its children alone.
+
+It takes root: a user namespace of our own would be no way back, and is closed to a process with threads.
+"""
 
 import contextlib
 import ctypes
+import fcntl
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000  # linux/sched.h
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18  # linux/mount.h
 MNT_DETACH = 2
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878  # linux/fs.h
 SIZE_BYTES = 256 * 1024
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -23,7 +29,7 @@ def private_mounts() -> Iterator[None]:
     before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     work_dir = os.getcwd()
     try:
-        _must(_libc.unshare(CLONE_NEWNS), "have mounts of our own; run these tests as root")
+        _must(_libc.unshare(CLONE_NEWNS), "have mounts of our own, which takes root (sudo make test)")
         try:
             _must(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "keep our mounts to ourselves")
             yield
@@ -66,6 +72,35 @@ class Disk:
     def remove(self) -> None:
         """Unmount what is on top."""
         _must(_libc.umount2(os.fsencode(self.directory), MNT_DETACH), f"unmount {self.directory}")
+
+
+class SlowDisk:
+    """An ext4 file system on a directory, inside `private_mounts`, that can be made to hang."""
+
+    def __init__(self, directory: Path, image: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(b"")
+        os.truncate(image, 16 * 2**20)
+        subprocess.run(["mkfs.ext4", "-q", image], check=True, timeout=60)
+        subprocess.run(["mount", "-o", "loop", image, directory], check=True, timeout=60)
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let whoever writes there wait for the length of a block."""
+        fd = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, FIFREEZE, 0)
+            try:
+                yield
+            finally:
+                fcntl.ioctl(fd, FITHAW, 0)
+        finally:
+            os.close(fd)
+
+    def remove(self) -> None:
+        """Unmount it; its loop device goes with it."""
+        subprocess.run(["umount", "--lazy", self._directory], check=True, timeout=60)
 
 
 def _must(result: int, what: str) -> None:

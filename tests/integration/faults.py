@@ -21,8 +21,8 @@ IN_FORCE = (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
 _AFTER_S = 1.0  # a client may tell of a HAProxy that was away a little after it is back
 _MOST_PASSES = 3
 # What may stand beside the live file, and in the state directory, when all is well.
-_CONFIG_FILES = {"", ".good", ".state", ".rejected"}
-_STATE_FILES = {"last_pass.json", "flaps.json", "template.good", "pass.lock", "resident.lock", "released"}
+_CONFIG_FILES = {"", ".good", ".state", ".rejected", ".before"}
+_STATE_FILES = {"last_pass.json", "flaps.json", "served", "template.good", "pass.lock", "resident.lock", "released"}
 
 
 @dataclasses.dataclass
@@ -151,7 +151,7 @@ class Bench:
         """Say what is not as it should be; nothing when all is."""
         settings = self.proxy.settings.replace(balance=self.balance)
         running = runtime.read_running(settings)
-        if running is None or running.servers is None:
+        if running is None or running.servers is None or not running.is_open:
             return "HAProxy does not answer"
         names = {name for (_, name), seen in running.servers.items()}
         if names != self.wanted:

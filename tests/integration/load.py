@@ -25,6 +25,7 @@ class Load:
         port: TCP port.
         keep_alive: Keep connections open and open a new one only when told to; else one connection a request.
         think_s: Mean pause of a client between two requests.
+        limit_s: How long it may run; a load that is not stopped by then has failed.
         ok_count: Requests answered with 200.
         failures: For each request that was not, what happened instead.
         backends: Requests by the X-Backend-IP that answered.
@@ -34,6 +35,7 @@ class Load:
     port: int
     keep_alive: bool = False
     think_s: float = 0.0
+    limit_s: float = 600.0
     ok_count: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)
     backends: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -47,7 +49,7 @@ class Load:
 
 @contextlib.contextmanager
 def run_load(load: Load, client_count: int) -> Iterator[Load]:
-    """Run clients in a thread for the length of a block, 10 minutes at most; all have ended when it is left."""
+    """Run clients in a thread for the length of a block; all have ended when it is left."""
     assert ipaddress.ip_address(load.host).is_loopback or load.host in OWN_ADDRESSES
     thread = threading.Thread(target=lambda: asyncio.run(_clients(load, client_count)))
     thread.start()
@@ -60,9 +62,11 @@ def run_load(load: Load, client_count: int) -> Iterator[Load]:
 
 
 async def _clients(load: Load, client_count: int) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(600):
+    try:
+        async with asyncio.timeout(load.limit_s):
             await asyncio.gather(*(_client(load) for _ in range(client_count)))
+    except TimeoutError:
+        load.failures.append(f"the load has reached its limit of {load.limit_s:g} s")
 
 
 async def _client(load: Load) -> None:

@@ -64,7 +64,8 @@ class Proxy:
 
     def start(self) -> None:
         """Start HAProxy on the live configuration and wait for its worker."""
-        argv = ["haproxy", "-W", "-db", "-S", self.settings.master_socket, "-f", self.settings.config_path]
+        master = f"{self.settings.master_socket},mode,660,level,operator"  # as the s6 tree has it
+        argv = ["haproxy", "-W", "-db", "-S", master, "-f", self.settings.config_path]
         with open(os.path.join(self.settings.state_dir, "haproxy.log"), "ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
         wait_for(lambda: runtime.read_description(self.settings) is not None, "HAProxy answers")

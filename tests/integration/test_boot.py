@@ -1,16 +1,21 @@
 """HAProxy starts, whatever is broken: the live file, the last good one, the template, the server state."""
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from integration.proxy import Proxy, wait_for
+from integration.proxy import Proxy, free_port, make_environment, wait_for
 from integration.test_cluster import Cluster, cluster  # noqa: F401 - a fixture
 from integration.test_resident import COMMAND
-from serf_haproxy import goal, haproxy
+from serf_haproxy import goal, haproxy, runtime
+from serf_haproxy.lab import programs
+from serf_haproxy.settings import load_settings
 from serf_haproxy.state import write_good_template
 
 
@@ -18,6 +23,65 @@ def boot(proxy: Proxy, **environment: str) -> "subprocess.CompletedProcess[str]"
     """Run `serf-haproxy boot`."""
     environ = os.environ | proxy.environment | environment
     return subprocess.run([*COMMAND, "boot"], env=environ, capture_output=True, text=True, check=False)
+
+
+def on_a_bare_machine(directory: Path) -> dict[str, str]:
+    """Return an environment in which no directory exists yet."""
+    environ = make_environment(directory / "var")
+    for name in ("master", "runtime"):
+        environ[f"SERF_HAPROXY_{name.upper()}_SOCKET"] = str(directory / "run" / name / "its.sock")
+    return programs.base_environ({}) | environ | {"LOG_DIR": str(directory / "log" / "of" / "all")}
+
+
+@contextlib.contextmanager
+def running_tree(directory: Path, environ: dict[str, str]) -> Iterator[Path]:
+    """Run the s6 tree for the length of a block, once each of its services is ready; give its scan directory."""
+    scan = directory / "service"
+    shutil.copytree(programs.S6_DIR, scan, symlinks=True, dirs_exist_ok=True)
+    process = subprocess.Popen(["s6-svscan", scan], env=environ, start_new_session=True)
+    try:
+        for service in ("haproxy", "agent", "serf"):
+            argv = ["s6-svwait", "-U", "-t", "1000", scan / service]
+            wait_for(lambda argv=argv: not subprocess.run(argv, capture_output=True, check=False).returncode, service)
+        yield scan
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_the_tree_needs_no_directory(short_dir: Path) -> None:
+    """The s6 tree comes up where no directory exists, with the HAProxy that checks; also after /run was emptied."""
+    environ = on_a_bare_machine(short_dir)
+    address = f"127.0.0.1:{free_port()}"
+    environ |= {"SERF_BIND": address, "SERF_RPC_ADDR": environ["SERF_HAPROXY_RPC_ADDR"], "SERF_TAGS": "role=balancer"}
+    own = short_dir / "own-haproxy"
+    own.write_text(f'#!/bin/sh\nexec {shutil.which("haproxy", path=environ["PATH"])} "$@"\n')
+    own.chmod(0o755)
+    no_other = short_dir / "bin"
+    no_other.mkdir()
+    (no_other / "haproxy").symlink_to("/bin/false")
+    environ |= {"SERF_HAPROXY_HAPROXY_BIN": str(own), "PATH": f"{no_other}:{environ['PATH']}"}
+    with running_tree(short_dir, environ):
+        assert runtime.read_description(load_settings(environ))
+    assert (short_dir / "log" / "of" / "all" / "agent" / "current").exists()
+    shutil.rmtree(short_dir / "run")
+    with running_tree(short_dir, environ):
+        assert runtime.read_description(load_settings(environ))
+
+
+def test_boot_makes_what_haproxy_needs(short_dir: Path) -> None:
+    """After `boot` on a bare machine HAProxy starts by the README's command, with both of its sockets."""
+    environ = on_a_bare_machine(short_dir)
+    settings = load_settings(environ)
+    subprocess.run([*COMMAND, "boot"], env=environ, check=True, capture_output=True)
+    argv = ["haproxy", "-W", "-db", "-S", settings.master_socket, "-f", settings.config_path]
+    process = subprocess.Popen(argv, env=environ, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: runtime.read_description(settings), "HAProxy answers")
+        assert runtime.read_servers(settings) == {}
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 @pytest.mark.parametrize(

@@ -157,3 +157,24 @@ def test_what_died_by_itself_is_shown_and_cleaned_up(lab_dir: Path) -> None:
     assert any("s6-supervise" in line for line in running_in(lab_dir))
     running.down()
     assert running_in(lab_dir) == []
+
+
+def test_down_ends_a_service_whose_supervisor_was_killed(lab_dir: Path) -> None:
+    """A HAProxy whose s6-supervise was killed has no family left: `down` ends it, and no visitor of its directory."""
+    running = Lab(lab_dir, BASE + 80)
+    running.up(backends=1)
+    service_dir = lab_dir / "lb1" / "service" / "haproxy"
+    orphan = int(subprocess.run(["s6-svstat", "-o", "pid", service_dir], capture_output=True, check=True).stdout)
+    supervisor = psutil.Process(orphan).parent()
+    assert supervisor
+    assert supervisor.name() == "s6-supervise"
+    visitor = subprocess.Popen(["sleep", "600"], cwd=lab_dir / "lb1", env=os.environ | running.env())
+    try:
+        supervisor.kill()
+        wait_for(lambda: psutil.Process(orphan).parent() != supervisor, "it is an orphan")
+        assert any(line.startswith(f"{orphan} ") for line in running_in(lab_dir))
+        running.down()
+        assert running_in(lab_dir) == [f"{visitor.pid} sleep 600"]
+    finally:
+        visitor.kill()
+        visitor.wait(10)

@@ -20,7 +20,7 @@ from integration.test_load import APP, applications
 from integration.test_resident import resident
 from serf_haproxy import goal, runtime, transition
 from serf_haproxy.nodes import wake
-from serf_haproxy.outcome import Verdict
+from serf_haproxy.outcome import Verdict, look_again_s
 from serf_haproxy.roster import Connection, Monitor
 from serf_haproxy.status import read_status
 from serf_haproxy.workers import read_old_workers
@@ -36,6 +36,18 @@ def seen(proxy: Proxy) -> dict[str, tuple[str, int]]:
     assert running is not None
     servers = running.servers or {}
     return {key[1]: (each.endpoint, each.weight) for key, each in servers.items() if not each.is_maintained}
+
+
+def statuses(proxy: Proxy) -> dict[str, str]:
+    """Return how HAProxy sees each server."""
+    return {name: view.status for name, view in (runtime.read_servers(proxy.settings) or {}).items()}
+
+
+def ask_who(proxy: Proxy, client: requests.Session | None = None) -> str:
+    """Make one request on a connection of its own, as this client or as a new one; return the server's address."""
+    response = (client or requests).get(frontend(proxy), timeout=5, headers={"Connection": "close"})
+    response.raise_for_status()
+    return response.headers["X-Backend-IP"]
 
 
 @contextlib.contextmanager
@@ -94,6 +106,53 @@ def test_a_drain_survives_the_resident_and_is_cancelled_by_a_rejoin(proxy: Proxy
         assert seen(proxy).keys() == {"web1"}
 
 
+def test_a_sticky_client_finishes_its_session_at_a_server_that_left(short_dir: Path) -> None:
+    """Between two requests, and over a reload, a client stays where its cookie says; others go elsewhere at once."""
+    environment = {"SERF_HAPROXY_COOKIE": "SRV", "SERF_HAPROXY_DRAIN_TIMEOUT_S": "600"}
+    with running_proxy(short_dir, **environment) as proxy, applications(2) as ports:
+        places = dict(zip(("web1", "web2"), ports.items(), strict=True))
+        for name, (address, port) in places.items():
+            proxy.record(name, port, address)
+        proxy.record("dead", free_port("127.0.1.8"), "127.0.1.8")
+        proxy.run_pass()
+        wait_for(lambda: statuses(proxy) == {"web1": "UP", "web2": "UP", "dead": "DOWN"}, "they are as they are")
+        client = requests.Session()
+        wait_for(lambda: ask_who(proxy, client) == places["web1"][0] or client.cookies.clear(), "a client of web1")
+
+        def leave(name: str) -> None:
+            address, port = places.get(name, ("127.0.1.8", 9))
+            proxy.record(name, port, address, status="left")
+
+        leave("web1")
+        leave("dead")
+        assert proxy.run_pass().verdict is Verdict.APPLIED
+        for balance, verdict in (("roundrobin", Verdict.UNCHANGED), ("leastconn", Verdict.RELOADED)):
+            assert proxy.run_pass(balance=balance).verdict is verdict
+            assert seen(proxy).keys() == {"web1", "web2"}
+            assert {ask_who(proxy, client) for _ in range(5)} == {places["web1"][0]}
+            assert {ask_who(proxy) for _ in range(10)} == {places["web2"][0]}
+        proxy.run_pass(balance="leastconn", drain_timeout_s=0.0)
+        assert seen(proxy).keys() == {"web2"}
+        assert {ask_who(proxy, client) for _ in range(5)} == {places["web2"][0]}
+
+
+def test_a_reload_in_the_middle_of_a_drain_cuts_no_request(proxy: Proxy) -> None:
+    """The old worker finishes what it serves, although the new one has no connection to that server."""
+    with applications(1) as ports:
+        ((address, port),) = ports.items()
+        proxy.record("web1", port, address)
+        proxy.run_pass()
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        with slow_request(proxy, address, port, 3000) as answers:
+            proxy.record("web1", port, address, status="left")
+            proxy.run_pass()
+            assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+            proxy.run_pass(balance="leastconn")
+            assert proxy.servers() == set()
+            assert answers == []
+        assert answers == [200]
+
+
 def test_a_drain_ends_after_its_time(proxy: Proxy) -> None:
     """A connection that never ends does not keep a server for ever; it is left to end by itself."""
     with applications(1) as ports:
@@ -120,6 +179,26 @@ def test_a_tag_drains_a_node_that_stays(proxy: Proxy) -> None:
     proxy.record("web1", 8001, drain="false", weight=5)
     proxy.run_pass()
     assert seen(proxy) == {"web1": ("127.0.0.1:8001", 5)}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"SERF_HAPROXY_BALANCE": "static-rr"}, {"SERF_HAPROXY_COOKIE": "SRV"}],
+    ids=lambda environment: "=".join(*environment.items()),
+)
+def test_a_drain_that_ends_in_a_reload_gives_the_weight_back(short_dir: Path, environment: dict[str, str]) -> None:
+    """A drained server gets its weight back also where a new node comes in the same pass and takes a reload."""
+    with running_proxy(short_dir, **environment) as proxy:
+        proxy.record("web1", 8001)
+        proxy.run_pass()
+        proxy.record("web1", 8001, drain="true")
+        assert proxy.run_pass().verdict is Verdict.APPLIED
+        assert seen(proxy) == {"web1": ("127.0.0.1:8001", 0)}
+        proxy.record("web1", 8001, drain="false")
+        proxy.record("web2", 8002)
+        proxy.run_pass()
+        assert seen(proxy) == {"web1": ("127.0.0.1:8001", 1), "web2": ("127.0.0.1:8002", 1)}
+        assert proxy.run_pass().verdict is Verdict.UNCHANGED
 
 
 def test_a_failed_node_stays_for_its_grace_and_may_come_back(short_dir: Path) -> None:
@@ -221,21 +300,42 @@ def test_without_a_runtime_socket_changes_go_by_reload(short_dir: Path) -> None:
         assert proxy.run_pass().verdict is Verdict.UNCHANGED
 
 
-def test_a_hanging_runtime_socket_falls_back_to_a_reload(proxy: Proxy, short_dir: Path) -> None:
-    """A runtime socket that accepts and says nothing costs its time limit; then a reload does the work."""
-    deaf = short_dir / "deaf.sock"
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(deaf))
-        listening.listen()
-        proxy.record("web1", 8001)
+@pytest.mark.parametrize("is_hanging", [False, True], ids=["no runtime socket", "a runtime socket that hangs"])
+def test_a_reload_without_a_runtime_socket_keeps_what_is_known_of_the_servers(
+    short_dir: Path, is_hanging: bool
+) -> None:
+    """The master, at level operator, tells what runs: who is down stays down, a new one waits for its first check."""
+    template, deaf = short_dir / "own.j2", short_dir / "deaf.sock"
+    template.write_text("".join(line for line in _template_lines() if "stats socket" not in line))
+    with contextlib.ExitStack() as stack:
+        if is_hanging:
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(str(deaf))
+            listening.listen(50)
+        proxy = stack.enter_context(
+            running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=str(template), SERF_HAPROXY_RUNTIME_SOCKET=str(deaf))
+        )
+        ((address, port),) = stack.enter_context(applications(1)).items()
+        proxy.record("dead", free_port("127.0.1.8"), "127.0.1.8")
+        proxy.record("web1", port, address)
+        assert proxy.run_pass().verdict is Verdict.RELOADED
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        through_master = proxy.settings.replace(runtime_socket="/nowhere")
+        wait_for(lambda: runtime.read_servers(through_master)["dead"].status == "DOWN", "dead is down")
+        silent = stack.enter_context(socket.create_server(("127.0.1.9", 0)))
+        proxy.record("late", silent.getsockname()[1], "127.0.1.9")
         started_s = time.monotonic()
-        template = short_dir / "own.j2"
-        own = Path(goal.BUILT_IN_TEMPLATE).read_text()
-        template.write_text(own.replace("{{ settings.runtime_socket }}", proxy.settings.runtime_socket))
-        outcome = proxy.run_pass(runtime_socket=str(deaf), template_path=str(template))
-        assert outcome.verdict is Verdict.RELOADED
-        assert time.monotonic() - started_s < 30
-    assert seen(proxy).keys() == {"web1"}
+        outcome = proxy.run_pass()
+        assert (outcome.verdict, outcome.reason) == (Verdict.RELOADED, "servers changed: +late")
+        assert time.monotonic() - started_s < 25
+        assert {name: view.status for name, view in runtime.read_servers(through_master).items()} == {
+            "dead": "DOWN",
+            "late": "DOWN",
+            "web1": "UP",
+        }
+        for _ in range(30):
+            assert requests.get(frontend(proxy), timeout=2).headers["X-Backend-IP"] == address
+        assert proxy.run_pass().verdict is Verdict.UNCHANGED
 
 
 def test_a_server_with_a_connection_is_deleted_after_it(proxy: Proxy) -> None:
@@ -254,6 +354,24 @@ def test_a_server_with_a_connection_is_deleted_after_it(proxy: Proxy) -> None:
             assert seen(proxy) == {}
         assert answers == [200]
         wait_for(lambda: proxy.run_pass().verdict is Verdict.UNCHANGED and proxy.servers() == set(), "it is deleted")
+
+
+def test_a_connection_that_stays_is_looked_at_less_and_less(proxy: Proxy) -> None:
+    """While a server in maintenance, or one that drains, waits long for its last client, passes become rare."""
+    with applications(1) as ports:
+        ((address, port),) = ports.items()
+        proxy.record("web1", port, address)
+        proxy.run_pass()
+        wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
+        with slow_request(proxy, address, port, 5000) as answers:
+            proxy.record("web1", port, address, status="left")
+            assert proxy.run_pass().again_s == look_again_s(0)
+            wait_for(lambda: proxy.run_pass().again_s > look_again_s(0), "a later look at the drain")
+            assert seen(proxy).keys() == {"web1"}
+            assert proxy.run_pass(drain_timeout_s=0.0).again_s == look_again_s(0)
+            wait_for(lambda: proxy.run_pass(drain_timeout_s=0.0).again_s > look_again_s(0), "a later look")
+            assert proxy.servers() == {"web1"}
+            assert answers == []
 
 
 def test_a_rejoin_before_the_last_connection_has_ended_needs_no_reload(proxy: Proxy) -> None:

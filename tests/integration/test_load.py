@@ -81,3 +81,11 @@ def test_twenty_changes_lose_no_request(
         assert proxy.reload_count() - before == (CHANGES if by_reload else 0)
         assert seen.failures == []
         assert set(seen.backends) == set(ports)
+
+
+def test_a_load_that_ends_by_itself_has_failed(proxy: Proxy) -> None:
+    """A load that has reached its limit says so, because nothing was measured from then on."""
+    host, _, port = proxy.settings.frontend_bind.rpartition(":")
+    load = Load(host, int(port), think_s=0.05, limit_s=0.3)
+    with run_load(load, 1):
+        wait_for(lambda: "the load has reached its limit of 0.3 s" in load.failures, "the limit is told")

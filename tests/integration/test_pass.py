@@ -1,5 +1,6 @@
 """The pass against a real HAProxy: what it does, and what is left when it is cut."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -7,17 +8,23 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from integration.proxy import Proxy, running_proxy, wait_for
+from integration.test_load import applications
 from serf_haproxy import goal, reconcile, render, runtime, transition
-from serf_haproxy.errors import SystemFault
+from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.events import make_member
+from serf_haproxy.layout import DOWN
 from serf_haproxy.outcome import Verdict
 from serf_haproxy.pool import Roster
 from serf_haproxy.state import read_record
+from serf_haproxy.transport import ask
 
 BAD_TEMPLATE = "global\n    bogus keyword\n"
 
@@ -113,6 +120,63 @@ def test_a_reload_that_fails_is_rolled_back(short_dir: Path) -> None:
         assert proxy.run_pass(frontend_bind=bind).verdict is Verdict.RELOADED
 
 
+@contextlib.contextmanager
+def master_that_dies(proxy: Proxy, path: Path) -> Iterator[None]:
+    """Relay a socket to the master's; at a reload the master is killed, and started again with what the file says."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # the end
+            while True:
+                with listening.accept()[0] as client:
+                    command = client.makefile().read().strip()
+                    if command == "reload":
+                        proxy.stop(signal.SIGKILL)
+                        proxy.start()
+                        continue
+                    with contextlib.suppress(HaproxyFault):  # it is not there at this moment: no answer either
+                        client.sendall(ask(proxy.settings.master_socket, command, 5).encode())
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            server.join(20)
+
+
+def test_a_master_that_dies_at_a_reload_and_comes_back_with_it_is_believed(proxy: Proxy, short_dir: Path) -> None:
+    """s6 starts the master again with the new file: its own word that it runs it counts, not that of the dead one."""
+    proxy.record("web1", 8001)
+    relay = short_dir / "relay.sock"
+    with master_that_dies(proxy, relay):
+        outcome = proxy.run_pass(master_socket=str(relay), balance="leastconn")
+    assert outcome.verdict is Verdict.RELOADED
+    assert "balance leastconn" in read(proxy.settings.config_path)
+    assert transition.runs_published(proxy.settings)
+
+
+def test_a_reload_without_a_master_socket_and_without_s6_is_rolled_back(
+    proxy: Proxy, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody can reload HAProxy the pass says so, and the file that it runs is back in place."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+    before = read(proxy.settings.config_path)
+    programs = short_dir / "bin"
+    programs.mkdir()
+    (programs / "haproxy").symlink_to("/usr/sbin/haproxy")
+    monkeypatch.setenv("PATH", str(programs))
+    outcome = proxy.run_pass(master_socket="/nowhere", balance="leastconn")
+    assert outcome.verdict is Verdict.UNCONFIRMED
+    assert "no answer on /nowhere, and cannot start s6-svstat" in outcome.reason
+    assert "back in place" in outcome.reason
+    assert read(proxy.settings.config_path) == before
+
+
 def test_a_haproxy_that_is_down_finds_the_configuration_at_its_start(short_dir: Path) -> None:
     """Without HAProxy the configuration is checked and published, and confirmed once HAProxy is there."""
     proxy = Proxy(short_dir)
@@ -158,6 +222,9 @@ DRIFTS = {
     "weight": "set server nodes/web1 weight 7",
     "address": "set server nodes/web1 addr 127.0.0.9 port 99",
     "maintenance": "set server nodes/web1 state maint",
+    "drain": "set server nodes/web1 state drain",
+    "no checks": "disable health nodes/web1",
+    "no checks in maintenance": "disable health nodes/web1; set server nodes/web1 state maint",
     "deleted": "set server nodes/web1 state maint; del server nodes/web1",
     "added": "add server nodes/other 127.0.0.1:8009; enable server nodes/other",
 }
@@ -174,11 +241,71 @@ def test_a_drift_made_by_hand_is_repaired_and_reported(proxy: Proxy, command: st
     assert "had drifted" in outcome.reason
     running = runtime.read_running(proxy.settings)
     assert running is not None
-    assert {key[1]: (seen.endpoint, seen.weight, seen.is_maintained) for key, seen in running.servers.items()} == {
+    assert {key[1]: (seen.endpoint, seen.weight, seen.is_set_aside) for key, seen in running.servers.items()} == {
         "web1": ("127.0.0.1:8001", 1, False)
     }
     assert proxy.reload_count() == 0
     assert proxy.run_pass().verdict is Verdict.UNCHANGED
+
+
+@pytest.mark.parametrize("command", ["state drain", "state maint", "weight 7"])
+def test_a_drift_made_by_hand_does_not_go_through_a_reload(proxy: Proxy, command: str) -> None:
+    """What somebody did to a server is not handed over with its state: after a reload it is as it should be."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+    runtime.change(proxy.settings, [f"set server nodes/web1 {command}"])
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+    running = runtime.read_running(proxy.settings)
+    assert [(seen.weight, seen.is_set_aside) for seen in running.servers.values()] == [(1, False)]
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.UNCHANGED
+
+
+@pytest.mark.parametrize("word", ["down", "stopping"])
+@pytest.mark.parametrize("words", ["", " check inter 100ms"], ids=["unchecked", "checked"])
+def test_a_health_set_by_hand_does_not_last(proxy: Proxy, short_dir: Path, word: str, words: str) -> None:
+    """Called down or stopping by hand, a checked server is raised by its next check, one without by the next pass."""
+    template = short_dir / "own.j2"
+    own = Path(goal.BUILT_IN_TEMPLATE).read_text()
+    template.write_text("".join(line for line in own.splitlines(True) if "default-server" not in line))
+    template.write_text(template.read_text().replace("{{ server.endpoint }}", "{{ server.endpoint }}" + words))
+    with applications(1) as ports:
+        ((address, port),) = ports.items()
+        proxy.record("web1", port, address)
+        proxy.run_pass(template_path=str(template))
+        up = "UP" if words else "no check"
+        wait_for(lambda: runtime.read_servers(proxy.settings)["web1"].status == up, "web1 is up")
+        runtime.change(proxy.settings, [f"set server nodes/web1 health {word}"])
+        outcome = proxy.run_pass(template_path=str(template))
+        assert outcome.verdict is (Verdict.UNCHANGED if words else Verdict.APPLIED)
+        wait_for(lambda: runtime.read_servers(proxy.settings)["web1"].status == up, "web1 is up again")
+
+
+def test_a_start_that_was_cut_in_its_drain_is_made_again(proxy: Proxy) -> None:
+    """A batch that HAProxy did not carry out to its end leaves a new server in a drain: it is started anew as down."""
+    proxy.record("web1", 8001)
+    add = "add server nodes/web1 127.0.0.1:8001 weight 1 check inter 1s fastinter 250ms downinter 50ms rise 1 fall 2"
+    runtime.change(proxy.settings, [add, "enable health nodes/web1", "set server nodes/web1 state drain"])
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    running = runtime.read_running(proxy.settings)
+    assert [(seen.operation, seen.is_set_aside) for seen in running.servers.values()] == [(DOWN, False)]
+
+
+def test_what_a_reload_leaves_different_is_put_right_and_reported(proxy: Proxy) -> None:
+    """After a reload the new worker's servers are read back: somebody changed one in that very moment."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+
+    def meddle(step: str) -> None:
+        if step == "confirmed":
+            runtime.change(proxy.settings, ["set server nodes/web1 weight 7"])
+
+    settings = proxy.settings.replace(balance="leastconn")
+    outcome = reconcile.reconcile(settings, lambda: None, on_step=meddle)
+    assert outcome.verdict is Verdict.RELOADED
+    assert "1 commands were sent" in outcome.reason
+    assert outcome.again_s is not None
+    assert [seen.weight for seen in runtime.read_running(proxy.settings).servers.values()] == [1]
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.UNCHANGED
 
 
 def test_a_users_own_template_needs_no_mark(proxy: Proxy, short_dir: Path) -> None:
@@ -304,19 +431,21 @@ def test_a_reload_cut_before_its_end_is_repaired(proxy: Proxy) -> None:
 
 
 def test_two_passes_never_run_at_the_same_time(proxy: Proxy) -> None:
-    """A pass waits for the one that runs: their steps do not mix."""
-    order: list[str] = []
-    proxy.record("web1", 8001)
+    """A pass waits for the one that runs, and then finds its work done."""
+    lock = os.path.join(proxy.settings.state_dir, "pass.lock")
+    command = [sys.executable, "-m", "serf_haproxy", "once"]
+    second: list[subprocess.Popen[str]] = []
 
     def start_second(step: str) -> None:
-        order.append(f"first {step}")
         if step == "read":
-            command = [sys.executable, "-m", "serf_haproxy", "once"]
-            second.append(
-                subprocess.Popen(command, env=os.environ | proxy.environment, stdout=subprocess.PIPE, text=True)
-            )
+            environ = os.environ | proxy.environment
+            second.append(subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True))
+            files = psutil.Process(second[0].pid).open_files
+            wait_for(lambda: lock in [file.path for file in files()], "the second pass is at the lock")
+            with pytest.raises(subprocess.TimeoutExpired):  # several times what a pass takes
+                second[0].wait(1)
 
-    second: list[subprocess.Popen[str]] = []
+    proxy.record("web1", 8001)
     outcome = reconcile.reconcile(proxy.settings, lambda: None, on_step=start_second)
     output, _ = second[0].communicate(timeout=60)
     assert outcome.verdict is Verdict.APPLIED

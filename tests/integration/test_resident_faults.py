@@ -16,7 +16,7 @@ import pytest
 
 from fakes.serf_rpc import member, speak
 from fakes.servers import Talk, be_silent, close_at_once, drip, pour, serving, serving_unix
-from integration.disks import Disk, private_mounts
+from integration.disks import Disk, SlowDisk, private_mounts
 from integration.faults import Bench, running_bench
 from integration.proxy import running_proxy, wait_for
 from integration.test_load import applications
@@ -70,6 +70,7 @@ def running(
     ):
         argv = [*COMMAND, "run"]
         if user_id is not None:
+            assert os.geteuid() == 0, "cannot start it as another user, which takes root (sudo make test)"
             argv = [sys.executable, "-c", AS_USER, str(user_id), "run"]
             for path in (directory, *directory.rglob("*")):
                 os.chown(path, user_id, user_id)
@@ -131,6 +132,25 @@ def test_a_full_and_a_locked_disk_are_told_and_outlived(short_dir: Path, ports: 
                         bench.wait_requests()
                         end()
                     bench.heal_alone()
+        finally:
+            disk.remove()
+
+
+def test_a_disk_that_hangs_is_told_and_outlived(short_dir: Path, ports: dict[str, int]) -> None:
+    """Servers follow and requests go on while writes wait; the log says where the pass stands; later it goes on."""
+    limits = {"SERF_HAPROXY_CHECK_TIMEOUT_S": "1", "SERF_HAPROXY_RELOAD_TIMEOUT_S": "1"}
+    limits |= {"SERF_HAPROXY_CONFIG_PATH": str(short_dir / "config" / "haproxy.cfg")}
+    with private_mounts():
+        disk = SlowDisk(short_dir / "config", short_dir / "disk.image")
+        try:
+            with running(short_dir, ports, "disk that hangs", **limits) as (bench, _):
+                with disk.hanging():
+                    told = tells(bench, "a pass takes longer than it may, its last step is 'applied'")
+                    turn(bench)
+                    told()
+                    assert bench.proxy.servers() == bench.wanted
+                    bench.wait_requests()
+                bench.heal_alone()
         finally:
             disk.remove()
 

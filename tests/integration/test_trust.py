@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,13 @@ from integration.test_resident import COMMAND, resident, said
 from serf_haproxy import goal, reconcile
 from serf_haproxy.admission import read_networks, read_ports
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.nodes import wake
+from serf_haproxy.events import make_member
+from serf_haproxy.nodes import record, wake
 from serf_haproxy.outcome import Verdict
+from serf_haproxy.pool import Roster
 from serf_haproxy.salvage import sift
 from serf_haproxy.server import Server
+from serf_haproxy.settings import load_settings, variable
 
 
 def command(proxy: Proxy, *words: str, **environment: str) -> str:
@@ -81,6 +85,46 @@ def test_wrong_tags_everywhere_take_nobody_away(proxy: Proxy) -> None:
     assert "server web1 127.0.0.1:8001 weight 7" in Path(proxy.settings.config_path).read_text()
 
 
+@pytest.mark.parametrize("mistake", ["roles", "proof_secret_file"])
+def test_a_mistake_in_the_settings_takes_nobody_away(proxy: Proxy, short_dir: Path, mistake: str) -> None:
+    """A role that nobody has, a secret that nobody knows: old servers stay and are named, until a word lets them go."""
+    (short_dir / "secret").write_text("correct horse battery staple\n")
+    value = {"roles": "webb", "proof_secret_file": str(short_dir / "secret")}[mistake]
+    environ = {variable(mistake): value}
+    wrong = {mistake: getattr(load_settings(environ), mistake)}
+    for number, age_s in enumerate((3 * 86400, 86400, 3600), 1):
+        proxy.record(f"web{number}", 8001, f"127.0.1.{number}")
+        at_s = time.time() - age_s
+        os.utime(Path(proxy.settings.nodes_dir, f"web{number}"), (at_s, at_s))
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    for _ in range(2):
+        outcome = proxy.run_pass(**wrong)
+        assert outcome.verdict is Verdict.HELD
+        assert len(outcome.problems) == 3
+    assert proxy.servers() == {"web1", "web2", "web3"}
+    assert command(proxy, "status", **environ).count("held for 86") == 3
+    assert proxy.run_pass().verdict is Verdict.UNCHANGED
+    proxy.run_pass(**wrong)
+    assert "web1 web2 web3" in command(proxy, "release", **environ)
+    proxy.run_pass(**wrong)
+    assert proxy.servers() == set()
+    assert proxy.run_pass().problems == ()
+    assert proxy.servers() == {"web1", "web2", "web3"}
+
+
+def test_one_node_of_another_role_goes_at_once(proxy: Proxy) -> None:
+    """A node whose role is changed is taken out; when the most are, in turn, they are doubted and all are back."""
+    names = [f"web{number}" for number in range(1, 5)]
+    for name in names:
+        record(proxy.settings.nodes_dir, "alive", make_member(name, f"127.0.1.{name[3:]}", {"role": "web"}))
+    proxy.run_pass(roles=("web",))
+    expected = [({"web2", "web3", "web4"}, Verdict.APPLIED), ({"web3", "web4"}, Verdict.APPLIED)]
+    for name, (servers, verdict) in zip(names, [*expected, (set(names), Verdict.HELD)], strict=False):
+        record(proxy.settings.nodes_dir, "alive", make_member(name, f"127.0.1.{name[3:]}", {"role": "webb"}))
+        assert proxy.run_pass(roles=("web",)).verdict is verdict
+        assert proxy.servers() == servers
+
+
 def test_a_node_that_comes_and_goes_is_kept_out_and_let_in_again(proxy: Proxy) -> None:
     """At the cutoff it is damped, a new process knows it too, `status` tells for how long, and then it serves."""
     options = {"flap_cutoff": 3.0, "flap_half_life_s": 3.0}
@@ -103,14 +147,50 @@ def test_a_node_that_comes_and_goes_is_kept_out_and_let_in_again(proxy: Proxy) -
         wait_for(lambda: proxy.servers() == {"web1", "web2", "web3"}, "web1 is let in by itself", 10)
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"web1": 5}', '{"web1": [1, 2]}', "\0\0"])
+HUGE = "1" + "0" * 400
+DEEP = "[" * 900 + "]" * 900
+DAMAGES = {
+    "empty": "",
+    "half": "{",
+    "another kind": "[]",
+    "a part of another kind": '{"web1": 5, "faults": 5, "unfit": [5], "refused": {"a": []}}',
+    "too few parts": '{"web1": [1, 2], "faults": [1, 2], "unfit": [[[]]]}',
+    "no text": "\0\0",
+    "numbers that are none": '{"web1": [NaN, 1e400, true, true], "at_s": 1e400, "faults": ["x", NaN, {}]}',
+    "huge numbers": f'{{"web1": [{HUGE}, {HUGE}, true, true], "at_s": {HUGE}, "faults": ["x", {HUGE}, {{}}],'
+    f'"unfit": [[["web2", "127.0.0.1", 8001, null], {HUGE}]]}}',
+    "deep": "[" * 100_000,
+    "deep within": f'{{"refused": {{"web1": {DEEP}}}, "faults": ["x", 1, {{"web1": [{DEEP}, ""]}}],'
+    f'"unfit": [[{DEEP}, 1]]}}',
+    "a server that is none": '{"unfit": [[["web2", "127.0.0.1 weight 1", 8001, null], 1]]}',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_memory_is_none(proxy: Proxy, damage: str) -> None:
-    """A state file that a crash or a person has broken costs what it remembered, and no pass."""
+    """A state file that a crash or a person has broken costs what it remembered, and no pass, report or start."""
     for name in ("flaps.json", "last_pass.json"):
         Path(proxy.settings.state_dir, name).write_text(damage)
     proxy.record("web1", 8001)
+    proxy.record("web2", 0)
+    assert json.loads(command(proxy, "status", "--json"))["verdict"] == ""
+    assert "server web1" in command(proxy, "render")
     assert proxy.run_pass().verdict is Verdict.APPLIED
     assert proxy.servers() == {"web1"}
+    json.loads(command(proxy, "status", "--json"), parse_constant=pytest.fail)
+
+
+def test_a_release_of_the_future_lets_nobody_go(proxy: Proxy) -> None:
+    """An operator's word that is dated ahead, because the clock was set back since, does not switch the guard off."""
+    for status in ("alive", "failed"):
+        for number in range(1, 4):
+            proxy.record(f"web{number}", 8001, status=status)
+        command(proxy, "release")
+        at_s = time.time() + 3600
+        os.utime(Path(proxy.settings.state_dir, "released"), (at_s, at_s))
+        outcome = proxy.run_pass()
+    assert outcome.verdict is Verdict.HELD
+    assert proxy.servers() == {"web1", "web2", "web3"}
 
 
 def own_template(directory: Path, *replacements: tuple[str, str]) -> str:
@@ -190,8 +270,19 @@ def test_a_broken_template_does_not_stop_the_traffic_from_being_right(
     assert proxy.run_pass(template_path=path, **settings).verdict is Verdict.RELOADED
 
 
-def test_without_a_good_template_a_broken_one_changes_nothing(proxy: Proxy, short_dir: Path) -> None:
-    """The very first template is broken: what runs goes on."""
+def test_without_a_good_template_servers_follow_the_built_in_one(proxy: Proxy, short_dir: Path) -> None:
+    """The very first template is broken, and HAProxy was started with the built-in one: nodes are served with that."""
+    path = own_template(short_dir, ("balance {{ settings.balance }}", "balance bogus"))
+    proxy.record("web1", 8001)
+    outcome = proxy.run_pass(template_path=path)
+    assert outcome.verdict is Verdict.REJECTED
+    assert "meanwhile servers follow the built-in template: APPLIED servers changed: +web1" in outcome.reason
+    assert proxy.servers() == {"web1"}
+
+
+def test_without_any_good_template_a_broken_one_changes_nothing(proxy: Proxy, short_dir: Path) -> None:
+    """The very first template is broken, and HAProxy runs something else: that goes on."""
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
     path = own_template(short_dir, ("balance {{ settings.balance }}", "balance bogus"))
     before = Path(proxy.settings.config_path).read_text()
     proxy.record("web1", 8001)
@@ -251,3 +342,32 @@ def test_a_server_is_where_policy_allows(proxy: Proxy) -> None:
     assert [words in problem for words, problem in zip(("NETWORKS", "PORTS"), outcome.problems, strict=True)] == [
         True
     ] * 2
+
+
+@pytest.mark.parametrize("bind", ["frontend_bind", "stats_bind"])
+def test_the_balancer_is_never_its_own_server(proxy: Proxy, bind: str) -> None:
+    """A member that names the balancer's frontend or stats page, where the health check succeeds, is quarantined."""
+    host, _, port = getattr(proxy.settings, bind).rpartition(":")
+    proxy.record("web1", 8001)
+    proxy.record("circle", int(port), host)
+    outcome = proxy.run_pass()
+    assert proxy.servers() == {"web1"}
+    assert "node circle is quarantined: at address 127.0.0.1 port" in outcome.problems[0]
+    assert "requests would go in a circle" in outcome.problems[0]
+
+
+def test_a_member_on_loopback_serves_where_the_balancer_is_there_too(proxy: Proxy) -> None:
+    """Once Serf has told where the balancer is, a member on the balancer's own machine is out."""
+    listed = {name: ("alive", make_member(name, "127.0.0.1", {"port": "8001"})) for name in ("web1", "lb1")}
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+    reconcile.reconcile(proxy.settings, lambda: Roster(time.time_ns(), "lb1", listed))
+    assert proxy.servers() == {"web1"}
+    listed["lb1"] = ("alive", make_member("lb1", "10.1.0.1", {}))
+    listed["web2"] = ("alive", make_member("web2", "10.1.0.2", {}))
+    time.sleep(0.01)  # the clock of the files ticks every 4 ms
+    outcome = reconcile.reconcile(proxy.settings, lambda: Roster(time.time_ns(), "lb1", listed))
+    assert outcome.problems == (
+        "node web1 is quarantined: address 127.0.0.1 is the balancer's own machine; SERF_HAPROXY_NETWORKS can allow it",
+    )
+    assert proxy.servers() == {"web2"}

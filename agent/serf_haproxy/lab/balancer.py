@@ -152,6 +152,8 @@ def stop(record: Record, balancers: Collection[Balancer]) -> None:
     processes.stop([balancer.svscan for balancer in balancers if balancer.svscan], _STOP_S)
     for balancer in balancers:
         _stop_orphans(scan_dir(record, balancer))
+        # A service whose supervisor was killed has a session of its own and no ancestor; no `lab env` exports this one.
+        processes.kill(processes.find_marked("LOG_DIR", log_dir(record, balancer)))
         balancer.svscan = None
     record.save()
 

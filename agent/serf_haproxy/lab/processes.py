@@ -74,6 +74,16 @@ def list_tree(process: Process) -> set[Process]:
     return tree
 
 
+def find_marked(name: str, value: str) -> set[Process]:
+    """Return the processes that have a variable in the environment with which they were started."""
+    marked = set()
+    for found in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if found.environ().get(name) == value:
+                marked.add(_identify(found))
+    return marked
+
+
 def send(process: Process | None, number: signal.Signals) -> None:
     """Send a signal, if the process still runs."""
     found = _find(process) if process else None

@@ -1,6 +1,7 @@
 """The tour behind `make demo`: what happens to a cluster, step by step, and the proof that it really happened."""
 
 import collections
+import contextlib
 import os
 import sys
 import time
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import requests
 
+from serf_haproxy.lab import processes
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.runtime import ServerView, read_servers
 from serf_haproxy.settings import Settings, load_settings
@@ -49,9 +51,6 @@ class Tour:
 
     def run(self) -> None:
         """Go through all steps; a step that fails is noted and the tour goes on."""
-        _say(_bold("serf-haproxy: from Serf's gossip to HAProxy, with real processes on this machine"))
-        _say("The balancer is an s6 tree of HAProxy, our resident and a Serf agent; it comes up first, alone.")
-        self._lab.up(backends=0)
         for number, step in enumerate(self._steps(), 1):
             self._go(number, step)
 
@@ -166,7 +165,14 @@ def run_tour(lab: Lab, is_once: bool) -> int:
 
     Returns:
         0 when every step really happened, 111 otherwise.
+
+    Raises:
+        InputError: There is a lab already; it is untouched.
+        KeyboardInterrupt: A signal came before the end of the tour.
     """
+    _say(_bold("serf-haproxy: from Serf's gossip to HAProxy, with real processes on this machine"))
+    _say("The balancer is an s6 tree of HAProxy, our resident and a Serf agent; it comes up first, alone.")
+    lab.up(backends=0)  # undoes itself; only what it has built is ours to take down
     tour = Tour(lab)
     try:
         tour.run()
@@ -177,12 +183,13 @@ def run_tour(lab: Lab, is_once: bool) -> int:
             _say(f"  frontend    {balancer['frontend_url']}", f"  stats page  {balancer['stats_url']}")
             _say("  In another terminal: .venv/bin/serf-haproxy lab add web9 | leave web1 | crash web4 | status")
             _say("  Ctrl-C ends it.")
-            while True:
-                time.sleep(3600)
-    except KeyboardInterrupt:
-        _say("")
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    time.sleep(3600)
+            _say("")
     finally:
-        lab.down()
+        with processes.hold_signals():
+            lab.down()
     return 111 if tour.failures else 0
 
 

@@ -1,0 +1,50 @@
+"""Says so when a pass does not end: everything has a time limit but calls that wait for a disk, which can have none."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+log = logging.getLogger("serf-haproxy")
+
+
+class Watchdog:
+    """A thread that looks at the clock while a pass runs; one for all passes, since later there may be none to have."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._until_s: float | None = None
+        self._step = ""
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @contextlib.contextmanager
+    def watching(self, limit_s: float) -> Iterator[Callable[[str], None]]:
+        """Warn, once, when a block has not ended in time; yield what is to be told of each step that has ended."""
+        self._step = "begun"
+        self._set(time.monotonic() + limit_s)
+        try:
+            yield self._note
+        finally:
+            self._set(None)
+
+    def _note(self, step: str) -> None:
+        self._step = step
+
+    def _set(self, until_s: float | None) -> None:
+        with self._changed:
+            self._until_s = until_s
+            self._changed.notify()
+
+    def _watch(self) -> None:
+        with self._changed:
+            while True:
+                left_s = None if self._until_s is None else self._until_s - time.monotonic()
+                if left_s is None or left_s > 0:
+                    self._changed.wait(left_s)
+                    continue
+                text = (
+                    "a pass takes longer than it may, its last step is '%s': does a disk hang? HAProxy goes on as it is"
+                )
+                log.warning(text, self._step)
+                self._until_s = None

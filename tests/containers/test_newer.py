@@ -1,0 +1,47 @@
+"""The tests of what Debian 12's HAProxy and Serf do, run again inside the balancer's image with Debian 13's."""
+
+import platform
+import re
+import sys
+from pathlib import Path
+
+from containers.engine import PREFIX, ROOT, Engine, run
+
+TESTS = ("tests/test_render.py", *(f"tests/integration/test_{name}.py" for name in ("live", "load", "pass")))
+PACKAGES = ("pytest", "pytest-randomly", "hypothesis", "requests", "starlette", "uvicorn")
+# The code under test is the image's; only what tests need besides is ours. The image's settings are for its own paths.
+SCRIPT = f"""
+set -e
+mkdir /work
+cd /source
+cp -r pyproject.toml tests handlers s6 images agent /work
+cd /work
+handlers/install /opt/serf-haproxy/bin/python handlers/member_event
+exec env -i PATH="$PATH" PYTHONPATH=/packages python -m pytest -q -p no:cacheprovider {" ".join(TESTS)}
+"""
+
+
+def fetch_packages(directory: Path) -> None:
+    """Put the tests' own packages for Debian 13's Python into a directory."""
+    words = ["--quiet", "--disable-pip-version-check", "--only-binary=:all:", f"--target={directory}"]
+    words += ["--python-version=3.13", "--implementation=cp", "--abi=cp313", "--abi=abi3", "--abi=none"]
+    words += [f"--platform=manylinux{tag}_{platform.machine()}" for tag in ("_2_28", "_2_17", "2014", "_2_12")]
+    run([sys.executable, "-m", "pip", "install", *words, *PACKAGES], 300)
+
+
+def test_the_rules_hold_with_the_newer_haproxy_and_serf(engine: Engine, tmp_path: Path) -> None:
+    """HAProxy 3 and Serf 0.10 are changed at run time, reloaded and read back as the older ones are."""
+    fetch_packages(tmp_path)
+    where = [
+        f"--label={engine.label}",
+        "--network=none",
+        f"--volume={ROOT}:/source:ro",
+        f"--volume={tmp_path}:/packages:ro",
+    ]
+    image = f"{PREFIX}/balancer"
+    versions = engine("run", "--rm", *where, "--entrypoint=sh", image, "-c", "haproxy -v; dpkg-query -W serf")
+    assert re.search(r"HAProxy version [3-9]\.", versions), versions
+    assert re.search(r"^serf\s+0\.1\d\.", versions, re.MULTILINE), versions  # it calls itself 0.8.2-dev
+    said = engine("run", "--rm", *where, "--entrypoint=sh", image, "-c", SCRIPT, timeout_s=600)
+    print(said)
+    assert re.search(r"^\d\d+ passed", said.splitlines()[-1]), said
