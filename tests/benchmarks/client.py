@@ -206,9 +206,9 @@ class Load:
         self._counts = counts
         self.seen: list[Seen] = []
 
-    def answered_count(self) -> int:
-        """Return how many requests have been answered so far."""
-        return sum(count.value for count in self._counts)
+    def answered_counts(self) -> list[int]:
+        """Return how many requests have been answered so far, by worker."""
+        return [count.value for count in self._counts]
 
 
 @contextlib.contextmanager

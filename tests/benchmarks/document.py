@@ -60,10 +60,12 @@ def describe(result: dict[str, Any]) -> str:
 
 def draw_routes(axes: Any, data: dict[str, Any]) -> None:
     """Draw which share of the joins was served how soon, by balancer."""
-    for (name, values_s), colour in zip(data["joins_s"].items(), COLOURS, strict=True):
-        ordered = sorted(values_s)
-        shares = [(number + 1) / len(ordered) for number in range(len(ordered))]
-        axes.step([1000 * value_s for value_s in ordered], shares, where="post", label=name, color=colour)
+    for (door, joins_s), style in zip(data["joins_s"].items(), ("-", "--"), strict=True):
+        for (name, values_s), colour in zip(joins_s.items(), COLOURS, strict=True):
+            ordered = sorted(values_s)
+            shares = [(number + 1) / len(ordered) for number in range(len(ordered))]
+            label = f"{name}, through {door}"
+            axes.step([1000 * value_s for value_s in ordered], shares, style, where="post", label=label, color=colour)
     axes.set(
         xscale="log", xlabel="from the start of a backend's agent to its first request, ms", ylabel="share of joins"
     )
@@ -104,6 +106,7 @@ def draw_gossip(axes: Any, data: dict[str, Any]) -> None:
 
 PLOTS: dict[str, Callable[[Any, dict[str, Any]], None]] = {
     "time-to-route": draw_routes,
+    "time-to-route-local": draw_routes,
     "lost": draw_latency,
     "lost-by-reload": draw_latency,
     "growth": draw_growth,

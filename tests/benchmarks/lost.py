@@ -4,6 +4,8 @@ Usage: .venv/bin/python tests/benchmarks/lost.py [--changes 200] [--requests 100
 
 Joins, leaves, crashes, rejoins under another address, changed weights and ports, and drains happen one after another
 under new connections (`--rate` a second) and 100 keep-alive clients (a fifth of that), while every answer is looked at.
+It ends when there were `--changes` of them and `--requests` on new connections; those of the keep-alive clients come
+on top.
 Quiet phases and phases with changes take turns, so that the machine's noise meets both. Every second change is told by
 a hint of Serf's log first and by the event a second later, the others by the event alone. With `--reload` the
 algorithm is one that takes no servers at run time, so that changes go by reload. The backends of a phase are started
@@ -205,13 +207,13 @@ class Fleet:
 
 
 def run_phases(fleet: Fleet, load: Load, options: argparse.Namespace) -> list[Phase]:
-    """Change and rest in turn until there were enough changes and enough requests; return the phases."""
+    """Change and rest in turn until there were enough changes and new connections; return the phases."""
     kinds = itertools.cycle(KINDS)
     phases: list[Phase] = []
     end_s = time.monotonic() + LONGEST_S
 
     def is_enough() -> bool:
-        return len(fleet.done) >= options.changes and load.answered_count() >= options.requests
+        return len(fleet.done) >= options.changes and sum(load.answered_counts()[:-1]) >= options.requests
 
     while not is_enough() and time.monotonic() < end_s:
         fleet.prepare()
@@ -274,7 +276,7 @@ def main(options: argparse.Namespace) -> None:
         reload_count = resident.proxy.reload_count() - reloads
         counters = resident.frontend_counters()
     tell_changes(report, fleet.done)
-    tell_requests(report, load, fleet.done)
+    tell_requests(report, load, fleet.done, options)
     tell_latency(report, load, phases)
     print(f"{len(fleet.done)} changes, {reload_count} reloads; HAProxy's counters: {counters}")
     good = sum(len(seen.took_s) for seen in load.seen)
@@ -299,13 +301,19 @@ def tell_changes(report: Report, done: list[Change]) -> None:
     )
 
 
-def tell_requests(report: Report, load: Load, done: list[Change]) -> None:
+def tell_requests(report: Report, load: Load, done: list[Change], options: argparse.Namespace) -> None:
     """Print how many requests were answered and how many were not, and around which change."""
     rows = []
+    answered: dict[str, int] = {}
     for name, seen in (("new connections", load.seen[:-1]), ("keep-alive", load.seen[-1:])):
-        answered, failed = sum(len(each.took_s) for each in seen), sum(len(each.failures) for each in seen)
-        rows.append((name, f"{answered:,}", failed))
+        answered[name], failed = sum(len(each.took_s) for each in seen), sum(len(each.failures) for each in seen)
+        rows.append((name, f"{answered[name]:,}", failed))
     report.add_table("requests", ("load", "answered", "failed"), rows)
+    report.add_goal(
+        f"{options.changes} changes and {options.requests:,} requests on new connections",
+        f"{len(done)} and {answered['new connections']:,}",
+        len(done) >= options.changes and answered["new connections"] >= options.requests,
+    )
     failures = sorted(failure for seen in load.seen for failure in seen.failures)
     for failed_s, reason in failures[:20]:
         change = max((each for each in done if each.started_s <= failed_s), default=None)
@@ -354,7 +362,7 @@ def sort_by_phase(load: Load, phases: list[Phase]) -> dict[str, list[list[float]
 if __name__ == "__main__":
     parser = make_parser(__doc__)
     parser.add_argument("--changes", type=int, default=200, help="at least so many")
-    parser.add_argument("--requests", type=int, default=1_000_000, help="at least so many")
+    parser.add_argument("--requests", type=int, default=1_000_000, help="at least so many on new connections")
     parser.add_argument("--rate", type=float, default=2500)
     parser.add_argument("--phase-s", type=float, default=12)
     parser.add_argument("--reload", action="store_true")
