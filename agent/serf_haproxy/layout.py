@@ -60,6 +60,7 @@ class Seen(NamedTuple):
         is_maintained: Whether it is in maintenance: it gets nothing new.
         connection_count: Connections in use.
         line: Its line in the format of a server state file.
+        is_up: Whether its health checks take it for up, or there are none.
     """
 
     endpoint: str
@@ -67,6 +68,7 @@ class Seen(NamedTuple):
     is_maintained: bool
     connection_count: int
     line: str
+    is_up: bool = True
 
 
 class Changes(NamedTuple):

@@ -124,7 +124,8 @@ def _read(settings: Settings, ask: Callable[[], pool.Roster | None], is_resync: 
     counts: dict[str, int] = {}
     for (_, name), seen in ((running and running.servers) or {}).items():
         counts[name] = counts.get(name, 0) + seen.connection_count
-    context = pool.Context(counts, flaps=_remember_flaps(settings, files, rules), unfit=read_unfit(record))
+    flapping, down = _remember_flaps(settings, files, rules), _find_down(running)
+    context = pool.Context(counts, flaps=flapping, unfit=read_unfit(record), down=down)
     decided = decide(settings, files, rules, context)
     forgotten = set(corrections.absent).difference(server.name for server in decided.servers)
     for name in forgotten:
@@ -133,6 +134,13 @@ def _read(settings: Settings, ask: Callable[[], pool.Roster | None], is_resync: 
     corrections = corrections._replace(absent=tuple(forgotten))
     strays = [stray for stray in strays if not nodes.is_remnant(stray)]
     return _Inputs(files, strays, roster, corrections, record, rules.self_name, running, decided)
+
+
+def _find_down(running: Running | None) -> frozenset[str] | None:
+    """Return the names of the servers that HAProxy takes for down; None when it does not say."""
+    if running is None or running.servers is None:
+        return None
+    return frozenset(name for (_, name), seen in running.servers.items() if not seen.is_up)
 
 
 def _remember_flaps(settings: Settings, files: dict[str, nodes.NodeFile], rules: pool.Rules) -> dict[str, flaps.Flap]:

@@ -17,6 +17,7 @@ _ASK_S = 5.0
 _POLL_S = 0.01
 _BATCH_COUNT = 500  # commands on one line
 _FORCED_MAINTENANCE = 1  # a bit of srv_admin_state
+_DOWN = "0"  # a value of srv_op_state
 _CONNECTIONS = 6  # the column used_cur of `show servers conn`
 _ERROR = re.compile(r"\[[0-3]\]: ")
 _PID = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
@@ -166,7 +167,7 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
     names = header.removeprefix("# ").split()
     if not names:
         return {}
-    wanted = ("be_name", "srv_name", "srv_addr", "srv_port", "srv_uweight", "srv_admin_state")
+    wanted = ("be_name", "srv_name", "srv_addr", "srv_port", "srv_uweight", "srv_admin_state", "srv_op_state")
     choose = operator.itemgetter(*map(names.index, wanted))
     counts: dict[str, int] = {}
     seen = {}
@@ -178,9 +179,10 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
             continue
         fields = line.split(" ")
         if len(fields) == len(names) and fields[0].isdecimal():
-            pool, name, address, port, weight, admin_state = choose(fields)
+            pool, name, address, port, weight, admin_state, op_state = choose(fields)
             endpoint = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-            seen[pool, name] = Seen(endpoint, int(weight), bool(int(admin_state) & _FORCED_MAINTENANCE), 0, line)
+            is_maintained = bool(int(admin_state) & _FORCED_MAINTENANCE)
+            seen[pool, name] = Seen(endpoint, int(weight), is_maintained, 0, line, op_state != _DOWN)
         elif len(fields) > _CONNECTIONS and "/" in fields[0] and fields[_CONNECTIONS] not in ("0", "-"):
             counts[fields[0]] = int(fields[_CONNECTIONS])
     for (pool, name), server in seen.items() if counts else ():
