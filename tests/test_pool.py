@@ -444,6 +444,18 @@ def test_a_damped_node_is_kept_out() -> None:
     assert names(heard(WEB1), rules, flaps=flaps) == (["web1"], [])
 
 
+def test_a_damped_node_serves_where_no_other_works() -> None:
+    """While HAProxy takes all of the others for down, nobody is kept out; it is looked again soon."""
+    rules = GUARDED._replace(flaps=FlapRules(4, 60))
+    flaps = {"web1": Flap(5.0, NOW_NS / 1e9, True, True)}
+    evidence = heard(WEB1, WEB2B, WEB3)
+    for down, is_kept_out in ((set(), True), ({"web1", "web3"}, True), ({"web2", "web3"}, False)):
+        pool = build(evidence, rules, NOW_NS, Context(flaps=flaps, down=frozenset(down)))
+        assert ("web1" in pool.damped) is is_kept_out
+        assert ("web1" not in {server.name for server in pool.servers}) is is_kept_out
+        assert pool.changes_in_s == (2.0 if is_kept_out else None)
+
+
 @given(EVIDENCE, st.integers(0, 4))
 def test_failures_alone_never_empty_a_guarded_pool(evidence: Evidence, served: int) -> None:
     """Where nobody left and somebody served, there is a server."""

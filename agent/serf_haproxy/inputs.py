@@ -8,6 +8,7 @@ from serf_haproxy import flaps, nodes, pool
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.events import ALIVE, FAILED, Member
 from serf_haproxy.goal import decide, rules_of
+from serf_haproxy.layout import DOWN
 from serf_haproxy.runtime import Running, read_running
 from serf_haproxy.settings import Settings
 from serf_haproxy.state import Record, read_flaps, read_record, read_unfit, write_flaps
@@ -74,6 +75,7 @@ def read_inputs(settings: Settings, ask: Callable[[], pool.Roster | None], is_re
         flaps=_remember_flaps(settings, files, rules),
         unfit=read_unfit(record),
         serving=frozenset(name for (_, name), seen in servers.items() if seen.is_serving),
+        down=_find_down(running),
     )
     decided = decide(settings, files, rules, context)
     forgotten = set(corrections.absent).difference(server.name for server in decided.servers)
@@ -82,6 +84,13 @@ def read_inputs(settings: Settings, ask: Callable[[], pool.Roster | None], is_re
         del files[name]
     corrections = corrections._replace(absent=tuple(forgotten))
     return Inputs(files, strays, roster, corrections, record, rules.self_name, running, decided, problems)
+
+
+def _find_down(running: Running | None) -> frozenset[str] | None:
+    """Return the names of the servers that HAProxy takes for down; None when it does not say."""
+    if running is None or running.servers is None:
+        return None
+    return frozenset(name for (_, name), seen in running.servers.items() if seen.operation == DOWN)
 
 
 def _write_down(

@@ -16,6 +16,7 @@ from serf_haproxy.places import Bind, Here, check_endpoint, find_taken
 from serf_haproxy.server import Server, read_address, read_server
 
 _FUTURE_S = 10.0  # a roster is hardly ever used later than this after it was asked for
+_LOOK_S = 2.0  # HAProxy tells nobody when the last server beside those that are kept out goes down
 _CLOCK_S = 5.0  # the coarse clock of the files runs a little behind
 
 
@@ -139,6 +140,7 @@ class Context(NamedTuple):
         flaps: What is remembered of nodes that came and went, by name.
         unfit: What is remembered of servers whose members are there and can be none any more (`Pool.unfit`).
         serving: Names of servers that HAProxy has and does not see down.
+        down: Names of the servers that HAProxy's health checks take for down; None when it was not asked.
     """
 
     connection_counts: Mapping[str, int] = {}
@@ -146,6 +148,7 @@ class Context(NamedTuple):
     flaps: Mapping[str, Flap] = {}
     unfit: Mapping[str, Gone] = {}
     serving: frozenset[str] = frozenset()
+    down: frozenset[str] | None = None
 
     def has_clients(self, name: str, is_sticky: bool) -> bool:
         """Tell whether a server has something to finish; sticky clients may come back to it at any time."""
@@ -161,7 +164,7 @@ class Pool(NamedTuple):
         draining: Names of servers that go once their last client has.
         held: Servers that would have gone, were they not so many; for how many seconds yet, by name.
         damped: Nodes that are kept out because they flap; for how many seconds yet, by name.
-        changes_in_s: After how many seconds, without any news, the servers will be others; None for never.
+        changes_in_s: After how many seconds, without any news, the servers may be others; None for never.
         unfit: Servers that were published and whose members are there, have not left and can be none any more, by name:
             neither node file nor configuration tells for long what they were and since when, so it is to be remembered.
         unknown: Names of other members that can be no servers: were they ever published?
@@ -212,6 +215,8 @@ def build(evidence: Mapping[str, Evidence], rules: Rules, now_ns: int = 0, conte
     members = _sort_out(evidence, rules)
     unfit = _remember(evidence, members.unfit, context, now_ns)
     damped = damp(context.flaps, members.alive, rules.flaps, now_ns / 1e9)
+    if context.down and context.down >= members.alive.keys() - damped.keys():
+        damped = {}  # of the others none works
     draining_s = {
         name: left_s
         for name, (_, at_ns) in members.leaving.items()
@@ -232,6 +237,8 @@ def build(evidence: Mapping[str, Evidence], rules: Rules, now_ns: int = 0, conte
     servers |= {name: members.leaving[name].server._replace(weight=0) for name in draining_s}
     servers |= {name: lost[name].server for name in grace_s | held}
     times_s = [*draining_s.values(), *grace_s.values(), *held.values(), *damped.values()]
+    if damped and context.down is not None:
+        times_s.append(_LOOK_S)
     return Pool(
         tuple(servers[name] for name in sorted(servers)),
         {

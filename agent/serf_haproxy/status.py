@@ -29,10 +29,11 @@ def read_status(settings: Settings) -> dict[str, Any]:
     """
     record = read_record(settings)
     files, strays = nodes.load(settings.nodes_dir)
-    context = pool.Context(flaps=read_flaps(settings), unfit=read_unfit(record))
+    views = read_servers(settings)
+    down = frozenset(name for name, view in (views or {}).items() if view.status.startswith("DOWN"))
+    context = pool.Context(flaps=read_flaps(settings), unfit=read_unfit(record), down=down)
     decided = decide(settings, files, rules_of(settings, record.self_name), context)
     ports = {server.name: server.port for server in decided.servers}
-    views = read_servers(settings)
     old = read_old_workers(settings)
     members = [
         {

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.load import Load, run_load
-from integration.proxy import Proxy, wait_for
+from integration.proxy import Proxy, free_port, wait_for
 from integration.test_load import applications
 from integration.test_resident import COMMAND, resident, said
-from serf_haproxy import goal, reconcile
+from serf_haproxy import goal, reconcile, runtime
 from serf_haproxy.admission import read_networks, read_ports
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.events import make_member
@@ -128,23 +128,52 @@ def test_one_node_of_another_role_goes_at_once(proxy: Proxy) -> None:
 def test_a_node_that_comes_and_goes_is_kept_out_and_let_in_again(proxy: Proxy) -> None:
     """At the cutoff it is damped, a new process knows it too, `status` tells for how long, and then it serves."""
     options = {"flap_cutoff": 3.0, "flap_half_life_s": 3.0}
-    for name in ("web1", "web2", "web3"):
-        proxy.record(name, 8001)
-    proxy.run_pass(**options)
-    for status in ("failed", "alive") * 2:
-        proxy.record("web1", 8001, status=status)
-        outcome = proxy.run_pass(**options)
-    assert proxy.servers() == {"web2", "web3"}
-    assert outcome.problems == ("node web1 is damped: it failed and came back too often",)
-    assert 1 < outcome.again_s < 5
-    environ = {"SERF_HAPROXY_FLAP_CUTOFF": "3", "SERF_HAPROXY_FLAP_HALF_LIFE_S": "3"}
-    by_name = {
-        member["name"]: member for member in json.loads(command(proxy, "status", "--json", **environ))["members"]
-    }
-    assert 0 < by_name["web1"]["damped_s"] < 5
-    with resident(proxy, **environ):
+    with applications(3) as ports:
+        for number, (address, port) in enumerate(ports.items(), 1):
+            proxy.record(f"web{number}", port, address)
+        proxy.run_pass(**options)
+        address, port = next(iter(ports.items()))
+        for status in ("failed", "alive") * 2:
+            proxy.record("web1", port, address, status=status)
+            outcome = proxy.run_pass(**options)
         assert proxy.servers() == {"web2", "web3"}
-        wait_for(lambda: proxy.servers() == {"web1", "web2", "web3"}, "web1 is let in by itself", 10)
+        assert outcome.problems == ("node web1 is damped: it failed and came back too often",)
+        assert 1 < outcome.again_s < 5
+        environ = {"SERF_HAPROXY_FLAP_CUTOFF": "3", "SERF_HAPROXY_FLAP_HALF_LIFE_S": "3"}
+        by_name = {
+            member["name"]: member for member in json.loads(command(proxy, "status", "--json", **environ))["members"]
+        }
+        assert 0 < by_name["web1"]["damped_s"] < 5
+        with resident(proxy, **environ):
+            assert proxy.servers() == {"web2", "web3"}
+            wait_for(lambda: proxy.servers() == {"web1", "web2", "web3"}, "web1 is let in by itself", 10)
+
+
+def test_a_node_that_flaps_serves_while_no_other_works(proxy: Proxy) -> None:
+    """A node is kept out while HAProxy has another one that is up, and let in when that one goes down."""
+    options = {"flap_cutoff": 3.0, "flap_half_life_s": 600.0}
+    with applications(2) as ports:
+        (first, first_port), (second, second_port) = ports.items()
+        proxy.record("web2", second_port, second)
+        proxy.record("web3", free_port())
+        proxy.run_pass(**options)
+        wait_for(lambda: state_of(proxy, "web2") == "UP" and state_of(proxy, "web3") == "DOWN", "both are checked")
+        for status in ("alive", "failed") * 2:
+            proxy.record("web1", first_port, first, status=status)
+            proxy.run_pass(**options)
+        proxy.record("web1", first_port, first)
+        assert proxy.run_pass(**options).problems == ("node web1 is damped: it failed and came back too often",)
+        assert proxy.servers() == {"web2", "web3"}
+        proxy.record("web2", free_port(), second)
+        proxy.run_pass(**options)
+        wait_for(lambda: state_of(proxy, "web2") == "DOWN", "web2 is down")
+        assert proxy.run_pass(**options).problems == ()
+        assert proxy.servers() == {"web1", "web2", "web3"}
+
+
+def state_of(proxy: Proxy, name: str) -> str:
+    """Return HAProxy's word for a server's state, without its count of checks."""
+    return (runtime.read_servers(proxy.settings) or {})[name].status.split()[0]
 
 
 HUGE = "1" + "0" * 400
