@@ -106,6 +106,28 @@ def test_stopping_finishes_requests_within_ten_seconds(settings_cluster: Cluster
     assert "s6-svscan: warning" not in web.log() + balancer.log()
 
 
+def test_a_request_that_does_not_end_is_cut_in_time(settings_cluster: Cluster) -> None:
+    """Application and balancer with a request of a minute end by themselves before Docker would kill them."""
+    balancer, web = settings_cluster.balancer(), settings_cluster.webapp("web1")
+    balancer.wait_servers("web1")
+    requests.post(f"http://{web.address}:3000/delay", json={"delay": 60_000}, timeout=10).raise_for_status()
+    endings: list[str] = []
+
+    def ask() -> None:
+        try:
+            endings.append(str(requests.get(balancer.url(), timeout=30).status_code))
+        except requests.ConnectionError:
+            endings.append("cut")
+
+    client = _start(ask)
+    wait_for(lambda: _in_flight(balancer) > 0, "the request is in flight")
+    stopping = [_start(container.stop) for container in (web, balancer)]
+    for thread in (client, *stopping):
+        thread.join(30)
+    assert endings in (["cut"], ["502"], ["503"])
+    assert [web.state["ExitCode"], balancer.state["ExitCode"]] == [0, 0]
+
+
 def test_every_line_has_the_name_of_its_service(settings_cluster: Cluster) -> None:
     """`docker logs` shows all services by name; the same lines, with their time, are in rotated files."""
     balancer = settings_cluster.balancer()
