@@ -77,6 +77,14 @@ def test_defaults_count_for_the_servers_behind_them() -> None:
     assert [line.weight for line in layout.servers.values()] == [1, 7]
 
 
+def test_a_server_may_take_back_the_check_of_its_defaults() -> None:
+    """With `no-check` a server has no check, and the words that are left are such as `add server` takes."""
+    layout = read_layout(
+        "backend a\n default-server check inter 2s\n server x 1.1.1.1:1 no-check\n server y 1.1.1.1:2\n"
+    )
+    assert [line.words for line in layout.servers.values()] == [("inter", "2s"), ("check", "inter", "2s")]
+
+
 def test_only_a_line_feed_ends_a_line() -> None:
     """What other readers take for the end of a line is part of a remark to HAProxy, and to us."""
     text = changed("# a remark", "# a\u2028server evil 6.6.6.6:1\x0cserver evil 6.6.6.6:1")

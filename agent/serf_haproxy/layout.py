@@ -235,6 +235,9 @@ def _read_line(line: str, defaults: tuple[str, ...]) -> tuple[str, Line]:
         said = rest[index + 1]
         weight = int(said) if said.isdecimal() and len(said) <= 9 else weight
         del rest[index : index + 2]
+    while "no-check" in rest:  # it takes back a `check` before it, and `add server` does not know it
+        index = rest.index("no-check")
+        rest = [word for word in rest[:index] if word != "check"] + rest[index + 1 :]
     return name, Line(endpoint, weight, tuple(rest))
 
 

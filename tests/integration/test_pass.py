@@ -282,6 +282,21 @@ def test_a_health_set_by_hand_does_not_last(proxy: Proxy, short_dir: Path, word:
         wait_for(lambda: runtime.read_servers(proxy.settings)["web1"].status == up, "web1 is up again")
 
 
+@pytest.mark.parametrize("words", ["no-check", "agent-check agent-port 9", "slowstart 5s", "disabled", "weight 0"])
+def test_servers_with_other_words_come_to_rest(proxy: Proxy, short_dir: Path, words: str) -> None:
+    """Whatever a template says of its servers: after a reload and an addition there is nothing left to do."""
+    template = short_dir / "own.j2"
+    own = Path(goal.BUILT_IN_TEMPLATE).read_text()
+    template.write_text(own.replace("{{ server.endpoint }}", "{{ server.endpoint }} " + words))
+    for name, verdict in (("web1", Verdict.RELOADED), ("web2", Verdict.APPLIED)):
+        proxy.record(name, 8001)
+        assert proxy.run_pass(template_path=str(template), balance="leastconn").verdict is verdict
+        assert proxy.run_pass(template_path=str(template), balance="leastconn").verdict is Verdict.UNCHANGED
+    if words == "no-check":
+        assert {view.status for view in (runtime.read_servers(proxy.settings) or {}).values()} == {"no check"}
+    assert proxy.reload_count() == 1
+
+
 def test_a_start_that_was_cut_in_its_drain_is_made_again(proxy: Proxy) -> None:
     """A batch that HAProxy did not carry out to its end leaves a new server in a drain: it is started anew as down."""
     proxy.record("web1", 8001)
