@@ -521,3 +521,13 @@ def test_policy_is_not_outvoted_by_the_past() -> None:
     for policy, names in ((Policy(), ["a"]), (Policy(networks=read_networks("10.1.0.0/16")), [])):
         pool = build({"a": NodeFile(ALIVE, member, 1)}, rules._replace(policy=policy), 2, Context(known=known))
         assert [server.name for server in pool.servers] == names
+
+
+def test_what_is_remembered_of_members_ends_with_the_rules() -> None:
+    """The same members are judged anew under other rules, and one that says something else is read anew."""
+    evidence = heard(web("a", "10.1.0.1"), web("b", "10.2.0.1"))
+    narrow = Rules(80, policy=Policy(networks=read_networks("10.1.0.0/16")))
+    for rules, served in ((Rules(80), "ab"), (narrow, "a"), (narrow, "a"), (Rules(80), "ab"), (Rules(81), "ab")):
+        servers = build(evidence, rules).servers
+        assert [(server.name, server.port) for server in servers] == [(name, rules.default_port) for name in served]
+    assert build(evidence | heard(web("a", "10.1.0.2")), Rules(81)).servers[0].address == "10.1.0.2"

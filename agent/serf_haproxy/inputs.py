@@ -60,8 +60,8 @@ def read_inputs(settings: Settings, ask: Callable[[], pool.Roster | None], is_re
     running = read_running(settings)
     # A node file does not go by itself: whoever removed it told nobody, so Serf is asked.
     gone = {name for _, name in (running and running.servers) or ()} - files.keys()
-    is_certain = not gone and all(file.member.tags_are_certain() for file in files.values())
-    roster = ask() if is_resync or not is_certain else None
+    needs_roster = is_resync or gone or not all(file.member.tags_are_certain() for file in files.values())
+    roster = ask() if needs_roster else None
     rules = rules_of(settings, roster.self_name if roster else record.self_name)
     corrections = pool.correct(files, roster) if roster else pool.Corrections((), ())
     files, problems = _write_down(settings, files, corrections.record, roster.asked_ns if roster else 0)
@@ -69,12 +69,13 @@ def read_inputs(settings: Settings, ask: Callable[[], pool.Roster | None], is_re
     counts: dict[str, int] = {}
     servers = (running and running.servers) or {}
     for (_, name), seen in servers.items():
-        counts[name] = counts.get(name, 0) + seen.connection_count
+        if seen.connection_count:
+            counts[name] = counts.get(name, 0) + seen.connection_count
     context = pool.Context(
         counts,
         flaps=_remember_flaps(settings, files, rules),
         unfit=read_unfit(record),
-        serving=frozenset(name for (_, name), seen in servers.items() if seen.is_serving),
+        serving=frozenset(name for (_, name), seen in servers.items() if rules.is_sticky and seen.is_serving),
         down=_find_down(running),
     )
     decided = decide(settings, files, rules, context)
@@ -121,6 +122,8 @@ def _remove_remnant(settings: Settings, stray: nodes.Stray) -> bool:
 
 def _remember_flaps(settings: Settings, files: dict[str, nodes.NodeFile], rules: pool.Rules) -> dict[str, flaps.Flap]:
     before = read_flaps(settings)
+    if not before and all(file.status != FAILED for file in files.values()):
+        return before
     admitted = ((name, file.status) for name, file in files.items() if rules.admit(file.member))
     alive = {name: status == ALIVE for name, status in admitted if status in (ALIVE, FAILED)}
     if 2 * sum(alive.values()) < len(alive):

@@ -23,6 +23,7 @@ _NAME = frozenset(string.ascii_letters + string.digits + "_.:-")  # HAProxy's ow
 _WATCHERS = frozenset(["check", "agent-check", "track"])  # the words by which HAProxy itself lets a server go and come
 
 DOWN, STARTING, UP, STOPPING = range(4)  # srv_op_state of `show servers state`
+_OUT = (DOWN, STOPPING)
 
 Key = tuple[str, str]  # backend and server name
 
@@ -147,8 +148,21 @@ def plan(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> Changes:
         seen: What runs.
     """
     commands: list[str] = []
-    for key, line in sorted(goal.servers.items()):
-        running = seen.get(key)
+    # A pass asks that of every server three times, and of most there is nothing to say.
+    wrong = [
+        key
+        for key, line in goal.servers.items()
+        if (running := seen.get(key)) is None
+        or running.endpoint != line.endpoint
+        or running.weight != line.weight
+        or running.is_maintained
+        or running.is_drained
+        or running.is_unwatched
+        or (running.operation in _OUT and _WATCHERS.isdisjoint(line.words))
+        or (before is not goal and before.servers.get(key, line).words != line.words)
+    ]
+    for key in sorted(wrong):
+        line, running = goal.servers[key], seen.get(key)
         is_other = before.servers.get(key, line).words != line.words
         if running is None or is_other:
             commands += [*(_remove(key) if running else ()), *_add(key, line)]
@@ -159,7 +173,7 @@ def plan(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> Changes:
             commands += _free(key, line, running, is_new=key not in before.servers)
         if running.weight != line.weight:
             commands.append(f"set server {_name(key)} weight {line.weight}")
-    gone = [key for key in sorted(seen) if key[0] in goal.pools and key not in goal.servers]
+    gone = sorted(key for key in seen if key[0] in goal.pools and key not in goal.servers)
     commands += [command for key in gone if not seen[key].is_maintained for command in _remove(key)]
     return Changes(tuple(commands), tuple(f"del server {_name(key)}" for key in gone if seen[key].is_maintained))
 
@@ -200,15 +214,24 @@ def _sections(text: str) -> Iterator[list[str]]:
     """Return the lines of each section, its header first; comments and blank lines are left out."""
     section: list[str] = []
     for line in text.split("\n"):  # to HAProxy nothing else ends a line
-        words = line.split(maxsplit=1)
-        if not words or words[0].startswith("#"):
+        stripped, is_header = _read_kind(line)
+        if not stripped:
             continue
-        if words[0] in _SECTIONS and section:
+        if is_header and section:
             yield section
             section = []
-        section.append(line.strip())
+        section.append(stripped)
     if section:
         yield section
+
+
+@functools.lru_cache(maxsize=16384)  # most lines of a configuration were in the one before
+def _read_kind(line: str) -> tuple[str, bool]:
+    """Return a line without blanks around it, "" for a comment, and whether it begins a section."""
+    words = line.split(maxsplit=1)
+    if not words or words[0].startswith("#"):
+        return "", False
+    return line.strip(), words[0] in _SECTIONS
 
 
 def _is_word(line: str, word: str) -> bool:
@@ -216,7 +239,7 @@ def _is_word(line: str, word: str) -> bool:
     return line.startswith(word) and line[len(word) : len(word) + 1].isspace()
 
 
-@functools.lru_cache(maxsize=16384)  # most lines of a configuration were in the one before
+@functools.lru_cache(maxsize=16384)
 def _is_plain(line: str) -> bool:
     words = line.split(maxsplit=3)
     if words[0] not in ("server", "default-server"):
@@ -269,7 +292,7 @@ def _free(key: Key, line: Line, running: Seen, *, is_new: bool) -> list[str]:
         return [*commands, *_start(key, line)]
     if running.is_drained:
         commands.append(f"set server {name} state ready")
-    if running.operation in (DOWN, STOPPING) and not _WATCHERS.intersection(line.words):
+    if running.operation in _OUT and not _WATCHERS.intersection(line.words):
         commands.append(f"set server {name} health up")
     return commands
 

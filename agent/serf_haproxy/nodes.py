@@ -29,15 +29,19 @@ class NodeFile:
         member: The member that the file describes.
         mtime_ns: When the file was written, nanoseconds since the epoch on the kernel's clock for files.
         stamp: Inode and change time; None for a file too young for them to tell that it has not changed.
+        line: The content of the file.
     """
 
-    __slots__ = ("member", "mtime_ns", "stamp", "status")
+    __slots__ = ("line", "member", "mtime_ns", "stamp", "status")
 
-    def __init__(self, status: str, member: Member, mtime_ns: int, stamp: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, status: str, member: Member, mtime_ns: int, stamp: tuple[int, int] | None = None, line: str = ""
+    ) -> None:
         self.status = status
         self.member = member
         self.mtime_ns = mtime_ns
         self.stamp = stamp
+        self.line = line or format_line(status, member)
 
 
 class Stray:
@@ -170,7 +174,7 @@ def _load_file(nodes_dir: str, name: str) -> NodeFile:
     if member.name != name:
         raise InputError(f"it describes another node, {member.name!a}")
     is_settled = time.time_ns() - found.st_ctime_ns > _SETTLED_NS
-    return NodeFile(status, member, found.st_mtime_ns, _stamp(found) if is_settled else None)
+    return NodeFile(status, member, found.st_mtime_ns, _stamp(found) if is_settled else None, text)
 
 
 def _stamp(found: os.stat_result) -> tuple[int, int]:

@@ -5,6 +5,7 @@ and the servers follow from the node files alone, so that a directory listing sh
 """
 
 import contextlib
+import functools
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
@@ -268,22 +269,34 @@ def _locate(evidence: Mapping[str, Evidence], rules: Rules) -> Here:
 
 def _sort_out(evidence: Mapping[str, Evidence], rules: Rules) -> _Sorted:
     members = _Sorted({}, {}, {}, {})
+    before = _servers_under(rules)
+    servers: dict[Member, Server] = {}
     for name in sorted(evidence):
         heard = evidence[name]
         if rules.is_balancer(heard.member):
             continue
         try:
-            server = rules.read_server(heard.member)
+            server = before.get(heard.member) or rules.read_server(heard.member)
         except ValueError as error:
             if heard.status in (ALIVE, FAILED):
                 members.unfit[name] = str(error)
             continue
+        servers[heard.member] = server
         if heard.status == ALIVE:
             members.alive[name] = server
         else:
             group = members.failed if heard.status == FAILED else members.leaving
             group[name] = Gone(server, heard.mtime_ns)
+    before.clear()
+    before.update(servers)
     return members
+
+
+@functools.lru_cache(maxsize=1)
+def _servers_under(rules: Rules) -> dict[Member, Server]:
+    """Return what members came to the last time, if the rules were the same: most of them are what they were."""
+    del rules  # they are the key
+    return {}
 
 
 def _remember(evidence: Mapping[str, Evidence], names: Iterable[str], context: Context, now_ns: int) -> dict[str, Gone]:
@@ -335,14 +348,14 @@ def correct(evidence: Mapping[str, Evidence], roster: Roster) -> Corrections:
     started knows nobody yet, and one that is cut off may never hear of the others again.
     """
     # A file from the future was written before the clock was set back: it is no newer word.
-    future_ns = roster.asked_ns + int(_FUTURE_S * 1e9)
-    older = {name for name, heard in evidence.items() if not roster.asked_ns <= heard.mtime_ns < future_ns}
+    newer_ns = range(roster.asked_ns, roster.asked_ns + int(_FUTURE_S * 1e9))
     record = [
         (status, member)
-        for name, (status, member) in sorted(roster.members.items())
-        if name not in evidence or (name in older and _differ(evidence[name], status, member))
+        for name, (status, member) in roster.members.items()
+        if name not in evidence or (_differ(evidence[name], status, member) and evidence[name].mtime_ns not in newer_ns)
     ]
-    absent = sorted(older - roster.members.keys())
+    record.sort(key=lambda one: one[1].name)
+    absent = sorted(name for name in evidence.keys() - roster.members.keys() if evidence[name].mtime_ns not in newer_ns)
     failed = [(FAILED, evidence[name].member) for name in absent if evidence[name].status == ALIVE]
     return Corrections(tuple(record + failed), tuple(name for name in absent if evidence[name].status != ALIVE))
 

@@ -92,8 +92,7 @@ def prepare_directories(settings: Settings) -> None:
 
 def _remember_served(settings: Settings, inputs: Inputs) -> None:
     """Keep the node files of all servers for a node directory that has to be made again."""
-    served = (inputs.files[server.name] for server in inputs.pool.servers)
-    write_served(settings, {file.member.name: (file.status, file.member) for file in served})
+    write_served(settings, (inputs.files[server.name].line for server in inputs.pool.servers))
 
 
 def _why_held(decided: pool.Pool) -> str:
@@ -140,7 +139,7 @@ def _record(
             self_name=inputs.self_name,
             from_roster={
                 name: mtime_ns
-                for name, mtime_ns in sorted(from_roster.items())
+                for name, mtime_ns in from_roster.items()
                 if name in inputs.files and inputs.files[name].mtime_ns == mtime_ns
             },
             refused=dict(inputs.roster.refused) if inputs.roster else before.refused,

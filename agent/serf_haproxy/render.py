@@ -125,7 +125,7 @@ def _digest(text: str) -> str:
 
 def describe_change(old: Mapping[Key, Line], new: Mapping[Key, Line]) -> str:
     """Say in one sentence which servers there are now more, less or otherwise than before."""
-    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    changed = sorted([*(key for key, line in new.items() if old.get(key) != line), *(old.keys() - new.keys())])
     changes = [("+" if key not in old else "-" if key not in new else "~") + key[1] for key in changed]
     shown = " ".join(changes[:10]) + (f" and {len(changes) - 10} more" if len(changes) > 10 else "")
     return f"servers changed: {shown}" if changes else "the configuration changed"

@@ -122,7 +122,7 @@ class Connection:
         """
         if not isinstance(entry, dict):
             raise ValueError(f"it is {type(entry).__name__} where Serf's protocol has a member")
-        said = [entry.get(field) for field in (b"Addr", b"Status", b"Tags")]
+        said = [entry.get(b"Addr"), entry.get(b"Status"), entry.get(b"Tags")]
         before = self._known.get(key)
         return before if before and before.said == said else _read_entry(entry, said)
 

@@ -1,6 +1,7 @@
 """HAProxy's sockets: what it has applied, and how it sees its servers."""
 
 import csv
+import functools
 import io
 import operator
 import re
@@ -31,6 +32,7 @@ _COLUMNS = (  # of `show servers state`
 )
 _CONNECTIONS = 6  # the column used_cur of `show servers conn`
 _ERROR = re.compile(r"\[[0-3]\]: ")
+_HEADER = re.compile(r"^(# be_id .*)$", re.MULTILINE)
 _PID = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
 _MASTER_LINE = re.compile(r"^(\d+)\s+master\s+(\d+)(?:\s+\[failed: (\d+)\])?", re.MULTILINE)
 _WORKER_LINE = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
@@ -113,17 +115,17 @@ def read_running(settings: Settings, before: Running | None = None) -> Running |
 
     Args:
         settings: The settings.
-        before: What it ran a moment ago: servers that have not changed since are not read again.
+        before: What it ran a moment ago: servers that have not changed since are not read again, nor are connections.
     """
     newest = _ask_worker(settings, "show info")
     if newest is None:
         return None
     description, pid = _match(_DESCRIPTION, newest), _match(_PID, newest)
-    direct = _ask_runtime(settings, pid)
+    direct = _ask_runtime(settings, pid, "" if before else "; show servers conn")
     answer = _ask_through_master(settings, pid) if direct is None else direct
     if answer is None:
         return Running(description, None, "", is_open=False)
-    header = next((line for line in answer.splitlines() if line.startswith("# be_id ")), "")
+    header = _match(_HEADER, answer)
     known = (before and before.header == header and before.servers) or {}
     return Running(description, _read_seen(answer, header, known), header, is_open=direct is not None)
 
@@ -172,7 +174,7 @@ def _ask_worker(settings: Settings, command: str) -> str | None:
     return None
 
 
-def _ask_runtime(settings: Settings, pid: str) -> str | None:
+def _ask_runtime(settings: Settings, pid: str, more: str) -> str | None:
     """Ask the worker of this process id for its servers; None where the runtime socket is not its, or does not answer.
 
     While a reload goes on, two workers share that socket, and either may answer.
@@ -180,7 +182,7 @@ def _ask_runtime(settings: Settings, pid: str) -> str | None:
     deadline = time.monotonic() + _ASK_S
     while time.monotonic() < deadline:
         try:
-            answer = ask(settings.runtime_socket, "show info; show servers state; show servers conn", _ASK_S)
+            answer = ask(settings.runtime_socket, f"show info; show servers state{more}", _ASK_S)
         except HaproxyFault:
             return None
         if _match(_PID, answer) == pid:
@@ -209,7 +211,7 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
     choose = operator.itemgetter(*map(names.index, _COLUMNS))
     counts: dict[str, int] = {}
     seen = {}
-    by_line = {server.line: (key, server) for key, server in known.items() if not server.connection_count}
+    by_line = {server.line: (key, server) for key, server in known.items()}
     for line in answer.splitlines():
         if line in by_line:
             key, server = by_line[line]
@@ -217,25 +219,27 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
             continue
         fields = line.split(" ")
         if len(fields) == len(names) and fields[0].isdecimal():
-            pool, name, address, port, *numbers = choose(fields)
-            weight, admin, check, operation, unchanged_s = map(int, numbers)
-            seen[pool, name] = Seen(
-                f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
-                weight,
-                bool(admin & _FORCED_MAINTENANCE),
-                bool(admin & _FORCED_DRAIN),
-                check & (_CHECK_CONFIGURED | _CHECK_ENABLED) == _CHECK_CONFIGURED,
-                operation,
-                unchanged_s,
-                0,
-                line,
-            )
+            pool, name, address, port, weight, admin, check, operation, unchanged_s = choose(fields)
+            endpoint = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+            state = _read_state(admin, check, operation)
+            seen[pool, name] = Seen(endpoint, int(weight), *state, int(unchanged_s), 0, line)
         elif len(fields) > _CONNECTIONS and "/" in fields[0] and fields[_CONNECTIONS] not in ("0", "-"):
             counts[fields[0]] = int(fields[_CONNECTIONS])
     for (pool, name), server in seen.items() if counts else ():
         if f"{pool}/{name}" in counts:
             seen[pool, name] = server._replace(connection_count=counts[f"{pool}/{name}"])
     return seen
+
+
+@functools.lru_cache(maxsize=1024)  # there are few of them
+def _read_state(admin: str, check: str, operation: str) -> tuple[bool, bool, bool, int]:
+    """Return `is_maintained`, `is_drained`, `is_unwatched` and `operation` of `layout.Seen`."""
+    return (
+        bool(int(admin) & _FORCED_MAINTENANCE),
+        bool(int(admin) & _FORCED_DRAIN),
+        int(check) & (_CHECK_CONFIGURED | _CHECK_ENABLED) == _CHECK_CONFIGURED,
+        int(operation),
+    )
 
 
 def _match(pattern: re.Pattern[str], text: str) -> str:

@@ -13,11 +13,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from serf_haproxy.errors import InputError
-from serf_haproxy.events import Member, format_line, name_fault, parse_line
+from serf_haproxy.events import Member, name_fault, parse_line
 from serf_haproxy.files import read_text, write_durably
 from serf_haproxy.flaps import Flap
 from serf_haproxy.pool import Gone
@@ -139,13 +139,17 @@ def read_served(settings: Settings) -> dict[str, tuple[str, Member]]:
     return served
 
 
-def write_served(settings: Settings, served: Mapping[str, tuple[str, Member]]) -> None:
+def write_served(settings: Settings, served: Iterable[str]) -> None:
     """Replace what `read_served` reads, where it differs.
+
+    Args:
+        settings: The settings.
+        served: The content of each node file, sorted by name.
 
     Raises:
         SystemFault: It cannot be read or written.
     """
-    text = "".join(format_line(*served[name]) for name in sorted(served))
+    text = "".join(served)
     if text != (read_text(_served_path(settings)) or ""):
         write_durably(_served_path(settings), text)
 
