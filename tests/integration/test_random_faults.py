@@ -140,6 +140,8 @@ def test_random_faults_are_healed(cluster: Cluster) -> None:
     """Kills, stops, garbage and removed files at random: members, files, processes and memory are right afterwards."""
     print(f"RANDOM_FAULTS_SEED={SEED} RANDOM_FAULTS_S={DURATION_S:g}", flush=True)
     names = {f"web{number}" for number in range(1, 6)}
+    # Master and worker, and no longer one that checks a configuration or asks whether all is ready.
+    wait_for(lambda: list_processes(cluster).count("haproxy") == 2, lambda: str(list_processes(cluster)))
     processes = list_processes(cluster)
     wait_for(lambda: not find_wrong(cluster, names, processes), lambda: find_wrong(cluster, names, processes), SETTLE_S)
     before = measure_bytes(cluster)
