@@ -171,9 +171,12 @@ def _read_back(settings: Settings, goal: render.Rendered, why: str) -> Outcome:
     rest = plan(goal.layout, goal.layout, running.servers).commands if running and running.servers else ()
     if not rest:
         return Outcome(Verdict.RELOADED, why, goal.digest)
-    with contextlib.suppress(HaproxyFault):
+    try:
         change(settings, rest)
-    why = f"{why}; its servers were not all as they should be, {len(rest)} commands were sent to put them right"
+        then = f"{len(rest)} commands put them right"
+    except HaproxyFault as error:
+        then = str(error)
+    why = f"{why}; the new worker's servers were not all as they should be: {then}"
     return Outcome(Verdict.RELOADED, why, goal.digest, again_s=look_again_s(0))
 
 
