@@ -168,7 +168,8 @@ def _read_back(settings: Settings, goal: render.Rendered, why: str) -> Outcome:
     Nothing should be; whatever there is, the next pass looks whether it has helped.
     """
     running = read_running(settings)
-    rest = plan(goal.layout, goal.layout, running.servers).commands if running and running.servers else ()
+    servers = running.servers if running else None
+    rest = plan(goal.layout, goal.layout, servers).commands if servers is not None else ()
     if not rest:
         return Outcome(Verdict.RELOADED, why, goal.digest)
     try:
