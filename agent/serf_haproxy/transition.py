@@ -194,12 +194,16 @@ def _read_back(settings: Settings, goal: render.Rendered, why: str) -> Outcome:
     Nothing should be; whatever there is, the next pass looks whether it has helped.
     """
     running = read_running(settings)
-    rest = plan(goal.layout, goal.layout, running.servers).commands if running and running.servers else ()
+    servers = running.servers if running else None
+    rest = plan(goal.layout, goal.layout, servers).commands if servers is not None else ()
     if not rest:
         return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True)
-    with contextlib.suppress(HaproxyFault):
+    try:
         change(settings, rest)
-    why = f"{why}; its servers were not all as they should be, {len(rest)} commands were sent to put them right"
+        then = f"{len(rest)} commands put them right"
+    except HaproxyFault as error:
+        then = str(error)
+    why = f"{why}; the new worker's servers were not all as they should be: {then}"
     return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True, again_s=look_again_s(0))
 
 

@@ -319,7 +319,7 @@ def test_what_a_reload_leaves_different_is_put_right_and_reported(proxy: Proxy) 
     settings = proxy.settings.replace(balance="leastconn")
     outcome = reconcile.reconcile(settings, lambda: None, on_step=meddle)
     assert outcome.verdict is Verdict.RELOADED
-    assert "1 commands were sent" in outcome.reason
+    assert "1 commands put them right" in outcome.reason
     assert outcome.again_s is not None
     assert [seen.weight for seen in runtime.read_running(proxy.settings).servers.values()] == [1]
     assert proxy.run_pass(balance="leastconn").verdict is Verdict.UNCHANGED
