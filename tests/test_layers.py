@@ -26,6 +26,7 @@ LAYERS = {
         "places",
         "pool",
         "render",
+        "rules",
         "server",
     ),
     "tools": ("transport", "files", "log"),
@@ -41,10 +42,16 @@ LAYERS = {
 ALSO = {
     ("server", "events"),  # a server is made of a member
     ("pool", "events"),  # evidence is about members
+    ("pool", "rules"),
+    ("rules", "events"),
+    ("rules", "server"),
     ("pool", "server"),
-    ("pool", "admission"),
+    ("rules", "admission"),
+    ("rules", "guard"),
     ("pool", "guard"),
+    ("rules", "flaps"),
     ("pool", "flaps"),
+    ("rules", "places"),
     ("pool", "places"),
     ("render", "layout"),  # its servers are what the runtime socket can change
     ("reconcile", "salvage"),

@@ -11,7 +11,8 @@ from serf_haproxy.events import ALIVE, FAILED, LEAVING, LEFT, STATUSES, Member, 
 from serf_haproxy.flaps import Flap, FlapRules
 from serf_haproxy.guard import GuardRules
 from serf_haproxy.nodes import NodeFile
-from serf_haproxy.pool import Context, Corrections, Roster, Rules, build, correct
+from serf_haproxy.pool import Context, Corrections, Roster, build, correct
+from serf_haproxy.rules import Rules
 from serf_haproxy.server import Server, read_address, read_line
 
 RULES = Rules(default_port=3000, balancer_roles=("lb",))

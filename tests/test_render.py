@@ -23,8 +23,9 @@ from serf_haproxy.events import ALIVE, Event, parse_line, read_event
 from serf_haproxy.goal import BUILT_IN_TEMPLATE, rules_of
 from serf_haproxy.layout import read_layout
 from serf_haproxy.nodes import NodeFile
-from serf_haproxy.pool import Rules, Server, build
+from serf_haproxy.pool import Server, build
 from serf_haproxy.render import Rendered, describe_change, digest_of, render, rest_of
+from serf_haproxy.rules import Rules
 from serf_haproxy.settings import Settings, load_settings
 from serf_haproxy.transport import ask
 

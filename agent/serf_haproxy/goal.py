@@ -12,6 +12,7 @@ from serf_haproxy.files import read_text
 from serf_haproxy.flaps import FlapRules
 from serf_haproxy.guard import GuardRules
 from serf_haproxy.layout import Key, Line
+from serf_haproxy.rules import Rules
 from serf_haproxy.server import Server, read_line
 from serf_haproxy.settings import Settings
 from serf_haproxy.state import read_flaps, read_record, read_released_ns, read_unfit
@@ -34,7 +35,7 @@ def read_pool(settings: Settings) -> pool.Pool:
     return decide(settings, files, rules_of(settings, record.self_name), context)
 
 
-def decide(settings: Settings, files: dict[str, nodes.NodeFile], rules: pool.Rules, context: pool.Context) -> pool.Pool:
+def decide(settings: Settings, files: dict[str, nodes.NodeFile], rules: Rules, context: pool.Context) -> pool.Pool:
     """Return the servers that follow from node files; the published configuration tells what an unfit node was.
 
     Raises:
@@ -58,9 +59,9 @@ def _known(lines: Mapping[Key, Line]) -> dict[str, Server]:
     return known
 
 
-def rules_of(settings: Settings, self_name: str) -> pool.Rules:
+def rules_of(settings: Settings, self_name: str) -> Rules:
     """Return the rules by which members become servers."""
-    return pool.Rules(
+    return Rules(
         settings.default_port,
         settings.roles,
         settings.balancer_roles,

@@ -9,6 +9,7 @@ from serf_haproxy.errors import SystemFault
 from serf_haproxy.events import ALIVE, FAILED, Member
 from serf_haproxy.goal import decide, rules_of
 from serf_haproxy.layout import DOWN
+from serf_haproxy.rules import Rules
 from serf_haproxy.runtime import Running, read_running
 from serf_haproxy.settings import Settings
 from serf_haproxy.state import Record, read_flaps, read_record, read_unfit, write_flaps
@@ -120,7 +121,7 @@ def _remove_remnant(settings: Settings, stray: nodes.Stray) -> bool:
         return False
 
 
-def _remember_flaps(settings: Settings, files: dict[str, nodes.NodeFile], rules: pool.Rules) -> dict[str, flaps.Flap]:
+def _remember_flaps(settings: Settings, files: dict[str, nodes.NodeFile], rules: Rules) -> dict[str, flaps.Flap]:
     before = read_flaps(settings)
     if not before and all(file.status != FAILED for file in files.values()):
         return before

@@ -34,9 +34,10 @@ from serf_haproxy.events import (
 from serf_haproxy.goal import BUILT_IN_TEMPLATE
 from serf_haproxy.layout import Line, plan, read_layout, state_file
 from serf_haproxy.nodes import NodeFile
-from serf_haproxy.pool import Rules, build
+from serf_haproxy.pool import build
 from serf_haproxy.render import description_of, read_published, render
 from serf_haproxy.roster import Connection
+from serf_haproxy.rules import Rules
 from serf_haproxy.settings import Settings
 
 SETTINGS = Settings()
