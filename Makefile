@@ -15,10 +15,11 @@ demo: install
 test: install lint
 	$(BIN)/pytest tests
 
-# All benchmarks, then the tables and plots of docs/benchmarks.md; some 30 minutes. With QUICK=1 small ones that change no file.
+# All benchmarks, then the tables and plots of docs/benchmarks.md; an hour. With QUICK=1 small ones that change no file.
 bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	@set -e; run() { echo "== $$*"; $(BIN)/python "tests/benchmarks/$$@" $(if $(QUICK),,--results docs/benchmarks); }; \
-	run time_to_route.py $(if $(QUICK),--joins 3); \
+	run time_to_route.py $(if $(QUICK),--joins 2); \
+	run time_to_route.py --profile local $(if $(QUICK),--joins 2); \
 	run lost.py $(if $(QUICK),--changes 16 --requests 0 --phase-s 4 --rate 1000); \
 	run lost.py --reload $(if $(QUICK),--changes 8 --requests 0 --phase-s 4 --rate 1000,--changes 60 --requests 200000); \
 	run storm.py $(if $(QUICK),--members 50); \

@@ -13,7 +13,7 @@ SMALLEST = (
     ("storm.py", "--members", "5", "--settle-s", "0"),
     ("pass.py", "--counts", "10", "--rounds", "1"),
     ("gossip.py", "--agents", "3", "--rest-s", "1"),
-    ("handler.py", "--rounds", "1"),
+    ("handler.py", "--rounds", "20"),
 )
 WITH_A_PACKAGE_INDEX = {"size"}
 BLOCK = re.compile(r"^<!-- ([a-z-]+)\.([a-z-]+) -->$", re.MULTILINE)
@@ -32,7 +32,10 @@ def test_every_benchmark_runs_and_fills_its_tables(tmp_path: Path) -> None:
     results = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     assert len(results) == len(SMALLEST)
     assert [goal for goal in results["lost"]["goals"] if "request" in goal["goal"] and not goal["is_met"]] == []
-    results["lost-by-reload"] = results["lost"]  # the same benchmark with another algorithm
+    # CPU time, and the ratio of two programs that run in turn: that holds on a busy machine, too.
+    assert [goal for goal in results["handler"]["goals"] if not goal["is_met"]] == []
+    # The same benchmarks with other options.
+    results |= {"lost-by-reload": results["lost"], "time-to-route-local": results["time-to-route"]}
     wanted = BLOCK.findall((ROOT / "docs" / "benchmarks.md").read_text())
     assert {name for name, _ in wanted} == results.keys() | WITH_A_PACKAGE_INDEX
     missing = [

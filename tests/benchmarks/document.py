@@ -2,6 +2,8 @@
 
 Usage: .venv/bin/python tests/benchmarks/document.py [--results DIR] [--docs PATH]
 
+It ends with an error when one of the results was made by another command than those of `make bench`.
+
 A table in the document stands between `<!-- NAME.TABLE -->` and `<!-- end -->` and is replaced by the one in NAME.json;
 `<!-- NAME -->` stands for the command, the machine and the goals. The plots are NAME.svg, beside the document's JSON
 files: the same results make the same bytes.
@@ -10,6 +12,8 @@ files: the same results make the same bytes.
 import argparse
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,19 @@ def main(options: argparse.Namespace) -> None:
             axes.legend()
             figure.savefig(results_dir / f"{name}.svg", metadata={"Date": None, "Creator": None})
             pyplot.close(figure)
+    known = read_commands()
+    if strangers := [
+        f"{name}: {result['command']}" for name, result in results.items() if result["command"] not in known
+    ]:
+        sys.exit("not measured by `make bench`: " + "; ".join(strangers))
+
+
+def read_commands() -> set[str]:
+    """Return the commands of `make bench`."""
+    recipe = subprocess.run(
+        ["make", "-n", "bench", "QUICK="], cwd=REPO, capture_output=True, text=True, check=True
+    ).stdout
+    return {f"python tests/benchmarks/{words.strip()}" for words in re.findall(r"\brun (\w+\.py[^;\n\\]*)", recipe)}
 
 
 def fill(found: "re.Match[str]", results: dict[str, Any]) -> str:
