@@ -13,7 +13,7 @@ from integration.load import Load, run_load
 from integration.proxy import wait_for
 
 ROLLS = int(os.environ.get("ROLLS", "3"))
-ROLL_S = 180.0  # at most; 15 s on a machine with nothing else to do
+ROLL_S = 180.0  # at most; 8 s on a machine with nothing else to do
 CLIENTS = 200
 THINK_S = 0.3  # the machine has other things to do than to be asked
 
