@@ -20,6 +20,7 @@ from integration.load import Load, run_load
 from integration.proxy import wait_for
 from integration.test_cluster import PORTS, Cluster
 from serf_haproxy import nodes, runtime
+from serf_haproxy.errors import SystemFault
 from serf_haproxy.lab.cluster import Lab
 
 DURATION_S = float(os.environ.get("RANDOM_FAULTS_S") or 40)
@@ -90,7 +91,10 @@ def find_wrong(cluster: Cluster, alive: set[str], processes: list[str]) -> str:
 def find_wrong_files(cluster: Cluster, alive: set[str]) -> str:
     """Say which file is not as it should be; nothing when all are."""
     settings = cluster.settings
-    files, strays = nodes.load(settings.nodes_dir)
+    try:
+        files, strays = nodes.load(settings.nodes_dir)
+    except SystemFault as fault:  # the directory was removed just now
+        return str(fault)
     heard = {name for name, file in files.items() if file.status == "alive"}
     if heard != alive | {"lb1"} or strays:
         return f"node files say alive: {sorted(heard)}; strays: {[(stray.name, stray.reason) for stray in strays]}"
