@@ -40,6 +40,7 @@ ANSWERED_BY = re.compile(rb"\r\nx-backend-ip: *([0-9.]+)\r\n", re.IGNORECASE)
 GAP_S = 3.0  # more than Serf's coalescing of one change, a handler and a reload: every join stands for itself
 BALANCERS = ("ours", "ours, no hints", "shell handler")
 DOORS = ("the balancers", "a backend")  # what a join names
+LEFT_S = 15.0  # a leave that gossip lost takes Serf some seconds, a reload that was lost takes the next event
 # What is looked for in the logs of ours, with {name} for the node's name.
 GOSSIPED = re.escape("serf: EventMemberJoin: {name} ")
 LEFT_GOSSIPED = r"serf: messageLeaveType: {name}$"
@@ -72,6 +73,10 @@ class Client(threading.Thread):
         self.first_s: dict[str, float] = {}
         self.last_s: dict[str, float] = {}
         self.stopping = False
+
+    def has_met(self, address: str, within_s: float) -> bool:
+        """Tell whether a backend has answered in so many seconds before now."""
+        return time.monotonic() - self.last_s.get(address, 0.0) < within_s
 
     def run(self) -> None:
         """Ask until told to stop."""
@@ -281,6 +286,9 @@ def come_and_go(balancers: dict[str, Balancer], guest: Guest, backend: Backend, 
     name, door = guest.name, guest.door
     clients = {each: balancer.client for each, balancer in balancers.items()}
     mine = balancers["ours"]
+    for each in [each for each, client in clients.items() if client.has_met(address, times.gap_s)]:
+        print(f"{each} still has the node before {name}: its join is not measured there")
+        del clients[each]
     for client in clients.values():
         client.first_s.pop(address, None)
     argv = ["serf", "agent", f"-node={name}", f"-bind={address}:{free_port(address)}"]
@@ -298,7 +306,8 @@ def come_and_go(balancers: dict[str, Balancer], guest: Guest, backend: Backend, 
             "first request": None,
             "the resident logs it": (mine.resident_log, ROUTED),
         }
-        times.join_way_s[door].append(way(started_s, marks, name, times.joins_s[door]["ours"][-1]))
+        if "ours" in clients:
+            times.join_way_s[door].append(way(started_s, marks, name, times.joins_s[door]["ours"][-1]))
         left_s = time.monotonic()
         agent.send_signal(signal.SIGINT)
         agent.wait(20)
@@ -306,6 +315,8 @@ def come_and_go(balancers: dict[str, Balancer], guest: Guest, backend: Backend, 
         agent.kill()
         agent.wait(10)
     pause(times.gap_s)
+    while time.monotonic() < left_s + LEFT_S and any(each.has_met(address, times.gap_s) for each in clients.values()):
+        time.sleep(0.02)
     for each, client in clients.items():
         times.leaves_s[each].append(max(0.0, client.last_s[address] - left_s))
     marks = {
@@ -314,7 +325,8 @@ def come_and_go(balancers: dict[str, Balancer], guest: Guest, backend: Backend, 
         "last request": None,
         "the resident logs it": (mine.resident_log, UNROUTED),
     }
-    times.leave_way_s.append(way(left_s, marks, name, times.leaves_s["ours"][-1]))
+    if "ours" in clients:
+        times.leave_way_s.append(way(left_s, marks, name, times.leaves_s["ours"][-1]))
 
 
 def pause(gap_s: float) -> None:
