@@ -114,7 +114,7 @@ def check_roster(data: bytes) -> None:
             return
         finally:
             connection.close()
-    assert depth < 4 or not _is_message(answer) or {"web1", "web2"} <= roster.members.keys()
+    assert depth < 4 or not _is_message(data[1:]) or {"web1", "web2"} <= roster.members.keys()
     for name, (status, member) in roster.members.items():
         assert name == member.name
         assert status in STATUSES
