@@ -1,4 +1,4 @@
-"""What Serf executes on every membership event: write down what it said, then wake the resident.
+"""What Serf executes on every membership event: write down what it said, then wake the daemon.
 
 The executable `handlers/member_event` is this file behind an absolute interpreter path (`handlers/install`).
 It imports the cheap set alone, because Serf runs its handlers one at a time and waits for each.
@@ -7,7 +7,8 @@ It imports the cheap set alone, because Serf runs its handlers one at a time and
 import os
 import sys
 
-from serf_haproxy import errors, events, nodes
+from serf_haproxy import errors
+from serf_haproxy.serf import events, nodes, wake
 
 
 def main() -> int:
@@ -31,7 +32,7 @@ def main() -> int:
             exit_code = complain(error)
     try:
         if changed:
-            nodes.wake(wake_fifo)
+            wake.wake(wake_fifo)
     except errors.SystemFault as error:
         exit_code = complain(error)
     return exit_code

@@ -11,8 +11,8 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from serf_haproxy.admission import Network, read_networks, read_ports
 from serf_haproxy.errors import SettingsError
+from serf_haproxy.system.network import Network, read_networks, read_ports
 
 PREFIX = "SERF_HAPROXY_"
 SETTINGS_FILE = PREFIX + "SETTINGS_FILE"

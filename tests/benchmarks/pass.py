@@ -31,10 +31,12 @@ from measure import Report, child_cpu_s, make_parser, median, tree_cpu_s
 from membership import Membership, Node, serving
 
 from integration.proxy import Proxy, running_proxy
-from serf_haproxy import goal, runtime, transport
-from serf_haproxy.link import Link
-from serf_haproxy.outcome import Outcome, Verdict
-from serf_haproxy.reconcile import reconcile
+from serf_haproxy.control import goal
+from serf_haproxy.control.outcome import Outcome, Verdict
+from serf_haproxy.control.reconcile import reconcile
+from serf_haproxy.haproxy import runtime
+from serf_haproxy.serf.client import Link
+from serf_haproxy.system import processes
 
 PATHS = ("event", "hint", "reload")
 LINEAR_COUNT = 5000  # up to so many nodes our share must grow no faster than they do
@@ -120,7 +122,7 @@ def measure(cluster: Cluster, path: str) -> Shares:
 
     def ask(*words: Any) -> str:
         asked_s = time.perf_counter()
-        answer = transport.ask(*words)
+        answer = processes.ask(*words)
         # What is asked during the change or the reload is in their share already.
         answers_s[0] += 0.0 if first in at_s and last not in at_s else time.perf_counter() - asked_s
         return answer

@@ -13,8 +13,8 @@ from pathlib import Path
 from measure import cpu_s, ended_cpu_s, tree_cpu_s
 
 from integration.proxy import Proxy, wait_for
-from serf_haproxy import runtime
-from serf_haproxy.transport import ask
+from serf_haproxy.haproxy import runtime
+from serf_haproxy.system.processes import ask
 
 
 class Resident:

@@ -16,9 +16,14 @@ import msgpack
 
 from fakes.serf_rpc import header, say
 from fakes.serf_rpc import member as list_member
-from serf_haproxy import nodes
+from serf_haproxy.config.parse import Line, plan, read_layout, state_file
+from serf_haproxy.config.render import description_of, read_published, render
+from serf_haproxy.control.goal import BUILT_IN_TEMPLATE
 from serf_haproxy.errors import InputError, SerfFault
-from serf_haproxy.events import (
+from serf_haproxy.policy.admission import Rules
+from serf_haproxy.policy.decide import build
+from serf_haproxy.serf import nodes
+from serf_haproxy.serf.events import (
     ALIVE,
     LEAVING,
     LINE_BYTES,
@@ -31,13 +36,8 @@ from serf_haproxy.events import (
     read_event,
     say_the_same,
 )
-from serf_haproxy.goal import BUILT_IN_TEMPLATE
-from serf_haproxy.layout import Line, plan, read_layout, state_file
-from serf_haproxy.nodes import NodeFile
-from serf_haproxy.pool import build
-from serf_haproxy.render import description_of, read_published, render
-from serf_haproxy.roster import Connection
-from serf_haproxy.rules import Rules
+from serf_haproxy.serf.nodes import NodeFile
+from serf_haproxy.serf.rpc import Connection
 from serf_haproxy.settings import Settings
 
 SETTINGS = Settings()

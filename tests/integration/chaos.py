@@ -19,8 +19,8 @@ import requests
 
 from integration.proxy import wait_for
 from integration.test_cluster import Cluster
-from serf_haproxy import runtime
 from serf_haproxy.errors import SystemFault
+from serf_haproxy.haproxy import runtime
 
 SERVICES = ("haproxy", "agent", "serf")
 LOST_MOST = 2  # of five: most of them are always there, so that every request could be answered

@@ -14,8 +14,10 @@ import psutil
 from integration.load import Load, run_load
 from integration.passes import Passes
 from integration.proxy import Proxy, wait_for
-from serf_haproxy import goal, haproxy, nodes, runtime, transition
-from serf_haproxy.outcome import Outcome, Verdict
+from serf_haproxy.control import apply, goal
+from serf_haproxy.control.outcome import Outcome, Verdict
+from serf_haproxy.haproxy import config_file, runtime
+from serf_haproxy.serf import nodes
 
 IN_FORCE = (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
 _AFTER_S = 1.0  # a client may tell of a HAProxy that was away a little after it is back
@@ -156,9 +158,9 @@ class Bench:
         names = {name for (_, name), seen in running.servers.items()}
         if names != self.wanted:
             return f"HAProxy has {sorted(names)} instead of {sorted(self.wanted)}"
-        if haproxy.read_live(settings) != goal.compute(settings, goal.read_pool(settings).servers).text:
+        if config_file.read_live(settings) != goal.compute(settings, goal.read_pool(settings).servers).text:
             return "the live file is another"
-        if not transition.runs_published(settings):
+        if not apply.runs_published(settings):
             return "HAProxy runs something else than the live file"
         return self.find_stray()
 

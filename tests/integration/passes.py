@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from serf_haproxy.control.reconcile import reconcile
 from serf_haproxy.errors import SerfHaproxyError
-from serf_haproxy.reconcile import reconcile
 from serf_haproxy.settings import load_settings
 
 START = "start"  # before the first step

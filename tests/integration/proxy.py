@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from serf_haproxy import goal, outcome, reconcile, runtime
+from serf_haproxy.control import goal, outcome, reconcile
 from serf_haproxy.errors import HaproxyFault
-from serf_haproxy.events import Member
-from serf_haproxy.nodes import record
+from serf_haproxy.haproxy import runtime
+from serf_haproxy.serf.events import Member
+from serf_haproxy.serf.nodes import record
 from serf_haproxy.settings import Settings, load_settings, variable
 
 

@@ -13,10 +13,11 @@ import pytest
 from integration.proxy import Proxy, free_port, make_environment, wait_for
 from integration.test_cluster import Cluster, cluster  # noqa: F401 - a fixture
 from integration.test_resident import COMMAND
-from serf_haproxy import goal, haproxy, runtime
+from serf_haproxy.control import goal
+from serf_haproxy.control.state import write_good_template
+from serf_haproxy.haproxy import config_file, runtime
 from serf_haproxy.lab import programs
 from serf_haproxy.settings import load_settings
-from serf_haproxy.state import write_good_template
 
 
 def boot(proxy: Proxy, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -136,7 +137,7 @@ def test_every_choice_is_tried_in_turn(tmp_path: Path) -> None:
 
     good.unlink()
     assert boot(proxy).stdout == "HAProxy starts with one made of the node files\n"
-    assert haproxy.check(proxy.settings, live.read_text()) is None
+    assert config_file.check(proxy.settings, live.read_text()) is None
 
 
 def test_nothing_that_can_be_written_is_told(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from integration.proxy import Proxy, wait_for
-from serf_haproxy.events import make_member
-from serf_haproxy.outcome import Verdict
-from serf_haproxy.pool import Roster
-from serf_haproxy.reconcile import reconcile
+from serf_haproxy.control.outcome import Verdict
+from serf_haproxy.control.reconcile import reconcile
+from serf_haproxy.serf.events import make_member
+from serf_haproxy.serf.roster import Roster
 
 HOUR_S = 3600.0
 JUMPS_S = {"5 h ahead": 5 * HOUR_S, "20 s ahead": 20.0, "5 h ago": -5 * HOUR_S, "9 days ago": -216 * HOUR_S}

@@ -17,7 +17,9 @@ import requests
 
 from integration.load import Load, run_load
 from integration.proxy import wait_for
-from serf_haproxy import goal, render, runtime, transition
+from serf_haproxy.config import render
+from serf_haproxy.control import apply, goal
+from serf_haproxy.haproxy import runtime
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.settings import Settings, load_settings
 
@@ -68,7 +70,7 @@ class Cluster:
         """Tell whether the live file follows from the node files, and HAProxy runs it."""
         right = goal.compute(self.settings, goal.read_pool(self.settings).servers)
         live = Path(self.settings.config_path).read_text()
-        return live == right.text and transition.runs_published(self.settings)
+        return live == right.text and apply.runs_published(self.settings)
 
 
 PORTS = iter(range(21000, 30000, 10))

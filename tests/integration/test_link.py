@@ -12,7 +12,7 @@ from fakes.servers import Talk, at_once, be_silent, close_at_once, drip, pour, s
 from integration.agents import run_serf
 from integration.proxy import Proxy, wait_for
 from integration.test_resident import COMMAND, log_path, resident, said
-from serf_haproxy.nodes import wake
+from serf_haproxy.serf.wake import wake
 
 USUAL = {"SERF_HAPROXY_RPC_TIMEOUT_S": "0.3", "SERF_HAPROXY_RESYNC_INTERVAL_S": "0.5"}
 MISBEHAVIOUR: dict[str, Talk] = {

@@ -19,12 +19,13 @@ from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_load import APP, applications
 from integration.test_resident import resident
-from serf_haproxy import goal, runtime, transition
-from serf_haproxy.nodes import wake
-from serf_haproxy.outcome import Verdict, look_again_s
-from serf_haproxy.roster import Connection, Monitor
-from serf_haproxy.status import read_status
-from serf_haproxy.workers import read_old_workers
+from serf_haproxy.control import apply, goal
+from serf_haproxy.control.outcome import Verdict, look_again_s
+from serf_haproxy.control.report import read_status
+from serf_haproxy.haproxy import runtime
+from serf_haproxy.haproxy.workers import read_old_workers
+from serf_haproxy.serf.rpc import Connection, Monitor
+from serf_haproxy.serf.wake import wake
 
 
 def frontend(proxy: Proxy) -> str:
@@ -327,7 +328,7 @@ def test_what_haproxy_refuses_at_run_time_goes_by_reload(short_dir: Path, enviro
         proxy.record("web1", 8001)
         outcome = proxy.run_pass()
         assert outcome.verdict in (Verdict.RELOADED, Verdict.APPLIED)
-        assert transition.runs_published(proxy.settings)
+        assert apply.runs_published(proxy.settings)
         assert seen(proxy).keys() == {"web1"}
         if "SERF_HAPROXY_BALANCE" in environment:
             assert outcome.verdict is Verdict.RELOADED

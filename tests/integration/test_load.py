@@ -12,8 +12,8 @@ import requests
 
 from integration.load import Load, run_load
 from integration.proxy import Proxy, free_port, wait_for
-from serf_haproxy import runtime
-from serf_haproxy.outcome import Verdict
+from serf_haproxy.control.outcome import Verdict
+from serf_haproxy.haproxy import runtime
 
 APP = Path(__file__).parents[2] / "images" / "webapp" / "app.py"
 CHANGES = 20

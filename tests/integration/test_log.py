@@ -16,7 +16,7 @@ import pytest
 from integration.disks import Disk, private_mounts
 from integration.proxy import Proxy, wait_for
 from integration.test_resident import COMMAND
-from serf_haproxy.nodes import wake
+from serf_haproxy.serf.wake import wake
 
 LOGGER = Path(__file__).parents[2] / "s6" / ".common" / "log"
 FLOOD_COUNT = 800  # lines of more than 100 bytes: more than a pipe holds, and less than the disk

@@ -17,16 +17,18 @@ import pytest
 
 from integration.proxy import Proxy, running_proxy, wait_for
 from integration.test_load import applications
-from serf_haproxy import goal, reconcile, render, runtime, transition
+from serf_haproxy.config import render
+from serf_haproxy.config.parse import DOWN
+from serf_haproxy.control import apply, goal, reconcile
+from serf_haproxy.control.outcome import Verdict
+from serf_haproxy.control.state import read_record
 from serf_haproxy.errors import HaproxyFault, SystemFault
-from serf_haproxy.events import make_member
-from serf_haproxy.files import read_text
-from serf_haproxy.layout import DOWN
-from serf_haproxy.outcome import Verdict
-from serf_haproxy.pool import Roster
+from serf_haproxy.haproxy import runtime
+from serf_haproxy.serf.events import make_member
+from serf_haproxy.serf.roster import Roster
 from serf_haproxy.settings import Settings
-from serf_haproxy.state import read_record
-from serf_haproxy.transport import ask
+from serf_haproxy.system.files import read_text
+from serf_haproxy.system.processes import ask
 
 BAD_TEMPLATE = "global\n    bogus keyword\n"
 
@@ -158,7 +160,7 @@ def test_a_master_that_dies_at_a_reload_and_comes_back_with_it_is_believed(proxy
         outcome = proxy.run_pass(master_socket=str(relay), balance="leastconn")
     assert outcome.verdict is Verdict.RELOADED
     assert "balance leastconn" in read(proxy.settings.config_path)
-    assert transition.runs_published(proxy.settings)
+    assert apply.runs_published(proxy.settings)
 
 
 def test_a_reload_without_a_master_socket_and_without_s6_is_rolled_back(
@@ -217,7 +219,7 @@ def test_a_haproxy_that_runs_something_else_is_reloaded(proxy: Proxy) -> None:
     proxy.settings = proxy.settings.replace(balance="leastconn")
     assert proxy.run_pass(balance="roundrobin").verdict is Verdict.UNCHANGED  # the marks agree: nobody can tell
     assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
-    assert transition.runs_published(proxy.settings)
+    assert apply.runs_published(proxy.settings)
 
 
 DRIFTS = {
@@ -442,7 +444,7 @@ def check_repair(proxy: Proxy, balance: str) -> None:
     outcome = proxy.run_pass(balance=balance)
     assert outcome.verdict in (Verdict.RELOADED, Verdict.APPLIED, Verdict.UNCHANGED)
     assert proxy.servers() == {"web1", "web2"}
-    assert transition.runs_published(proxy.settings)
+    assert apply.runs_published(proxy.settings)
     assert read_record(proxy.settings).digest == render.digest_of(read(proxy.settings.config_path)) == outcome.digest
     assert read_text(proxy.settings.server_state_path) in (None, "1\n")
     assert proxy.run_pass(balance=balance).verdict is Verdict.UNCHANGED
@@ -455,11 +457,12 @@ def test_a_reload_cut_before_its_end_is_repaired(proxy: Proxy) -> None:
     proxy.environment["SERF_HAPROXY_BALANCE"] = "leastconn"
     script = (
         "import os, signal, sys\n"
-        "from serf_haproxy import haproxy, reconcile\n"
+        "from serf_haproxy.control import reconcile\n"
+        "from serf_haproxy.haproxy import config_file\n"
         "from serf_haproxy.settings import load_settings\n"
-        "haproxy._poll_master = lambda *a, ask=haproxy._poll_master, n=[]: n.append(1) or ("
+        "config_file._poll_master = lambda *a, ask=config_file._poll_master, n=[]: n.append(1) or ("
         "ask(*a) if len(n) < 2 else os.kill(os.getpid(), signal.SIGKILL))\n"
-        "haproxy.confirm = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "config_file.confirm = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
         "reconcile.reconcile(load_settings(os.environ), lambda: None)\n"
     )
     cut = subprocess.run([sys.executable, "-c", script], env=os.environ | proxy.environment, timeout=30, check=False)
@@ -527,7 +530,7 @@ def test_many_quick_writes_end_in_the_last_configuration(proxy: Proxy) -> None:
             goal.read_pool(proxy.settings).servers,
         )
         wait_for(lambda: Path(proxy.settings.config_path).read_text() == last.text, "the last one is published")
-        wait_for(lambda: transition.runs_published(proxy.settings), "the last one runs")
+        wait_for(lambda: apply.runs_published(proxy.settings), "the last one runs")
         assert all(f"server web{number} 127.0.0.1:{20000 + number}" in last.text for number in range(100))
         assert json.loads(Path(proxy.settings.state_dir, "last_pass.json").read_text())["verdict"] in (
             "APPLIED",

@@ -19,9 +19,10 @@ from integration.faults import SUMMARY, Failures, Row
 from integration.load import Load, run_load
 from integration.proxy import wait_for
 from integration.test_cluster import PORTS, Cluster
-from serf_haproxy import nodes, runtime
 from serf_haproxy.errors import SystemFault
+from serf_haproxy.haproxy import runtime
 from serf_haproxy.lab.cluster import Lab
+from serf_haproxy.serf import nodes
 
 DURATION_S = float(os.environ.get("RANDOM_FAULTS_S") or 40)
 SEED = int(os.environ.get("RANDOM_FAULTS_SEED") or 1)

@@ -11,11 +11,12 @@ import pytest
 from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, wait_for
 from integration.test_resident import resident, said
-from serf_haproxy import nodes, reconcile
-from serf_haproxy.boot import boot
-from serf_haproxy.events import make_member
-from serf_haproxy.outcome import Outcome, Verdict
-from serf_haproxy.pool import Roster
+from serf_haproxy.control import reconcile
+from serf_haproxy.control.boot import boot
+from serf_haproxy.control.outcome import Outcome, Verdict
+from serf_haproxy.serf import nodes
+from serf_haproxy.serf.events import make_member
+from serf_haproxy.serf.roster import Roster
 
 
 def record_three(proxy: Proxy) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from integration.proxy import Proxy, running_proxy, wait_for
 from integration.test_resident import log_path, resident, said
-from serf_haproxy import goal
-from serf_haproxy.nodes import wake
+from serf_haproxy.control import goal
+from serf_haproxy.serf.wake import wake
 
 STATIC = {"SERF_HAPROXY_BALANCE": "static-rr"}  # an algorithm that takes no servers at run time
 

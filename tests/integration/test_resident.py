@@ -15,9 +15,11 @@ import pytest
 
 from integration.agents import run_serf
 from integration.proxy import Proxy, make_environment, running_proxy, wait_for
-from serf_haproxy import goal, haproxy, runtime
-from serf_haproxy.nodes import forget, wake
-from serf_haproxy.outcome import Verdict
+from serf_haproxy.control import goal
+from serf_haproxy.control.outcome import Verdict
+from serf_haproxy.haproxy import config_file, runtime
+from serf_haproxy.serf.nodes import forget
+from serf_haproxy.serf.wake import wake
 
 COMMAND = [sys.executable, "-m", "serf_haproxy"]
 
@@ -271,7 +273,8 @@ def test_a_reload_under_way_does_not_lose_the_next(proxy: Proxy) -> None:
         assert proxy.run_pass(balance=("leastconn", "roundrobin")[number % 2]).verdict is Verdict.RELOADED
     assert runtime.read_master(proxy.settings).failed_count == 0
     assert (
-        haproxy.read_live(proxy.settings) == goal.compute(proxy.settings, goal.read_pool(proxy.settings).servers).text
+        config_file.read_live(proxy.settings)
+        == goal.compute(proxy.settings, goal.read_pool(proxy.settings).servers).text
     )
 
 

@@ -21,9 +21,9 @@ from integration.faults import Bench, running_bench
 from integration.proxy import running_proxy, wait_for
 from integration.test_load import applications
 from integration.test_resident import COMMAND
-from serf_haproxy import goal
+from serf_haproxy.control import goal
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.nodes import wake
+from serf_haproxy.serf.wake import wake
 from serf_haproxy.settings import variable
 
 USUAL = {

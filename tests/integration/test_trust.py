@@ -15,16 +15,18 @@ from integration.load import Load, run_load
 from integration.proxy import Proxy, free_port, wait_for
 from integration.test_load import applications
 from integration.test_resident import COMMAND, resident, said
-from serf_haproxy import goal, reconcile, runtime
-from serf_haproxy.admission import read_networks, read_ports
+from serf_haproxy.control import goal, reconcile
+from serf_haproxy.control.fallback import sift
+from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.events import make_member
-from serf_haproxy.nodes import record, wake
-from serf_haproxy.outcome import Verdict
-from serf_haproxy.pool import Roster
-from serf_haproxy.salvage import sift
-from serf_haproxy.server import Server
+from serf_haproxy.haproxy import runtime
+from serf_haproxy.policy.server import Server
+from serf_haproxy.serf.events import make_member
+from serf_haproxy.serf.nodes import record
+from serf_haproxy.serf.roster import Roster
+from serf_haproxy.serf.wake import wake
 from serf_haproxy.settings import load_settings, variable
+from serf_haproxy.system.network import read_networks, read_ports
 
 
 def command(proxy: Proxy, *words: str, **environment: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.lab import ports, processes, programs
 from serf_haproxy.lab.records import Backend, Balancer, Record
-from serf_haproxy.transport import run
+from serf_haproxy.system.processes import run
 
 _POLL_S = 0.02
 _START_S = 30.0  # an application or an agent that does not answer by then never will

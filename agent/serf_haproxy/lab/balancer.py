@@ -12,7 +12,7 @@ from serf_haproxy.lab import ports, processes, programs
 from serf_haproxy.lab.backend import last_line, list_entries
 from serf_haproxy.lab.records import Balancer, Record
 from serf_haproxy.settings import Settings
-from serf_haproxy.transport import run
+from serf_haproxy.system.processes import run
 
 SERVICES = ("haproxy", "agent", "serf")
 _SOCKET_BYTES = 97  # HAProxy binds to a longer name first, which must fit into the kernel's 107

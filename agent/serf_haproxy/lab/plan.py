@@ -4,11 +4,11 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 
 from serf_haproxy.errors import InputError, SystemFault
-from serf_haproxy.events import name_fault
 from serf_haproxy.lab import backend as web
 from serf_haproxy.lab import balancer as tree
 from serf_haproxy.lab import ports, programs, records
 from serf_haproxy.lab.records import Backend, Balancer, Record
+from serf_haproxy.serf.events import name_fault
 
 
 def check_vacant(lab_dir: str) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from serf_haproxy.errors import EXIT_INPUT, SystemFault
-from serf_haproxy.transport import run
+from serf_haproxy.system.processes import run
 
 ROOT_DIR = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3))
 S6_DIR = os.path.join(ROOT_DIR, "s6")

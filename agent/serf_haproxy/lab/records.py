@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from serf_haproxy.errors import InputError, SystemFault
-from serf_haproxy.files import read_text, write_durably
 from serf_haproxy.lab.ports import Ports, address_backend, number_ports
 from serf_haproxy.lab.processes import Process
+from serf_haproxy.system.files import read_text, write_durably
 
 ALIVE, LEFT, CRASHED = "alive", "left", "crashed"
 _FILE = "lab.json"

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import requests
 
+from serf_haproxy.control.report import format_status, read_status
+from serf_haproxy.haproxy.runtime import ServerView, read_servers
 from serf_haproxy.lab import processes
 from serf_haproxy.lab.cluster import Lab
-from serf_haproxy.runtime import ServerView, read_servers
 from serf_haproxy.settings import Settings, load_settings
-from serf_haproxy.status import format_status, read_status
 
 _REQUEST_COUNT = 120
 _STEP_S = 60.0

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection
 import requests
 
 from serf_haproxy.errors import SystemFault
+from serf_haproxy.haproxy.runtime import ServerView, read_servers
 from serf_haproxy.lab.backend import is_known, work_dir
 from serf_haproxy.lab.balancer import is_ready, log_dir, runs_haproxy, sockets
 from serf_haproxy.lab.records import Backend, Balancer, Record
-from serf_haproxy.runtime import ServerView, read_servers
 
 _POLL_S = 0.05
 _FETCH_S = 2.0

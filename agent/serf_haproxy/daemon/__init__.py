@@ -1,0 +1,1 @@
+"""STAY: the resident process, which makes a pass whenever one is due."""

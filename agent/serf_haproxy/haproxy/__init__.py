@@ -1,0 +1,1 @@
+"""ACT: HAProxy's sockets, its configuration file and its workers."""

@@ -1,0 +1,50 @@
+"""HAProxy's old workers: after a reload each finishes its connections, in memory of its own."""
+
+import time
+from typing import NamedTuple
+
+import psutil
+
+from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.haproxy.runtime import read_master
+from serf_haproxy.settings import Settings
+
+
+class OldWorkers(NamedTuple):
+    """The workers that a reload has replaced and that still run.
+
+    Attributes:
+        worker_count: How many.
+        memory_bytes: Their resident memory together; what they share counts for each.
+        oldest_s: The age of the one that was started first, seconds; 0 without any.
+    """
+
+    worker_count: int
+    memory_bytes: int
+    oldest_s: float
+
+
+def read_old_workers(settings: Settings) -> OldWorkers | None:
+    """Return what the old workers take; None when the master does not answer."""
+    try:
+        pids = read_master(settings).old_pids
+    except HaproxyFault:
+        return None
+    memory_bytes, started_s = 0, []
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            memory_bytes += process.memory_info().rss
+            started_s.append(process.create_time())
+        except psutil.Error:  # it has just ended
+            continue
+    oldest_s = max(0.0, time.time() - min(started_s)) if started_s else 0.0
+    return OldWorkers(len(started_s), memory_bytes, oldest_s)
+
+
+def complain(old: OldWorkers, limit_count: int) -> str | None:
+    """Say that there are more old workers than allowed; None when all is well."""
+    if old.worker_count <= limit_count + 1:  # one more may be about to end
+        return None
+    size = f"{old.worker_count} old HAProxy workers hold {old.memory_bytes / 2**20:.0f} MiB"
+    return f"{size}, {limit_count} are allowed; give the template's global section `mworker-max-reloads {limit_count}`"

@@ -1,0 +1,1 @@
+"""DECIDE: which members become servers, and why the others do not; pure."""

@@ -1,0 +1,216 @@
+"""The node directory: where handlers write down what Serf said. Cheap to import.
+
+One file per node, named like the node, written by rename, so that a reader sees an old line or a new one and
+never half of one. There is no fsync: a file torn by a power cut is reported by `load` and healed by the roster.
+"""
+
+import errno
+import os
+import stat
+import time
+
+from serf_haproxy.errors import InputError, SystemFault
+from serf_haproxy.serf.events import LINE_BYTES, Member, format_line, name_fault, parse_line, say_the_same
+
+_TEMPORARY_PREFIX = "."  # no node name starts with a dot
+_WRITING_S = 10  # a temporary file older than this belongs to a handler that died
+_SETTLED_NS = 1_000_000_000  # the clock of the files ticks every few milliseconds: a younger one may change unseen
+_READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never wait on a foreign FIFO
+
+
+class NodeFile:
+    """One readable node file.
+
+    Attributes:
+        status: One of `events.STATUSES`.
+        member: The member that the file describes.
+        mtime_ns: When the file was written, nanoseconds since the epoch on the kernel's clock for files.
+        stamp: Inode and change time; None for a file too young for them to tell that it has not changed.
+        line: The content of the file.
+    """
+
+    __slots__ = ("line", "member", "mtime_ns", "stamp", "status")
+
+    def __init__(
+        self, status: str, member: Member, mtime_ns: int, stamp: tuple[int, int] | None = None, line: str = ""
+    ) -> None:
+        self.status = status
+        self.member = member
+        self.mtime_ns = mtime_ns
+        self.stamp = stamp
+        self.line = line or format_line(status, member)
+
+
+class Stray:
+    """A file in the node directory that is not a node file, with the reason."""
+
+    __slots__ = ("name", "reason")
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+
+
+def record(nodes_dir: str, status: str, member: Member, exactly: bool = False) -> bool:
+    """Write a member's node file, unless it already says so.
+
+    Args:
+        nodes_dir: The node directory.
+        status: One of `events.STATUSES`.
+        member: What to write.
+        exactly: Compare byte by byte; else a file that knows its tags better than an event can is left alone.
+
+    Returns:
+        Whether the file changed.
+
+    Raises:
+        SystemFault: The file cannot be written; the one before is untouched.
+    """
+    path = os.path.join(nodes_dir, member.name)
+    line = format_line(status, member)
+    try:
+        before = _read_if_any(path)
+        if line == before or (not exactly and say_the_same(line, before)):
+            return False
+        _replace(path, os.path.join(nodes_dir, f"{_TEMPORARY_PREFIX}{member.name}.{os.getpid()}"), line)
+    except OSError as error:
+        raise _fault("write", path, error) from error
+    return True
+
+
+def forget(nodes_dir: str, name: str) -> bool:
+    """Remove a node file; return whether there was one.
+
+    Raises:
+        SystemFault: It is there and cannot be removed, or there is no node directory.
+    """
+    path = os.path.join(nodes_dir, name)
+    try:
+        os.unlink(path)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and os.path.isdir(nodes_dir):
+            return False
+        raise _fault("remove", path, error) from error
+    return True
+
+
+def load(
+    nodes_dir: str, before: dict[str, NodeFile] | None = None, names: set[str] | None = None
+) -> tuple[dict[str, NodeFile], list[Stray]]:
+    """Read the node directory.
+
+    Args:
+        nodes_dir: The node directory.
+        before: Node files that an earlier call returned: one that has not changed since is not read again.
+        names: The files to read; None for all.
+
+    Returns:
+        The node files by node name, and every other file in the directory.
+
+    Raises:
+        SystemFault: The directory cannot be read.
+    """
+    before = before or {}
+    files: dict[str, NodeFile] = {}
+    strays = []
+    try:
+        present = os.listdir(nodes_dir) if names is None else names
+    except OSError as error:
+        raise _fault("read", nodes_dir, error) from error
+    for name in sorted(present):
+        try:
+            known = before.get(name)
+            if known and known.stamp and known.stamp == _stamp(os.lstat(f"{nodes_dir}/{name}")):
+                files[name] = known
+            elif not _is_being_written(nodes_dir, name):
+                files[name] = _load_file(nodes_dir, name)
+        except FileNotFoundError:
+            pass  # removed since the directory was listed
+        except (InputError, OSError) as error:
+            strays.append(Stray(name, str(error)))
+    return files, strays
+
+
+def is_remnant(stray: Stray) -> bool:
+    """Tell whether a stray is what a handler that died in the middle has left behind."""
+    return _is_temporary(stray.name)
+
+
+def _load_file(nodes_dir: str, name: str) -> NodeFile:
+    fault = name_fault(name)
+    if fault:
+        raise InputError(f"its name is not a node's: {fault}")
+    text, found = _read(os.path.join(nodes_dir, name))
+    status, member = parse_line(text)
+    if member.name != name:
+        raise InputError(f"it describes another node, {member.name!a}")
+    is_settled = time.time_ns() - found.st_ctime_ns > _SETTLED_NS
+    return NodeFile(status, member, found.st_mtime_ns, _stamp(found) if is_settled else None, text)
+
+
+def _stamp(found: os.stat_result) -> tuple[int, int]:
+    return found.st_ino, found.st_ctime_ns
+
+
+def _is_being_written(nodes_dir: str, name: str) -> bool:
+    """Tell a handler's temporary file of this moment from one that a crash left behind."""
+    if not _is_temporary(name):
+        return False
+    return abs(time.time() - os.lstat(os.path.join(nodes_dir, name)).st_mtime) < _WRITING_S
+
+
+def _is_temporary(name: str) -> bool:
+    node, _, pid = name.removeprefix(_TEMPORARY_PREFIX).rpartition(".")
+    return name.startswith(_TEMPORARY_PREFIX) and pid.isdecimal() and not name_fault(node)
+
+
+def _read_if_any(path: str) -> str:
+    try:
+        return _read(path)[0]
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return ""  # a symbolic link: not ours, replaced by rename
+        raise
+
+
+def _read(path: str) -> tuple[str, os.stat_result]:
+    """Return the content of a file and what the kernel says of it; only regular files have content."""
+    fd = os.open(path, _READ_ONLY)
+    try:
+        status = os.fstat(fd)
+        content = os.read(fd, LINE_BYTES + 1) if stat.S_ISREG(status.st_mode) else b""
+    finally:
+        os.close(fd)
+    return content.decode("utf-8", "surrogateescape"), status
+
+
+def _replace(path: str, temporary: str, text: str) -> None:
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+            if os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except OSError:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # it was never made
+        raise
+
+
+def _fault(action: str, path: str, error: OSError) -> SystemFault:
+    remedy = {
+        errno.ENOENT: "make the directory or start the daemon, which makes it",
+        errno.EACCES: "give this user the right to write there",
+        errno.EPERM: "give this user the right to write there",
+        errno.EROFS: "mount it writable",
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space",
+    }.get(error.errno or 0, "see the error")
+    return SystemFault(f"cannot {action} {path}: {error.strerror}; {remedy}; the next resync heals what was missed")

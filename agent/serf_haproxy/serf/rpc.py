@@ -1,0 +1,281 @@
+"""The local Serf agent over RPC: who is a member, and in which state.
+
+A client of our own, small, because the published ones trust the agent: one member whose tag is not UTF-8 blinds
+them, and a server's error looks like success. Here any bytes are read, every exchange has a time limit, and
+anything unexpected closes the connection and is a `SerfFault`.
+
+The wire (Serf's document "RPC Protocol"): MessagePack maps over TCP, a header {Command, Seq} and a body; the
+answer is a header {Seq, Error} and, for some commands, a body.
+"""
+
+import contextlib
+import ipaddress
+import socket
+import time
+from typing import Any, NamedTuple
+
+import msgpack
+
+from serf_haproxy.errors import SerfAway, SerfFault, SystemFault
+from serf_haproxy.serf.events import STATUSES, Member, make_member, member_fault, name_fault
+from serf_haproxy.serf.roster import Roster
+from serf_haproxy.settings import Settings
+from serf_haproxy.system.files import read_text
+from serf_haproxy.system.processes import time_left
+
+_ANSWER_BYTES = 64 * 1024 * 1024  # 100,000 members of ordinary size
+_LOG_BYTES = 262144
+_LEAVING_COUNT = 10_000  # more members than ever leave between two events
+_CLOCK_REALTIME_COARSE = 5  # linux/time.h: the clock that gives files their mtime
+
+
+class _Read(NamedTuple):
+    """A member's address, status and tags as the agent sent them, what that says, and what is wrong, "" for nothing."""
+
+    said: list[object]
+    status: str
+    member: Member
+    fault: str
+
+
+class Connection:
+    """One connection to the agent's RPC, past its handshake.
+
+    Raises:
+        SerfFault: The agent cannot be reached, refuses us, or answers something else than its protocol says.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._timeout_s = settings.rpc_timeout_s
+        self._name = "{}:{}".format(*settings.rpc_addr)
+        self._seq = 0
+        self._known: dict[bytes, _Read] = {}
+        # Names, tags and addresses are bytes of any kind: nothing is decoded on the way in.
+        self._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=_ANSWER_BYTES)
+        try:
+            self._socket = socket.create_connection(settings.rpc_addr, self._timeout_s)
+        except (OSError, UnicodeError, LookupError) as error:  # the latter two for a host that is no name at all
+            reason = getattr(error, "strerror", None) or error
+            raise SerfAway(f"Serf's RPC at {self._name} cannot be reached: {reason}") from error
+        try:
+            self._exchange("handshake", {"Version": 1})
+            if settings.rpc_auth_file:
+                self._exchange("auth", {"AuthKey": _read_secret(settings.rpc_auth_file)})
+        except SerfFault:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        """Return the descriptor: it turns readable between exchanges only when the agent goes away."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the connection; closing it twice does no harm."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def read_roster(self) -> Roster:
+        """Ask for all members.
+
+        Raises:
+            SerfFault: The exchange failed; the connection is closed.
+        """
+        asked_ns = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+        try:
+            agent = _field(self._exchange("stats", None, answers=True), b"agent", dict)
+            listed = _field(self._exchange("members", None, answers=True), b"Members", list)
+            members, refused = self._read_members(listed)
+            return Roster(asked_ns, _text(_field(agent, b"name", bytes)), members, refused)
+        except SerfFault:
+            self.close()
+            raise
+
+    def _read_members(self, listed: list[Any]) -> tuple[dict[str, tuple[str, Member]], tuple[tuple[str, str], ...]]:
+        """Return status and member by name, and those that cannot have a node file with the reason.
+
+        Each is judged alone: who reaches the gossip can make the agent list a member without tags or address.
+        """
+        members = {}
+        refused = []
+        known = {}
+        for entry in listed:
+            name = entry.get(b"Name") if isinstance(entry, dict) else None
+            key = name if isinstance(name, bytes) else b""
+            try:
+                read = self._read_entry(entry, key)
+            except ValueError as error:
+                refused.append((_printable(_text(key)), str(error)))
+                continue
+            known[key] = read
+            if read.fault:
+                refused.append((_printable(read.member.name), read.fault))
+            elif read.status in STATUSES:
+                members[read.member.name] = read.status, read.member
+        self._known = known
+        return members, tuple(sorted(refused))
+
+    def _read_entry(self, entry: object, key: bytes) -> _Read:
+        """Return what an entry says, from memory where it says what it said the last time, as most do.
+
+        Raises:
+            ValueError: It is not what the protocol has.
+        """
+        if not isinstance(entry, dict):
+            raise ValueError(f"it is {type(entry).__name__} where Serf's protocol has a member")
+        said = [entry.get(b"Addr"), entry.get(b"Status"), entry.get(b"Tags")]
+        before = self._known.get(key)
+        return before if before and before.said == said else _read_entry(entry, said)
+
+    def _exchange(self, command: str, body: dict[str, Any] | None, answers: bool = False) -> dict[bytes, Any]:
+        """Send one command; return its body, or its header when the command has no body."""
+        self._seq += 1
+        request = msgpack.packb({"Command": command, "Seq": self._seq})
+        if body is not None:
+            request += msgpack.packb(body, unicode_errors="surrogateescape")
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            self._socket.settimeout(self._timeout_s)
+            self._socket.sendall(request)
+            header = self._receive(deadline)
+            said = _text(_field(header, b"Error", bytes))
+            if said or header.get(b"Seq") != self._seq:
+                reason = ascii(said[:200])[1:-1] or "answers out of order"
+                raise SerfFault(f"Serf's RPC at {self._name} refused {command}: {reason}")
+            return self._receive(deadline) if answers else header
+        except TimeoutError as error:
+            self.close()
+            reason = f"gave no answer to {command} in {self._timeout_s:g} s"
+            raise SerfFault(f"Serf's RPC at {self._name} {reason}") from error
+        except OSError as error:
+            self.close()
+            raise SerfFault(f"Serf's RPC at {self._name} broke off: {error.strerror or error}") from error
+        except SerfFault:
+            self.close()
+            raise
+
+    def _receive(self, deadline: float) -> dict[bytes, Any]:
+        while True:
+            try:
+                message = self._unpacker.unpack()
+            except msgpack.OutOfData:
+                self._socket.settimeout(time_left(deadline))
+                data = self._socket.recv(262144)
+                if not data:
+                    raise ConnectionError("the agent closed the connection") from None
+                self._feed(data)
+            except (ValueError, TypeError, RecursionError) as error:
+                raise SerfFault(f"Serf's RPC at {self._name} sent what is no MessagePack: {error}") from error
+            else:
+                if isinstance(message, dict):
+                    return message
+                raise SerfFault(f"Serf's RPC at {self._name} sent {type(message).__name__}, not a map")
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._unpacker.feed(data)
+        except msgpack.BufferFull as error:
+            raise SerfFault(f"Serf's RPC at {self._name} sent more than {_ANSWER_BYTES} bytes") from error
+
+
+class Monitor(Connection):
+    """A connection on which the agent tells its log lines as they come.
+
+    They are the only early sign of a change: the agent logs a member's join some 10 ms after it, and holds the event
+    back for one to three seconds. That a member is about to leave it logs with level debug alone, whatever level it
+    logs with itself, once for each time that it hears of it: only the first says something new. A line is text without
+    tags, written by whoever may choose node names: a hint to ask for the roster, never evidence.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._leaving: set[bytes] = set()
+        self._exchange("monitor", {"LogLevel": "debug"})
+        self._socket.setblocking(False)
+
+    def read_hint(self) -> bool:
+        """Read what has come in, without waiting; return whether a line tells of a change of the membership.
+
+        It is not more than one read, whatever the agent logs: what is left makes the connection readable again.
+
+        Raises:
+            SerfFault: The agent has gone, or sent something else than its protocol says; the connection is closed.
+        """
+        is_hint = False
+        try:
+            with contextlib.suppress(BlockingIOError):  # lines may have come in with the answer to the command
+                if not (data := self._socket.recv(_LOG_BYTES)):
+                    raise ConnectionError("the agent closed the connection")
+                self._feed(data)
+            for message in self._unpacker:
+                if not isinstance(message, dict):
+                    raise TypeError(f"it has {type(message).__name__}, not a map")
+                line = message.get(b"Log")
+                is_hint = (isinstance(line, bytes) and self._is_news(line)) or is_hint
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            self.close()
+            raise SerfFault(f"Serf's RPC at {self._name} broke off its log: {error}") from error
+        except SerfFault:
+            self.close()
+            raise
+        return is_hint
+
+    def _is_news(self, line: bytes) -> bool:
+        if b" serf: EventMember" in line:
+            self._leaving.clear()  # a member that has left may come back and leave again
+            return True
+        _, is_leave, name = line.partition(b" serf: messageLeaveType: ")
+        if not is_leave or name in self._leaving or len(self._leaving) >= _LEAVING_COUNT:
+            return False
+        self._leaving.add(name)
+        return True
+
+
+def _read_entry(entry: dict[bytes, Any], said: list[object]) -> _Read:
+    name, status = _text(_part(entry, b"Name", bytes)), _text(_part(entry, b"Status", bytes))
+    tags = _part(entry, b"Tags", dict, or_nil=True) or {}
+    if odd := [type(part).__name__ for pair in tags.items() for part in pair if not isinstance(part, bytes)]:
+        raise ValueError(f"it has {odd[0]} where Serf's protocol has a tag")
+    address = _address(_part(entry, b"Addr", bytes, or_nil=True) or b"")
+    member = make_member(name, address, {_text(key): _text(value) for key, value in tags.items()})
+    fault = name_fault(name)
+    return _Read(said, status, member, f"node name: {fault}" if fault else member_fault(member) or "")
+
+
+def _part(entry: dict[bytes, Any], key: bytes, kind: type, or_nil: bool = False) -> Any:
+    """Return a part of a member's entry; Go sends what was never made, such as an empty map, as nil."""
+    part = entry.get(key)
+    if isinstance(part, kind) or (or_nil and part is None):
+        return part
+    raise ValueError(f"it has {type(part).__name__} where Serf's protocol has {key.decode()}")
+
+
+def _field(message: object, key: bytes, kind: type) -> Any:
+    if isinstance(message, dict) and isinstance(message.get(key), kind):
+        return message[key]
+    raise SerfFault(f"Serf's RPC sent no {kind.__name__} {key.decode()} where its protocol has one")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _printable(name: str) -> str:
+    return ascii(name[:60])[1:-1] or "(no name)"
+
+
+def _address(raw: bytes) -> str:
+    """Return an address as text: four bytes, or sixteen, which may hold an IPv4 address."""
+    if len(raw) not in (4, 16):
+        return raw.hex()  # the pool quarantines it
+    address = ipaddress.ip_address(raw)
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def _read_secret(path: str) -> str:
+    try:
+        secret = read_text(path)
+    except SystemFault as error:
+        raise SerfFault(f"{error}; give it to this user") from error
+    if not secret or not secret.strip():
+        raise SerfFault(f"{path} is missing or empty; write Serf's rpc_auth key into it")
+    return secret.strip()

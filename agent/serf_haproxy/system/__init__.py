@@ -1,0 +1,1 @@
+"""Processes, durable files, locks and networks: what the operating system offers, with time limits."""

@@ -1,0 +1,51 @@
+"""Networks and port ranges as an operator writes them."""
+
+import ipaddress
+import re
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+PortRange = tuple[int, int]
+
+
+def read_networks(text: str) -> tuple[Network, ...]:
+    """Return the networks in a text like `10.1.0.0/16,2001:db8::/32`; an empty text has none, which means all.
+
+    Raises:
+        ValueError: A word is not a network, or is one of IPv4-mapped addresses, which no normalised address matches.
+    """
+    networks = []
+    for word in _words(text):
+        # ipaddress would also take a netmask, of which there are two kinds, and a zone.
+        if not re.fullmatch(r"[0-9A-Fa-f.:]+(/[0-9]{1,3})?", word, re.ASCII):
+            raise ValueError(f"{word!a} is no network like 10.1.0.0/16")
+        network = ipaddress.ip_network(word)
+        if network.version == 6 and network.network_address.ipv4_mapped and network.prefixlen >= 96:
+            raise ValueError(f"{word} is a network of IPv4 addresses; write it as one")
+        networks.append(network)
+    by_version = [[network for network in networks if network.version == version] for version in (4, 6)]
+    return tuple(network for same in by_version for network in ipaddress.collapse_addresses(same))  # type: ignore[type-var]
+
+
+def read_ports(text: str) -> tuple[PortRange, ...]:
+    """Return first and last port of each range in a text like `80,8000-8999`, sorted; an empty text has none: all.
+
+    Raises:
+        ValueError: A word is neither a port nor a range.
+    """
+    ranges = []
+    for word in _words(text):
+        found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", word, re.ASCII)
+        low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not 1 <= low <= high <= 65535:
+            raise ValueError(f"{word!a} is no port from 1 to 65535 and no range like 8000-8999")
+        ranges.append((low, high))
+    return tuple(sorted(set(ranges)))
+
+
+def _words(text: str) -> list[str]:
+    """Split at commas and blanks. A text of nothing else is refused: it would allow everything, surely by mistake."""
+    words = text.replace(",", " ").split()
+    if text and not words:
+        raise ValueError(f"{text!a} names nothing")
+    return words

@@ -1,0 +1,205 @@
+"""A configuration taken apart, and what turns the servers that run into those that should."""
+
+from typing import Any
+
+import pytest
+
+from serf_haproxy.config.parse import DOWN, STOPPING, UP, Changes, Layout, Line, Seen, plan, read_layout, state_file
+
+CONFIG = """\
+global
+    log stdout format raw daemon
+defaults
+    default-server inter 2s
+backend nodes
+    balance roundrobin
+    default-server check rise 1
+    server web1 10.0.0.1:80 weight 7
+    # a remark
+    server web2 [::1]:81
+"""
+
+
+def changed(before: str, after: str) -> str:
+    """Return the configuration with one replacement."""
+    assert before in CONFIG
+    return CONFIG.replace(before, after)
+
+
+def test_a_server_has_its_defaults_in_its_words() -> None:
+    """`add server` inherits nothing, so the words of a server begin with what default-server lines say."""
+    layout = read_layout(CONFIG)
+    assert layout.servers == {
+        ("nodes", "web1"): Line("10.0.0.1:80", 7, ("inter", "2s", "check", "rise", "1")),
+        ("nodes", "web2"): Line("[::1]:81", 1, ("inter", "2s", "check", "rise", "1")),
+    }
+    assert layout.pools == {"nodes"}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_same"),
+    [
+        (changed("    server web1 10.0.0.1:80 weight 7\n", ""), True),
+        (changed("10.0.0.1:80", "10.9.9.9:99"), True),
+        (changed("    # a remark\n", "\n"), True),
+        (changed("roundrobin", "leastconn"), False),
+        (changed("rise 1", "rise 2"), False),
+        (changed("backend nodes", "backend others"), False),
+    ],
+)
+def test_the_rest_is_all_but_servers_and_remarks(text: str, is_same: bool) -> None:
+    """Only what a reload is needed for changes the digest of the rest."""
+    assert (read_layout(text).rest == read_layout(CONFIG).rest) is is_same
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        changed("backend nodes", "backend nodes from common"),
+        changed("server web2 [::1]:81", 'server web2 [::1]:81 sni str("x")'),
+        changed("server web2 [::1]:81", "server web2 [::1]:81 cookie ${HOME}"),
+        changed("server web2 [::1]:81", "server-template web 3 10.0.0.1:80"),
+        changed("default-server inter 2s", 'default-server sni str("x")'),
+        changed("server web2 [::1]:81", ".if 0\n    server web2 [::1]:81\n.endif"),
+        changed("backend nodes", "backend kn\u00f6del"),
+    ],
+)
+def test_a_section_with_anything_out_of_the_ordinary_is_left_to_a_reload(text: str) -> None:
+    """Named defaults, quotes, variables and templates make all of a section part of the rest."""
+    layout = read_layout(text)
+    assert (layout.servers, layout.pools) == ({}, frozenset())
+    assert layout.rest != read_layout(text.replace("web1", "web9")).rest
+
+
+def test_defaults_count_for_the_servers_behind_them() -> None:
+    """A default-server line changes no server before it."""
+    layout = read_layout("backend a\n server x 1.1.1.1:1\n default-server weight 7\n server y 1.1.1.1:2\n")
+    assert [line.weight for line in layout.servers.values()] == [1, 7]
+
+
+def test_a_server_may_take_back_the_check_of_its_defaults() -> None:
+    """With `no-check` a server has no check, and the words that are left are such as `add server` takes."""
+    layout = read_layout(
+        "backend a\n default-server check inter 2s\n server x 1.1.1.1:1 no-check\n server y 1.1.1.1:2\n"
+    )
+    assert [line.words for line in layout.servers.values()] == [("inter", "2s"), ("check", "inter", "2s")]
+
+
+def test_only_a_line_feed_ends_a_line() -> None:
+    """What other readers take for the end of a line is part of a remark to HAProxy, and to us."""
+    text = changed("# a remark", "# a\u2028server evil 6.6.6.6:1\x0cserver evil 6.6.6.6:1")
+    assert read_layout(text) == read_layout(CONFIG)
+
+
+def seen(endpoint: str, weight: int = 1, is_maintained: bool = False, **more: Any) -> Seen:
+    """Return a server as HAProxy has it."""
+    return Seen(endpoint, weight, is_maintained, False, False, UP, 0, 0, f"line-of-{endpoint} {weight} 9")._replace(
+        **more
+    )
+
+
+CHECKED = Line("10.0.0.1:80", 1, ("check",))
+PLAIN = Line("10.0.0.1:80", 3, ())
+KEY = ("nodes", "a")
+STARTED = (
+    "set server nodes/a state drain",
+    "set server nodes/a health down",
+    "set server nodes/a state ready",
+)
+MOVED_FROM = Line("10.0.0.9:80", 1, ("check",))
+MOVED = "set server nodes/a addr 10.0.0.1 port 80"
+REMOVED = ("set server nodes/a state maint", "del server nodes/a")
+ADDED = ("add server nodes/a 10.0.0.1:80 weight 1 check", "enable health nodes/a", *STARTED)
+HEADER = "# srv_name srv_uweight srv_iweight"
+READY = ("set server nodes/a state ready",)
+WATCHED = ("enable health nodes/a",)
+RAISED = ("set server nodes/a health up",)
+AGENT = Line("10.0.0.1:80", 3, ("agent-check", "agent-port", "90"))
+
+
+def layout(*lines: Line) -> Layout:
+    """Return a configuration with at most the server `a`."""
+    return Layout(dict.fromkeys([KEY], *lines) if lines else {}, frozenset(["nodes"]), "")
+
+
+@pytest.mark.parametrize(
+    ("goal", "before", "running", "changes"),
+    [
+        (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80")}, Changes((), ())),
+        (layout(CHECKED), layout(), {}, Changes(ADDED, ())),
+        (
+            layout(PLAIN),
+            layout(),
+            {},
+            Changes(("add server nodes/a 10.0.0.1:80 weight 3", "set server nodes/a state ready"), ()),
+        ),
+        (layout(), layout(CHECKED), {KEY: seen("10.0.0.1:80")}, Changes(REMOVED, ())),
+        (layout(), layout(), {KEY: seen("10.0.0.1:80", 1, True)}, Changes((), ("del server nodes/a",))),
+        (layout(), layout(), {("other", "a"): seen("10.0.0.1:80")}, Changes((), ())),
+        (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", 1, True)}, Changes(STARTED, ())),
+        (layout(CHECKED), layout(), {KEY: seen("10.0.0.1:80", 1, True)}, Changes(STARTED, ())),
+        (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", is_drained=True)}, Changes(READY, ())),
+        (layout(CHECKED), layout(), {KEY: seen("10.0.0.1:80", is_drained=True)}, Changes(STARTED, ())),
+        (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", is_unwatched=True)}, Changes(WATCHED, ())),
+        (
+            layout(CHECKED),
+            layout(),
+            {KEY: seen("10.0.0.1:80", 1, True, is_unwatched=True)},
+            Changes((*WATCHED, *STARTED), ()),
+        ),
+        (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", operation=DOWN)}, Changes((), ())),
+        (layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 3, operation=DOWN)}, Changes(RAISED, ())),
+        (layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 3, operation=STOPPING)}, Changes(RAISED, ())),
+        (layout(AGENT), layout(AGENT), {KEY: seen("10.0.0.1:80", 3, operation=DOWN)}, Changes((), ())),
+        (layout(CHECKED), layout(PLAIN), {KEY: seen("10.0.0.1:80")}, Changes((*REMOVED, *ADDED), ())),
+        (
+            layout(CHECKED),
+            layout(CHECKED),
+            {KEY: seen("10.0.0.1:81", 5)},
+            Changes((*REMOVED, ADDED[0], MOVED, *ADDED[1:], "set server nodes/a weight 1"), ()),
+        ),
+    ],
+)
+def test_what_runs_becomes_what_should(
+    goal: Layout,
+    before: Layout,
+    running: dict[tuple[str, str], Seen],
+    changes: Changes,
+) -> None:
+    """Goal, live file and what runs -> the commands between them."""
+    assert plan(goal, before, running) == changes
+
+
+DOWN_LINE = "1 nodes {} {} 10.0.0.1 0 0 1 1 0 1 0 0 6 0 0 0 - 80 - 0 0 - - 0"
+
+
+def test_a_state_file_keeps_what_goes_on_and_starts_the_new_as_down() -> None:
+    """A server that stays keeps its line, a moved or new one with a check starts as down, one without has no line."""
+    lines = {("nodes", name): CHECKED for name in "abc"} | {("nodes", "d"): PLAIN}
+    running = {("nodes", "a"): seen("10.0.0.1:80"), ("nodes", "b"): seen("10.0.0.1:99")}
+    text = state_file(Layout(lines, frozenset(["nodes"]), ""), layout(), running, HEADER)
+    going_on = "line-of-10.0.0.1:80 1 1"
+    assert text.splitlines() == ["1", HEADER, going_on, DOWN_LINE.format(2, "b"), DOWN_LINE.format(3, "c")]
+
+
+def test_a_server_goes_through_a_reload_with_the_weight_that_it_should_have() -> None:
+    """HAProxy keeps the file's weight in use where the configured one is the same, so both are the goal's."""
+    text = state_file(layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 0)}, HEADER)
+    assert text.splitlines()[2:] == ["line-of-10.0.0.1:80 3 3"]
+
+
+@pytest.mark.parametrize("name", ["is_maintained", "is_drained", "is_unwatched"])
+def test_what_an_administrator_did_does_not_go_through_a_reload(name: str) -> None:
+    """A server in maintenance or in a drain, or without its health checks, starts as a new one does."""
+    text = state_file(layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", **{name: True})}, HEADER)
+    assert text.splitlines()[2:] == [DOWN_LINE.format(1, "a")]
+
+
+@pytest.mark.parametrize(
+    ("before", "lines"),
+    [(layout(), [DOWN_LINE.format(1, "a")]), (layout(MOVED_FROM), [DOWN_LINE.format(1, "a")]), (layout(CHECKED), [])],
+    ids=["new", "moved", "as before"],
+)
+def test_where_nobody_tells_what_runs_the_new_and_moved_still_start_as_down(before: Layout, lines: list[str]) -> None:
+    """Without any word on what runs, a server that the live file has may well be serving; another is not."""
+    assert state_file(layout(CHECKED), before, None, "").splitlines() == ["1", *lines]

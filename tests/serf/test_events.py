@@ -1,0 +1,406 @@
+"""Serf's standard input and the line of a node file: recorded payloads, tables, and properties of any input."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serf_haproxy.errors import InputError
+from serf_haproxy.serf.events import (
+    ALIVE,
+    FAILED,
+    LEFT,
+    LINE_BYTES,
+    PAYLOAD_BYTES,
+    STATUS_OF_EVENT,
+    STATUSES,
+    Member,
+    escape,
+    format_line,
+    make_member,
+    name_fault,
+    parse_line,
+    read_event,
+    say_the_same,
+    unescape,
+)
+
+PAYLOADS_DIR = Path(__file__).parents[1] / "payloads"
+VERSIONS = ("094", "0101")
+
+# Payload -> what its members' node files say behind the status; the same for both versions of Serf.
+MEMBERS = {
+    "member-join-multi": [
+        "web2\t127.0.1.2\tweb\tport=8080,role=web,weight=20",
+        "web3\t127.0.1.3\tweb\tport=8080,role=web,weight=30",
+        "web4\t127.0.1.4\tweb\tport=8080,role=web,weight=40",
+    ],
+    "member-leave": ["web4\t127.0.1.4\tweb\tport=8080,role=web,weight=40"],
+    "member-failed": ["web3\t127.0.1.3\tweb\tport=8080,role=web,weight=30"],
+    "member-reap": ["web3\t127.0.1.3\tweb\tport=8080,role=web,weight=30"],
+    "member-update": ["web2\t127.0.1.2\tweb\trole=web,weight=77"],
+    "member-update-badutf8tag": ["web2\t127.0.1.2\tweb\trole=web,weight=77"],
+    "member-join-badutf8tag": ["w-bad\t127.0.1.9\t\tt=%FF%FE"],
+    "multi-member-join": [f"x{number}\t127.0.1.1{number}\t\t" for number in range(5)],
+    "name-empty": ["vm\t127.0.1.20\tweb\trole=web"],
+    "name-long128": [f"{'x' * 128}\t127.0.1.15\tweb\trole=web"],
+    "tags-comma": ["w-comma\t127.0.1.5\tweb\tport=22,role=lb,role=web,v=1"],
+    "tags-empty": ["w-empty\t127.0.1.9\t\t=v,k="],
+    "tags-equals": ["w-equals\t127.0.1.6\t\ta=b=c=d=e"],
+    "tags-nul": ["w-nul\t127.0.1.11\t\tk=a%00b"],
+    "tags-space": ["w-space\t127.0.1.8\t\t k = v "],
+    "tags-tabnl": [r"w-tabnl" + "\t127.0.1.7\t\t" + r"t=x\ty\nz%0D\nw\n"],
+    "tags-unicode": ["w-unicode\t127.0.1.10\t\tné=中"],
+}
+
+# Payload -> why its only member is refused.
+REFUSED_NAMES = {
+    "name-backslash": r"it contains '\\'",
+    "name-badutf8": r"it contains '\udcff'",
+    "name-colon": "it contains ':'",
+    "name-crlf": r"it contains '\r'",
+    "name-ctrl": r"it contains '\x1b'",
+    "name-dash": "it does not start with an ASCII letter or digit",
+    "name-dotdot": "it does not start with an ASCII letter or digit",
+    "name-long1000": "it has 1000 characters, more than 128",
+    "name-long129": "it has 129 characters, more than 128",
+    "name-long1400": "it has 1400 characters, more than 128",
+    "name-long500": "it has 500 characters, more than 128",
+    "name-newline": r"it contains '\\'",
+    "name-quote": 'it contains "\'"',
+    "name-slash": "it contains '/'",
+    "name-space": "it contains ' '",
+    "name-tab": r"it contains '\\'",
+    "name-traverse": "it does not start with an ASCII letter or digit",
+    "name-unicode": "it does not start with an ASCII letter or digit",
+}
+OTHER_EVENTS = ("query", "user", "user-emptypayload", "user-weirdname")
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
+ANY_TEXT = st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape")) | st.text()
+TAGS = st.dictionaries(st.sampled_from(["role", "port", "", "a,b", "k="]) | ANY_TEXT, ANY_TEXT, max_size=5)
+
+
+def read_kind(stem: str) -> str:
+    """Return the event of a recorded payload: from its environment, or of the joins that have none."""
+    env_path = PAYLOADS_DIR / f"{stem}.env"
+    if not env_path.exists():
+        return "member-join"
+    pairs = (line.partition("=") for line in env_path.read_text().splitlines())
+    return next(value for name, _, value in pairs if name == "SERF_EVENT")
+
+
+def find_payload(case: str, version: str) -> Path:
+    """Return the standard input of a recorded case."""
+    return next(PAYLOADS_DIR.glob(f"{case}-{version}*.stdin"))
+
+
+def read_recorded(case: str, version: str) -> tuple[str, bytes]:
+    """Return event and standard input of a recorded case."""
+    return read_kind(f"{case}-{version}"), find_payload(case, version).read_bytes()
+
+
+def read_tags(text: str) -> Member:
+    """Return the member that a join with these tags on standard input has."""
+    return read_event("member-join", f"web1\t127.0.1.1\t\t{text}\n".encode()).members[0]
+
+
+def print_as_serf(address: str, tags: dict[str, str], order: list[str]) -> bytes:
+    """Return the line that Serf gives to handlers for a member: only tabs and line feeds are escaped."""
+
+    def clean(text: str) -> str:
+        return text.replace("\t", "\\t").replace("\n", "\\n")
+
+    pairs = ",".join(f"{clean(key)}={clean(tags[key])}" for key in order)
+    return f"web1\t{address}\t{clean(tags.get('role', ''))}\t{pairs}\n".encode("utf-8", "surrogateescape")
+
+
+def test_every_recording_is_expected() -> None:
+    """Each recorded payload has an expectation in one of the tables here."""
+    expected = {find_payload(case, version) for case in [*MEMBERS, *REFUSED_NAMES] for version in VERSIONS}
+    expected |= {path for case in OTHER_EVENTS for path in PAYLOADS_DIR.glob(f"{case}-*.stdin")}
+    assert expected == set(PAYLOADS_DIR.glob("*.stdin"))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("case", MEMBERS)
+def test_recorded_members_are_read(case: str, version: str) -> None:
+    """What a real agent handed over becomes the same node-file lines whatever its version and tag order."""
+    kind, payload = read_recorded(case, version)
+    event = read_event(kind, payload)
+    assert (event.kind, event.refused) == (kind, [])
+    lines = [format_line(ALIVE, member) for member in event.members]
+    assert sorted(lines) == [f"alive\t{rest}\n" for rest in MEMBERS[case]]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("case", REFUSED_NAMES)
+def test_recorded_hostile_names_are_refused(case: str, version: str) -> None:
+    """A recorded name that must not become a path or a server's name is refused with the reason."""
+    event = read_event(*read_recorded(case, version))
+    assert event.members == []
+    (reason,) = event.refused
+    assert REFUSED_NAMES[case] in reason
+    assert reason.isascii()
+    assert reason.isprintable()
+
+
+@pytest.mark.parametrize("path", [path for case in OTHER_EVENTS for path in PAYLOADS_DIR.glob(f"{case}-*.stdin")])
+def test_recorded_other_events_are_refused(path: Path) -> None:
+    """A recorded user event or query is no membership event, whatever is in it."""
+    with pytest.raises(InputError, match="is not a membership event"):
+        read_event(read_kind(path.name.removesuffix(".stdin")), path.read_bytes())
+
+
+def test_hostile_member_leaves_the_others_alone() -> None:
+    """One refused member does not keep the members before and behind it from being read."""
+    event = read_event("member-join", b"a\t127.0.1.1\t\t\n../b\t127.0.1.2\t\t\nc\t127.0.1.3\t\t\n")
+    assert [member.name for member in event.members] == ["a", "c"]
+    assert len(event.refused) == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_recorded_comma_makes_tags_uncertain(version: str) -> None:
+    """A comma that forges further tags shows: the role field contradicts them, so the roster has to be asked."""
+    (member,) = read_event(*read_recorded("tags-comma", version)).members
+    assert member.role == "web"
+    assert not member.tags_are_certain()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_certain"),
+    [
+        ("", True),
+        ("port=1", True),
+        ("port=1,port=2", False),
+        ("role=web", False),  # the role field is empty
+        ("a=1,2,3", True),
+        ("a=%,b=%", True),
+    ],
+)
+def test_uncertain_tags_are_known(text: str, is_certain: bool) -> None:
+    """Tags are uncertain when a key stands twice or the role contradicts Serf's role field."""
+    assert read_tags(text).tags_are_certain() is is_certain
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("", {}),
+        ("a=1", {"a": "1"}),
+        ("a=b=c", {"a": "b=c"}),
+        ("a=1,2", {"a": "1,2"}),
+        ("a=1,,", {"a": "1,,"}),
+        ("a=,b=1,x,c=2", {"a": "", "b": "1,x", "c": "2"}),
+        ("=v", {"": "v"}),
+        ("a=100%", {"a": "100%"}),
+        ("a=%2C", {"a": "%2C"}),
+        ("a=x\ry", {"a": "x\ry"}),
+    ],
+)
+def test_tag_values_are_as_they_were(text: str, values: dict[str, str]) -> None:
+    """A comma without an equals sign behind it continues a value, and nothing is lost, not even in a node file."""
+    member = read_tags(text)
+    assert member.tag_values() == values
+    assert parse_line(format_line(ALIVE, member))[1].tag_values() == values
+
+
+@given(st.data(), TAGS)
+def test_tag_order_means_nothing(data: st.DataObject, tags: dict[str, str]) -> None:
+    """The same tags in another order give the same bytes, unless a comma is part of one."""
+    tags = {key.replace(",", ";"): value.replace(",", ";") for key, value in tags.items()}
+    lines = set()
+    for _ in range(2):
+        payload = print_as_serf("127.0.1.1", tags, data.draw(st.permutations(list(tags))))
+        lines.add(format_line(ALIVE, read_event("member-join", payload).members[0]))
+    assert len(lines) == 1
+
+
+@given(st.data(), TAGS)
+def test_roster_and_event_say_the_same(data: st.DataObject, tags: dict[str, str]) -> None:
+    """What Serf's RPC says of a member and what Serf's handlers are given of it count as the same line."""
+    payload = print_as_serf("127.0.1.1", tags, data.draw(st.permutations(list(tags))))
+    event_line = format_line(ALIVE, read_event("member-join", payload).members[0])
+    roster_line = format_line(ALIVE, make_member("web1", "127.0.1.1", tags))
+    assert say_the_same(roster_line, event_line)
+    if not any("," in key + value for key, value in tags.items()):
+        assert roster_line == event_line
+
+
+@given(TAGS)
+def test_roster_knows_tags_exactly(tags: dict[str, str]) -> None:
+    """A member made of the roster's tags has these tags, commas and all; tabs and line feeds as Serf writes them."""
+    tags = {key: value for key, value in tags.items() if not set("=\t\n") & set(key)}
+    values = make_member("web1", "127.0.1.1", tags).tag_values()
+    assert values == {key: value.replace("\t", r"\t").replace("\n", r"\n") for key, value in tags.items()}
+
+
+def line_of(status: str = ALIVE, address: str = "127.0.1.1", role: str = "web", tags: str = "role=web") -> str:
+    """Return a node file's line."""
+    return f"{status}\tweb1\t{address}\t{role}\t{tags}\n"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        (line_of(), line_of(), True),
+        (line_of(tags="role=web,v=1%2Cport=2"), line_of(tags="port=2,role=web,v=1"), True),
+        (line_of(tags="role=web,v=1%2Cport=2"), line_of(tags="port=3,role=web,v=1"), False),
+        (line_of(tags="role=web,v=1%2Cport=2"), line_of(tags="role=web,v=1"), False),
+        (line_of(tags="v=1%2C2"), line_of(LEFT, tags="v=1%2C2"), False),
+        (line_of(tags="v=1%2C2"), line_of(address="127.0.1.2", tags="v=1%2C2"), False),
+        (line_of(tags="v=1%2C2"), line_of(role="lb", tags="v=1%2C2"), False),
+        (line_of(tags="a=1,b=2"), line_of(tags="b=2,a=1"), False),  # no line of ours: ours are sorted
+        (line_of(tags="v=1%2C2"), "", False),
+    ],
+)
+def test_only_commas_may_differ(one: str, other: str, is_same: bool) -> None:
+    """Two lines say the same when they differ in nothing but which commas are known to be part of a value."""
+    assert say_the_same(one, other) is is_same
+    assert say_the_same(other, one) is is_same
+
+
+@given(ANY_TEXT)
+def test_escape_can_be_undone(text: str) -> None:
+    """Any text that came out of bytes is the same after escaping and unescaping."""
+    assert unescape(escape(text)) == text
+
+
+@given(ANY_TEXT)
+def test_escaped_text_cannot_mislead(text: str) -> None:
+    """Escaped text is one line to every reader, is valid UTF-8, and moves no cursor."""
+    escaped = escape(text)
+    assert len(escaped.splitlines()) <= 1
+    assert not any(character < " " or "\x7f" <= character <= "\x9f" for character in escaped)
+    escaped.encode("utf-8")
+
+
+@pytest.mark.parametrize("text", ["100%", "%", "%zz", "a%4", "%  x", "% 4", "%+1", "%4%41"])
+def test_stray_percent_sign_stays(text: str) -> None:
+    """Text that `escape` cannot have written comes back as it is."""
+    assert unescape(text) == text
+
+
+@given(st.sampled_from(STATUSES), NAMES, ANY_TEXT, TAGS)
+def test_line_of_a_roster_member_can_be_read_back(status: str, name: str, address: str, tags: dict[str, str]) -> None:
+    """What `format_line` writes, `parse_line` reads, and writing it again gives the same bytes."""
+    line = format_line(status, make_member(name, address, tags))
+    read_status, member = parse_line(line)
+    assert (read_status, member.name) == (status, name)
+    assert unescape(member.address) == address
+    assert format_line(read_status, member) == line
+
+
+@given(st.sampled_from(sorted(STATUS_OF_EVENT)), st.binary() | st.lists(st.binary()).map(b"\t".join))
+def test_no_bytes_break_the_reader(kind: str, payload: bytes) -> None:
+    """Any standard input gives members with safe names and readable lines, reasons that are one line, or InputError."""
+    try:
+        event = read_event(kind, payload)
+    except InputError:
+        return
+    for member in event.members:
+        assert name_fault(member.name) is None
+        line = format_line(ALIVE, member)
+        assert format_line(*parse_line(line)) == line
+    assert all(reason.isascii() and reason.isprintable() for reason in event.refused)
+
+
+@given(st.text("=,%25C\t\na\udcff", max_size=12))
+def test_event_line_can_be_read_back(tags: str) -> None:
+    """However commas, equals and percent signs meet in the tags, the line can be read back unchanged."""
+    payload = f"web1\t127.0.1.1\t\t{tags}".encode("utf-8", "surrogateescape")
+    for member in read_event("member-join", payload).members:
+        line = format_line(ALIVE, member)
+        assert format_line(*parse_line(line)) == line
+
+
+@pytest.mark.parametrize("kind", [None, "", "user", "query", "member-flap", "MEMBER-JOIN", "member-join\n"])
+def test_unknown_event_is_refused(kind: str | None) -> None:
+    """Anything but the five membership events is wrong input, and the text names those five."""
+    with pytest.raises(InputError, match="member-join, member-update, member-leave, member-failed, member-reap"):
+        read_event(kind, b"web1\t127.0.1.1\t\t\n")
+
+
+@pytest.mark.parametrize("payload", [b"", b"\n", b"\n\n\n"])
+def test_event_without_members_is_refused(payload: bytes) -> None:
+    """An event that names nobody did not come from Serf."""
+    with pytest.raises(InputError, match="no member on standard input"):
+        read_event("member-join", payload)
+
+
+@pytest.mark.parametrize("line", [b"web1", b"web1\t127.0.1.1\t", b"web1\t127.0.1.1\t\t\t", b"\x00\xff\xfe", b"\r"])
+def test_line_without_four_fields_is_refused(line: bytes) -> None:
+    """A line that has not exactly four fields is refused with a reason."""
+    event = read_event("member-join", line)
+    assert event.members == []
+    assert "fields instead of 4" in event.refused[0]
+
+
+def test_payload_of_10_mib_is_refused() -> None:
+    """More than Serf can ever send is refused as a whole."""
+    with pytest.raises(InputError, match=f"more than {PAYLOAD_BYTES} bytes"):
+        read_event("member-join", b"web1\t127.0.1.1\t\tk=" + b"v" * (10 * 1024 * 1024))
+
+
+def test_payload_of_a_large_cluster_is_read() -> None:
+    """Ten thousand members in one event are all read."""
+    payload = b"".join(b"web%d\t127.0.1.1\tweb\trole=web,k=%s\n" % (n, b"v" * 500) for n in range(10_000))
+    assert len(read_event("member-join", payload).members) == 10_000
+
+
+def test_member_too_large_for_a_node_file_is_refused() -> None:
+    """A member whose line no reader of node files would take is refused, and the largest that fits is not."""
+    head = b"web1\t127.0.1.1\t\tk="
+    room = LINE_BYTES - len("leaving\t") - len(head) - 1
+    assert len(read_event("member-join", head + b"v" * room).members) == 1
+    event = read_event("member-join", head + b"v" * (room + 1))
+    assert event.members == []
+    assert f"more than {LINE_BYTES} bytes" in event.refused[0]
+
+
+@pytest.mark.parametrize("name", ["a", "0", "web1", "web-1.example_2", "A" * 128])
+def test_ordinary_name_is_allowed(name: str) -> None:
+    """Host names and what resembles them have no fault."""
+    assert name_fault(name) is None
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-x", "_x", "a/b", "a b", "a\x00", "a\n", "é", "a\u0661", "A" * 129])
+def test_unsafe_name_has_a_fault(name: str) -> None:
+    """What could leave the directory, hide, or break a line is a fault, said in printable ASCII."""
+    fault = name_fault(name)
+    assert fault
+    assert fault.isascii()
+    assert fault.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        "alive\tweb1\t127.0.1.1\tweb\trole=web",
+        "alive\tweb1\t127.0.1.1\tweb\n",
+        "alive\tweb1\t127.0.1.1\tweb\trole=web\t\n",
+        "alive\tweb1\t127.0.1.1\tweb\trole=web\n\n",
+        "alive\tweb1\t127.0.1.1\tweb\trole=web\nalive\tweb2\t127.0.1.2\tweb\t\n",
+        "none\tweb1\t127.0.1.1\tweb\trole=web\n",
+        "ALIVE\tweb1\t127.0.1.1\tweb\trole=web\n",
+        "127.0.1.1 web1\n",
+    ],
+)
+def test_foreign_line_is_refused(text: str) -> None:
+    """A torn line, or one of somebody else, is no node file's."""
+    with pytest.raises(InputError, match="not one line of status, name, address, role and tags"):
+        parse_line(text)
+
+
+def test_statuses_of_the_events() -> None:
+    """Join and update mean alive, leave means left, failed means failed, and a reaped node is forgotten."""
+    assert STATUS_OF_EVENT == {
+        "member-join": ALIVE,
+        "member-update": ALIVE,
+        "member-leave": LEFT,
+        "member-failed": FAILED,
+        "member-reap": None,
+    }

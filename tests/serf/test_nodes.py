@@ -1,0 +1,320 @@
+"""The node directory, on real files and a full disk."""
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.disks import Disk, private_mounts
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.serf.events import ALIVE, FAILED, LEFT, LINE_BYTES, Member, format_line, make_member, parse_line
+from serf_haproxy.serf.nodes import forget, load, record
+
+pytestmark = pytest.mark.usefixtures("time_limit")
+
+WEB1 = make_member("web1", "127.0.1.1", {"role": "web", "port": "8080"})
+WEB2 = make_member("web2", "127.0.1.2", {"role": "web"})
+
+
+def read_identity(path: Path) -> tuple[int, int]:
+    """Return what changes when a file is rewritten: inode and mtime."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
+def load_lines(nodes_dir: Path) -> list[str]:
+    """Return the lines of all node files; there must be no stray."""
+    files, strays = load(str(nodes_dir))
+    assert [(stray.name, stray.reason) for stray in strays] == []
+    return [format_line(file.status, file.member) for file in files.values()]
+
+
+def load_reason(nodes_dir: Path, name: str) -> str:
+    """Return why a name is a stray, beside a good node file that loads all the same."""
+    record(str(nodes_dir), ALIVE, WEB1)
+    files, strays = load(str(nodes_dir))
+    assert list(files) == ["web1"]
+    assert [stray.name for stray in strays] == [name]
+    return strays[0].reason
+
+
+def test_recorded_member_is_loaded(nodes_dir: Path) -> None:
+    """What was recorded is one readable line, and loads with the time at which it was written."""
+    assert record(str(nodes_dir), ALIVE, WEB1)
+    path = nodes_dir / "web1"
+    assert path.read_text() == "alive\tweb1\t127.0.1.1\tweb\tport=8080,role=web\n"
+    files, _ = load(str(nodes_dir))
+    assert files["web1"].mtime_ns == path.stat().st_mtime_ns
+    assert load_lines(nodes_dir) == [path.read_text()]
+
+
+def test_nothing_new_is_not_rewritten(nodes_dir: Path) -> None:
+    """Recording what the file says already touches neither its inode nor its mtime."""
+    record(str(nodes_dir), ALIVE, WEB1)
+    before = read_identity(nodes_dir / "web1")
+    assert not record(str(nodes_dir), ALIVE, WEB1)
+    assert read_identity(nodes_dir / "web1") == before
+
+
+@pytest.mark.parametrize(
+    ("status", "member"),
+    [
+        (LEFT, WEB1),
+        (FAILED, WEB1),
+        (ALIVE, make_member("web1", "127.0.1.9", {"role": "web", "port": "8080"})),
+        (ALIVE, make_member("web1", "127.0.1.1", {"role": "web", "port": "8081"})),
+        (ALIVE, make_member("web1", "127.0.1.1", {"role": "web"})),
+    ],
+)
+def test_anything_new_is_written(nodes_dir: Path, status: str, member: Member) -> None:
+    """Another status, address or tag replaces the file."""
+    record(str(nodes_dir), ALIVE, WEB1)
+    assert record(str(nodes_dir), status, member)
+    assert load_lines(nodes_dir) == [format_line(status, member)]
+    assert os.listdir(nodes_dir) == ["web1"]
+
+
+def test_repeated_event_does_not_undo_the_roster(nodes_dir: Path) -> None:
+    """An event cannot tell a comma in a value from a further tag, so it leaves alone what the roster told."""
+    known = make_member("w-comma", "127.0.1.5", {"role": "web", "v": "1,role=lb,port=22"})
+    _, heard = parse_line("alive\tw-comma\t127.0.1.5\tweb\tport=22,role=lb,role=web,v=1\n")
+    assert record(str(nodes_dir), ALIVE, known, exactly=True)
+    assert not record(str(nodes_dir), ALIVE, heard)
+    assert load_lines(nodes_dir) == [format_line(ALIVE, known)]
+    assert record(str(nodes_dir), LEFT, heard)
+
+
+def test_roster_puts_an_event_right(nodes_dir: Path) -> None:
+    """Recording exactly replaces a line that says the same less precisely."""
+    known = make_member("w-comma", "127.0.1.5", {"role": "web", "v": "1,role=lb"})
+    _, heard = parse_line("alive\tw-comma\t127.0.1.5\tweb\trole=lb,role=web,v=1\n")
+    record(str(nodes_dir), ALIVE, heard)
+    assert record(str(nodes_dir), ALIVE, known, exactly=True)
+    assert load_lines(nodes_dir) == [format_line(ALIVE, known)]
+
+
+def test_forget_removes_once(nodes_dir: Path) -> None:
+    """Forgetting tells whether there was something to forget."""
+    record(str(nodes_dir), ALIVE, WEB1)
+    assert forget(str(nodes_dir), "web1")
+    assert not forget(str(nodes_dir), "web1")
+    assert load_lines(nodes_dir) == []
+
+
+WRITER = """
+import sys
+from serf_haproxy.serf.events import make_member
+from serf_haproxy.serf.nodes import record
+while True:
+    for tags in ({"k": "a" * 500}, {"k": "b" * 400}):
+        record(sys.argv[1], "alive", make_member("web1", "127.0.1.1", tags))
+"""
+
+
+def test_reader_never_sees_a_torn_line(nodes_dir: Path) -> None:
+    """While another process rewrites a node file all the time, every reading gives one whole line of its two."""
+    record(str(nodes_dir), ALIVE, make_member("web1", "127.0.1.1", {"k": "a" * 500}))
+    versions, seen = set(), set()
+    with subprocess.Popen([sys.executable, "-c", WRITER, nodes_dir]) as writer:
+        try:
+            end_s = time.monotonic() + 20
+            while len(versions) < 500 and time.monotonic() < end_s:
+                seen.update(load_lines(nodes_dir))
+                versions.add(read_identity(nodes_dir / "web1"))
+        finally:
+            writer.kill()
+    assert len(versions) == 500, "the writer did not write"
+    assert {line.rpartition("=")[2] for line in seen} == {"a" * 500 + "\n", "b" * 400 + "\n"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("web2", "", "not one line"),
+        ("web2", "alive\tweb2\t127.0.1.2\tw", "not one line"),
+        ("web2", format_line(ALIVE, WEB2) * 2, "not one line"),
+        ("web2", "127.0.1.2 web2\n", "not one line"),
+        ("web2", "up\tweb2\t127.0.1.2\tweb\trole=web\n", "not one line"),
+        ("web2", "alive\tweb2\t127.0.1.2\tweb\tk=" + "v" * LINE_BYTES + "\n", "not one line"),
+        ("web2", "alive\tweb3\t127.0.1.2\tweb\trole=web\n", "it describes another node, 'web3'"),
+        ("web2", "alive\t../x\t127.0.1.2\tweb\trole=web\n", "it describes another node, '../x'"),
+        (".web2.swp", format_line(ALIVE, WEB2), "its name is not a node's"),
+        ("web2~", format_line(ALIVE, WEB2), "its name is not a node's"),
+        ("web 2", format_line(ALIVE, WEB2), "its name is not a node's"),
+        ("w" * 129, format_line(ALIVE, WEB2), "its name is not a node's"),
+    ],
+)
+def test_foreign_file_is_a_stray(nodes_dir: Path, name: str, content: str, reason: str) -> None:
+    """A torn file, one of somebody else or one of another node is left out with a reason, and the others load."""
+    (nodes_dir / name).write_text(content)
+    assert reason in load_reason(nodes_dir, name)
+
+
+def test_binary_file_is_a_stray(nodes_dir: Path) -> None:
+    """Bytes that are no text at all are left out with a reason."""
+    (nodes_dir / "web2").write_bytes(bytes(range(256)))
+    assert "not one line" in load_reason(nodes_dir, "web2")
+
+
+def test_name_of_any_bytes_is_a_stray(nodes_dir: Path) -> None:
+    """A file whose name is not even UTF-8 is left out, and can be told by its name."""
+    name = os.fsdecode(b"w\xff\n")
+    (nodes_dir / name).write_text(format_line(ALIVE, WEB2))
+    assert "its name is not a node's" in load_reason(nodes_dir, name)
+
+
+def test_link_is_a_stray(nodes_dir: Path, tmp_path: Path) -> None:
+    """A symbolic link is not followed, even to a perfect node file."""
+    (tmp_path / "outside").write_text(format_line(ALIVE, WEB2))
+    (nodes_dir / "web2").symlink_to(tmp_path / "outside")
+    assert os.strerror(errno.ELOOP) in load_reason(nodes_dir, "web2")
+
+
+def test_fifo_is_a_stray(nodes_dir: Path) -> None:
+    """A FIFO without a writer is left out and not waited for."""
+    os.mkfifo(nodes_dir / "web2")
+    assert "not one line" in load_reason(nodes_dir, "web2")
+
+
+def test_socket_is_a_stray(nodes_dir: Path) -> None:
+    """A socket is left out with a reason."""
+    with contextlib.chdir(nodes_dir), socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("web2")
+    assert load_reason(nodes_dir, "web2")
+
+
+def test_directory_is_a_stray(nodes_dir: Path) -> None:
+    """A directory is left out with a reason."""
+    (nodes_dir / "web2").mkdir()
+    assert "not one line" in load_reason(nodes_dir, "web2")
+
+
+def test_file_being_written_is_no_stray(nodes_dir: Path) -> None:
+    """A handler's temporary file of this moment is not reported, one that a dead handler left is."""
+    temporary = nodes_dir / ".web2.4711"
+    temporary.write_text("alive\tweb2")
+    assert load_lines(nodes_dir) == []
+    os.utime(temporary, (0, 0))
+    assert "its name is not a node's" in load_reason(nodes_dir, temporary.name)
+
+
+def test_link_in_place_of_a_node_file_is_replaced(nodes_dir: Path, tmp_path: Path) -> None:
+    """Recording replaces a symbolic link itself and does not write through it."""
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    (nodes_dir / "web1").symlink_to(outside)
+    assert record(str(nodes_dir), ALIVE, WEB1)
+    assert load_lines(nodes_dir) == [format_line(ALIVE, WEB1)]
+    assert outside.read_text() == "precious"
+
+
+def test_fifo_in_place_of_a_node_file_is_replaced(nodes_dir: Path) -> None:
+    """Recording replaces a FIFO and does not wait for anybody to write to it."""
+    os.mkfifo(nodes_dir / "web1")
+    assert record(str(nodes_dir), ALIVE, WEB1)
+    assert load_lines(nodes_dir) == [format_line(ALIVE, WEB1)]
+
+
+def test_directory_in_place_of_a_node_file_is_a_fault(nodes_dir: Path) -> None:
+    """A directory cannot be replaced: the fault names it, and no temporary file stays."""
+    (nodes_dir / "web1").mkdir()
+    with pytest.raises(SystemFault, match=re.escape(f"cannot write {nodes_dir}/web1: Is a directory")):
+        record(str(nodes_dir), ALIVE, WEB1)
+    with pytest.raises(SystemFault, match=re.escape(f"cannot remove {nodes_dir}/web1: Is a directory")):
+        forget(str(nodes_dir), "web1")
+    assert os.listdir(nodes_dir) == ["web1"]
+
+
+def test_missing_directory_is_a_fault(tmp_path: Path) -> None:
+    """Without the directory, recording, forgetting and loading fail with its path and the remedy."""
+    missing = str(tmp_path / "missing")
+    remedy = "No such file or directory; make the directory or start the daemon, which makes it"
+    with pytest.raises(SystemFault, match=re.escape(f"cannot write {missing}/web1: {remedy}")):
+        record(missing, ALIVE, WEB1)
+    with pytest.raises(SystemFault, match=re.escape(f"cannot read {missing}: {remedy}")):
+        load(missing)
+    with pytest.raises(SystemFault, match=re.escape(f"cannot remove {missing}/web1: {remedy}")):
+        forget(missing, "web1")
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Disk]:
+    """Yield a small disk of our own."""
+    with private_mounts():
+        disk = Disk(tmp_path / "disk")
+        try:
+            yield disk
+        finally:
+            disk.remove()
+
+
+def test_full_disk_is_a_fault(tiny_disk: Disk) -> None:
+    """On a full disk recording fails with path and remedy, the old line is intact, and no temporary file stays."""
+    directory = tiny_disk.directory
+    record(str(directory), ALIVE, WEB1)
+    tiny_disk.fill()
+    with pytest.raises(SystemFault) as caught:
+        record(str(directory), LEFT, WEB1)
+    assert f"cannot write {directory}/web1: No space left on device; free some space" in str(caught.value)
+    assert sorted(os.listdir(directory)) == ["ballast.log", "web1"]
+    tiny_disk.clear()
+    assert load_lines(directory) == [format_line(ALIVE, WEB1)]
+
+
+CRAMPED_WRITER = """
+import resource, sys
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.serf.events import make_member
+from serf_haproxy.serf.nodes import record
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+try:
+    record(sys.argv[1], "left", make_member("web1", "127.0.1.1", {"role": "web", "port": "8080"}))
+except SystemFault as error:
+    print(error)
+"""
+
+
+def test_half_written_line_is_a_fault(nodes_dir: Path) -> None:
+    """When only the beginning of a line can be written, the old line is intact and no temporary file stays."""
+    record(str(nodes_dir), ALIVE, WEB1)
+    argv = [sys.executable, "-c", CRAMPED_WRITER, nodes_dir]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert said.startswith(f"cannot write {nodes_dir}/web1: ")
+    assert load_lines(nodes_dir) == [format_line(ALIVE, WEB1)]
+    assert os.listdir(nodes_dir) == ["web1"]
+
+
+def test_a_settled_file_is_read_once_and_every_change_is_seen(nodes_dir: str) -> None:
+    """What `load` remembers of a file is given up with any change of it, also one that keeps size and mtime."""
+    record(nodes_dir, ALIVE, make_member("web1", "127.0.1.1", {}))
+    path = Path(nodes_dir, "web1")
+    time.sleep(1.1)
+    before, _ = load(nodes_dir)
+    assert load(nodes_dir, before)[0]["web1"] is before["web1"]
+    text, mtime_ns = path.read_text(), path.stat().st_mtime_ns
+    path.write_text(text.replace("127.0.1.1", "127.0.1.2"))
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+    for address in ("127.0.1.2", "127.0.1.3", "127.0.1.4"):
+        path.write_text(text.replace("127.0.1.1", address))
+        before, _ = load(nodes_dir, before)
+        assert before["web1"].member.address == address
+    path.unlink()
+    assert load(nodes_dir, before)[0] == {}
+
+
+def test_some_files_are_read_again_without_the_others(nodes_dir: Path) -> None:
+    """After a correction only what was written is read; one that is gone meanwhile is left out."""
+    (nodes_dir / "web1").write_text("torn")
+    record(str(nodes_dir), ALIVE, WEB2)
+    assert [stray.name for stray in load(str(nodes_dir))[1]] == ["web1"]
+    record(str(nodes_dir), ALIVE, WEB1)
+    files, strays = load(str(nodes_dir), names={"web1", "web3"})
+    assert ([*files], strays) == (["web1"], [])
+    assert load_lines(nodes_dir) == [format_line(ALIVE, member) for member in (WEB1, WEB2)]

@@ -1,0 +1,518 @@
+"""The client of Serf's RPC: real agents, serfclient as a second opinion, and agents that misbehave."""
+
+import ipaddress
+import json
+import select
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from serfclient.client import SerfClient
+
+from fakes.gossip import say_alive
+from fakes.serf_rpc import Answer, header, member, pour_log, say, speak
+from fakes.servers import Talk, be_silent, close_at_once, drip, pour, serving_tcp
+from serf_haproxy.errors import SerfFault
+from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT, LINE_BYTES
+from serf_haproxy.serf.roster import Roster
+from serf_haproxy.serf.rpc import Connection, Monitor
+from serf_haproxy.settings import Settings
+
+pytestmark = pytest.mark.usefixtures("time_limit")
+
+KEY = "correct horse battery staple"
+LIMIT_S = 0.4
+GRACE_S = 5.0  # the machine is noisy
+
+
+class Cluster(NamedTuple):
+    """Where the RPC of one agent is that knows all the members, and the hosts of the members by name."""
+
+    rpc: tuple[str, int]
+    hosts: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def cluster(start_serf: Callable, tmp_path_factory: pytest.TempPathFactory, wait_until: Callable) -> Cluster:
+    """Return a real cluster of members that are good, without tags, hostile, and gone."""
+    config_dir = tmp_path_factory.mktemp("config")
+
+    def tags(**values: str) -> str:
+        path = config_dir / f"{len(list(config_dir.iterdir()))}.json"
+        path.write_text(json.dumps({"tags": values}))
+        return f"-config-file={path}"
+
+    balancer = start_serf("lb", "-tag=role=lb")
+    join = f"-join={balancer.gossip}"
+    # The one that leaves is the first to join: among two, nobody misses what it says.
+    gone = start_serf("web-gone", join, tags(role="web"))
+    wait_until(lambda: "web-gone" in ask(balancer.rpc).members, "join of web-gone")
+    gone.leave()
+    wait_until(lambda: ask(balancer.rpc).members["web-gone"][0] == LEFT, "leave of web-gone")
+    agents = {
+        "lb": balancer,
+        "web-gone": gone,
+        "web1": start_serf("web1", join, tags(role="web", port="8080", weight="50")),
+        "web2": start_serf("web2", join, tags(role="web", note="é % x")),
+        "web-bare": start_serf("web-bare", join),
+        "w-comma": start_serf("w-comma", join, tags(role="web", v="1,role=lb,port=22")),
+        "w-nul": start_serf("w-nul", join, tags(k="a\0b\tc\nd")),
+        "w-utf8": start_serf("w-utf8", join, b"-tag=t=\xff\xfe"),
+        "../w": start_serf("../w", join, tags(role="web")),
+    }
+    found = Cluster(balancer.rpc, {name: agent.rpc[0] for name, agent in agents.items()})
+    wait_until(lambda: len(ask(found.rpc).members) == len(agents) - 1, "whole cluster")
+    return found
+
+
+def connect(rpc: tuple[str, int], auth_file: Path | None = None) -> Connection:
+    """Connect with a short time limit."""
+    return Connection(Settings().replace(rpc_addr=rpc, rpc_timeout_s=LIMIT_S, rpc_auth_file=str(auth_file or "")))
+
+
+def ask(rpc: tuple[str, int], auth_file: Path | None = None) -> Roster:
+    """Return the roster that an agent gives, on a connection of its own with an ordinary time limit."""
+    connection = Connection(Settings().replace(rpc_addr=rpc, rpc_auth_file=str(auth_file or "")))
+    try:
+        return connection.read_roster()
+    finally:
+        connection.close()
+
+
+def test_members_are_as_their_agents_say(cluster: Cluster) -> None:
+    """Every member of a real cluster comes with status, address, role and tags, and the agent with its own name."""
+    roster = ask(cluster.rpc)
+    assert roster.self_name == "lb"
+    assert {name: status for name, (status, _) in roster.members.items()} == {
+        name: LEFT if name == "web-gone" else ALIVE for name in cluster.hosts if name != "../w"
+    }
+    for name, (_, found) in roster.members.items():
+        assert (found.name, found.address) == (name, cluster.hosts[name])
+    tags = {name: found.tag_values() for name, (_, found) in roster.members.items()}
+    assert tags["web1"] == {"role": "web", "port": "8080", "weight": "50"}
+    assert tags["web-bare"] == {}
+    assert roster.members["web1"][1].role == "web"
+
+
+def test_hostile_tags_are_told_apart(cluster: Cluster) -> None:
+    """Commas, bytes that are no UTF-8, and control characters in a tag neither forge tags nor break the roster."""
+    members = {name: found for name, (_, found) in ask(cluster.rpc).members.items()}
+    assert members["w-comma"].tag_values() == {"role": "web", "v": "1,role=lb,port=22"}
+    assert members["w-comma"].tags_are_certain()
+    assert members["w-utf8"].tag_values() == {"t": "\udcff\udcfe"}
+    assert members["w-utf8"].tags == ("t=%FF%FE",)
+    assert members["w-nul"].tag_values() == {"k": "a\0b\\tc\\nd"}
+
+
+def test_hostile_name_is_refused_alone(cluster: Cluster) -> None:
+    """A member whose name must not become a path is told with a reason, and no other suffers."""
+    ((name, reason),) = ask(cluster.rpc).refused
+    assert name == "../w"
+    assert "does not start with an ASCII letter or digit" in reason
+
+
+def test_serfclient_has_the_same_opinion(cluster: Cluster) -> None:
+    """For members without hostile tags an independent client finds the same names, addresses, states and tags."""
+    client = SerfClient(*cluster.rpc)
+    entries = client.members(name="web.*").body["Members"]
+    client.connection.close()
+    theirs = {
+        entry["Name"]: (entry["Status"], str(ipaddress.ip_address(entry["Addr"])), entry["Tags"]) for entry in entries
+    }
+    ours = {
+        name: (status, found.address, found.tag_values())
+        for name, (status, found) in ask(cluster.rpc).members.items()
+        if name.startswith("web")
+    }
+    assert ours == theirs
+    assert len(ours) == 4
+
+
+def test_connection_can_be_used_again(cluster: Cluster) -> None:
+    """One connection gives any number of rosters, and is closed as often as one likes."""
+    connection = connect(cluster.rpc)
+    assert len({len(connection.read_roster().members) for _ in range(20)}) == 1
+    connection.close()
+    connection.close()
+
+
+def test_asking_has_a_time_on_the_clock_of_files(cluster: Cluster, tmp_path: Path) -> None:
+    """A file written before the roster was asked is not newer, and one written after it is not older."""
+    (tmp_path / "before").write_text("")
+    time.sleep(0.02)  # newer kernels give a file a time that is up to a tick ahead of the coarse clock
+    roster = ask(cluster.rpc)
+    (tmp_path / "after").write_text("")
+    assert (tmp_path / "before").stat().st_mtime_ns <= roster.asked_ns <= (tmp_path / "after").stat().st_mtime_ns
+
+
+@pytest.fixture(scope="module")
+def locked_rpc(start_serf: Callable, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
+    """Return where the RPC of a real agent is that asks for a key."""
+    path = tmp_path_factory.mktemp("auth") / "agent.json"
+    path.write_text(json.dumps({"rpc_auth": KEY}))
+    rpc: tuple[str, int] = start_serf("locked", f"-config-file={path}").rpc
+    return rpc
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    """Return the path of a file for a key."""
+    return tmp_path / "rpc_auth"
+
+
+@pytest.mark.parametrize("text", [KEY, f"{KEY}\n", f"  {KEY}\r\n"])
+def test_right_key_opens(locked_rpc: tuple[str, int], key_file: Path, text: str) -> None:
+    """With the key from its file, with or without a line end, a real agent answers."""
+    key_file.write_text(text)
+    assert ask(locked_rpc, key_file).self_name == "locked"
+
+
+@pytest.mark.parametrize("key", [b"wrong horse", b"wrong\xff\xfe horse", KEY[:-1].encode()])
+def test_wrong_key_is_a_fault_without_the_key(locked_rpc: tuple[str, int], key_file: Path, key: bytes) -> None:
+    """A wrong key is a fault with Serf's words, and the key is in neither the text nor the traceback."""
+    key_file.write_bytes(key)
+    with pytest.raises(SerfFault, match="refused auth: Invalid authentication token") as caught:
+        connect(locked_rpc, key_file)
+    assert "horse" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_no_key_is_a_fault(locked_rpc: tuple[str, int]) -> None:
+    """Without a key an agent that asks for one refuses to list its members."""
+    connection = connect(locked_rpc)
+    with pytest.raises(SerfFault, match="refused stats: Authentication required"):
+        connection.read_roster()
+    assert connection.fileno() == -1
+
+
+def test_key_is_not_asked_for(cluster: Cluster, key_file: Path) -> None:
+    """An agent that asks for no key says so, which is a fault that a person mends."""
+    key_file.write_text(KEY)
+    with pytest.raises(SerfFault, match="refused auth: "):
+        connect(cluster.rpc, key_file)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "blank", "directory"])
+def test_unusable_key_file_is_a_fault(locked_rpc: tuple[str, int], key_file: Path, kind: str) -> None:
+    """A key file that is missing, empty or unreadable is a fault of Serf's, which stops nobody, and names the file."""
+    if kind == "directory":
+        key_file.mkdir()
+    elif kind != "missing":
+        key_file.write_text({"empty": "", "blank": " \n"}[kind])
+    with pytest.raises(SerfFault, match=str(key_file)):
+        connect(locked_rpc, key_file)
+
+
+@pytest.mark.parametrize("rpc", [("127.0.0.1", 1), ("no-such-host.invalid", 7373), ("a..b", 7373), ("x" * 70, 7373)])
+def test_unreachable_agent_is_a_fault(rpc: tuple[str, int]) -> None:
+    """Nobody there, or no such host, is a fault that names the address."""
+    with pytest.raises(SerfFault, match=f"Serf's RPC at {rpc[0]}:{rpc[1]} cannot be reached: "):
+        Connection(Settings().replace(rpc_addr=rpc))
+
+
+def then(connection_end: Talk, first: bytes) -> Talk:
+    """Say something, and go on in another way."""
+
+    def talk(connection: object) -> None:
+        connection.sendall(first)  # type: ignore[attr-defined]
+        connection_end(connection)  # type: ignore[arg-type]
+
+    return talk
+
+
+HALF = say(header(1))[:-3]
+
+
+@pytest.mark.parametrize(
+    ("talk", "words"),
+    [
+        pytest.param(be_silent, f"gave no answer to handshake in {LIMIT_S:g} s", id="silent"),
+        pytest.param(close_at_once, "broke off", id="closes at once"),
+        pytest.param(then(be_silent, b"\xc1" * 100), "no MessagePack", id="garbage"),
+        pytest.param(then(be_silent, b"HTTP/1.1 400 Bad Request\r\n"), "sent int, not a map", id="web server"),
+        pytest.param(then(be_silent, HALF), f"gave no answer to handshake in {LIMIT_S:g} s", id="half, then silent"),
+        pytest.param(then(close_at_once, HALF), "broke off", id="half, then closed"),
+        pytest.param(then(be_silent, say(header(2))), "answers out of order", id="wrong Seq"),
+        pytest.param(then(be_silent, say({"Error": ""})), "answers out of order", id="no Seq"),
+        pytest.param(then(be_silent, say({"Seq": 1})), "sent no bytes Error", id="no Error"),
+        pytest.param(then(be_silent, say({"Seq": 1, "Error": 0})), "sent no bytes Error", id="Error is a number"),
+        pytest.param(then(be_silent, say(header(1, "not today"))), "refused handshake: not today", id="Error"),
+        pytest.param(then(be_silent, say([1, 2])), "sent list, not a map", id="list"),
+        pytest.param(then(be_silent, say(None)), "sent NoneType, not a map", id="nothing"),
+        pytest.param(then(be_silent, b"\x91" * 100_000), "no MessagePack", id="endless depth"),
+        pytest.param(then(be_silent, b"\x81\x80\x00"), "no MessagePack", id="map as a key"),
+        pytest.param(then(be_silent, b"\xdf\xff\xff\xff\xff"), "no MessagePack", id="map of 4 billion"),
+        pytest.param(then(be_silent, b"\xc6\xff\xff\xff\xff"), "Serf's RPC at", id="4 GB"),
+        pytest.param(then(drip, b"\xc6\x00\xff\xff\xff"), f"gave no answer to handshake in {LIMIT_S:g} s", id="drips"),
+        pytest.param(pour, "sent int, not a map", id="endless stream"),
+        pytest.param(then(pour, b"\xc6\x03\xff\xff\xff"), "Serf's RPC at", id="endless answer"),
+    ],
+)
+def test_misbehaving_agent_is_a_fault(talk: Talk, words: str) -> None:
+    """Whatever an agent does instead of answering the handshake is a fault within the time limit."""
+    start_s = time.monotonic()
+    with serving_tcp(talk) as rpc, pytest.raises(SerfFault, match=words) as caught:
+        connect(rpc)
+    assert time.monotonic() - start_s < LIMIT_S + GRACE_S
+    assert "127.0.0.1" in str(caught.value) or "its protocol" in str(caught.value)
+
+
+def body(answer: object) -> Answer:
+    """Answer with a good header and this body."""
+    return lambda seq: say(header(seq), answer)
+
+
+MEMBER = member("web1")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param({"stats": lambda seq: say(header(seq, "no stats today"))}, id="stats refused"),
+        pytest.param({"stats": lambda seq: say(header(seq))}, id="no stats"),
+        pytest.param({"stats": body({})}, id="stats without agent"),
+        pytest.param({"stats": body({"agent": {}})}, id="agent without name"),
+        pytest.param({"stats": body([])}, id="stats are a list"),
+        pytest.param({"members": lambda seq: say(header(seq, "no members today"))}, id="members refused"),
+        pytest.param({"members": lambda seq: say(header(seq + 1), {"Members": []})}, id="wrong Seq"),
+        pytest.param({"members": body({})}, id="no Members"),
+        pytest.param({"members": body({"Members": None})}, id="Members are nothing"),
+        pytest.param({"members": body({"Members": {}})}, id="Members are a map"),
+        pytest.param({"members": lambda seq: say(header(seq), {"Members": [MEMBER]})[:-5]}, id="half the members"),
+        pytest.param({"handshake": lambda seq: say(header(seq), header(seq))}, id="answers twice"),
+    ],
+)
+def test_wrong_answer_is_a_fault_and_closes(answers: dict[str, Answer]) -> None:
+    """An answer that is not what the protocol says is a fault within the time limit, and closes the connection."""
+    with serving_tcp(speak(answers)) as rpc:
+        connection = connect(rpc)
+        start_s = time.monotonic()
+        with pytest.raises(SerfFault):
+            connection.read_roster()
+        assert time.monotonic() - start_s < LIMIT_S + GRACE_S
+        assert connection.fileno() == -1
+
+
+@pytest.fixture
+def ask_for() -> Callable[..., Roster]:
+    """Return a function that returns the roster of an agent that lists these members."""
+
+    def ask_fake(*members: dict[str, object]) -> Roster:
+        with serving_tcp(speak(None, *members)) as rpc:
+            return ask(rpc)
+
+    return ask_fake
+
+
+@pytest.mark.parametrize(
+    ("odd", "shown", "reason"),
+    [
+        (None, "(no name)", "it is NoneType where Serf's protocol has a member"),
+        ([1], "(no name)", "it is list where Serf's protocol has a member"),
+        (MEMBER | {"Name": 1}, "(no name)", "it has int where Serf's protocol has Name"),
+        (MEMBER | {"Name": None}, "(no name)", "it has NoneType where Serf's protocol has Name"),
+        (MEMBER | {"Name": [[]]}, "(no name)", "it has list where Serf's protocol has Name"),
+        (MEMBER | {"Status": None}, "web1", "it has NoneType where Serf's protocol has Status"),
+        (MEMBER | {"Addr": 1}, "web1", "it has int where Serf's protocol has Addr"),
+        (MEMBER | {"Tags": []}, "web1", "it has list where Serf's protocol has Tags"),
+        (MEMBER | {"Tags": {"a": 1}}, "web1", "it has int where Serf's protocol has a tag"),
+        (MEMBER | {"Tags": {1: "a"}}, "web1", "it has int where Serf's protocol has a tag"),
+        (MEMBER | {"Name": "a\nb", "Tags": 1}, "a\\nb", "it has int where Serf's protocol has Tags"),
+    ],
+)
+def test_odd_entry_is_refused_alone(ask_for: Callable[..., Roster], odd: object, shown: str, reason: str) -> None:
+    """An entry that is not what the protocol says is told with a reason, and every other member is listed."""
+    roster = ask_for(member("web0"), odd, member("web2"))
+    assert list(roster.members) == ["web0", "web2"]
+    assert roster.refused == ((shown, reason),)
+
+
+def test_no_tags_and_no_address_are_none(ask_for: Callable[..., Roster]) -> None:
+    """What Go has never made it sends as nil: a member without tags, or an address that the pool quarantines."""
+    roster = ask_for(MEMBER | {"Tags": None}, member("web2") | {"Addr": None})
+    assert {name: (found.address, found.tags) for name, (_, found) in roster.members.items()} == {
+        "web1": ("127.0.1.1", ()),
+        "web2": ("", ()),
+    }
+
+
+@pytest.mark.parametrize(
+    ("address", "tags"), [(b"\x7f\1\1\1", None), (b"", {"role": "web"}), (b"\x7f", None), (b"\x7f\1\1\1", 5)]
+)
+def test_a_packet_of_a_stranger_blinds_nobody(
+    start_serf: Callable, wait_until: Callable, address: bytes, tags: object
+) -> None:
+    """One UDP packet makes a real agent list a member without tags or address; its other members are told as before."""
+    agent = start_serf("lb", "-tag=role=lb")
+    say_alive(agent.gossip, "web1", b"\x7f\0\1\1", {"role": "web"})
+    say_alive(agent.gossip, "odd", address, tags)
+    say_alive(agent.gossip, "web2", b"\x7f\0\1\2", {"role": "web"})
+    wait_until(lambda: "web2" in ask(agent.rpc).members, "web2 in the roster")
+    roster = ask(agent.rpc)
+    assert roster.self_name == "lb"
+    assert {"lb", "web1", "web2"} <= roster.members.keys() <= {"lb", "web1", "web2", "odd"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "address"),
+    [
+        (bytes([10, 1, 2, 3]), "10.1.2.3"),
+        (bytes(10) + b"\xff\xff" + bytes([10, 1, 2, 3]), "10.1.2.3"),
+        (bytes.fromhex("20010db8000000000000000000000001"), "2001:db8::1"),
+        (b"", ""),
+        (b"\x01\x02", "0102"),
+    ],
+)
+def test_address_is_read_from_its_bytes(ask_for: Callable[..., Roster], raw: bytes, address: str) -> None:
+    """Four bytes and sixteen are an address; an IPv4 address in sixteen is one of four; others stay for the pool."""
+    assert ask_for(member("web1", raw)).members["web1"][1].address == address
+
+
+@pytest.mark.parametrize("status", [ALIVE, LEAVING, LEFT, FAILED])
+def test_status_is_kept(ask_for: Callable[..., Roster], status: str) -> None:
+    """The four states of Serf's come through."""
+    assert ask_for(member("web1", status=status)).members["web1"][0] == status
+
+
+def test_member_without_a_state_is_left_out(ask_for: Callable[..., Roster]) -> None:
+    """A member in a state that is none of the four is not listed."""
+    assert list(ask_for(member("web1", status="none"), MEMBER | {"Name": "web2"}).members) == ["web2"]
+
+
+def test_empty_roster_is_a_roster(ask_for: Callable[..., Roster]) -> None:
+    """An agent that lists nobody gives a roster of nobody."""
+    assert ask_for().members == {}
+
+
+def test_ten_thousand_members_are_read(ask_for: Callable[..., Roster]) -> None:
+    """A large cluster comes in one answer."""
+    assert len(ask_for(*(member(f"web{number}", k="v" * 400) for number in range(10_000))).members) == 10_000
+
+
+def test_member_too_large_for_a_node_file_is_refused(ask_for: Callable[..., Roster]) -> None:
+    """A member whose tags no node file can hold is told with a reason, and the others are listed."""
+    roster = ask_for(member("huge", k="v" * LINE_BYTES), member("web1"))
+    assert list(roster.members) == ["web1"]
+    ((name, reason),) = roster.refused
+    assert name == "huge"
+    assert f"more than {LINE_BYTES} bytes" in reason
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a\nb", "x" * 1400, "é", "a\udcff"])
+def test_unsafe_name_is_refused(ask_for: Callable[..., Roster], name: str) -> None:
+    """A name that must not become a path is refused under a name that can be printed."""
+    roster = ask_for(member(name), member("web1"))
+    assert list(roster.members) == ["web1"]
+    ((shown, reason),) = roster.refused
+    assert (shown + reason).isascii()
+    assert (shown + reason).isprintable()
+
+
+def test_agent_that_goes_makes_the_connection_readable(start_serf: Callable, wait_until: Callable) -> None:
+    """Between exchanges the connection turns readable when its agent dies, and the next exchange is a fault."""
+    import select
+
+    agent = start_serf("mortal")
+    connection = connect(agent.rpc)
+    connection.read_roster()
+    assert select.select([connection], [], [], 0)[0] == []
+    agent.process.kill()
+    wait_until(lambda: select.select([connection], [], [], 0)[0], "end of the connection")
+    with pytest.raises(SerfFault, match="broke off"):
+        connection.read_roster()
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_hint"),
+    [
+        (["[INFO] serf: EventMemberJoin: web1 127.0.1.1"], True),
+        (["[INFO] serf: EventMemberUpdate: web1"], True),
+        (["[DEBUG] serf: messageLeaveType: web1"], True),
+        (["[DEBUG] serf: messageLeaveType: web0"], False),
+        (["[DEBUG] serf: messageLeaveType: web0", "[DEBUG] serf: messageLeaveType: web1"], True),
+        (["[INFO] serf: EventMemberLeave: web9 127.0.1.9", "[DEBUG] serf: messageLeaveType: web0"], True),
+        (["[DEBUG] serf: messageJoinType: web1", "[DEBUG] memberlist: Stream connection from=127.0.0.1:1"], False),
+        ([], False),
+    ],
+)
+def test_lines_that_are_hints(wait_until: Callable, lines: list[str], is_hint: bool) -> None:
+    """A change of the membership is a hint, and so is the first word of a leave: that of web0 was heard before."""
+    first, *rest = (
+        say(header(2), {"Log": f"2026/01/01 00:00:00 {line}"})
+        for line in ("[DEBUG] serf: messageLeaveType: web0", *lines, "[DEBUG] end")
+    )
+    is_first_read = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        def answer(seq: int) -> bytes:
+            connection.sendall(say(header(seq)) + first)
+            is_first_read.wait(5)
+            return b"".join(rest)
+
+        speak({"monitor": answer})(connection)
+
+    with serving_tcp(talk) as rpc:
+        monitor = Monitor(Settings().replace(rpc_addr=rpc))
+        wait_until(monitor.read_hint, "the hint at web0")
+        is_first_read.set()
+        assert select.select([monitor], [], [], 5)[0]
+        assert monitor.read_hint() is is_hint
+        monitor.close()
+
+
+LOG_LINE = say(header(2), {"Log": "[DEBUG] memberlist: Stream connection from=127.0.0.1:1"})
+
+
+def test_a_log_without_end_is_read_in_parts() -> None:
+    """However much an agent logs, one look at it comes to an end."""
+    with serving_tcp(pour_log(LOG_LINE)) as rpc:
+        monitor = Monitor(Settings().replace(rpc_addr=rpc))
+        for _ in range(3):
+            assert select.select([monitor], [], [], 5)[0]
+            assert monitor.read_hint() is False
+        monitor.close()
+
+
+@pytest.mark.parametrize("message", [b"x", say([]), b"\xc1"])
+def test_what_is_no_log_is_a_fault(message: bytes) -> None:
+    """Something else than maps on the connection of the log closes it."""
+    with serving_tcp(pour_log(message)) as rpc:
+        monitor = Monitor(Settings().replace(rpc_addr=rpc))
+        assert select.select([monitor], [], [], 5)[0]
+        with pytest.raises(SerfFault):
+            monitor.read_hint()
+        assert monitor.fileno() == -1
+
+
+def test_a_roster_that_is_asked_again_tells_what_is_new() -> None:
+    """What a member said before is not read again, and whatever it says otherwise counts: status, address, tags."""
+    said = [member("web1"), member("web1", status="left"), member("web1", b"\x7f\0\1\2"), member("web1", port="1")]
+    nested: object = b"x"
+    for _ in range(900):
+        nested = [nested]
+    odd = member("web1") | {"Extra": nested}
+    answers = iter([*said, odd, odd, said[0]])
+
+    def answer(seq: int) -> bytes:
+        return say(header(seq), {"Members": [next(answers), member("web2", port="x")]})
+
+    with serving_tcp(speak({"members": answer})) as rpc:
+        connection = Connection(Settings().replace(rpc_addr=rpc))
+        rosters = [connection.read_roster() for _ in range(7)]
+        connection.close()
+    found = [(status, found.address, found.tags) for status, found in (each.members["web1"] for each in rosters)]
+    alive = (ALIVE, "127.0.1.1", ())
+    assert found == [
+        alive,
+        (LEFT, "127.0.1.1", ()),
+        (ALIVE, "127.0.1.2", ()),
+        (ALIVE, "127.0.1.1", ("port=1",)),
+        alive,
+        alive,
+        alive,
+    ]
+    assert len({id(each.members["web2"][1]) for each in rosters}) == 1

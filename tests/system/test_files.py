@@ -1,0 +1,262 @@
+"""Durable files, locks between processes, and the record that the resident keeps in such a file."""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serf_haproxy.control.state import Record, read_record, record_path, write_record
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.settings import Settings
+from serf_haproxy.system.files import locked, read_text, rename_durably, write_durably
+
+pytestmark = pytest.mark.usefixtures("time_limit")
+
+
+@pytest.mark.parametrize("text", ["", "a\n", "a\r\nb\r", "é\u2028", "\udcff\n", "x" * 1_000_000])
+def test_text_comes_back(tmp_path: Path, text: str) -> None:
+    """What was written is read back to the byte, line ends and bytes that are no UTF-8 included."""
+    path = str(tmp_path / "file")
+    write_durably(path, text)
+    assert read_text(path) == text
+    assert (tmp_path / "file").read_bytes() == text.encode("utf-8", "surrogateescape")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_file_is_replaced_and_not_rewritten(tmp_path: Path) -> None:
+    """A reader that has the old file open still reads the old text to its end."""
+    path = tmp_path / "file"
+    write_durably(str(path), "old")
+    with path.open() as reader:
+        write_durably(str(path), "new")
+        assert (reader.read(), path.read_text()) == ("old", "new")
+
+
+def test_mode_is_that_of_a_new_file(tmp_path: Path) -> None:
+    """The file gets the mode that was asked for, less what the umask takes."""
+    before = os.umask(0o027)
+    try:
+        write_durably(str(tmp_path / "public"), "")
+        write_durably(str(tmp_path / "secret"), "", 0o600)
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("public", "secret")]
+    assert modes == [0o640, 0o600]
+
+
+WRITER = """
+import sys
+from serf_haproxy.system.files import write_durably
+while True:
+    write_durably(sys.argv[1], "a" * 100_000)
+    write_durably(sys.argv[1], "b" * 50_000)
+"""
+
+
+def test_reader_and_killed_writer_leave_whole_files(tmp_path: Path) -> None:
+    """While another process writes, and after it was killed at any moment, the file is one whole text of its two."""
+    path = tmp_path / "file"
+    write_durably(str(path), "a" * 100_000)
+    versions, seen = set(), set()
+    with subprocess.Popen([sys.executable, "-c", WRITER, path]) as writer:
+        try:
+            end_s = time.monotonic() + 20
+            while len(versions) < 50 and time.monotonic() < end_s:
+                seen.add(read_text(str(path)))
+                versions.add((path.stat().st_ino, path.stat().st_mtime_ns))
+        finally:
+            writer.kill()
+    seen.add(read_text(str(path)))
+    assert len(versions) >= 50, "the writer did not write"
+    assert seen == {"a" * 100_000, "b" * 50_000}
+
+
+def test_file_that_cannot_be_written_is_untouched(tmp_path: Path) -> None:
+    """A fault names the file, leaves the one before as it was, and no temporary file."""
+    path = tmp_path / "file"
+    write_durably(str(path), "old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(SystemFault, match=f"cannot write {path}: File too large; the file before is untouched"):
+            write_durably(str(path), "x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["missing/file", "directory"])
+def test_place_that_cannot_be_written_is_a_fault(tmp_path: Path, name: str) -> None:
+    """A missing directory and a directory in the file's place are faults that name the path."""
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(SystemFault, match=re.escape(f"cannot write {tmp_path / name}: ")):
+        write_durably(str(tmp_path / name), "x")
+    assert os.listdir(tmp_path) == ["directory"]
+
+
+def test_link_in_place_of_the_temporary_is_not_followed(tmp_path: Path) -> None:
+    """A symbolic link where the temporary file goes does not lead the text elsewhere."""
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "file.tmp").symlink_to(tmp_path / "precious")
+    with pytest.raises(SystemFault, match="Too many levels of symbolic links"):
+        write_durably(str(tmp_path / "file"), "x")
+    assert (tmp_path / "precious").read_text() == "precious"
+    write_durably(str(tmp_path / "file"), "x")
+
+
+def test_rename_replaces(tmp_path: Path) -> None:
+    """A rename takes the place of the target."""
+    for name in ("source", "target"):
+        (tmp_path / name).write_text(name)
+    rename_durably(str(tmp_path / "source"), str(tmp_path / "target"))
+    assert os.listdir(tmp_path) == ["target"]
+    assert (tmp_path / "target").read_text() == "source"
+
+
+def test_absent_file_is_none(tmp_path: Path) -> None:
+    """A file that is not there is None, which is not the empty text."""
+    assert read_text(str(tmp_path / "file")) is None
+
+
+def test_unreadable_file_is_a_fault(tmp_path: Path) -> None:
+    """What is there and cannot be read is a fault that names it."""
+    with pytest.raises(SystemFault, match=re.escape(f"cannot read {tmp_path}: Is a directory")):
+        read_text(str(tmp_path))
+
+
+HOLDER = """
+import sys
+from serf_haproxy.system.files import locked
+with locked(sys.argv[1], 0, "the holder"):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> str:
+    """Return the path of a lock that nobody has held yet."""
+    return str(tmp_path / "lock")
+
+
+@pytest.fixture
+def holder(lock: str) -> Iterator[subprocess.Popen[str]]:
+    """Yield another process that holds the lock until its standard input is closed."""
+    argv = [sys.executable, "-c", HOLDER, lock]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.usefixtures("holder")
+@pytest.mark.parametrize("timeout_s", [0, 0.1])
+def test_lock_of_another_process_is_a_fault(lock: str, timeout_s: float) -> None:
+    """While another process holds the lock it cannot be had, and the fault says who holds it."""
+    start_s = time.monotonic()
+    with (
+        pytest.raises(SystemFault, match=re.escape(f"{lock} is locked: another pass is at work; try again later")),
+        locked(lock, timeout_s, "another pass"),
+    ):
+        pytest.fail("two hold the lock")
+    assert time.monotonic() - start_s >= timeout_s
+
+
+def test_lock_is_waited_for(lock: str, holder: subprocess.Popen[str]) -> None:
+    """A lock that is let go within the time limit is had then."""
+    assert holder.stdin
+    threading.Timer(0.1, holder.stdin.close).start()
+    with locked(lock, 20, "the holder"):
+        assert holder.wait(20) == 0
+
+
+def test_killed_holder_frees_the_lock(lock: str, holder: subprocess.Popen[str]) -> None:
+    """A process that is killed holds nothing any more, though its lock file is still there."""
+    holder.kill()
+    holder.wait()
+    with locked(lock, 0, "nobody"):
+        assert os.path.exists(lock)
+
+
+def test_lock_is_free_after_its_use(lock: str) -> None:
+    """After the block, even one that failed, the lock can be had again."""
+    with pytest.raises(KeyError), locked(lock, 0, "we"):
+        raise KeyError
+    with locked(lock, 0, "we"):
+        pass
+
+
+def test_child_does_not_inherit_the_lock(lock: str) -> None:
+    """A program that was started under the lock does not hold it on."""
+    with locked(lock, 0, "we"):
+        child = subprocess.Popen(["/bin/sleep", "1000"], close_fds=False)
+    try:
+        with locked(lock, 5, "the child"):  # a moment after the start its descriptors are closed
+            pass
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.parametrize("kind", ["missing directory", "link"])
+def test_lock_that_cannot_be_opened_is_a_fault(tmp_path: Path, kind: str) -> None:
+    """A missing directory and a symbolic link are faults that name the lock."""
+    lock = tmp_path / "missing" / "lock" if kind != "link" else tmp_path / "lock"
+    if kind == "link":
+        lock.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SystemFault, match=re.escape(f"cannot open {lock}: ")), locked(str(lock), 0, "nobody"):
+        pytest.fail("locked nothing")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Return settings whose state directory is empty."""
+    return Settings().replace(state_dir=str(tmp_path))
+
+
+RECORD = Record("RELOADED", "a \udcff reason", "0123456789abcdef", 1.5, 0.25, 1.0, "lb", {"web1": 1}, {"..": "bad"})
+
+
+def test_record_comes_back(settings: Settings) -> None:
+    """The record of a pass is read back as it was; before the first there is an empty one."""
+    assert read_record(settings) == Record()
+    write_record(settings, RECORD)
+    assert read_record(settings) == RECORD
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "\0\0\0",
+        "{",
+        "[]",
+        "null",
+        "1",
+        '"x"',
+        '{"foo": 1}',
+        '{"foo": null}',
+        '{"digest": null, "at_s": "x", "strays": []}',
+    ],
+)
+def test_damaged_record_counts_as_none(settings: Settings, damage: str) -> None:
+    """A record that is torn, foreign or of another version is as good as none: a pass needs nothing of it."""
+    Path(record_path(settings)).write_text(damage)
+    assert read_record(settings) == Record()
+
+
+def test_record_keeps_what_fits(settings: Settings) -> None:
+    """Of a record with one wrong field the others still count, and a whole number is a time too."""
+    Path(record_path(settings)).write_text(json.dumps({"digest": 5, "self_name": "lb", "at_s": 3}))
+    assert read_record(settings) == Record(self_name="lb", at_s=3)
