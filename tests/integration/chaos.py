@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil
 import requests
 
+from integration.cluster import Cluster
 from integration.proxy import wait_for
-from integration.test_cluster import Cluster
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy import runtime
 from serf_haproxy.lab.balancer import DAEMON, SERVICES

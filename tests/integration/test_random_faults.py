@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from integration.chaos import Chaos
+from integration.cluster import PORTS, Cluster
 from integration.faults import SUMMARY, Failures, Row
 from integration.load import Load, run_load
 from integration.proxy import wait_for
-from integration.test_cluster import PORTS, Cluster
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy import runtime
 from serf_haproxy.lab.balancer import DAEMON

@@ -16,7 +16,7 @@ from serf_haproxy.system.files import read_text, write_durably
 
 ALIVE, LEFT, CRASHED = "alive", "left", "crashed"
 _FILE = "lab.json"
-_FORMER_NODES = "backends"  # the previous release named the nodes so; read it until the next one
+_FORMER_NODES = "backends"  # the nodes in a lab.json of the previous release; remove it after this one
 _LOCK_S = 180.0
 _LOCK_POLL_S = 0.05
 
