@@ -137,7 +137,7 @@ def run_round(cluster: Cluster, chaos: Chaos, row: Row, duration_s: float, proce
     print(
         f"round over: {len(chaos.done)} faults so far, {load.ok_count} requests answered, {len(failures)} failed, "
         f"{len(lost)} of them while HAProxy was there; settled after {settled_s:.1f} s; "
-        f"longest time without a live node {chaos.longest_missing_s:.1f} s ({chaos.longest_missing_of})",
+        f"longest time that HAProxy lacked a live node {chaos.longest_missing_s:.1f} s ({chaos.longest_missing_of})",
         flush=True,
     )
     assert not lost, "\n".join([*lost, chaos.story()])

@@ -66,7 +66,7 @@ class Tour:
             "A fourth node joins",
             lambda: lab.add("web4", "127.0.1.4", wait_s=0),
             first | {"web4": "127.0.1.4"},
-            "haproxy.cfg has one more line, and HAProxy uses the new server. Requests in flight were not interrupted.",
+            "One more line in haproxy.cfg, and one more server in the running HAProxy.",
         )
         yield Step(
             "web2 leaves gracefully",
@@ -102,7 +102,7 @@ class Tour:
         screen.show_change(before, _server_lines(settings))
         screen.say(f"  Done after {done_s - started_s:.1f} s. {step.remark}")
         if meanwhile:
-            screen.say(f"  During the change {meanwhile.total()} requests were made and {meanwhile['failed']} failed.")
+            screen.say(f"  Requests during the change: {meanwhile.total()}, failed: {meanwhile['failed']}.")
         self._judge(number, step, settings, shares, meanwhile["failed"])
 
     def _ask_until(self, settings: Settings, step: Step, deadline_s: float) -> "collections.Counter[str]":
@@ -170,7 +170,7 @@ def run_tour(lab: Lab, is_once: bool) -> int:
         KeyboardInterrupt: A signal came before the end of the tour.
     """
     screen.say(screen.bold("serf-haproxy keeps HAProxy's servers equal to the live nodes of a Serf cluster."))
-    screen.say("This tour shows it in five steps, with real processes on loopback. It takes about a minute.")
+    screen.say("This tour shows it in five steps, with real processes on loopback. It takes about half a minute.")
     screen.say("A balancer starts first: HAProxy, the serf-haproxy daemon and a Serf agent, supervised by s6.")
     lab.up(nodes=0)  # cleans up after itself when it fails, so it stands before the `try`
     tour = Tour(lab)
