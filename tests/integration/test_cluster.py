@@ -64,7 +64,7 @@ def test_a_tag_update_changes_the_port(cluster: Cluster) -> None:
         cluster.lab.tags("web1", {"port": environment["APP_PORT"]})
         line = f"server web1 {old['address']}:{environment['APP_PORT']}\n"
         wait_for(lambda: line in Path(cluster.settings.config_path).read_text(), "the new port is published")
-        wait_for(cluster.is_right, "and runs")
+        wait_for(cluster.is_right, "HAProxy runs it")
         os.kill(int(old["app_pid"]), signal.SIGKILL)
         wait_for(lambda: cluster.seen() == {"127.0.1.1", "127.0.1.2"}, "the new port serves", 5)
     finally:
@@ -168,7 +168,7 @@ def test_a_daemon_with_invalid_settings_is_not_restarted(cluster: Cluster) -> No
     run.write_text(run.read_text().replace("exec 2>&1\n", "exec 2>&1\nexport SERF_HAPROXY_QUIET_S=soon\n"))
     cluster.control(DAEMON, "-r")
     wait_for(lambda: b"100" in _svstat(service) and b"down" in _svstat(service), "the daemon is down")
-    wait_for(lambda: _svstat(service, "-o", "wantedup") == b"false\n", "for good")
+    wait_for(lambda: _svstat(service, "-o", "wantedup") == b"false\n", "s6 does not restart it")
     log = Path(cluster.balancer()["service_dir"]).parent / "log" / DAEMON / "current"
     assert log.read_text().count("SERF_HAPROXY_QUIET_S='soon': must be 0 to 10 seconds") == 1
 

@@ -172,8 +172,10 @@ def test_processes_that_died_are_shown_and_cleaned_up(lab_dir: Path) -> None:
     status = running.status()
     for pid in (status["nodes"][0]["app_pid"], status["balancers"][0]["svscan_pid"]):
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: running.status()["balancers"][0]["state"] == "down", "s6-svscan is missed")
-    wait_for(lambda: running.status()["nodes"][0]["state"] == "crashed", "the application is missed")
+    wait_for(lambda: running.status()["balancers"][0]["state"] == "down", "the status shows that s6-svscan has ended")
+    wait_for(
+        lambda: running.status()["nodes"][0]["state"] == "crashed", "the status shows that the application has ended"
+    )
     assert any("s6-supervise" in line for line in running_in(lab_dir))
     running.down()
     assert running_in(lab_dir) == []

@@ -95,7 +95,7 @@ def test_a_command_that_waited_for_a_removed_lab_finds_none(tmp_path: Path) -> N
         waiting.start()
         lab_dir.rmdir()
     waiting.join(15)
-    assert [str(fault) for fault in faults] == [records.missing(str(lab_dir))]
+    assert [str(fault) for fault in faults] == [records.describe_missing(str(lab_dir))]
 
 
 def test_the_command_line_is_cheap_to_import() -> None:

@@ -1,4 +1,4 @@
-"""A whole cluster of real processes on loopback, without a container: demo, test bed and benchmark bed.
+"""A whole cluster of real processes on loopback, without a container; for the demo, tests and measurements.
 
 - command: the command line, cheap to import
 - cluster: the lab itself, `Lab`

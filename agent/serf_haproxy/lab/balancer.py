@@ -49,7 +49,7 @@ def scan_dir(record: Record, balancer: Balancer) -> str:
     return os.path.join(work_dir(record, balancer), "service")
 
 
-def settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
+def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
     """Return the settings of a balancer: those that the user chose, and the paths and addresses that the lab sets."""
     home, numbers = work_dir(record, balancer), record.ports
     chosen = {name: value for name, value in record.environ.items() if name.startswith("SERF_HAPROXY_")}
@@ -69,7 +69,7 @@ def settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
 
 def list_servers(record: Record, balancer: Balancer) -> dict[str, ServerView] | None:
     """Return the servers of a balancer's HAProxy by name; None when it does not answer."""
-    environ = settings_environ(record, balancer)
+    environ = make_settings_environ(record, balancer)
     return read_servers(
         Settings().replace(
             master_socket=environ["SERF_HAPROXY_MASTER_SOCKET"],
@@ -104,7 +104,7 @@ def start(record: Record, balancer: Balancer) -> None:
         with contextlib.suppress(FileNotFoundError):  # the status of an earlier run would be taken for today's
             os.unlink(os.path.join(scan, service, "supervise", "status"))
     numbers = record.ports
-    environ = programs.base_environ(record.environ) | settings_environ(record, balancer)
+    environ = programs.base_environ(record.environ) | make_settings_environ(record, balancer)
     environ |= {
         "SERF_NODE": balancer.name,
         "SERF_BIND": f"{balancer.address}:{numbers.gossip}",

@@ -53,7 +53,7 @@ class Lab:
         try:
             os.makedirs(self.lab_dir, mode=0o700, exist_ok=True)
         except OSError as error:
-            raise SystemFault(f"--dir {self.lab_dir}: {error.strerror}; choose another") from error
+            raise SystemFault(f"--dir {self.lab_dir}: {error.strerror}; choose another directory") from error
         with records.locked(self.lab_dir):
             plan.check_vacant(self.lab_dir)
             former = records.load(self.lab_dir)
@@ -164,7 +164,7 @@ class Lab:
         name = balancer or next(iter(record.balancers), "lb1")
         if name not in record.balancers:
             raise InputError(f"there is no balancer {name} in the lab at {self.lab_dir}")
-        return tree.settings_environ(record, record.balancers[name])
+        return tree.make_settings_environ(record, record.balancers[name])
 
     def down(self, keep: bool = False) -> bool:
         """Stop all processes, first gracefully and then with SIGKILL, and remove the lab's files.
@@ -189,7 +189,7 @@ class Lab:
     def _load(self) -> Record:
         record = records.load(self.lab_dir)
         if record is None or not record.is_up:
-            raise InputError(records.missing(self.lab_dir))
+            raise InputError(records.describe_missing(self.lab_dir))
         if self.port_base not in (None, record.port_base):
             raise InputError(f"--port-base {self.port_base}: the lab at {self.lab_dir} has {record.port_base}")
         return record

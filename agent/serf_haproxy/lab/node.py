@@ -18,6 +18,7 @@ _START_S = 30.0  # far more than an application or a Serf agent needs to listen
 _LEAVE_S = 15.0  # Serf takes 1.4 s
 _FINISH_S = 35.0  # the application gives the requests in flight 30 s
 _COMMAND_S = 10.0
+_TITLES = {"app": "the application", "serf": "the Serf agent"}
 
 
 def list_listeners(record: Record, node: Node) -> list[ports.Listener]:
@@ -122,7 +123,7 @@ def find_fault(record: Record, node: Node) -> str | None:
     for what, process in (("app", node.app), ("serf", node.serf)):
         if not processes.is_alive(process):
             path = log_path(record, node, what)
-            return f"{what} of {node.name} has ended: {last_line(path)}; its log: {path}"
+            return f"{_TITLES[what]} of {node.name} has ended: {last_line(path)}; its log: {path}"
     return None
 
 
@@ -186,9 +187,9 @@ def _wait_listening(record: Record, node: Node, what: str, port: int) -> None:
             if probe.connect_ex((node.address, port)) == 0:
                 return
         if not processes.is_alive(process):
-            raise SystemFault(f"{what} of {node.name} has ended: {last_line(path)}; its log: {path}")
+            raise SystemFault(f"{_TITLES[what]} of {node.name} has ended: {last_line(path)}; its log: {path}")
         if time.monotonic() > deadline:
-            raise SystemFault(f"{what} of {node.name} does not listen after {_START_S:g} s; its log: {path}")
+            raise SystemFault(f"{_TITLES[what]} of {node.name} does not listen after {_START_S:g} s; its log: {path}")
         time.sleep(_POLL_S)
 
 

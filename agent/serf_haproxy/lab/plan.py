@@ -28,7 +28,7 @@ def check_vacant(lab_dir: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise SystemFault(f"--dir {lab_dir}: {error.strerror}; choose another") from error
+        raise SystemFault(f"--dir {lab_dir}: {error.strerror}; choose another directory") from error
     if content and record is None:
         raise InputError(f"--dir {lab_dir}: is not empty and holds no lab; choose another directory, or empty it")
 

@@ -159,7 +159,7 @@ def locked(lab_dir: str) -> Iterator[None]:
             fd = os.open(lab_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             if isinstance(error, FileNotFoundError):
-                raise InputError(missing(lab_dir)) from error
+                raise InputError(describe_missing(lab_dir)) from error
             raise SystemFault(f"cannot open {lab_dir}: {error.strerror}") from error
         try:
             if _lock(fd, lab_dir, deadline):
@@ -169,7 +169,7 @@ def locked(lab_dir: str) -> Iterator[None]:
             os.close(fd)
 
 
-def missing(lab_dir: str) -> str:
+def describe_missing(lab_dir: str) -> str:
     """Return the error message for a lab that does not exist."""
     return f"there is no lab at {lab_dir}; start one with: serf-haproxy lab up --dir {lab_dir}"
 

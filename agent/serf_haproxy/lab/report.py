@@ -34,7 +34,7 @@ def format_table(status: dict[str, Any]) -> str:
 
 
 def _describe_balancer(record: Record, balancer: Balancer) -> dict[str, Any]:
-    environ = tree.settings_environ(record, balancer)
+    environ = tree.make_settings_environ(record, balancer)
     is_up = processes.is_alive(balancer.svscan)
     return {
         "name": balancer.name,
