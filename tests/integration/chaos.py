@@ -56,7 +56,7 @@ class Chaos:
         self._chance = chance
         self._settings = cluster.settings
         self._away_s: list[tuple[float, float]] = []
-        self._doings: list[Callable[[], str]] = [
+        self._faults: list[Callable[[], str]] = [
             self.kill_service,
             self.stop_service,
             self.kill_logger,
@@ -81,7 +81,7 @@ class Chaos:
     def act(self) -> None:
         """Inject one fault and wait a little."""
         at_s = time.monotonic() - self.started_s
-        said = self._chance.choice(self._doings)()
+        said = self._chance.choice(self._faults)()
         if said:
             self.done.append((at_s, said))
         time.sleep(self._chance.uniform(*PAUSE_S))
