@@ -165,7 +165,7 @@ class Balancer(Container):
 
     def is_right(self) -> bool:
         """Tell whether its resident finds nothing to do."""
-        said = self.exec("serf-haproxy", "once", user="agent", is_checked=False).splitlines()
+        said = self.exec("serf-haproxy", "once", user="serf-haproxy", is_checked=False).splitlines()
         return any(line.startswith("UNCHANGED ") for line in said)  # beside warnings: it has no key of the RPC
 
 

@@ -11,7 +11,9 @@ from containers.faults import kill, list_zombies
 from integration.proxy import wait_for
 
 
-@pytest.mark.parametrize("service", ["agent", "serf", "address", "haproxy/log", "agent/log", "serf/log", "address/log"])
+@pytest.mark.parametrize(
+    "service", ["daemon", "serf", "address", "haproxy/log", "daemon/log", "serf/log", "address/log"]
+)
 def test_a_killed_process_of_the_balancer_costs_no_request(crew: Crew, service: str) -> None:
     """SIGKILL of anything but HAProxy: the container lives, the process is back, and nobody notices."""
     with crew.load() as seen:

@@ -173,11 +173,17 @@ def test_the_capabilities_are_stated_and_needed(cluster: Cluster) -> None:
     assert complaints == [True]
 
 
+def test_the_former_name_of_the_daemons_user_works(balancer: Balancer, web: Container) -> None:
+    """`docker exec -u agent` is the same user as `docker exec -u serf-haproxy`, and status works."""
+    assert balancer.exec("id", user="agent") == balancer.exec("id", user="serf-haproxy")
+    assert web.name in balancer.exec("serf-haproxy", "status", user="agent")
+
+
 def test_the_resident_can_signal_haproxy_alone(balancer: Balancer) -> None:
     """The resident's user may look at and signal HAProxy's service, and is refused everything else."""
 
     def rule(*argv: str) -> str:
-        return balancer.exec(*argv, user="agent", is_checked=False)
+        return balancer.exec(*argv, user="serf-haproxy", is_checked=False)
 
     assert rule("s6-svc", "-2", "/run/service/haproxy") == ""
     assert re.match("up ", rule("s6-svstat", "/run/service/haproxy"))

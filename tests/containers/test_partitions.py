@@ -88,7 +88,7 @@ def test_a_balancer_cut_off_from_the_gossip_keeps_its_servers(crew: Crew) -> Non
     assert seen.failures == []
 
 
-@pytest.mark.parametrize(("process", "frozen_s"), [("agent", 3), ("serf", 6), ("haproxy", 3), ("worker", 3)])
+@pytest.mark.parametrize(("process", "frozen_s"), [("daemon", 3), ("serf", 6), ("haproxy", 3), ("worker", 3)])
 def test_a_frozen_process_of_the_balancer_catches_up(crew: Crew, process: str, frozen_s: float) -> None:
     """SIGSTOP, then SIGCONT: requests wait at most, none fails, and what a node said meanwhile counts afterwards."""
     pid = _pid(crew, process)

@@ -76,10 +76,10 @@ def test_a_balancer_that_does_not_run_what_was_published_is_unhealthy(make_clust
     with make_cluster() as cluster:
         balancer = cluster.balancer("lb1", "--health-interval=1s")
         wait_for(lambda: balancer.is_healthy, "it is healthy at first", JOIN_S)
-        balancer.exec("s6-svc", "-wD", "-d", "/run/service/agent")
-        balancer.exec("sh", "-c", publish, user="agent")
+        balancer.exec("s6-svc", "-wD", "-d", "/run/service/daemon")
+        balancer.exec("sh", "-c", publish, user="serf-haproxy")
         wait_for(lambda: balancer.state["Health"]["Status"] == "unhealthy", "HAProxy runs something else", JOIN_S)
-        balancer.exec("s6-svc", "-wU", "-u", "/run/service/agent")
+        balancer.exec("s6-svc", "-wU", "-u", "/run/service/daemon")
         wait_for(lambda: balancer.is_healthy, "the resident has mended it", JOIN_S)
         balancer.exec("s6-svc", "-wD", "-d", "/run/service/haproxy")
         wait_for(lambda: balancer.state["Health"]["Status"] == "unhealthy", "HAProxy is away", JOIN_S)

@@ -41,4 +41,4 @@ def test_a_further_service_cannot_take_the_place_of_ours(cluster: Cluster) -> No
     mount = f"--volume={FORWARDER}:/etc/serf-haproxy/services.d/haproxy:ro"
     balancer = cluster.balancer("lb2", mount)
     assert balancer.wait_end() == 100
-    assert "there is a service of that name already" in balancer.log()
+    assert "a service with this name already exists" in balancer.log()

@@ -81,7 +81,7 @@ def test_a_required_service_that_keeps_failing_ends_the_container(settings_clust
     """Serf cannot bind: after five deaths the container ends with Serf's own exit code."""
     web = settings_cluster.webapp("web1", SERF_BIND="192.0.2.1:7946")
     assert web.wait_end() == 1
-    assert "init: serf has failed for good, the last time with exit code 1" in web.log()
+    assert "init: serf has failed permanently, last exit code 1" in web.log()
 
 
 def test_stopping_finishes_requests_within_ten_seconds(settings_cluster: Cluster) -> None:
@@ -133,11 +133,25 @@ def test_every_line_has_the_name_of_its_service(settings_cluster: Cluster) -> No
     balancer = settings_cluster.balancer()
     balancer.wait_servers()
     requests.get(balancer.url("/logged"), timeout=10)
-    names = {"haproxy:", "agent:", "serf:"}
+    names = {"haproxy:", "daemon:", "serf:"}
     wait_for(lambda: "/logged" in balancer.log(), "the request is logged")
     wait_for(lambda: {line.split(" ")[0] for line in balancer.log().splitlines()} == names, "each service speaks")
     written = balancer.exec("cat", "/var/lib/serf-haproxy/log/haproxy/current", user="log")
     assert [line[:2] for line in written.splitlines() if "/logged" in line] == ["20"]
+
+
+def test_former_names_of_the_daemon_work(settings_cluster: Cluster) -> None:
+    """AGENT_USER and the path log/agent work, and `docker logs` says of each once that it is deprecated."""
+    balancer = settings_cluster.balancer("lb1", AGENT_USER="agent")
+    balancer.wait_servers()
+    balancer.exec("/health")
+    log_dir = "/var/lib/serf-haproxy/log"
+    assert "level=INFO" in balancer.exec("cat", f"{log_dir}/agent/current", user="log")
+    deprecated = [line for line in balancer.log().splitlines() if "deprecated" in line]
+    assert sorted(deprecated) == [
+        'daemon: level=WARNING msg="/var/lib/serf-haproxy/log/agent is deprecated; use /var/lib/serf-haproxy/log/daemon"',
+        'daemon: level=WARNING msg="AGENT_USER is deprecated; use DAEMON_USER"',
+    ]
 
 
 def _in_flight(container: Container) -> int:

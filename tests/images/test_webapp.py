@@ -228,7 +228,7 @@ def test_anything_else_is_not_found(url: str, method: str, path: str) -> None:
     """What is not served is 404, as JSON."""
     response = requests.request(method, url + path, timeout=DEADLINE_S)
     assert response.status_code == 404
-    assert "there is only" in response.json()["error"]
+    assert "only GET /, GET /health and POST /delay exist" in response.json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def running_tree(directory: Path, environ: dict[str, str]) -> Iterator[Path]:
     shutil.copytree(programs.S6_DIR, scan, symlinks=True, dirs_exist_ok=True)
     process = subprocess.Popen(["s6-svscan", scan], env=environ, start_new_session=True)
     try:
-        for service in ("haproxy", "agent", "serf"):
+        for service in ("haproxy", "daemon", "serf"):
             argv = ["s6-svwait", "-U", "-t", "1000", scan / service]
             wait_for(lambda argv=argv: not subprocess.run(argv, capture_output=True, check=False).returncode, service)
         yield scan
@@ -64,7 +64,7 @@ def test_the_tree_needs_no_directory(short_dir: Path) -> None:
     environ |= {"SERF_HAPROXY_HAPROXY_BIN": str(own), "PATH": f"{no_other}:{environ['PATH']}"}
     with running_tree(short_dir, environ):
         assert runtime.read_description(load_settings(environ))
-    assert (short_dir / "log" / "of" / "all" / "agent" / "current").exists()
+    assert (short_dir / "log" / "of" / "all" / "daemon" / "current").exists()
     shutil.rmtree(short_dir / "run")
     with running_tree(short_dir, environ):
         assert runtime.read_description(load_settings(environ))
@@ -92,7 +92,7 @@ def test_haproxy_starts_with_the_last_confirmed_configuration(cluster: Cluster, 
     """The live file is broken while the resident is away, and HAProxy is killed: it is back and serves."""
     live = Path(cluster.settings.config_path)
     cluster.lab.add("web3")  # the configuration before it becomes the last confirmed one
-    cluster.control("agent", "-wd", "-d")
+    cluster.control("daemon", "-wd", "-d")
     if damage is None:
         live.unlink()
     else:
@@ -103,7 +103,7 @@ def test_haproxy_starts_with_the_last_confirmed_configuration(cluster: Cluster, 
     wait_for(lambda: cluster.pid("haproxy") not in (before, -1), "HAProxy is back")
     wait_for(lambda: cluster.servers() >= {"web1", "web2"}, "with servers")
     wait_for(lambda: cluster.seen() >= {"127.0.1.1", "127.0.1.2"}, "that serve")
-    cluster.control("agent", "-wU", "-u")
+    cluster.control("daemon", "-wU", "-u")
     cluster.wait_servers("web1", "web2", "web3")
     wait_for(cluster.is_right, "file and HAProxy agree")
 

@@ -38,7 +38,7 @@ class Logged:
 
     def read(self) -> str:
         """Return what is in the log."""
-        return (self._log_dir / "agent" / "current").read_text()
+        return (self._log_dir / "daemon" / "current").read_text()
 
     def flood(self) -> None:
         """Give the resident a lot to say: a line for each of many nodes that are quarantined."""
@@ -63,7 +63,7 @@ def logged_resident(proxy: Proxy, log_dir: Path) -> Iterator[Logged]:
     readable, writable = os.pipe()
     environ = os.environ | proxy.environment | {"LOG_DIR": str(log_dir)}
     try:
-        logger = subprocess.Popen([LOGGER, "agent"], stdin=readable, env=environ)
+        logger = subprocess.Popen([LOGGER, "daemon"], stdin=readable, env=environ)
         resident = subprocess.Popen([*COMMAND, "run"], stderr=writable, env=environ)
         os.close(writable)
         wait_for(lambda: os.path.exists(proxy.settings.wake_fifo), "the resident listens")
@@ -108,7 +108,7 @@ def test_a_log_that_cannot_be_written_takes_no_memory_without_end(log_disk: Disk
     log_disk.fill()
     environ = os.environ | {"LOG_DIR": str(log_disk.directory)}
     lines = b"a line that nobody can write down\n" * 2_000_000
-    ended = subprocess.run([LOGGER, "agent"], input=lines, env=environ, capture_output=True, timeout=60, check=False)
+    ended = subprocess.run([LOGGER, "daemon"], input=lines, env=environ, capture_output=True, timeout=60, check=False)
     assert ended.returncode == 111
     assert b"Cannot allocate memory" in ended.stderr
 
