@@ -149,7 +149,7 @@ def test_former_names_of_the_daemon_work(settings_cluster: Cluster) -> None:
     assert "level=INFO" in balancer.exec("cat", f"{log_dir}/agent/current", user="log")
     deprecated = [line for line in balancer.log().splitlines() if "deprecated" in line]
     assert sorted(deprecated) == [
-        'daemon: level=WARNING msg="/var/lib/serf-haproxy/log/agent is deprecated; use /var/lib/serf-haproxy/log/daemon"',
+        f'daemon: level=WARNING msg="{log_dir}/agent is deprecated; use {log_dir}/daemon"',
         'daemon: level=WARNING msg="AGENT_USER is deprecated; use DAEMON_USER"',
     ]
 
