@@ -15,7 +15,7 @@ from serf_haproxy.lab.records import Balancer, Record
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.processes import run
 
-SERVICES = ("haproxy", "agent", "serf")  # the directories in s6/
+SERVICES = ("haproxy", "daemon", "serf")  # the directories in s6/
 DAEMON = SERVICES[1]  # the service that runs `serf-haproxy run`
 _SOCKET_BYTES = 97  # HAProxy first binds a temporary, longer path, and the kernel allows 107 bytes
 _STOP_S = 30.0  # more than the sum of the time limits within the tree
