@@ -1,13 +1,13 @@
 """The exception tree.
 
     SerfHaproxyError
-    ├── InputError        what came in is wrong; a person changes it (exit 100)
-    │   ├── SettingsError     one or more settings, all of them at once
+    ├── InputError        wrong input: a person must change it (exit code 100)
+    │   ├── SettingsError     one or more settings; all faults at once
     │   └── TemplateError     the template, with its line
-    └── SystemFault       the world is broken; it may heal by itself (exit 111)
-        ├── SerfFault         the Serf agent's RPC does not answer as it should
-        │   └── SerfAway          it cannot be reached: the agent may not have started yet
-        └── HaproxyFault      HAProxy, its binary or a socket of its does not answer as it should
+    └── SystemFault       a failure outside, which may heal by itself (exit code 111)
+        ├── SerfFault         the Serf agent's RPC does not answer as its protocol says
+        │   └── SerfAway          it cannot be reached: the Serf agent may not have started yet
+        └── HaproxyFault      HAProxy, its program or one of its sockets does not answer as expected
 
 Exit codes follow s6: 100 for wrong usage, 111 for a failed system call.
 """
@@ -23,7 +23,7 @@ class SerfHaproxyError(Exception):
 
 
 class InputError(SerfHaproxyError):
-    """What came in is wrong; a person must change it."""
+    """The input is wrong; a person must change it."""
 
     exit_code = EXIT_INPUT
 
@@ -37,16 +37,16 @@ class TemplateError(InputError):
 
 
 class SystemFault(SerfHaproxyError):
-    """The world is broken; it may heal by itself."""
+    """Something outside of this program failed; it may heal by itself."""
 
 
 class SerfFault(SystemFault):
-    """The Serf agent's RPC does not answer as it should."""
+    """The Serf agent's RPC does not answer as its protocol says."""
 
 
 class SerfAway(SerfFault):
-    """The Serf agent's RPC cannot be reached: the agent may not have started yet."""
+    """The Serf agent's RPC cannot be reached: the Serf agent may not have started yet."""
 
 
 class HaproxyFault(SystemFault):
-    """HAProxy, its binary or one of its sockets does not answer as it should."""
+    """HAProxy, its program or one of its sockets does not answer as expected."""

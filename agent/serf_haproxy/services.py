@@ -1,6 +1,14 @@
 """The services that clients want: each is one `backend` section of HAProxy's configuration.
 
-There is one implicit service today, which gets the servers of all admitted members.
+There is one implicit service, which gets the servers of all admitted members.
 """
 
-DEFAULT_SERVICE = "nodes"  # the name of the built-in template's section
+DEFAULT_SERVICE = "nodes"  # the section of the built-in template
+
+Key = tuple[str, str]  # names of a service and of a node in it: of a `backend` section and of a `server` line
+
+
+def find_service(section: str) -> str:
+    """Return the service whose servers stand in a section: a custom template may name its sections as it likes."""
+    del section
+    return DEFAULT_SERVICE

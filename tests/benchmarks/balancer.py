@@ -12,9 +12,9 @@ from pathlib import Path
 
 from measure import cpu_s, ended_cpu_s, tree_cpu_s
 
+import probe
 from integration.proxy import Proxy, wait_for
-from serf_haproxy.haproxy import runtime
-from serf_haproxy.system.processes import ask
+from serf_haproxy.haproxy.socket import ask
 
 
 class Daemon:
@@ -38,12 +38,12 @@ class Daemon:
 
     def up(self) -> dict[str, str]:
         """Return the addresses of the servers that are up in HAProxy, by name."""
-        views = runtime.read_servers(self.proxy.settings) or {}
+        views = probe.read_servers(self.proxy.settings) or {}
         return {name: view.address for name, view in views.items() if view.status.startswith("UP")}
 
     def weights(self) -> dict[str, int]:
         """Return the weights of HAProxy's servers by name."""
-        running = runtime.read_running(self.proxy.settings)
+        running = probe.read_running(self.proxy.settings)
         return {name: seen.weight for (_, name), seen in ((running and running.servers) or {}).items()}
 
     def frontend_counters(self) -> dict[str, int]:

@@ -32,12 +32,13 @@ from measure import Report, child_cpu_s, make_parser, median, tree_cpu_s
 from membership import Member, Membership, serving
 
 from integration.proxy import Proxy, running_proxy
-from serf_haproxy.control import goal
+from serf_haproxy.control import rendering
+from serf_haproxy.control.edges import find_serf
+from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.outcome import Outcome, Verdict
-from serf_haproxy.control.reconcile import reconcile
-from serf_haproxy.haproxy import runtime
-from serf_haproxy.serf.client import Link
-from serf_haproxy.system import processes
+from serf_haproxy.control.reconcile import Reconciler
+from serf_haproxy.haproxy import master, runtime, socket
+from serf_haproxy.serf.client import Client
 
 PATHS = ("event", "hint", "reload")
 LINEAR_COUNT = 5000  # up to this number of nodes our time must not grow faster than they do
@@ -61,7 +62,8 @@ class Cluster:
 
     def __init__(self, proxy: Proxy, membership: Membership, count: int) -> None:
         self.proxy, self.membership = proxy, membership
-        self.link = Link(proxy.settings.replace(hints=False))
+        self.client = Client(find_serf(proxy.settings), has_hints=False)
+        self.memory = Memory()
         self._number = 0
         self._balance = proxy.settings.balance
         membership.put(
@@ -88,7 +90,8 @@ class Cluster:
 
     def run(self, on_step: Any = str, **changes: Any) -> Outcome:
         """Run a pass."""
-        return reconcile(self.proxy.settings.replace(**changes), self.link.ask, is_resync=True, on_step=on_step)
+        settings = self.proxy.settings.replace(**changes)
+        return Reconciler(settings, self.memory).reconcile(self.client.ask, is_resync=True, on_step=on_step)
 
 
 @contextlib.contextmanager
@@ -97,12 +100,12 @@ def running_cluster(count: int, own_template: bool = False) -> Iterator[Cluster]
     with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory:
         template = Path(directory, "own.j2")
         checks = "check inter 1s fastinter 250ms downinter 50ms"
-        text = Path(goal.BUILT_IN_TEMPLATE).read_text()
+        text = Path(rendering.BUILT_IN_TEMPLATE).read_text()
         assert checks in text
         template.write_text(text.replace(checks, "check inter 1h"))
         own = {"SERF_HAPROXY_TEMPLATE_PATH": str(template)} if own_template else {}
         with (
-            mock.patch.object(goal, "BUILT_IN_TEMPLATE", str(template)),
+            mock.patch.object(rendering, "BUILT_IN_TEMPLATE", str(template)),
             running_proxy(Path(directory), **own) as proxy,
         ):
             membership = Membership(proxy.environment)
@@ -111,7 +114,7 @@ def running_cluster(count: int, own_template: bool = False) -> Iterator[Cluster]
                 time.sleep(SETTLED_S)
                 cluster.run()
                 yield cluster
-                cluster.link.close()
+                cluster.client.close()
 
 
 def measure(cluster: Cluster, path: str) -> Shares:
@@ -123,7 +126,7 @@ def measure(cluster: Cluster, path: str) -> Shares:
 
     def ask(*words: Any) -> str:
         asked_s = time.perf_counter()
-        answer = processes.ask(*words)
+        answer = socket.ask(*words)
         # Questions during the change or the reload are part of its time already.
         answers_s[0] += 0.0 if first in at_s and last not in at_s else time.perf_counter() - asked_s
         return answer
@@ -136,7 +139,7 @@ def measure(cluster: Cluster, path: str) -> Shares:
     outcomes = []
     haproxy_s = tree_cpu_s(pid)
     started_s, cpu_s = time.perf_counter(), time.thread_time()
-    with mock.patch.object(runtime, "ask", ask):
+    with mock.patch.object(runtime, "ask", ask), mock.patch.object(master, "ask", ask):
         check_cpu_s = child_cpu_s(lambda: outcomes.append(cluster.run(on_step, **changes)))
     whole_s, our_cpu_s = time.perf_counter() - started_s, time.thread_time() - cpu_s
     haproxy_s = tree_cpu_s(pid) - haproxy_s + check_cpu_s

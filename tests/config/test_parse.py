@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from serf_haproxy.config.parse import DOWN, STOPPING, UP, Changes, Layout, Line, Seen, plan, read_layout, state_file
+from serf_haproxy.config.diff import Changes, diff
+from serf_haproxy.config.parse import Layout, Line, Parser
+from serf_haproxy.config.state_file import format_state
+from serf_haproxy.policy.snapshot import DOWN, STOPPING, UP, Seen
 
 CONFIG = """\
 global
@@ -28,12 +31,12 @@ def changed(before: str, after: str) -> str:
 
 def test_a_server_includes_its_defaults() -> None:
     """A server's words begin with those of its default-server lines, because `add server` inherits nothing."""
-    layout = read_layout(CONFIG)
+    layout = Parser().read(CONFIG)
     assert layout.servers == {
         ("nodes", "web1"): Line("10.0.0.1:80", 7, ("inter", "2s", "check", "rise", "1")),
         ("nodes", "web2"): Line("[::1]:81", 1, ("inter", "2s", "check", "rise", "1")),
     }
-    assert layout.pools == {"nodes"}
+    assert layout.sections == {"nodes"}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_a_server_includes_its_defaults() -> None:
 )
 def test_the_digest_of_the_rest_ignores_servers_and_comments(text: str, is_same: bool) -> None:
     """Only changes that need a reload change the digest of the rest."""
-    assert (read_layout(text).rest == read_layout(CONFIG).rest) is is_same
+    assert (Parser().read(text).rest == Parser().read(CONFIG).rest) is is_same
 
 
 @pytest.mark.parametrize(
@@ -66,20 +69,20 @@ def test_the_digest_of_the_rest_ignores_servers_and_comments(text: str, is_same:
 )
 def test_a_section_with_unsupported_syntax_needs_a_reload(text: str) -> None:
     """Named defaults, quotes, variables and server templates make a whole section part of the rest."""
-    layout = read_layout(text)
-    assert (layout.servers, layout.pools) == ({}, frozenset())
-    assert layout.rest != read_layout(text.replace("web1", "web9")).rest
+    layout = Parser().read(text)
+    assert (layout.servers, layout.sections) == ({}, frozenset())
+    assert layout.rest != Parser().read(text.replace("web1", "web9")).rest
 
 
 def test_defaults_apply_to_later_servers() -> None:
     """A default-server line does not change earlier servers."""
-    layout = read_layout("backend a\n server x 1.1.1.1:1\n default-server weight 7\n server y 1.1.1.1:2\n")
+    layout = Parser().read("backend a\n server x 1.1.1.1:1\n default-server weight 7\n server y 1.1.1.1:2\n")
     assert [line.weight for line in layout.servers.values()] == [1, 7]
 
 
 def test_a_server_can_disable_the_check_of_its_defaults() -> None:
     """With `no-check` a server has no check, and its remaining words are valid for `add server`."""
-    layout = read_layout(
+    layout = Parser().read(
         "backend a\n default-server check inter 2s\n server x 1.1.1.1:1 no-check\n server y 1.1.1.1:2\n"
     )
     assert [line.words for line in layout.servers.values()] == [("inter", "2s"), ("check", "inter", "2s")]
@@ -88,7 +91,7 @@ def test_a_server_can_disable_the_check_of_its_defaults() -> None:
 def test_only_a_line_feed_ends_a_line() -> None:
     """Other line separators do not end a comment, as in HAProxy."""
     text = changed("# a remark", "# a\u2028server evil 6.6.6.6:1\x0cserver evil 6.6.6.6:1")
-    assert read_layout(text) == read_layout(CONFIG)
+    assert Parser().read(text) == Parser().read(CONFIG)
 
 
 def seen(endpoint: str, weight: int = 1, is_maintained: bool = False, **more: Any) -> Seen:
@@ -167,7 +170,7 @@ def test_plan_changes_running_servers_to_the_wanted_ones(
     changes: Changes,
 ) -> None:
     """Wanted configuration, live file and running servers -> commands."""
-    assert plan(goal, before, running) == changes
+    assert diff(goal, before, running) == changes
 
 
 DOWN_LINE = "1 nodes {} {} 10.0.0.1 0 0 1 1 0 1 0 0 6 0 0 0 - 80 - 0 0 - - 0"
@@ -177,21 +180,21 @@ def test_a_state_file_keeps_remaining_servers_and_starts_new_ones_as_down() -> N
     """A remaining server keeps its line, a moved or new one with a check starts as down, one without has no line."""
     lines = {("nodes", name): CHECKED for name in "abc"} | {("nodes", "d"): PLAIN}
     running = {("nodes", "a"): seen("10.0.0.1:80"), ("nodes", "b"): seen("10.0.0.1:99")}
-    text = state_file(Layout(lines, frozenset(["nodes"]), ""), layout(), running, HEADER)
+    text = format_state(Layout(lines, frozenset(["nodes"]), ""), layout(), running, HEADER)
     going_on = "line-of-10.0.0.1:80 1 1"
     assert text.splitlines() == ["1", HEADER, going_on, DOWN_LINE.format(2, "b"), DOWN_LINE.format(3, "c")]
 
 
 def test_a_reload_sets_the_wanted_weight() -> None:
     """The state file has the wanted weight twice, because HAProxy keeps the current weight if both are equal."""
-    text = state_file(layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 0)}, HEADER)
+    text = format_state(layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 0)}, HEADER)
     assert text.splitlines()[2:] == ["line-of-10.0.0.1:80 3 3"]
 
 
 @pytest.mark.parametrize("name", ["is_maintained", "is_drained", "is_unwatched"])
 def test_manual_changes_do_not_survive_a_reload(name: str) -> None:
     """A server set to maintenance or drain, or without its health checks, starts like a new one."""
-    text = state_file(layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", **{name: True})}, HEADER)
+    text = format_state(layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", **{name: True})}, HEADER)
     assert text.splitlines()[2:] == [DOWN_LINE.format(1, "a")]
 
 
@@ -204,4 +207,4 @@ def test_new_and_moved_servers_start_as_down_when_the_running_ones_are_unknown(
     before: Layout, lines: list[str]
 ) -> None:
     """When the running servers are unknown, only a server of the live file may start as up."""
-    assert state_file(layout(CHECKED), before, None, "").splitlines() == ["1", *lines]
+    assert format_state(layout(CHECKED), before, None, "").splitlines() == ["1", *lines]

@@ -18,16 +18,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serf_haproxy.config.parse import read_layout
-from serf_haproxy.config.render import Rendered, describe_change, digest_of, render, rest_of
-from serf_haproxy.control.goal import BUILT_IN_TEMPLATE, rules_of
+from decisions import build
+from serf_haproxy.config.diff import describe
+from serf_haproxy.config.fingerprint import digest_of, rest_of
+from serf_haproxy.config.parse import Parser
+from serf_haproxy.config.render import Config, render
+from serf_haproxy.control.observe import read_rules
+from serf_haproxy.control.rendering import BUILT_IN_TEMPLATE
 from serf_haproxy.errors import HaproxyFault, InputError, TemplateError
+from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.policy.admission import Rules
-from serf_haproxy.policy.decide import Server, build
+from serf_haproxy.policy.server import Server
 from serf_haproxy.serf.events import ALIVE, Event, parse_line, read_event
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.settings import Settings, load_settings
-from serf_haproxy.system.processes import ask
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -39,7 +43,7 @@ WEB1 = Server("web1", "127.0.1.1", 8080, None)
 WEB2 = Server("web2", "127.0.1.2", 8080, 50)
 
 
-def render_golden(members_path: Path) -> Rendered:
+def render_golden(members_path: Path) -> Config:
     """Return the configuration for the node files and settings of a golden pair."""
     environ_path = members_path.with_suffix(".env")
     pairs = environ_path.read_text().splitlines() if environ_path.exists() else []
@@ -48,7 +52,7 @@ def render_golden(members_path: Path) -> Rendered:
     for line in members_path.read_text().splitlines(keepends=True):
         status, member = parse_line(line)
         evidence[member.name] = NodeFile(status, member, 0)
-    return render(TEMPLATE, BUILT_IN_TEMPLATE, build(evidence, rules_of(settings, "")).servers, settings)
+    return render(TEMPLATE, BUILT_IN_TEMPLATE, build(evidence, read_rules(settings, "")).servers, settings)
 
 
 def render_event(event: Event, settings: Settings) -> tuple[int, str]:
@@ -58,7 +62,7 @@ def render_event(event: Event, settings: Settings) -> tuple[int, str]:
     return len(servers), render(TEMPLATE, BUILT_IN_TEMPLATE, servers, settings).text
 
 
-def render_text(template: str, *servers: Server) -> Rendered:
+def render_text(template: str, *servers: Server) -> Config:
     """Return the text rendered from a custom template."""
     return render(template, "/etc/mine.j2", servers, Settings())
 
@@ -298,7 +302,7 @@ def lines_of(*servers: str) -> str:
 )
 def test_change_is_one_sentence(before: str, after: str, sentence: str) -> None:
     """A change is described by added, removed and changed servers, at most ten by name."""
-    assert describe_change(read_layout(before).servers, read_layout(after).servers) == sentence
+    assert describe(Parser().read(before).servers, Parser().read(after).servers) == sentence
 
 
 if __name__ == "__main__":

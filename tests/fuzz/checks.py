@@ -14,14 +14,17 @@ from collections.abc import Callable
 
 import msgpack
 
+from decisions import build
 from fakes.serf_rpc import header, say
 from fakes.serf_rpc import member as list_member
-from serf_haproxy.config.parse import Line, plan, read_layout, state_file
-from serf_haproxy.config.render import description_of, read_published, render
-from serf_haproxy.control.goal import BUILT_IN_TEMPLATE
+from serf_haproxy.config.diff import diff
+from serf_haproxy.config.fingerprint import description_of, strip
+from serf_haproxy.config.parse import Line, Parser
+from serf_haproxy.config.render import render
+from serf_haproxy.config.state_file import format_state
+from serf_haproxy.control.rendering import BUILT_IN_TEMPLATE
 from serf_haproxy.errors import InputError, SerfFault
 from serf_haproxy.policy.admission import Rules
-from serf_haproxy.policy.decide import build
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import (
     ALIVE,
@@ -138,28 +141,28 @@ def check_render(data: bytes) -> None:
             (server.name, server.endpoint, 1 if server.weight is None else server.weight) for server in pool.servers
         }
         assert description_of(rendered.text) == rendered.description
-        assert read_published(rendered.text) == rendered.layout
+        assert Parser().read(strip(rendered.text)) == rendered.layout
 
 
 def check_layout(data: bytes) -> None:
     """Parse any text as a configuration: the resulting runtime commands contain only safe characters."""
     text = decode(data)
-    layout = read_layout(text)
-    assert {pool for pool, _ in layout.servers} <= layout.pools
-    assert read_layout(text + "\n# a remark\n\n") == layout
+    layout = Parser().read(text)
+    assert {section for section, _ in layout.servers} <= layout.sections
+    assert Parser().read(text + "\n# a remark\n\n") == layout
     lines = [line.strip() for line in text.split("\n")]  # HAProxy knows no other line end
     said = {tuple(line.split()[1:3]) for line in lines if line.split()[:1] == ["server"]}
     assert {(name, server.endpoint) for (_, name), server in layout.servers.items()} <= said
     assert not layout.servers or not any(line.startswith(".") for line in lines), "only HAProxy can evaluate .if"
-    commands = plan(layout, read_layout(""), {}).commands
+    commands = diff(layout, Parser().read(""), {}).commands
     for command in commands:
         assert COMMAND.fullmatch(command), command
-    assert len(state_file(layout, layout, {}, "# header").splitlines()) <= 2 + len(layout.servers)
+    assert len(format_state(layout, layout, {}, "# header").splitlines()) <= 2 + len(layout.servers)
     for line in layout.servers.values():
         assert isinstance(line, Line)
         assert line.weight >= 0
     description_of(text)
-    read_published(text)
+    Parser().read(strip(text))
 
 
 CHECKS: dict[str, Callable[[bytes], None]] = {

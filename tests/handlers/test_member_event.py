@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from serf_haproxy.serf.events import LINE_BYTES, format_line
-from serf_haproxy.serf.rpc import Connection
+from serf_haproxy.serf.rpc import Connection, RpcAddress
 from serf_haproxy.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("time_limit")
@@ -294,7 +294,7 @@ def test_real_serf_agent_runs_the_handler(
     web1 = start_serf("web1", f"-join={balancer.gossip}", "-tag=role=web", "-tag=port=8080", "-tag=note=a%b")
     path = nodes_dir / "web1"
     wait_until(path.exists, "node file of a join")
-    connection = Connection(Settings(rpc_addr=balancer.rpc))
+    connection = Connection(RpcAddress(*balancer.rpc))
     status, member = connection.read_roster().members["web1"]
     connection.close()
     assert path.read_text() == format_line("alive", member) == format_line(status, member)

@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 import requests
 
+import probe
 from integration.cluster import Cluster
 from integration.proxy import wait_for
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.haproxy import runtime
 from serf_haproxy.lab.balancer import DAEMON, SERVICES
 
 LOST_MOST = 2  # of five nodes, so that all requests can be answered
@@ -107,7 +107,7 @@ class Chaos:
         def watch() -> None:
             missing: dict[str, float] = {}
             while not stopping.wait(_SAMPLE_S):
-                views, now_s = runtime.read_servers(self._settings), time.monotonic()
+                views, now_s = probe.read_servers(self._settings), time.monotonic()
                 for name, since_s in list(self.alive.items()):
                     if views is not None and name in views and views[name].status.startswith("UP"):
                         begun_s = missing.pop(name, now_s)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import requests
 
+import probe
 from integration.proxy import wait_for
-from serf_haproxy.control import apply, goal
-from serf_haproxy.haproxy import runtime
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.settings import Settings, load_settings
 
@@ -38,7 +37,7 @@ class Cluster:
 
     def servers(self, name: str = "lb1") -> set[str]:
         """Return the names of the servers of a balancer's HAProxy."""
-        return set(runtime.read_servers(load_settings(self.lab.env(name))) or ())
+        return set(probe.read_servers(load_settings(self.lab.env(name))) or ())
 
     def seen(self) -> set[str]:
         """Return the addresses of the nodes that answer eight requests through the first frontend."""
@@ -61,9 +60,9 @@ class Cluster:
 
     def is_right(self) -> bool:
         """Return whether haproxy.cfg follows from the node files, and HAProxy runs it."""
-        right = goal.compute(self.settings, goal.read_pool(self.settings).servers)
+        right = probe.render(self.settings, probe.decide(self.settings).servers)
         live = Path(self.settings.config_path).read_text()
-        return live == right.text and apply.runs_published(self.settings)
+        return live == right.text and probe.runs_published(self.settings)
 
 
 @contextlib.contextmanager

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import psutil
 
+import probe
 from integration.load import Load, run_load
 from integration.passes import Passes
 from integration.proxy import Proxy, wait_for
-from serf_haproxy.control import apply, goal
 from serf_haproxy.control.outcome import Outcome, Verdict
-from serf_haproxy.haproxy import config_file, runtime
 from serf_haproxy.serf import nodes
 
 IN_FORCE = (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
@@ -24,7 +23,7 @@ _AFTER_S = 1.0  # a client may report an outage shortly after HAProxy is back
 _MOST_PASSES = 3
 # The files that a healthy balancer may have beside the live file and in the state directory.
 _CONFIG_FILES = {"", ".good", ".state", ".rejected", ".before"}
-_STATE_FILES = {"last_pass.json", "flaps.json", "served", "template.good", "pass.lock", "resident.lock", "released"}
+_STATE_FILES = {"last_pass.json", "flaps.json", "served", "template.good", "pass.lock", "daemon.lock", "released"}
 
 
 @dataclasses.dataclass
@@ -152,15 +151,15 @@ class Bench:
     def find_wrong(self) -> str:
         """Return a description of what is wrong, "" when nothing is."""
         settings = self.proxy.settings.replace(balance=self.balance)
-        running = runtime.read_running(settings)
+        running = probe.read_running(settings)
         if running is None or running.servers is None or not running.is_open:
             return "HAProxy does not answer"
         names = {name for (_, name), seen in running.servers.items()}
         if names != self.wanted:
             return f"HAProxy has {sorted(names)} instead of {sorted(self.wanted)}"
-        if config_file.read_live(settings) != goal.compute(settings, goal.read_pool(settings).servers).text:
+        if probe.read_live(settings) != probe.render(settings, probe.decide(settings).servers).text:
             return "the live file differs from the expected one"
-        if not apply.runs_published(settings):
+        if not probe.runs_published(settings):
             return "HAProxy runs something else than the live file"
         return self.find_stray()
 
@@ -219,7 +218,7 @@ def running_bench(proxy: Proxy, ports: dict[str, int], name: str) -> Iterator[Be
     bench = Bench(proxy, ports, name)
     bench.record("web1", "web2")
     assert bench.run_pass().verdict in IN_FORCE
-    wait_for(lambda: {view.status for view in (runtime.read_servers(proxy.settings) or {}).values()} == {"UP"}, "UP")
+    wait_for(lambda: {view.status for view in (probe.read_servers(proxy.settings) or {}).values()} == {"UP"}, "UP")
     before = _family()
     with run_load(bench.load, 2):
         bench.wait_requests()

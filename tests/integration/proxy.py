@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from serf_haproxy.control import goal, outcome, reconcile
+import probe
+from serf_haproxy.control import directories, outcome, reconcile
 from serf_haproxy.errors import HaproxyFault
-from serf_haproxy.haproxy import runtime
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import record
 from serf_haproxy.settings import Settings, load_settings, variable
@@ -60,8 +60,8 @@ class Proxy:
         self.environment = make_environment(directory) | environment
         self.settings: Settings = load_settings(self.environment)
         self.process: subprocess.Popen[bytes] | None = None
-        reconcile.prepare_directories(self.settings)
-        Path(self.settings.config_path).write_text(goal.compute(self.settings, ()).text)
+        directories.prepare_directories(self.settings)
+        Path(self.settings.config_path).write_text(probe.render(self.settings, ()).text)
 
     def start(self) -> None:
         """Start HAProxy with the live configuration and wait for its worker."""
@@ -69,7 +69,7 @@ class Proxy:
         argv = ["haproxy", "-W", "-db", "-S", master, "-f", self.settings.config_path]
         with open(os.path.join(self.settings.state_dir, "haproxy.log"), "ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
-        wait_for(lambda: runtime.read_description(self.settings) is not None, "HAProxy answers")
+        wait_for(lambda: probe.read_description(self.settings) is not None, "HAProxy answers")
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Stop HAProxy and wait until it has ended."""
@@ -93,13 +93,13 @@ class Proxy:
         """Return how often the master has reloaded."""
         for _ in range(200):
             with contextlib.suppress(HaproxyFault):
-                return runtime.read_master(self.settings).reload_count
+                return probe.read_account(self.settings).reload_count
             time.sleep(0.02)
         raise AssertionError("the master does not answer")
 
     def servers(self) -> set[str]:
         """Return the names of the servers in the running HAProxy."""
-        return set(runtime.read_servers(self.settings) or ())
+        return set(probe.read_servers(self.settings) or ())
 
 
 @contextlib.contextmanager

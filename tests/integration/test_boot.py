@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import probe
 from integration.proxy import Proxy, free_port, make_environment, wait_for
 from integration.test_cluster import Cluster, cluster  # noqa: F401 - a fixture
 from integration.test_daemon import COMMAND
-from serf_haproxy.control import goal
-from serf_haproxy.control.state import write_good_template
-from serf_haproxy.haproxy import config_file, runtime
+from serf_haproxy.control import rendering
+from serf_haproxy.control.edges import make_edges
 from serf_haproxy.lab import programs
 from serf_haproxy.settings import load_settings
 
@@ -63,11 +63,11 @@ def test_the_tree_needs_no_directory(short_dir: Path) -> None:
     (no_other / "haproxy").symlink_to("/bin/false")
     environ |= {"SERF_HAPROXY_HAPROXY_BIN": str(own), "PATH": f"{no_other}:{environ['PATH']}"}
     with running_tree(short_dir, environ):
-        assert runtime.read_description(load_settings(environ))
+        assert probe.read_description(load_settings(environ))
     assert (short_dir / "log" / "of" / "all" / "daemon" / "current").exists()
     shutil.rmtree(short_dir / "run")
     with running_tree(short_dir, environ):
-        assert runtime.read_description(load_settings(environ))
+        assert probe.read_description(load_settings(environ))
 
 
 def test_boot_makes_what_haproxy_needs(short_dir: Path) -> None:
@@ -78,8 +78,8 @@ def test_boot_makes_what_haproxy_needs(short_dir: Path) -> None:
     argv = ["haproxy", "-W", "-db", "-S", settings.master_socket, "-f", settings.config_path]
     process = subprocess.Popen(argv, env=environ, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: runtime.read_description(settings), "HAProxy answers")
-        assert runtime.read_servers(settings) == {}
+        wait_for(lambda: probe.read_description(settings), "HAProxy answers")
+        assert probe.read_servers(settings) == {}
     finally:
         process.terminate()
         process.wait(20)
@@ -117,7 +117,7 @@ def test_boot_tries_each_fallback_in_turn(tmp_path: Path) -> None:
     environ = {"SERF_HAPROXY_TEMPLATE_PATH": str(own)}
     live, good = Path(proxy.settings.config_path), Path(f"{proxy.settings.config_path}.good")
 
-    good.write_text(f"# confirmed\n{goal.compute(proxy.settings, ()).text}")
+    good.write_text(f"# confirmed\n{probe.render(proxy.settings, ()).text}")
     ended = boot(proxy, **environ)
     assert ended.stdout == "HAProxy starts with the last one that HAProxy confirmed\n"
     assert live.read_text() == good.read_text()
@@ -130,14 +130,14 @@ def test_boot_tries_each_fallback_in_turn(tmp_path: Path) -> None:
     assert "'nothing' is undefined" in ended.stdout
     assert "server web1 127.0.0.1:8001" in live.read_text()
 
-    write_good_template(proxy.settings, "# mine\n" + Path(goal.BUILT_IN_TEMPLATE).read_text())
+    make_edges(proxy.settings).state.write_good_template("# mine\n" + Path(rendering.BUILT_IN_TEMPLATE).read_text())
     assert "starts with one made with the last good template" in boot(proxy, **environ).stdout
     assert live.read_text().startswith("# mine\n")
     assert "server web1" in live.read_text()
 
     good.unlink()
-    assert boot(proxy).stdout == "HAProxy starts with one made of the node files\n"
-    assert config_file.check(proxy.settings, live.read_text()) is None
+    assert boot(proxy).stdout == "HAProxy starts with one made with the present template\n"
+    assert probe.check(proxy.settings, live.read_text()) is None
 
 
 def test_an_unwritable_live_file_is_reported(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import psutil
 import pytest
 import requests
 
+import probe
 from integration.cluster import Cluster, make_cluster
 from integration.load import Load, run_load
 from integration.proxy import wait_for
-from serf_haproxy.config import render
-from serf_haproxy.haproxy import runtime
+from serf_haproxy.config import fingerprint
 from serf_haproxy.lab.balancer import DAEMON, SERVICES
 from serf_haproxy.settings import Settings
 
@@ -157,7 +157,7 @@ def test_stopping_in_the_middle_of_a_reload_finishes_the_requests(
 
 
 def _connection_count(settings: Settings) -> int:
-    running = runtime.read_running(settings)
+    running = probe.read_running(settings)
     return sum(seen.connection_count for seen in ((running and running.servers) or {}).values())
 
 
@@ -189,10 +189,10 @@ def test_status_shows_the_cluster_as_a_table_and_as_json(cluster: Cluster) -> No
     """`status` shows all members, their health in HAProxy, and the outcome of the last pass."""
     command = [sys.executable, "-m", "serf_haproxy", "status"]
     environment = os.environ | cluster.lab.env()
-    wait_for(lambda: {view.status for view in (runtime.read_servers(cluster.settings) or {}).values()} == {"UP"}, "UP")
+    wait_for(lambda: {view.status for view in (probe.read_servers(cluster.settings) or {}).values()} == {"UP"}, "UP")
     table = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     report = json.loads(subprocess.run([*command, "--json"], env=environment, capture_output=True, check=True).stdout)
     assert {row["name"]: row["health"] for row in report["members"]} == {"lb1": None, "web1": "UP", "web2": "UP"}
-    assert report["resident_runs"]
-    assert report["digest"] == render.digest_of(Path(cluster.settings.config_path).read_text())
+    assert report["daemon_runs"]
+    assert report["digest"] == fingerprint.digest_of(Path(cluster.settings.config_path).read_text())
     assert all(word in table for word in ("web1", "127.0.1.2", "UP", report["verdict"]))

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import probe
 from integration.agents import run_serf
 from integration.proxy import Proxy, make_environment, running_proxy, wait_for
-from serf_haproxy.control import goal
+from serf_haproxy.control import rendering
 from serf_haproxy.control.outcome import Verdict
-from serf_haproxy.haproxy import config_file, runtime
 from serf_haproxy.serf.nodes import forget
 from serf_haproxy.serf.wake import wake
 
@@ -124,7 +124,7 @@ def test_sigterm_ends_the_daemon_with_exit_code_0(proxy: Proxy) -> None:
 def test_sighup_reads_settings_and_template_again(proxy: Proxy, short_dir: Path) -> None:
     """SIGHUP loads a changed template; invalid settings are logged and ignored."""
     template, toml = short_dir / "own.j2", short_dir / "settings.toml"
-    shutil.copy(goal.BUILT_IN_TEMPLATE, template)
+    shutil.copy(rendering.BUILT_IN_TEMPLATE, template)
     toml.write_text(f"template_path = '{template}'\n")
     with running_daemon(proxy, SERF_HAPROXY_SETTINGS_FILE=str(toml)) as process:
         template.write_text(template.read_text().replace("balance {{ settings.balance }}", "balance leastconn"))
@@ -142,7 +142,7 @@ def test_a_repaired_template_is_used_without_a_signal(proxy: Proxy, short_dir: P
     template.write_text("{{ nope }}")
     with running_daemon(proxy, SERF_HAPROXY_TEMPLATE_PATH=str(template)):
         wait_for(lambda: said(proxy, "REJECTED"), "the rejection is logged")
-        good = Path(goal.BUILT_IN_TEMPLATE).read_text().replace("defaults\n", "defaults\n    # repaired\n")
+        good = Path(rendering.BUILT_IN_TEMPLATE).read_text().replace("defaults\n", "defaults\n    # repaired\n")
         template.write_text(good)
         wait_for(lambda: "# repaired" in Path(proxy.settings.config_path).read_text(), "the repaired template")
 
@@ -153,7 +153,7 @@ def test_a_second_daemon_refuses_to_start(proxy: Proxy) -> None:
         environment = os.environ | proxy.environment
         second = subprocess.run([*COMMAND, "run"], env=environment, capture_output=True, text=True, check=False)
         assert second.returncode == 111
-        assert "another resident is at work" in second.stderr
+        assert "another daemon is running" in second.stderr
 
 
 def test_an_unreachable_serf_agent_changes_nothing_and_is_asked_when_it_is_back(proxy: Proxy) -> None:
@@ -235,8 +235,13 @@ def test_once_check_render_and_status_agree(proxy: Proxy) -> None:
     report = json.loads(command("status", "--json"))
     assert (report["verdict"], report["reason"]) == ("APPLIED", "servers changed: +web1")
     by_name = {member["name"]: member for member in report["members"]}
-    assert by_name["web1"] | {"health": None} == {
+    assert by_name["web1"] | {"health": None, "since_s": 0} == {
         "name": "web1",
+        "service": "nodes",
+        "state": "serving",
+        "reason": "it is alive in Serf",
+        "since_s": 0,
+        "left_s": None,
         "status": "alive",
         "address": "127.0.0.1",
         "port": 8001,
@@ -271,11 +276,8 @@ def test_a_running_reload_does_not_lose_the_next_one(proxy: Proxy) -> None:
     for number in range(10):
         proxy.record("web1", 8001 + number)
         assert proxy.run_pass(balance=("leastconn", "roundrobin")[number % 2]).verdict is Verdict.RELOADED
-    assert runtime.read_master(proxy.settings).failed_count == 0
-    assert (
-        config_file.read_live(proxy.settings)
-        == goal.compute(proxy.settings, goal.read_pool(proxy.settings).servers).text
-    )
+    assert probe.read_account(proxy.settings).failed_count == 0
+    assert probe.read_live(proxy.settings) == probe.render(proxy.settings, probe.decide(proxy.settings).servers).text
 
 
 def test_the_first_start_needs_no_directories(short_dir: Path) -> None:

@@ -21,7 +21,7 @@ from integration.faults import Bench, running_bench
 from integration.proxy import running_proxy, wait_for
 from integration.test_daemon import COMMAND
 from integration.test_load import applications
-from serf_haproxy.control import goal
+from serf_haproxy.control import rendering
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.serf.wake import wake
 from serf_haproxy.settings import variable
@@ -37,7 +37,7 @@ USUAL = {
 # limit, because root cannot always set the limit of another user's process.
 AS_USER = """
 import encodings.idna, os, resource, signal, sys
-import serf_haproxy.__main__, serf_haproxy.daemon
+import serf_haproxy.cli.main, serf_haproxy.daemon.log, serf_haproxy.daemon.loop
 user_id = int(sys.argv.pop(1))
 os.setgroups([])
 os.setgid(user_id)
@@ -46,7 +46,7 @@ before = resource.getrlimit(resource.RLIMIT_NPROC)
 few = 1, before[1]
 signal.signal(signal.SIGUSR1, lambda *_: resource.setrlimit(resource.RLIMIT_NPROC, few))
 signal.signal(signal.SIGUSR2, lambda *_: resource.setrlimit(resource.RLIMIT_NPROC, before))
-sys.exit(serf_haproxy.__main__.main())
+sys.exit(serf_haproxy.cli.main.main())
 """
 USER_ID = 61234  # no other process has it: the limit counts all processes of a user
 
@@ -79,7 +79,7 @@ def running(
             wait_for(lambda: os.path.exists(proxy.settings.wake_fifo), "the daemon listens")
             yield bench, process
             assert process.poll() is None, log_path(bench).read_text()
-            assert "a fault of our own" not in log_path(bench).read_text(), log_path(bench).read_text()
+            assert "an internal error" not in log_path(bench).read_text(), log_path(bench).read_text()
         finally:
             process.terminate()
             process.wait(30)
@@ -147,7 +147,7 @@ def test_a_hanging_disk_is_logged_and_survived(short_dir: Path, ports: dict[str,
         try:
             with running(short_dir, ports, "disk that hangs", **limits) as (bench, _):
                 with disk.hanging():
-                    told = tells(bench, "a pass takes longer than it may, its last step is 'applied'")
+                    told = tells(bench, "a pass exceeds its time limit, its last step was 'applied'")
                     turn(bench)
                     told()
                     assert bench.proxy.servers() == bench.wanted
@@ -216,7 +216,7 @@ def test_a_haproxy_program_that_is_missing_forbidden_or_hanging_is_waited_for(
 def test_a_template_that_is_missing_broken_or_hanging_is_waited_for(short_dir: Path, ports: dict[str, int]) -> None:
     """Meanwhile the last good template is used, also after SIGHUP; the repaired one is used automatically."""
     template = short_dir / "own.j2"
-    good = "# mine\n" + Path(goal.BUILT_IN_TEMPLATE).read_text()
+    good = "# mine\n" + Path(rendering.BUILT_IN_TEMPLATE).read_text()
     template.write_text(good)
     options = {"SERF_HAPROXY_TEMPLATE_PATH": str(template), "SERF_HAPROXY_TEMPLATE_TIMEOUT_S": "0.5"}
     endless = good.replace("{% for server", "{% for n in range(10**12) %}{% endfor %}{% for server")
@@ -306,7 +306,7 @@ def test_without_file_descriptors_the_daemon_waits(short_dir: Path, ports: dict[
 def test_without_processes_the_daemon_waits(short_dir: Path, ports: dict[str, int]) -> None:
     """When the daemon's user can start no process, the daemon logs it; after the limit is lifted, it catches up."""
     template = short_dir / "own.j2"
-    shutil.copy(goal.BUILT_IN_TEMPLATE, template)
+    shutil.copy(rendering.BUILT_IN_TEMPLATE, template)
     options = {"SERF_HAPROXY_TEMPLATE_PATH": str(template)}
     with running(short_dir, ports, "out of processes", USER_ID, **options) as (bench, process):
         told = tells(bench, "Resource temporarily unavailable")

@@ -21,13 +21,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import probe
+from decisions import build
 from fakes.serf_rpc import header, member, say
 from fakes.servers import Talk, serving_tcp
 from fuzz.checks import assert_sayable, assert_storable, expect_lines
-from serf_haproxy.control.goal import compute
+from serf_haproxy.control.edges import find_serf
 from serf_haproxy.errors import SerfFault
-from serf_haproxy.haproxy import config_file
-from serf_haproxy.policy.decide import Rules, build
+from serf_haproxy.policy.admission import Rules
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import ALIVE, STATUS_OF_EVENT, make_member, name_fault, read_event
 from serf_haproxy.serf.nodes import NodeFile
@@ -275,7 +276,7 @@ def test_roster_of_any_content(answer: bytes, stats: Any, error: str, cut_bytes:
     members_answer = say(header(3, error)) + answer
     members_answer = members_answer[: len(members_answer) - cut_bytes]
     with answering(say(header(2)) + pack(stats), members_answer) as settings_:
-        connection = Connection(settings_)
+        connection = Connection(find_serf(settings_))
         try:
             roster = connection.read_roster()
         except SerfFault as fault:
@@ -299,7 +300,7 @@ def test_no_entry_hides_another(odd: list[Any], good: list[Any]) -> None:
     web1 = member("web1", role="web")
     stats = say(header(2), {"agent": {"name": "lb"}})
     with answering(stats, say(header(3)) + pack({"Members": [*odd, *good, web1]})) as settings_:
-        connection = Connection(settings_)
+        connection = Connection(find_serf(settings_))
         roster = connection.read_roster()
         connection.close()
     names = {entry["Name"] for entry in good if name_fault(entry["Name"]) is None}
@@ -333,7 +334,7 @@ def assert_judgeable(roster: Roster) -> None:
 def test_log_of_any_content(messages: list[Any], rubbish: bytes) -> None:
     """Whatever the agent logs is a hint, none, or a fault in one printable line that closes the connection."""
     with answering(say(header(2)) + b"".join(map(pack, messages)) + rubbish) as settings_:
-        monitor = Monitor(settings_)
+        monitor = Monitor(find_serf(settings_))
         try:
             with pytest.raises(SerfFault) as caught:
                 read_to_the_end(monitor)
@@ -385,8 +386,8 @@ def is_special(packed: bytes) -> bool:
 def check_configuration(directory: Path, evidence: dict[str, NodeFile]) -> list[str]:
     """Render the servers of some node files, have HAProxy check the configuration, and return the server lines."""
     config = Settings().replace(config_path=str(directory / "haproxy.cfg"), haproxy_bin=HAPROXY)
-    rendered = compute(config, build(evidence, RULES).servers)
-    assert config_file.check(config, rendered.text) is None
+    rendered = probe.render(config, build(evidence, RULES).servers)
+    assert probe.check(config, rendered.text) is None
     return [line for line in rendered.text.split("\n") if line.split()[:1] == ["server"]]
 
 

@@ -29,7 +29,7 @@ MISBEHAVIOUR: dict[str, Talk] = {
 def warnings(proxy: Proxy) -> list[str]:
     """Return the warnings about the Serf agent in the daemon's log."""
     lines = log_path(proxy).read_text().splitlines()
-    return [line for line in lines if line.startswith("level=WARNING") and "what HAProxy has stays as it is" in line]
+    return [line for line in lines if line.startswith("level=WARNING") and "HAProxy keeps its servers" in line]
 
 
 def await_more(count: Callable[[], int], before: int) -> None:
@@ -44,7 +44,7 @@ def test_once_reports_an_unreachable_serf_agent(proxy: Proxy) -> None:
         [*COMMAND, "once"], env=os.environ | proxy.environment, capture_output=True, text=True, check=True
     )
     assert ended.stdout.startswith("APPLIED servers changed: +web1")
-    assert "cannot be reached: Connection refused; what HAProxy has stays as it is" in ended.stderr
+    assert "cannot be reached: Connection refused; HAProxy keeps its servers" in ended.stderr
 
 
 def test_an_outage_is_one_warning(proxy: Proxy) -> None:

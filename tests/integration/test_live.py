@@ -15,15 +15,16 @@ from pathlib import Path
 import pytest
 import requests
 
+import probe
 from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_daemon import running_daemon
 from integration.test_load import APP, applications
-from serf_haproxy.control import apply, goal
+from serf_haproxy.control import rendering
+from serf_haproxy.control.edges import find_serf, make_edges
 from serf_haproxy.control.outcome import Verdict, look_again_s
-from serf_haproxy.control.report import read_status
-from serf_haproxy.haproxy import runtime
-from serf_haproxy.haproxy.workers import read_old_workers
+from serf_haproxy.control.report import read_report, to_json
+from serf_haproxy.haproxy.workers import measure
 from serf_haproxy.serf.rpc import Connection, Monitor
 from serf_haproxy.serf.wake import wake
 
@@ -34,7 +35,7 @@ def frontend(proxy: Proxy) -> str:
 
 def seen(proxy: Proxy) -> dict[str, tuple[str, int]]:
     """Return endpoint and weight of every server that takes or finishes requests."""
-    running = runtime.read_running(proxy.settings)
+    running = probe.read_running(proxy.settings)
     assert running is not None
     servers = running.servers or {}
     return {key[1]: (each.endpoint, each.weight) for key, each in servers.items() if not each.is_maintained}
@@ -42,7 +43,7 @@ def seen(proxy: Proxy) -> dict[str, tuple[str, int]]:
 
 def statuses(proxy: Proxy) -> dict[str, str]:
     """Return how HAProxy sees each server."""
-    return {name: view.status for name, view in (runtime.read_servers(proxy.settings) or {}).items()}
+    return {name: view.status for name, view in (probe.read_servers(proxy.settings) or {}).items()}
 
 
 def ask_who(proxy: Proxy, client: requests.Session | None = None) -> str:
@@ -59,7 +60,7 @@ def slow_request(proxy: Proxy, address: str, port: int, delay_ms: int) -> Iterat
     answers: list[int] = []
     client = threading.Thread(target=lambda: answers.append(requests.get(frontend(proxy), timeout=30).status_code))
     client.start()
-    wait_for(lambda: any(each.connection_count for each in runtime.read_running(proxy.settings).servers.values()), "it")
+    wait_for(lambda: any(each.connection_count for each in probe.read_running(proxy.settings).servers.values()), "it")
     try:
         yield answers
     finally:
@@ -111,7 +112,7 @@ def held_request(proxy: Proxy) -> Iterator[Held]:
             wait_for(lambda: statuses(proxy) == {"web1": "UP"}, "web1 is up")
             client.start()
             wait_for(
-                lambda: any(each.connection_count for each in runtime.read_running(proxy.settings).servers.values()),
+                lambda: any(each.connection_count for each in probe.read_running(proxy.settings).servers.values()),
                 "the request is under way",
             )
             yield held
@@ -306,7 +307,7 @@ def test_a_reload_keeps_what_is_known_of_the_servers(proxy: Proxy) -> None:
         wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
         proxy.record("web2", second_port, second)
         assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
-        views = runtime.read_servers(proxy.settings) or {}
+        views = probe.read_servers(proxy.settings) or {}
         assert views["dead"].status.startswith("DOWN")
         assert views["web1"].status == "UP"
         assert views["web2"].address == f"{second}:{second_port}"
@@ -328,7 +329,7 @@ def test_what_haproxy_refuses_at_run_time_goes_by_reload(short_dir: Path, enviro
         proxy.record("web1", 8001)
         outcome = proxy.run_pass()
         assert outcome.verdict in (Verdict.RELOADED, Verdict.APPLIED)
-        assert apply.runs_published(proxy.settings)
+        assert probe.runs_published(proxy.settings)
         assert seen(proxy).keys() == {"web1"}
         if "SERF_HAPROXY_BALANCE" in environment:
             assert outcome.verdict is Verdict.RELOADED
@@ -337,12 +338,12 @@ def test_what_haproxy_refuses_at_run_time_goes_by_reload(short_dir: Path, enviro
 def test_without_a_runtime_socket_changes_go_by_reload(short_dir: Path) -> None:
     """A template without a runtime socket: the master alone is enough for reloads and their confirmation."""
     template = short_dir / "own.j2"
-    lines = Path(goal.BUILT_IN_TEMPLATE).read_text().splitlines(keepends=True)
+    lines = Path(rendering.BUILT_IN_TEMPLATE).read_text().splitlines(keepends=True)
     template.write_text("".join(line for line in lines if "stats socket" not in line))
     with running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=str(template)) as proxy:
         proxy.record("web1", 8001)
         assert proxy.run_pass().verdict is Verdict.RELOADED
-        assert set(runtime.read_servers(proxy.settings) or {}) == {"web1"}
+        assert set(probe.read_servers(proxy.settings) or {}) == {"web1"}
         assert proxy.run_pass().verdict is Verdict.UNCHANGED
 
 
@@ -430,9 +431,12 @@ def test_old_workers_are_few_or_told_of(proxy: Proxy, short_dir: Path, is_limite
             balance = ("leastconn", "roundrobin")[number % 2]
             outcome = proxy.run_pass(template_path=str(own), balance=balance, old_workers_max=2)
             assert outcome.verdict is Verdict.RELOADED
-        wait_for(lambda: read_old_workers(proxy.settings).worker_count == (2 if is_limited else 4), "the old workers")
-        old = read_old_workers(proxy.settings)
-        assert read_status(proxy.settings)["old_workers"]["worker_count"] == old.worker_count
+        master = make_edges(proxy.settings).master
+        wait_for(
+            lambda: measure(master.read_account().old_pids).worker_count == (2 if is_limited else 4), "the old workers"
+        )
+        old = measure(master.read_account().old_pids)
+        assert to_json(read_report(proxy.settings))["old_workers"]["worker_count"] == old.worker_count
     assert old.memory_bytes > old.worker_count * 1_000_000
     assert 0 < old.oldest_s < 60
     told = [problem for problem in outcome.problems if "mworker-max-reloads 2" in problem]
@@ -440,7 +444,7 @@ def test_old_workers_are_few_or_told_of(proxy: Proxy, short_dir: Path, is_limite
 
 
 def _template_lines() -> list[str]:
-    return Path(goal.BUILT_IN_TEMPLATE).read_text().splitlines(keepends=True)
+    return Path(rendering.BUILT_IN_TEMPLATE).read_text().splitlines(keepends=True)
 
 
 def test_serf_hints_at_a_join_long_before_its_event(proxy: Proxy, short_dir: Path) -> None:
@@ -451,7 +455,7 @@ def test_serf_hints_at_a_join_long_before_its_event(proxy: Proxy, short_dir: Pat
     handler = f"-event-handler=member-join=cut -f 1 >> {events}"
     was_early = []
     with run_serf("lb1", host, port, "role=balancer", options=(handler,)) as bind:
-        monitor = Monitor(proxy.settings)
+        monitor = Monitor(find_serf(proxy.settings))
         wait_for(monitor.read_hint, "the agent's own join")
         for number in range(3):  # on a busy machine the event may be through before we look
             name = f"web{number}"
@@ -470,7 +474,7 @@ def test_serf_hints_at_a_leave_before_the_member_has_left(proxy: Proxy) -> None:
     """The first word of a leave is a hint by which the roster says `leaving`; its repetitions are none."""
     host, port = proxy.settings.rpc_addr
     with run_serf("lb1", host, port, "role=balancer") as bind:
-        monitor, connection = Monitor(proxy.settings), Connection(proxy.settings)
+        monitor, connection = Monitor(find_serf(proxy.settings)), Connection(find_serf(proxy.settings))
         statuses = []
         for number in range(3):  # on a busy machine Serf may be through before we look
             name, web_port = f"web{number}", free_port("127.0.1.1")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import requests
 
+import probe
 from integration.load import Load, run_load
 from integration.proxy import Proxy, free_port, wait_for
 from serf_haproxy.control.outcome import Verdict
-from serf_haproxy.haproxy import runtime
 
 APP = Path(__file__).parents[2] / "images" / "webapp" / "app.py"
 CHANGES = 20
@@ -64,9 +64,7 @@ def test_twenty_changes_lose_no_request(
         proxy.record("web1", first[1], first[0])
         proxy.record("web2", second[1], second[0])
         proxy.run_pass()
-        wait_for(
-            lambda: {view.status for view in (runtime.read_servers(proxy.settings) or {}).values()} == {"UP"}, "UP"
-        )
+        wait_for(lambda: {view.status for view in (probe.read_servers(proxy.settings) or {}).values()} == {"UP"}, "UP")
         before = proxy.reload_count()
         with run_load(Load(host, int(port), keep_alive, think_s), client_count) as seen:
             wait_for(lambda: seen.ok_count > 500, "the load runs")

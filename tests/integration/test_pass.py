@@ -15,20 +15,19 @@ from pathlib import Path
 import psutil
 import pytest
 
+import probe
 from integration.proxy import Proxy, running_proxy, wait_for
 from integration.test_load import applications
-from serf_haproxy.config import render
-from serf_haproxy.config.parse import DOWN
-from serf_haproxy.control import apply, goal, reconcile
+from serf_haproxy.config import fingerprint
+from serf_haproxy.control import reconcile, rendering
 from serf_haproxy.control.outcome import Verdict
-from serf_haproxy.control.state import read_record
 from serf_haproxy.errors import HaproxyFault, SystemFault
-from serf_haproxy.haproxy import runtime
+from serf_haproxy.haproxy.socket import ask
+from serf_haproxy.policy.snapshot import DOWN
 from serf_haproxy.serf.events import make_member
 from serf_haproxy.serf.roster import Roster
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import read_text
-from serf_haproxy.system.processes import ask
 
 BAD_TEMPLATE = "global\n    bogus keyword\n"
 
@@ -45,7 +44,11 @@ def test_a_new_node_is_applied_without_a_reload(proxy: Proxy) -> None:
     assert outcome.reason == "servers changed: +web1"
     assert proxy.servers() == {"web1"}
     assert proxy.reload_count() == 0
-    assert read_record(proxy.settings).digest == outcome.digest == render.digest_of(read(proxy.settings.config_path))
+    assert (
+        probe.read_record(proxy.settings).digest
+        == outcome.digest
+        == fingerprint.digest_of(read(proxy.settings.config_path))
+    )
 
 
 def test_nothing_new_writes_and_reloads_nothing(proxy: Proxy) -> None:
@@ -117,7 +120,7 @@ def test_a_reload_that_fails_is_rolled_back(short_dir: Path) -> None:
         outcome = proxy.run_pass(frontend_bind=bind)
         assert outcome.verdict is Verdict.UNCONFIRMED
         assert outcome.is_costly
-        assert "back in place" in outcome.reason
+        assert "the previous one was restored" in outcome.reason
         assert read(proxy.settings.config_path) == good
         assert proxy.servers() == {"web1"}
         taken.close()
@@ -160,13 +163,13 @@ def test_a_master_that_dies_at_a_reload_and_comes_back_with_it_is_believed(proxy
         outcome = proxy.run_pass(master_socket=str(relay), balance="leastconn")
     assert outcome.verdict is Verdict.RELOADED
     assert "balance leastconn" in read(proxy.settings.config_path)
-    assert apply.runs_published(proxy.settings)
+    assert probe.runs_published(proxy.settings)
 
 
 def test_a_reload_without_a_master_socket_and_without_s6_is_rolled_back(
     proxy: Proxy, short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nobody can reload HAProxy the pass says so, and the file that it runs is back in place."""
+    """Where nobody can reload HAProxy the pass says so, and the file that it runs is restored."""
     proxy.record("web1", 8001)
     proxy.run_pass()
     before = read(proxy.settings.config_path)
@@ -177,7 +180,7 @@ def test_a_reload_without_a_master_socket_and_without_s6_is_rolled_back(
     outcome = proxy.run_pass(master_socket="/nowhere", balance="leastconn")
     assert outcome.verdict is Verdict.UNCONFIRMED
     assert "no answer on /nowhere, and cannot start s6-svstat" in outcome.reason
-    assert "back in place" in outcome.reason
+    assert "the previous one was restored" in outcome.reason
     assert read(proxy.settings.config_path) == before
 
 
@@ -219,7 +222,7 @@ def test_a_haproxy_that_runs_something_else_is_reloaded(proxy: Proxy) -> None:
     proxy.settings = proxy.settings.replace(balance="leastconn")
     assert proxy.run_pass(balance="roundrobin").verdict is Verdict.UNCHANGED  # the marks agree: nobody can tell
     assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
-    assert apply.runs_published(proxy.settings)
+    assert probe.runs_published(proxy.settings)
 
 
 DRIFTS = {
@@ -239,11 +242,11 @@ def test_a_drift_made_by_hand_is_repaired_and_reported(proxy: Proxy, command: st
     """Whatever somebody did to the servers on the runtime socket, the next pass puts right without a reload."""
     proxy.record("web1", 8001)
     proxy.run_pass()
-    runtime.change(proxy.settings, [command])
+    probe.change(proxy.settings, [command])
     outcome = proxy.run_pass()
     assert outcome.verdict is Verdict.APPLIED
     assert "had drifted" in outcome.reason
-    running = runtime.read_running(proxy.settings)
+    running = probe.read_running(proxy.settings)
     assert running is not None
     assert {key[1]: (seen.endpoint, seen.weight, seen.is_set_aside) for key, seen in running.servers.items()} == {
         "web1": ("127.0.0.1:8001", 1, False)
@@ -257,9 +260,9 @@ def test_a_drift_made_by_hand_does_not_go_through_a_reload(proxy: Proxy, command
     """What somebody did to a server is not handed over with its state: after a reload it is as it should be."""
     proxy.record("web1", 8001)
     proxy.run_pass()
-    runtime.change(proxy.settings, [f"set server nodes/web1 {command}"])
+    probe.change(proxy.settings, [f"set server nodes/web1 {command}"])
     assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
-    running = runtime.read_running(proxy.settings)
+    running = probe.read_running(proxy.settings)
     assert [(seen.weight, seen.is_set_aside) for seen in running.servers.values()] == [(1, False)]
     assert proxy.run_pass(balance="leastconn").verdict is Verdict.UNCHANGED
 
@@ -269,7 +272,7 @@ def test_a_drift_made_by_hand_does_not_go_through_a_reload(proxy: Proxy, command
 def test_a_health_set_by_hand_does_not_last(proxy: Proxy, short_dir: Path, word: str, words: str) -> None:
     """Called down or stopping by hand, a checked server is raised by its next check, one without by the next pass."""
     template = short_dir / "own.j2"
-    own = Path(goal.BUILT_IN_TEMPLATE).read_text()
+    own = Path(rendering.BUILT_IN_TEMPLATE).read_text()
     template.write_text("".join(line for line in own.splitlines(True) if "default-server" not in line))
     template.write_text(template.read_text().replace("{{ server.endpoint }}", "{{ server.endpoint }}" + words))
     with applications(1) as ports:
@@ -277,25 +280,25 @@ def test_a_health_set_by_hand_does_not_last(proxy: Proxy, short_dir: Path, word:
         proxy.record("web1", port, address)
         proxy.run_pass(template_path=str(template))
         up = "UP" if words else "no check"
-        wait_for(lambda: runtime.read_servers(proxy.settings)["web1"].status == up, "web1 is up")
-        runtime.change(proxy.settings, [f"set server nodes/web1 health {word}"])
+        wait_for(lambda: probe.read_servers(proxy.settings)["web1"].status == up, "web1 is up")
+        probe.change(proxy.settings, [f"set server nodes/web1 health {word}"])
         outcome = proxy.run_pass(template_path=str(template))
         assert outcome.verdict is (Verdict.UNCHANGED if words else Verdict.APPLIED)
-        wait_for(lambda: runtime.read_servers(proxy.settings)["web1"].status == up, "web1 is up again")
+        wait_for(lambda: probe.read_servers(proxy.settings)["web1"].status == up, "web1 is up again")
 
 
 @pytest.mark.parametrize("words", ["no-check", "agent-check agent-port 9", "slowstart 5s", "disabled", "weight 0"])
 def test_servers_with_other_words_come_to_rest(proxy: Proxy, short_dir: Path, words: str) -> None:
     """Whatever a template says of its servers: after a reload and an addition there is nothing left to do."""
     template = short_dir / "own.j2"
-    own = Path(goal.BUILT_IN_TEMPLATE).read_text()
+    own = Path(rendering.BUILT_IN_TEMPLATE).read_text()
     template.write_text(own.replace("{{ server.endpoint }}", "{{ server.endpoint }} " + words))
     for name, verdict in (("web1", Verdict.RELOADED), ("web2", Verdict.APPLIED)):
         proxy.record(name, 8001)
         assert proxy.run_pass(template_path=str(template), balance="leastconn").verdict is verdict
         assert proxy.run_pass(template_path=str(template), balance="leastconn").verdict is Verdict.UNCHANGED
     if words == "no-check":
-        assert {view.status for view in (runtime.read_servers(proxy.settings) or {}).values()} == {"no check"}
+        assert {view.status for view in (probe.read_servers(proxy.settings) or {}).values()} == {"no check"}
     assert proxy.reload_count() == 1
 
 
@@ -303,9 +306,9 @@ def test_a_start_that_was_cut_in_its_drain_is_made_again(proxy: Proxy) -> None:
     """A batch that HAProxy did not carry out to its end leaves a new server in a drain: it is started anew as down."""
     proxy.record("web1", 8001)
     add = "add server nodes/web1 127.0.0.1:8001 weight 1 check inter 1s fastinter 250ms downinter 50ms rise 1 fall 2"
-    runtime.change(proxy.settings, [add, "enable health nodes/web1", "set server nodes/web1 state drain"])
+    probe.change(proxy.settings, [add, "enable health nodes/web1", "set server nodes/web1 state drain"])
     assert proxy.run_pass().verdict is Verdict.APPLIED
-    running = runtime.read_running(proxy.settings)
+    running = probe.read_running(proxy.settings)
     assert [(seen.operation, seen.is_set_aside) for seen in running.servers.values()] == [(DOWN, False)]
 
 
@@ -316,14 +319,14 @@ def test_what_a_reload_leaves_different_is_put_right_and_reported(proxy: Proxy) 
 
     def meddle(step: str) -> None:
         if step == "confirmed":
-            runtime.change(proxy.settings, ["set server nodes/web1 weight 7"])
+            probe.change(proxy.settings, ["set server nodes/web1 weight 7"])
 
     settings = proxy.settings.replace(balance="leastconn")
     outcome = reconcile.reconcile(settings, lambda: None, on_step=meddle)
     assert outcome.verdict is Verdict.RELOADED
-    assert "1 commands put them right" in outcome.reason
+    assert "1 commands corrected them" in outcome.reason
     assert outcome.again_s is not None
-    assert [seen.weight for seen in runtime.read_running(proxy.settings).servers.values()] == [1]
+    assert [seen.weight for seen in probe.read_running(proxy.settings).servers.values()] == [1]
     assert proxy.run_pass(balance="leastconn").verdict is Verdict.UNCHANGED
 
 
@@ -360,9 +363,9 @@ LATER_NS = 2**62
         ({"web1": "alive"}, {"web1": "alive", "web2": "alive"}, {"web1", "web2"}, Verdict.APPLIED),
         ({"web1": "alive", "web2": "alive"}, {"web1": "alive", "web2": "left"}, {"web1"}, Verdict.APPLIED),
         ({"web1": "alive", "web2": "alive"}, {"web1": "alive"}, {"web1"}, Verdict.APPLIED),
-        ({"web1": "alive", "web2": "alive"}, {}, {"web1", "web2"}, Verdict.HELD),
+        ({"web1": "alive", "web2": "alive"}, {}, {"web1", "web2"}, "HELD"),
         ({"web1": "alive"}, {"web1": "left"}, set(), Verdict.UNCHANGED),
-        ({"web1": "alive"}, {"web1": "failed"}, {"web1"}, Verdict.HELD),
+        ({"web1": "alive"}, {"web1": "failed"}, {"web1"}, "HELD"),
         ({"web1": "failed"}, {"web1": "alive"}, {"web1"}, Verdict.APPLIED),
     ],
 )
@@ -371,13 +374,13 @@ def test_the_roster_puts_right_what_events_missed(
     heard: dict[str, str],
     said: dict[str, str],
     servers: set[str],
-    verdict: Verdict,
+    verdict: str,
 ) -> None:
     """State of the node files before + roster -> servers after; absences alone never empty the pool."""
     for name, status in heard.items():
         proxy.record(name, 8001, status=status)
     outcome = reconcile.reconcile(proxy.settings, lambda: roster("lb1", LATER_NS, lb1="alive", **said))
-    assert outcome.verdict is verdict
+    assert probe.sum_up(outcome) == verdict
     assert proxy.servers() == servers
 
 
@@ -444,8 +447,12 @@ def check_repair(proxy: Proxy, balance: str) -> None:
     outcome = proxy.run_pass(balance=balance)
     assert outcome.verdict in (Verdict.RELOADED, Verdict.APPLIED, Verdict.UNCHANGED)
     assert proxy.servers() == {"web1", "web2"}
-    assert apply.runs_published(proxy.settings)
-    assert read_record(proxy.settings).digest == render.digest_of(read(proxy.settings.config_path)) == outcome.digest
+    assert probe.runs_published(proxy.settings)
+    assert (
+        probe.read_record(proxy.settings).digest
+        == fingerprint.digest_of(read(proxy.settings.config_path))
+        == outcome.digest
+    )
     assert read_text(proxy.settings.server_state_path) in (None, "1\n")
     assert proxy.run_pass(balance=balance).verdict is Verdict.UNCHANGED
 
@@ -458,11 +465,12 @@ def test_a_reload_cut_before_its_end_is_repaired(proxy: Proxy) -> None:
     script = (
         "import os, signal, sys\n"
         "from serf_haproxy.control import reconcile\n"
-        "from serf_haproxy.haproxy import config_file\n"
+        "from serf_haproxy.haproxy.master import Master\n"
+        "from serf_haproxy.haproxy.runtime import Runtime\n"
         "from serf_haproxy.settings import load_settings\n"
-        "config_file._poll_master = lambda *a, ask=config_file._poll_master, n=[]: n.append(1) or ("
+        "Master._poll_account = lambda *a, ask=Master._poll_account, n=[]: n.append(1) or ("
         "ask(*a) if len(n) < 2 else os.kill(os.getpid(), signal.SIGKILL))\n"
-        "config_file.confirm = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Runtime.confirm = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
         "reconcile.reconcile(load_settings(os.environ), lambda: None)\n"
     )
     cut = subprocess.run([sys.executable, "-c", script], env=os.environ | proxy.environment, timeout=30, check=False)
@@ -525,12 +533,12 @@ def test_many_quick_writes_end_in_the_last_configuration(proxy: Proxy) -> None:
             # The distance of the writes is what is tested: 20 to 70 ms, the handler's own time included.
             wait_for_s = (number * 37 % 50) / 1000
             multiprocessing.Event().wait(wait_for_s)
-        last = goal.compute(
+        last = probe.render(
             proxy.settings,
-            goal.read_pool(proxy.settings).servers,
+            probe.decide(proxy.settings).servers,
         )
         wait_for(lambda: Path(proxy.settings.config_path).read_text() == last.text, "the last one is published")
-        wait_for(lambda: apply.runs_published(proxy.settings), "the last one runs")
+        wait_for(lambda: probe.runs_published(proxy.settings), "the last one runs")
         assert all(f"server web{number} 127.0.0.1:{20000 + number}" in last.text for number in range(100))
         assert json.loads(Path(proxy.settings.state_dir, "last_pass.json").read_text())["verdict"] in (
             "APPLIED",

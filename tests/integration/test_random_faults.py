@@ -15,13 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+import probe
 from integration.chaos import Chaos
 from integration.cluster import PORTS, Cluster
 from integration.faults import SUMMARY, Failures, Row
 from integration.load import Load, run_load
 from integration.proxy import wait_for
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.haproxy import runtime
 from serf_haproxy.lab.balancer import DAEMON
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.serf import nodes
@@ -38,7 +38,7 @@ SETTINGS = {
     "SERF_HAPROXY_HARD_STOP_AFTER_S": "5",
     "SERF_HAPROXY_FLAP_CUTOFF": "0",  # all live nodes have to serve at the end, also those that flapped
 }
-STATE_FILES = {"last_pass.json", "flaps.json", "served", "pass.lock", "resident.lock", "serf.snapshot"}
+STATE_FILES = {"last_pass.json", "flaps.json", "served", "pass.lock", "daemon.lock", "serf.snapshot"}
 CONFIG_FILES = {"haproxy.cfg", "haproxy.cfg.good", "haproxy.cfg.state", "haproxy.cfg.rejected", "haproxy.cfg.before"}
 
 
@@ -80,7 +80,7 @@ def measure_bytes(cluster: Cluster) -> dict[str, int]:
 def find_wrong(cluster: Cluster, alive: set[str], processes: list[str]) -> str:
     """Return what is wrong with the cluster; an empty text when its state is right."""
     settings = cluster.settings
-    running, views = runtime.read_running(settings), runtime.read_servers(settings) or {}
+    running, views = probe.read_running(settings), probe.read_servers(settings) or {}
     if running is None or running.servers is None or not running.is_open:
         return "HAProxy does not answer, or not on its runtime socket"
     up = {name for name, view in views.items() if view.status == "UP"}

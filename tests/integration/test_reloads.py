@@ -11,7 +11,7 @@ import pytest
 
 from integration.proxy import Proxy, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon, said
-from serf_haproxy.control import goal
+from serf_haproxy.control import rendering
 from serf_haproxy.serf.wake import wake
 
 STATIC = {"SERF_HAPROXY_BALANCE": "static-rr"}  # an algorithm for which HAProxy refuses new servers at run time
@@ -58,7 +58,7 @@ def test_a_leave_does_not_wait_for_the_next_reload(short_dir: Path) -> None:
 def failing_reloads(short_dir: Path) -> Iterator[tuple[Proxy, Path, str]]:
     """Run a daemon whose template binds an address that is in use; yield proxy, template and address."""
     template = short_dir / "own.j2"
-    shutil.copy(goal.BUILT_IN_TEMPLATE, template)
+    shutil.copy(rendering.BUILT_IN_TEMPLATE, template)
     options = {"SERF_HAPROXY_TEMPLATE_PATH": str(template), "SERF_HAPROXY_RELOAD_INTERVAL_S": "0"}
     with (
         running_proxy(short_dir, **options) as proxy,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.checks import assert_sayable
-from serf_haproxy.policy.address import Here, check_endpoint, find_taken
+from serf_haproxy.policy.address import Here, check_endpoint, find_taken, read_address
 from serf_haproxy.system.network import read_networks
 
 TAKEN: frozenset[tuple[str, int]] = frozenset()
@@ -14,7 +14,8 @@ TAKEN: frozenset[tuple[str, int]] = frozenset()
 def fault(address: str, port: int = 80, own: str = "10.0.0.9", networks: str = "", taken: object = TAKEN) -> str:
     """Return the reason why no server may be at an endpoint, "" when one may."""
     try:
-        check_endpoint(Here(own, taken), read_networks(networks), address, port)  # type: ignore[arg-type]
+        here = Here(read_address(own) if own else None, taken)  # type: ignore[arg-type]
+        check_endpoint(here, read_networks(networks), read_address(address), port)
     except ValueError as error:
         return str(error)
     return ""

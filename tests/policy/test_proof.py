@@ -7,13 +7,12 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from serf_haproxy.policy.address import HostAddress
+from serf_haproxy.policy.admission import Policy, check_claim
 from serf_haproxy.policy.proof import (
     PROOF_TAG,
     SIGNED_TAGS,
-    Claim,
-    Policy,
     Secret,
-    check_claim,
     check_proof,
     make_proof,
     read_secrets,
@@ -33,15 +32,23 @@ FREE = st.dictionaries(ANY_TEXT.filter(lambda key: key not in (*SIGNED_TAGS, PRO
 ADDRESSES = st.ip_addresses().filter(lambda address: not getattr(address, "ipv4_mapped", None)).map(str)
 
 
+Claim = tuple[str, HostAddress, int, dict[str, str]]
+
+
+def parse(address: str) -> HostAddress:
+    """Return any IP address as a member's."""
+    return HostAddress(address, ((ipaddress.ip_address(address), None),))
+
+
 def claim(address: str = "10.1.0.1", port: int = 8080, tags: dict[str, str] = TAGS) -> Claim:
     """Return the claim of the member web1."""
-    return Claim("web1", address, port, tags)
+    return "web1", parse(address), port, tags
 
 
 def fault(policy: Policy, said: Claim) -> str:
     """Return the reason why a claim is refused, "" when it passes."""
     try:
-        check_claim(policy, said)
+        check_claim(policy, *said)
     except ValueError as error:
         return as_printable(str(error))
     return ""
@@ -67,7 +74,7 @@ def is_proven(name: str, address: str, tags: dict[str, str], secrets: tuple[Secr
 @given(NAMES, ADDRESSES, st.integers(1, 65535), FREE)
 def test_without_a_policy_every_claim_passes(name: str, address: str, port: int, tags: dict[str, str]) -> None:
     """Without networks, ports and a secret, every claim passes."""
-    check_claim(Policy(), Claim(name, address, port, tags))
+    check_claim(Policy(), name, parse(address), port, tags)
 
 
 @pytest.mark.parametrize(

@@ -145,10 +145,10 @@ def test_reader_never_sees_a_torn_line(nodes_dir: Path) -> None:
         ("web2", "alive\tweb2\t127.0.1.2\tweb\tk=" + "v" * LINE_BYTES + "\n", "not one line"),
         ("web2", "alive\tweb3\t127.0.1.2\tweb\trole=web\n", "it describes another node, 'web3'"),
         ("web2", "alive\t../x\t127.0.1.2\tweb\trole=web\n", "it describes another node, '../x'"),
-        (".web2.swp", format_line(ALIVE, WEB2), "its name is not a node's"),
-        ("web2~", format_line(ALIVE, WEB2), "its name is not a node's"),
-        ("web 2", format_line(ALIVE, WEB2), "its name is not a node's"),
-        ("w" * 129, format_line(ALIVE, WEB2), "its name is not a node's"),
+        (".web2.swp", format_line(ALIVE, WEB2), "its name is not a node name"),
+        ("web2~", format_line(ALIVE, WEB2), "its name is not a node name"),
+        ("web 2", format_line(ALIVE, WEB2), "its name is not a node name"),
+        ("w" * 129, format_line(ALIVE, WEB2), "its name is not a node name"),
     ],
 )
 def test_foreign_file_is_a_stray(nodes_dir: Path, name: str, content: str, reason: str) -> None:
@@ -167,7 +167,7 @@ def test_name_of_any_bytes_is_a_stray(nodes_dir: Path) -> None:
     """A file whose name is not UTF-8 is left out, and reported under its name."""
     name = os.fsdecode(b"w\xff\n")
     (nodes_dir / name).write_text(format_line(ALIVE, WEB2))
-    assert "its name is not a node's" in load_reason(nodes_dir, name)
+    assert "its name is not a node name" in load_reason(nodes_dir, name)
 
 
 def test_link_is_a_stray(nodes_dir: Path, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_file_being_written_is_not_a_stray(nodes_dir: Path) -> None:
     temporary.write_text("alive\tweb2")
     assert load_lines(nodes_dir) == []
     os.utime(temporary, (0, 0))
-    assert "its name is not a node's" in load_reason(nodes_dir, temporary.name)
+    assert "its name is not a node name" in load_reason(nodes_dir, temporary.name)
 
 
 def test_link_in_place_of_a_node_file_is_replaced(nodes_dir: Path, tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ from fakes.servers import Talk, be_silent, close_at_once, drip, pour, serving_tc
 from serf_haproxy.errors import SerfFault
 from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT, LINE_BYTES
 from serf_haproxy.serf.roster import Roster
-from serf_haproxy.serf.rpc import Connection, Monitor
-from serf_haproxy.settings import Settings
+from serf_haproxy.serf.rpc import Connection, Monitor, RpcAddress
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -72,12 +71,12 @@ def cluster(start_serf: Callable, tmp_path_factory: pytest.TempPathFactory, wait
 
 def connect(rpc: tuple[str, int], auth_file: Path | None = None) -> Connection:
     """Connect with a short time limit."""
-    return Connection(Settings().replace(rpc_addr=rpc, rpc_timeout_s=LIMIT_S, rpc_auth_file=str(auth_file or "")))
+    return Connection(RpcAddress(*rpc, str(auth_file or ""), LIMIT_S))
 
 
 def ask(rpc: tuple[str, int], auth_file: Path | None = None) -> Roster:
     """Return the roster that an agent gives, on a connection of its own with an ordinary time limit."""
-    connection = Connection(Settings().replace(rpc_addr=rpc, rpc_auth_file=str(auth_file or "")))
+    connection = Connection(RpcAddress(*rpc, str(auth_file or "")))
     try:
         return connection.read_roster()
     finally:
@@ -211,7 +210,7 @@ def test_unusable_key_file_is_a_fault(locked_rpc: tuple[str, int], key_file: Pat
 def test_unreachable_agent_is_a_fault(rpc: tuple[str, int]) -> None:
     """Nobody there, or no such host, is a fault that names the address."""
     with pytest.raises(SerfFault, match=f"Serf's RPC at {rpc[0]}:{rpc[1]} cannot be reached: "):
-        Connection(Settings().replace(rpc_addr=rpc))
+        Connection(RpcAddress(*rpc))
 
 
 def then(connection_end: Talk, first: bytes) -> Talk:
@@ -232,7 +231,7 @@ HALF = say(header(1))[:-3]
     [
         pytest.param(be_silent, f"gave no answer to handshake in {LIMIT_S:g} s", id="silent"),
         pytest.param(close_at_once, "broke off", id="closes at once"),
-        pytest.param(then(be_silent, b"\xc1" * 100), "no MessagePack", id="garbage"),
+        pytest.param(then(be_silent, b"\xc1" * 100), "invalid MessagePack", id="garbage"),
         pytest.param(then(be_silent, b"HTTP/1.1 400 Bad Request\r\n"), "sent int, not a map", id="web server"),
         pytest.param(then(be_silent, HALF), f"gave no answer to handshake in {LIMIT_S:g} s", id="half, then silent"),
         pytest.param(then(close_at_once, HALF), "broke off", id="half, then closed"),
@@ -243,9 +242,9 @@ HALF = say(header(1))[:-3]
         pytest.param(then(be_silent, say(header(1, "not today"))), "refused handshake: not today", id="Error"),
         pytest.param(then(be_silent, say([1, 2])), "sent list, not a map", id="list"),
         pytest.param(then(be_silent, say(None)), "sent NoneType, not a map", id="nothing"),
-        pytest.param(then(be_silent, b"\x91" * 100_000), "no MessagePack", id="endless depth"),
-        pytest.param(then(be_silent, b"\x81\x80\x00"), "no MessagePack", id="map as a key"),
-        pytest.param(then(be_silent, b"\xdf\xff\xff\xff\xff"), "no MessagePack", id="map of 4 billion"),
+        pytest.param(then(be_silent, b"\x91" * 100_000), "invalid MessagePack", id="endless depth"),
+        pytest.param(then(be_silent, b"\x81\x80\x00"), "invalid MessagePack", id="map as a key"),
+        pytest.param(then(be_silent, b"\xdf\xff\xff\xff\xff"), "invalid MessagePack", id="map of 4 billion"),
         pytest.param(then(be_silent, b"\xc6\xff\xff\xff\xff"), "Serf's RPC at", id="4 GB"),
         pytest.param(then(drip, b"\xc6\x00\xff\xff\xff"), f"gave no answer to handshake in {LIMIT_S:g} s", id="drips"),
         pytest.param(pour, "sent int, not a map", id="endless stream"),
@@ -456,7 +455,7 @@ def test_lines_that_are_hints(wait_until: Callable, lines: list[str], is_hint: b
         speak({"monitor": answer})(connection)
 
     with serving_tcp(talk) as rpc:
-        monitor = Monitor(Settings().replace(rpc_addr=rpc))
+        monitor = Monitor(RpcAddress(*rpc))
         wait_until(monitor.read_hint, "the hint at web0")
         is_first_read.set()
         assert select.select([monitor], [], [], 5)[0]
@@ -470,7 +469,7 @@ LOG_LINE = say(header(2), {"Log": "[DEBUG] memberlist: Stream connection from=12
 def test_a_log_without_end_is_read_in_parts() -> None:
     """However much an agent logs, one look at it comes to an end."""
     with serving_tcp(pour_log(LOG_LINE)) as rpc:
-        monitor = Monitor(Settings().replace(rpc_addr=rpc))
+        monitor = Monitor(RpcAddress(*rpc))
         for _ in range(3):
             assert select.select([monitor], [], [], 5)[0]
             assert monitor.read_hint() is False
@@ -481,7 +480,7 @@ def test_a_log_without_end_is_read_in_parts() -> None:
 def test_what_is_no_log_is_a_fault(message: bytes) -> None:
     """Something else than maps on the connection of the log closes it."""
     with serving_tcp(pour_log(message)) as rpc:
-        monitor = Monitor(Settings().replace(rpc_addr=rpc))
+        monitor = Monitor(RpcAddress(*rpc))
         assert select.select([monitor], [], [], 5)[0]
         with pytest.raises(SerfFault):
             monitor.read_hint()
@@ -501,7 +500,7 @@ def test_a_roster_that_is_asked_again_tells_what_is_new() -> None:
         return say(header(seq), {"Members": [next(answers), member("web2", port="x")]})
 
     with serving_tcp(speak({"members": answer})) as rpc:
-        connection = Connection(Settings().replace(rpc_addr=rpc))
+        connection = Connection(RpcAddress(*rpc))
         rosters = [connection.read_roster() for _ in range(7)]
         connection.close()
     found = [(status, found.address, found.tags) for status, found in (each.members["web1"] for each in rosters)]

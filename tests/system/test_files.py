@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from serf_haproxy.control.state import Record, read_record, record_path, write_record
+from serf_haproxy.control.record import Record
+from serf_haproxy.control.state import State
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.settings import Settings
-from serf_haproxy.system.files import locked, read_text, rename_durably, write_durably
+from serf_haproxy.system.files import read_text, rename_durably, write_durably
+from serf_haproxy.system.locks import locked
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -86,7 +87,7 @@ def test_file_that_cannot_be_written_is_untouched(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
-        with pytest.raises(SystemFault, match=f"cannot write {path}: File too large; the file before is untouched"):
+        with pytest.raises(SystemFault, match=f"cannot write {path}: File too large; the previous file is untouched"):
             write_durably(str(path), "x" * 1000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -135,7 +136,7 @@ def test_unreadable_file_is_an_error(tmp_path: Path) -> None:
 
 HOLDER = """
 import sys
-from serf_haproxy.system.files import locked
+from serf_haproxy.system.locks import locked
 with locked(sys.argv[1], 0, "the holder"):
     print("locked", flush=True)
     sys.stdin.read()
@@ -165,7 +166,7 @@ def test_lock_of_another_process_is_an_error(lock: str, timeout_s: float) -> Non
     """While another process holds the lock, acquiring it fails with an error that names the holder."""
     start_s = time.monotonic()
     with (
-        pytest.raises(SystemFault, match=re.escape(f"{lock} is locked: another pass is at work; try again later")),
+        pytest.raises(SystemFault, match=re.escape(f"{lock} is locked: another pass is running; try again later")),
         locked(lock, timeout_s, "another pass"),
     ):
         pytest.fail("two hold the lock")
@@ -220,19 +221,19 @@ def test_lock_that_cannot_be_opened_is_an_error(tmp_path: Path, kind: str) -> No
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """Return settings with an empty state directory."""
-    return Settings().replace(state_dir=str(tmp_path))
+def state(tmp_path: Path) -> State:
+    """Return an empty state directory."""
+    return State(str(tmp_path))
 
 
-RECORD = Record("RELOADED", "a \udcff reason", "0123456789abcdef", 1.5, 0.25, 1.0, "lb", {"web1": 1}, {"..": "bad"})
+RECORD = Record("RELOADED", "a \udcff reason", [], "0123456789abcdef", 1.5, 0.25, 1.0, "lb", {"web1": 1}, {"..": "bad"})
 
 
-def test_record_is_read_back(settings: Settings) -> None:
+def test_record_is_read_back(state: State) -> None:
     """The record of a pass is read back unchanged; before the first pass it is empty."""
-    assert read_record(settings) == Record()
-    write_record(settings, RECORD)
-    assert read_record(settings) == RECORD
+    assert state.read_record() == Record()
+    state.write_record(RECORD)
+    assert state.read_record() == RECORD
 
 
 @pytest.mark.parametrize(
@@ -250,13 +251,13 @@ def test_record_is_read_back(settings: Settings) -> None:
         '{"digest": null, "at_s": "x", "strays": []}',
     ],
 )
-def test_damaged_record_is_ignored(settings: Settings, damage: str) -> None:
+def test_damaged_record_is_ignored(state: State, damage: str) -> None:
     """A record that is torn, foreign or of another version is read as an empty one."""
-    Path(record_path(settings)).write_text(damage)
-    assert read_record(settings) == Record()
+    Path(state.record_path).write_text(damage)
+    assert state.read_record() == Record()
 
 
-def test_record_keeps_valid_fields(settings: Settings) -> None:
+def test_record_keeps_valid_fields(state: State) -> None:
     """A record with one invalid field keeps the others, and a whole number is a valid time."""
-    Path(record_path(settings)).write_text(json.dumps({"digest": 5, "self_name": "lb", "at_s": 3}))
-    assert read_record(settings) == Record(self_name="lb", at_s=3)
+    Path(state.record_path).write_text(json.dumps({"digest": 5, "self_name": "lb", "at_s": 3}))
+    assert state.read_record() == Record(self_name="lb", at_s=3)

@@ -15,10 +15,12 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def boot(_args: argparse.Namespace) -> int:
     """Replace a missing or broken configuration by the best one that HAProxy accepts."""
-    from serf_haproxy.control.boot import boot as put_best
-    from serf_haproxy.control.reconcile import prepare_directories
+    from serf_haproxy.control import fallback
+    from serf_haproxy.control.directories import prepare_directories
+    from serf_haproxy.control.preview import preview
 
     settings = load_settings(os.environ)
     prepare_directories(settings)
-    print(put_best(settings))
+    found = preview(settings)
+    print(fallback.boot(settings, found.edges, found.renderer, found.decision.servers))
     return 0

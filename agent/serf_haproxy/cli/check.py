@@ -5,7 +5,6 @@ import os
 import sys
 from typing import Any
 
-from serf_haproxy.cli.render import render_text
 from serf_haproxy.errors import EXIT_INPUT
 from serf_haproxy.settings import load_settings, unknown_variables
 
@@ -20,14 +19,16 @@ def check(_args: argparse.Namespace) -> int:
     """Check the settings, the template and the resulting configuration; change nothing."""
     import tempfile
 
-    from serf_haproxy.haproxy import config_file
+    from serf_haproxy.control.preview import preview_config
+    from serf_haproxy.haproxy.config_file import ConfigFile
 
     settings = load_settings(os.environ)
     for name in unknown_variables(os.environ):
         print(f"serf-haproxy: {name}: there is no such setting; see docs/reference/settings.md", file=sys.stderr)
-    text = render_text(settings)
+    text = preview_config(settings).text
     with tempfile.TemporaryDirectory(prefix="serf-haproxy-check-") as directory:
-        words = config_file.check(settings.replace(config_path=os.path.join(directory, "haproxy.cfg")), text)
+        path = os.path.join(directory, "haproxy.cfg")
+        words = ConfigFile(path, settings.haproxy_bin, settings.check_timeout_s).check(text)
     if words is not None:
         print(
             f"serf-haproxy: HAProxy refuses the configuration; 'serf-haproxy render' prints it\n{words}",

@@ -18,18 +18,22 @@ def once(_args: argparse.Namespace) -> int:
     """Make one pass; return the exit code of its outcome."""
     import logging
 
-    from serf_haproxy.control.reconcile import prepare_directories, reconcile
-    from serf_haproxy.serf.client import Link
+    from serf_haproxy.control.directories import prepare_directories
+    from serf_haproxy.control.edges import find_serf
+    from serf_haproxy.control.reconcile import reconcile
+    from serf_haproxy.serf.client import Client
 
     logging.basicConfig(level=logging.WARNING, format="serf-haproxy: %(message)s")
     settings = load_settings(os.environ)
     prepare_directories(settings)
-    link = Link(settings, patience_s=0.0)
+    client = Client(find_serf(settings), settings.hints, patience_s=0.0)
     try:
-        outcome = reconcile(settings, link.ask)
+        outcome = reconcile(settings, client.ask)
     finally:
-        link.close()
+        client.close()
     for problem in outcome.problems:
         print(f"serf-haproxy: {problem}", file=sys.stderr)
     print(f"{outcome.verdict} {outcome.reason}")
+    for condition in outcome.conditions:
+        print(f"{condition.name.upper()} {condition.reason}")
     return outcome.verdict.exit_code

@@ -21,10 +21,10 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def proof(args: argparse.Namespace) -> int:
     """Print the tag with which a node proves that it belongs to the cluster."""
-    from serf_haproxy.control.goal import read_secret_file
+    from serf_haproxy.control.observe import read_secret_file
     from serf_haproxy.policy.proof import PROOF_TAG, make_proof
 
-    secrets = read_secret_file(load_settings(os.environ))
+    secrets = read_secret_file(load_settings(os.environ).proof_secret_file)
     if not secrets:
         raise InputError("SERF_HAPROXY_PROOF_SECRET_FILE is not set; name the file with the secret in it")
     try:

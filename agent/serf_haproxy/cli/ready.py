@@ -20,12 +20,12 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 def ready(args: argparse.Namespace) -> int:
     """Return 0 when HAProxy's worker runs, or runs the configuration last published; else 111."""
     from serf_haproxy.control.apply import runs_published
-    from serf_haproxy.haproxy import runtime
+    from serf_haproxy.control.edges import make_edges
 
-    settings = load_settings(os.environ)
+    edges = make_edges(load_settings(os.environ))
     if args.what == "configuration":
-        return 0 if runs_published(settings) else EXIT_SYSTEM
+        return 0 if runs_published(edges) else EXIT_SYSTEM
     try:
-        return 0 if runtime.read_master(settings).worker_count else EXIT_SYSTEM
+        return 0 if edges.master.read_account().worker_count else EXIT_SYSTEM
     except HaproxyFault:
         return EXIT_SYSTEM

@@ -15,14 +15,15 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def release(_args: argparse.Namespace) -> int:
     """Order the next pass to end every hold, and wake the daemon."""
-    from serf_haproxy.control import state
-    from serf_haproxy.control.goal import read_pool
+    from serf_haproxy.control.preview import preview
+    from serf_haproxy.policy.decision import State
     from serf_haproxy.serf.wake import wake
 
     settings = load_settings(os.environ)
-    held = read_pool(settings).held
-    state.release(settings)
+    found = preview(settings)
+    held = [name for _, name in found.decision.find(State.HELD)]
+    found.edges.state.release()
     is_heard = wake(settings.wake_fifo)
     when = "" if is_heard else ", once the daemon runs"
-    print(f"{len(held)} servers are let go{when}: {' '.join(held)}".rstrip(": "))
+    print(f"{len(held)} servers are released{when}: {' '.join(held)}".rstrip(": "))
     return 0

@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any
 
-from serf_haproxy.settings import Settings, load_settings
+from serf_haproxy.settings import load_settings
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -18,7 +18,9 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def render(args: argparse.Namespace) -> int:
     """Print the configuration for the present node files, or write it to a file."""
-    text = render_text(load_settings(os.environ))
+    from serf_haproxy.control.preview import preview_config
+
+    text = preview_config(load_settings(os.environ)).text
     if args.output:
         from serf_haproxy.system.files import write_durably
 
@@ -26,10 +28,3 @@ def render(args: argparse.Namespace) -> int:
     else:
         sys.stdout.write(text)
     return 0
-
-
-def render_text(settings: Settings) -> str:
-    """Return the configuration for the present node files."""
-    from serf_haproxy.control.goal import compute, read_pool
-
-    return compute(settings, read_pool(settings).servers).text

@@ -22,9 +22,9 @@ def run(args: argparse.Namespace) -> int:
     import logging
 
     from serf_haproxy.daemon.log import LossyHandler
-    from serf_haproxy.daemon.loop import Resident
+    from serf_haproxy.daemon.loop import Daemon
 
     level, handlers = args.log_level.upper(), [LossyHandler(2)]
     logging.basicConfig(level=level, format="level=%(levelname)s msg=%(message)r", handlers=handlers, force=True)
-    Resident(lambda: load_settings(os.environ), args.notify_fd).run()
+    Daemon(lambda: load_settings(os.environ), args.notify_fd).run()
     return 0

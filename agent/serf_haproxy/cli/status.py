@@ -18,8 +18,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def status(args: argparse.Namespace) -> int:
     """Show every node: what Serf said, what was decided, and HAProxy's view."""
-    from serf_haproxy.control.report import format_status, read_status
+    from serf_haproxy.control.report import format_table, read_report, to_json
 
-    report = read_status(load_settings(os.environ))
-    print(json.dumps(report, indent=1) if args.json else format_status(report))
+    report = read_report(load_settings(os.environ))
+    print(json.dumps(to_json(report), indent=1) if args.json else format_table(report))
     return 0

@@ -1,4 +1,4 @@
-"""From what HAProxy runs to what it should: at run time where that is enough, else by one graceful reload.
+"""From what HAProxy runs to what it should: at run time where that is enough, otherwise by one graceful reload.
 
 Nothing here is remembered: what runs is what HAProxy reports, before and after.
 """
@@ -7,100 +7,118 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
-from serf_haproxy.config import render
-from serf_haproxy.config.parse import Changes, Layout, plan, state_file
+from serf_haproxy.config import fingerprint
+from serf_haproxy.config.diff import Changes, describe, diff
+from serf_haproxy.config.parse import Layout, Parser
+from serf_haproxy.config.render import Config
+from serf_haproxy.config.state_file import format_state
+from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Pause, Verdict, look_again_s
 from serf_haproxy.errors import HaproxyFault
-from serf_haproxy.haproxy import config_file
-from serf_haproxy.haproxy.runtime import Running, change, read_running
-from serf_haproxy.settings import Settings
+from serf_haproxy.haproxy.master import ABSENT_S
+from serf_haproxy.policy.snapshot import Running
 
 log = logging.getLogger("serf-haproxy")
 
 
-def make_transition(
-    settings: Settings,
-    goal: render.Rendered,
-    running: Running | None,
-    on_step: Callable[[str], object],
-    pause: Pause = NO_PAUSE,
-) -> Outcome:
+class Attempt(NamedTuple):
+    """What applying a configuration needs beside the configuration.
+
+    Attributes:
+        edges: Where to act.
+        running: What HAProxy runs; None when it does not answer.
+        live: The text of the published configuration; None when there is none.
+        parser: Reads it.
+        on_step: Called with the name of each step that has ended.
+        pause: How long there must not be a reload.
+    """
+
+    edges: Edges
+    running: Running | None
+    live: str | None
+    parser: Parser
+    on_step: Callable[[str], object]
+    pause: Pause = NO_PAUSE
+
+    def read_before(self) -> Layout:
+        """Return what the published configuration says."""
+        return self.parser.read(fingerprint.strip(self.live or ""))
+
+
+def apply(attempt: Attempt, goal: Config) -> Outcome:
     """Bring HAProxy and the live file to a configuration.
 
-    The candidate is checked after the runtime socket has been used: that takes HAProxy tens of milliseconds in which
+    The candidate is checked after the runtime socket was used: the check takes HAProxy tens of milliseconds, in which
     traffic would still be wrong, and only servers differ from what was checked before.
-
-    Args:
-        settings: The settings.
-        goal: What should run.
-        running: What runs; None when HAProxy does not answer.
-        on_step: Told the name of each step that has ended.
-        pause: For how long there must not be a reload.
 
     Raises:
         SystemFault: A file cannot be written, or HAProxy cannot be run to check the candidate.
     """
-    live = config_file.read_live(settings)
-    before = render.read_published(live or "")
-    changes = _plan(goal, before, running)
+    edges, running, live = attempt.edges, attempt.running, attempt.live
+    config_file, on_step = edges.config_file, attempt.on_step
+    before = attempt.read_before()
+    changes = find_changes(goal, before, running)
     if live == goal.text and changes and not changes.commands:
-        _delete_idle(settings, changes)
+        _delete_idle(edges, changes)
         again_s = _wait_s(goal, running) if changes.deletions else None
         return Outcome(Verdict.UNCHANGED, "HAProxy runs what it should", goal.digest, again_s=again_s)
     on_step("compared")
     is_confirmed = live is not None and running is not None and _runs(live, before, running)
-    is_applied = changes is not None and _apply(settings, goal, running, changes)
+    is_applied = changes is not None and _change(edges, goal, running, changes)
     on_step("applied")
-    if running and not is_applied and pause.concerns(goal.layout.rest):
-        return _put_off(settings, goal, running, changes, pause)
-    words = config_file.check(settings, goal.text)
+    if running and not is_applied and attempt.pause.concerns(goal.layout.rest):
+        return _put_off(edges, goal, running, changes, attempt.pause)
+    words = config_file.check(goal.text)
     on_step("checked")
     if words is not None:
-        config_file.reject(settings, words)
-        return Outcome(Verdict.REJECTED, f"HAProxy refuses {_one_line(words)}", "")
-    config_file.publish(settings, is_confirmed and live != goal.text)
+        config_file.reject(words)
+        return Outcome(Verdict.REJECTED, f"HAProxy refuses {_join_lines(words)}", "")
+    config_file.publish(is_confirmed and live != goal.text)
     on_step("published")
-    why = _why(goal, live, before, changes if is_applied else None)
+    why = _explain(goal, live, before, changes if is_applied else None)
     if is_applied:
         return Outcome(Verdict.APPLIED, why, goal.digest, again_s=look_again_s(0))
     servers, header = (running.servers, running.header) if running else (None, "")
-    with config_file.handed_over(settings, state_file(goal.layout, before, servers, header)):
-        outcome = _reload(settings, goal, running, why, on_step)
+    with config_file.handing_over(format_state(goal.layout, before, servers, header)):
+        outcome = _reload(attempt, goal, why)
     if outcome.is_costly:
-        _go_ahead(settings, goal, read_running(settings))
+        _go_ahead(edges, goal, edges.runtime.read_running())
     return outcome
 
 
-def runs_published(settings: Settings) -> bool:
-    """Tell whether HAProxy runs the configuration that was last published."""
-    live, running = config_file.read_live(settings), read_running(settings)
-    return live is not None and running is not None and _runs(live, render.read_published(live), running)
-
-
-def _plan(goal: render.Rendered, before: Layout, running: Running | None) -> Changes | None:
-    """Return what the runtime socket has to change; None when it cannot make the difference, or need not be asked."""
-    if running is None or render.rest_of(running.description) != goal.layout.rest:
+def find_changes(goal: Config, before: Layout, running: Running | None) -> Changes | None:
+    """Return what the runtime socket has to change; None when only a reload can make the difference."""
+    if running is None or fingerprint.rest_of(running.description) != goal.layout.rest:
         return None
     if running.servers is None:
         return Changes((), ()) if running.description == goal.description else None
-    return plan(goal.layout, before, running.servers)
+    return diff(goal.layout, before, running.servers)
+
+
+def runs_published(edges: Edges) -> bool:
+    """Return whether HAProxy runs the configuration that was last published."""
+    live, running = edges.config_file.read_live(), edges.runtime.read_running()
+    if live is None or running is None:
+        return False
+    return _runs(live, Parser().read(fingerprint.strip(live)), running)
 
 
 def _runs(live: str, before: Layout, running: Running) -> bool:
-    """Tell whether HAProxy runs what the live file says: such a file is worth keeping."""
-    description = render.description_of(live)
+    """Return whether HAProxy runs what the live file says: such a file is worth keeping."""
+    description = fingerprint.description_of(live)
     if running.servers is None or not description:
         return bool(description) and running.description == description
-    is_rest = render.rest_of(running.description) == render.rest_of(description)
-    return is_rest and not plan(before, before, running.servers).commands
+    is_rest = fingerprint.rest_of(running.description) == fingerprint.rest_of(description)
+    return is_rest and not diff(before, before, running.servers).commands
 
 
-def _apply(settings: Settings, goal: render.Rendered, before: Running | None, changes: Changes) -> bool:
+def _change(edges: Edges, goal: Config, before: Running | None, changes: Changes) -> bool:
     """Change the servers over the runtime socket; return whether HAProxy then has what it should.
 
-    Its answers are only logged: what counts is what it has afterwards. What it refuses (another version, an algorithm
-    without dynamic servers, a keyword) takes a reload.
+    HAProxy's answers are only logged: what counts is what it has afterwards. What it refuses (another version, an
+    algorithm without dynamic servers, a keyword) takes a reload.
     """
     if not changes.commands:
         return True
@@ -108,105 +126,99 @@ def _apply(settings: Settings, goal: render.Rendered, before: Running | None, ch
         log.info("a reload is needed: the runtime socket does not answer")
         return False
     try:
-        complaints = change(settings, changes.commands)
+        complaints = edges.runtime.change(changes.commands)
     except HaproxyFault as error:
         complaints = [str(error)]
-    running = read_running(settings, before)
+    running = edges.runtime.read_running(before)
     if running is None or running.servers is None:
         return False
-    rest = plan(goal.layout, goal.layout, running.servers)
+    rest = diff(goal.layout, goal.layout, running.servers)
     if rest.commands:
-        log.info("%s", f"a reload is needed: {'; '.join(complaints[:3]) or 'HAProxy did not do as told'}")
+        log.info("%s", f"a reload is needed: {'; '.join(complaints[:3]) or 'HAProxy did not obey'}")
     return not rest.commands
 
 
-def _put_off(
-    settings: Settings, goal: render.Rendered, running: Running, changes: Changes | None, pause: Pause
-) -> Outcome:
-    """Leave a reload for later; where more than servers will change then, the servers do so now."""
+def _put_off(edges: Edges, goal: Config, running: Running, changes: Changes | None, pause: Pause) -> Outcome:
+    """Leave a reload for later; if it will change more than servers, change the servers now."""
     if changes is None:
-        _go_ahead(settings, goal, running)
+        _go_ahead(edges, goal, running)
     if pause.failure:
         return dataclasses.replace(pause.failure, has_reloaded=False, again_s=pause.left_s)
-    why = f"servers changed as far as that goes without a reload, which follows in {pause.left_s:.1f} s"
+    why = f"servers changed as far as possible without a reload, which follows in {pause.left_s:.1f} s"
     return Outcome(Verdict.APPLIED, why, "", again_s=pause.left_s)
 
 
-def _go_ahead(settings: Settings, goal: render.Rendered, running: Running | None) -> None:
-    """Let the servers of what runs be those of a configuration that HAProxy could not load, or cannot load yet."""
-    if running and running.servers is not None and render.rest_of(running.description):  # else they are somebody else's
-        _apply(settings, goal, running, plan(goal.layout, goal.layout, running.servers))
+def _go_ahead(edges: Edges, goal: Config, running: Running | None) -> None:
+    """Change the servers of what runs to those of a configuration that HAProxy cannot load, or not yet."""
+    if running and running.servers is not None and fingerprint.rest_of(running.description):  # it is ours
+        _change(edges, goal, running, diff(goal.layout, goal.layout, running.servers))
 
 
-def _delete_idle(settings: Settings, changes: Changes) -> None:
-    """Delete servers in maintenance; one that still has connections refuses, and is tried again."""
+def _delete_idle(edges: Edges, changes: Changes) -> None:
+    """Delete servers in maintenance; HAProxy refuses one that still has connections, and a later pass tries again."""
     with contextlib.suppress(HaproxyFault):
-        change(settings, changes.deletions)
+        edges.runtime.change(changes.deletions)
 
 
-def _wait_s(goal: render.Rendered, running: Running | None) -> float:
+def _wait_s(goal: Config, running: Running | None) -> float:
     """Return when to try again to delete servers: their last connection may end at once, or in hours."""
     servers = (running and running.servers) or {}
     waited_s = [seen.unchanged_s for key, seen in servers.items() if key not in goal.layout.servers]
     return look_again_s(min(waited_s, default=0))
 
 
-def _why(goal: render.Rendered, live: str | None, before: Layout, applied: Changes | None) -> str:
+def _explain(goal: Config, live: str | None, before: Layout, applied: Changes | None) -> str:
     if live != goal.text and not (applied and not applied.commands and before.servers == goal.layout.servers):
-        return render.describe_change(before.servers, goal.layout.servers)
+        return describe(before.servers, goal.layout.servers)
     if applied and applied.commands:
-        return f"HAProxy's servers had drifted; {len(applied.commands)} commands put them right"
-    return "the live file was put right" if applied else "HAProxy ran something else than the live file"
+        return f"HAProxy's servers had drifted; {len(applied.commands)} commands corrected them"
+    return "the live file was corrected" if applied else "HAProxy ran something else than the live file"
 
 
-def _reload(
-    settings: Settings,
-    goal: render.Rendered,
-    running: Running | None,
-    why: str,
-    on_step: Callable[[str], object],
-) -> Outcome:
+def _reload(attempt: Attempt, goal: Config, why: str) -> Outcome:
+    edges, running = attempt.edges, attempt.running
+    timeout_s = edges.master.timeout_s
     if running is None:
         why = f"HAProxy did not answer; {why}"
-    if running is None and config_file.confirm_start(settings, goal.description):
-        return _read_back(settings, goal, f"{why}; HAProxy started with it")
+        if edges.runtime.confirm(goal.description, ABSENT_S):
+            return _read_back(edges, goal, f"{why}; HAProxy started with it")
     try:
-        words = config_file.reload(settings)
-        on_step("reloaded")
-        if words is None and config_file.confirm(settings, goal.description):
-            on_step("confirmed")
-            return _read_back(settings, goal, why)
-        words = words or f"no worker reports {goal.description} after {settings.reload_timeout_s:g} s"
+        words = edges.master.reload()
+        attempt.on_step("reloaded")
+        if words is None and edges.runtime.confirm(goal.description, timeout_s):
+            attempt.on_step("confirmed")
+            return _read_back(edges, goal, why)
+        words = words or f"no worker reports {goal.description} after {timeout_s:g} s"
     except HaproxyFault as error:
         if running is None:
             reason = f"{error}; the configuration is published for its start"
             return Outcome(Verdict.UNCONFIRMED, reason, "")
         words = str(error)
-    restored = config_file.restore(settings)
-    on_step("restored")
-    after = "the one before is back in place" if restored else "there is none before it to go back to"
-    reason = f"HAProxy did not take the new configuration: {_one_line(words)}; {after}"
+    is_restored = edges.config_file.restore()
+    attempt.on_step("restored")
+    after = "the previous one was restored" if is_restored else "there is no previous one to restore"
+    reason = f"HAProxy did not confirm the new configuration: {_join_lines(words)}; {after}"
     return Outcome(Verdict.UNCONFIRMED, reason, "", has_reloaded=True, is_costly=True, rest=goal.layout.rest)
 
 
-def _read_back(settings: Settings, goal: render.Rendered, why: str) -> Outcome:
-    """Compare what the new worker has with what it should have, and send it what is still different.
+def _read_back(edges: Edges, goal: Config, why: str) -> Outcome:
+    """Compare what the new worker has with what it should have, and correct it.
 
-    Nothing should be; whatever there is, the next pass looks whether it has helped.
+    There should be no difference; if there is one, the next pass verifies the correction.
     """
-    running = read_running(settings)
+    running = edges.runtime.read_running()
     servers = running.servers if running else None
-    rest = plan(goal.layout, goal.layout, servers).commands if servers is not None else ()
+    rest = diff(goal.layout, goal.layout, servers).commands if servers is not None else ()
     if not rest:
         return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True)
     try:
-        change(settings, rest)
-        then = f"{len(rest)} commands put them right"
+        edges.runtime.change(rest)
+        then = f"{len(rest)} commands corrected them"
     except HaproxyFault as error:
         then = str(error)
     why = f"{why}; the new worker's servers were not all as they should be: {then}"
     return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True, again_s=look_again_s(0))
 
 
-def _one_line(text: str) -> str:
+def _join_lines(text: str) -> str:
     return "; ".join(line.strip() for line in text.splitlines())[:1000]

@@ -1,138 +1,150 @@
-"""When HAProxy or Jinja2 refuses a configuration: publish all of it but what is at fault.
+"""When HAProxy or Jinja2 refuses a configuration: leave out what is at fault, or step down to another template.
 
-A refused server is found by halving and left out alone; a refused template is replaced by the last one that was
-confirmed. What HAProxy refused is remembered for some minutes, so that not every pass searches again.
+A server that HAProxy refuses is found by bisection and left out alone. What HAProxy refused is remembered for some
+minutes, so that not every pass searches again. A template that is refused is replaced by the next one of the ladder:
+the present template, the last good one, the built-in one.
 """
 
 import contextlib
 import dataclasses
-import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from serf_haproxy.config.render import Rendered, rest_of
-from serf_haproxy.control.apply import make_transition
-from serf_haproxy.control.goal import compute, read_template
-from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Pause, Verdict
-from serf_haproxy.control.state import Faults, read_good_template, write_good_template
-from serf_haproxy.errors import TemplateError
-from serf_haproxy.haproxy import config_file
-from serf_haproxy.haproxy.runtime import Running, read_running
+from serf_haproxy.config.fingerprint import rest_of
+from serf_haproxy.config.render import Config
+from serf_haproxy.control.apply import Attempt, apply
+from serf_haproxy.control.edges import Edges
+from serf_haproxy.control.outcome import Outcome, Verdict
+from serf_haproxy.control.rendering import Renderer, Servers, read_template
+from serf_haproxy.errors import InputError, SystemFault, TemplateError
 from serf_haproxy.policy.server import Server
 from serf_haproxy.settings import Settings
 
-_CHECKS = 48  # enough for four bad servers among a thousand; with more of them the template is to blame
+_BUILT_IN = "the built-in template"
+_CHECK_COUNT = 48  # enough for four bad servers among a thousand; with more of them the template is to blame
 _IN_FORCE = (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
 
-Servers = tuple[Server, ...]
 
-
-class Attempt(NamedTuple):
-    """All that it takes to bring HAProxy to a configuration, but template and servers.
+class Rung(NamedTuple):
+    """One step of the ladder.
 
     Attributes:
-        settings: The settings.
-        running: What runs; None when HAProxy does not answer.
-        on_step: Told the name of each step that has ended.
-        pause: For how long there must not be a reload.
+        name: What it is made with.
+        render: Renders it for some servers, or raises TemplateError.
     """
 
-    settings: Settings
-    running: Running | None
-    on_step: Callable[[str], object]
-    pause: Pause = NO_PAUSE
+    name: str
+    render: Callable[[Servers], Config]
 
-    def make(self, template: str, servers: Servers, faults: Faults) -> tuple[Outcome, Faults]:
-        """Try all servers but those known to be refused, then all but those found to be."""
-        settings = self.settings
-        basis = hashlib.sha256(f"{settings!r}\n{template}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        if faults.basis != basis or not 0 <= time.time() - faults.at_s < settings.retry_max_s:
-            faults = Faults(basis, time.time(), {})
-        known = {server: faults.servers[server.name][1] for server in servers if _is_known(server, faults)}
-        goal = compute(settings, tuple(server for server in servers if server not in known), template)
-        self.on_step("rendered")
-        outcome = make_transition(settings, goal, self.running, self.on_step, self.pause)
-        if outcome.verdict is Verdict.REJECTED:
-            sifted = _search(settings, template, servers)
-            if sifted is None:
-                return outcome, Faults()
-            good, known = sifted
-            outcome = self.go_on(compute(settings, good, template))
-            faults = faults._replace(at_s=time.time())
-        kept = {server.name: (tuple(server), words) for server, words in known.items()}
-        problems = (f"node {name} is quarantined: HAProxy refuses it: {words}" for name, (_, words) in kept.items())
-        return dataclasses.replace(outcome, problems=tuple(problems)), faults._replace(servers=kept)
-
-    def follow(self, former: Rendered, name: str, refused: Outcome) -> Outcome:
-        """Let servers follow a former template while the present one is refused."""
-        outcome = self.go_on(former)
-        if outcome.verdict is Verdict.REJECTED:
-            return refused
-        meanwhile = f"meanwhile servers follow {name}: {outcome.verdict} {outcome.reason}"
-        return dataclasses.replace(outcome, verdict=Verdict.REJECTED, reason=f"{refused.reason}; {meanwhile}")
-
-    def go_on(self, goal: Rendered) -> Outcome:
-        """Make a transition from what an earlier one has left."""
-        return make_transition(self.settings, goal, read_running(self.settings), self.on_step, self.pause)
+    def bind(self, servers: Servers) -> Callable[[], str]:
+        """Return a function that renders the text for these servers."""
+        return lambda: self.render(servers).text
 
 
-def make_best_transition(attempt: Attempt, servers: Servers, faults: Faults) -> tuple[Outcome, Faults]:
-    """Bring HAProxy to a configuration with as many of the servers as it takes.
+def list_rungs(settings: Settings, edges: Edges, renderer: Renderer) -> Iterator[Rung]:
+    """Yield the ladder, best rung first."""
+
+    def make_rung(name: str, settings: Settings, read: Callable[[], str]) -> Rung:
+        return Rung(name, lambda servers: renderer.render(read(), servers, settings))
+
+    yield make_rung("the present template", settings, lambda: read_template(settings))
+    if not settings.template_path:
+        return
+    present = None
+    with contextlib.suppress(TemplateError):
+        present = read_template(settings)
+    good = edges.state.read_good_template()
+    if good is not None and good != present:
+        yield make_rung("the last good template", settings, lambda: good)
+    built_in = settings.replace(template_path="")
+    yield make_rung(_BUILT_IN, built_in, lambda: read_template(built_in))
+
+
+def apply_best(settings: Settings, attempt: Attempt, renderer: Renderer, servers: Servers) -> Outcome:
+    """Bring HAProxy to the best configuration that it accepts.
 
     Args:
-        attempt: What else it takes.
-        servers: What should run, sorted by name.
-        faults: What the last pass found.
+        settings: The settings.
+        attempt: What applying needs.
+        renderer: Renders configurations.
+        servers: The servers that should run, without those that HAProxy is known to refuse.
 
     Returns:
-        The outcome, REJECTED whenever a person has to mend the template, and the faults for the next pass.
+        The outcome; REJECTED whenever a person has to correct the template.
 
     Raises:
-        SystemFault: As for `make_transition`.
+        SystemFault: As for `apply`.
     """
-    settings = attempt.settings
+    present, *lower = list_rungs(settings, attempt.edges, renderer)
     try:
-        template = read_template(settings)
-        outcome, faults = attempt.make(template, servers, faults)
+        goal = present.render(servers)
+        attempt.on_step("rendered")
+        outcome = apply(attempt, goal)
+        if outcome.verdict is Verdict.REJECTED:
+            outcome = _leave_out_refused(attempt, present, servers) or outcome
     except TemplateError as error:
-        template, outcome = "", Outcome(Verdict.REJECTED, f"the template is wrong: {error}", "")
+        outcome = Outcome(Verdict.REJECTED, f"the template is wrong: {error}", "")
     if not settings.template_path:
-        return outcome, faults
-    good = read_good_template(settings)
-    if outcome.verdict in _IN_FORCE and not faults.servers and template != good:
-        write_good_template(settings, template)
-    former = _find_former(attempt, servers, good) if outcome.verdict is Verdict.REJECTED and good != template else None
-    return (attempt.follow(*former, outcome) if former else outcome), faults
+        return outcome
+    state = attempt.edges.state
+    if outcome.verdict is Verdict.REJECTED:
+        return _step_down(attempt, lower, servers, outcome)
+    if outcome.verdict in _IN_FORCE and not outcome.refused:
+        template = read_template(settings)
+        if template != state.read_good_template():
+            state.write_good_template(template)
+    return outcome
 
 
-def _find_former(attempt: Attempt, servers: Servers, good: str | None) -> tuple[Rendered, str] | None:
-    """Render with the last good template, else with the built-in one where HAProxy runs that, as after `boot`."""
-    settings = attempt.settings
-    with contextlib.suppress(TemplateError):  # other settings than it was written for
-        if good is not None:
-            return compute(settings, servers, good), "the last good template"
-    built_in = compute(settings.replace(template_path=""), servers)
-    is_running = attempt.running and rest_of(attempt.running.description) == built_in.layout.rest
-    return (built_in, "the built-in template") if is_running else None
+def boot(settings: Settings, edges: Edges, renderer: Renderer, servers: Servers) -> str:
+    """Publish the best configuration that HAProxy accepts, for its start.
+
+    Returns:
+        One sentence: which one that is, and why none before it was.
+
+    Raises:
+        SystemFault: HAProxy accepts none, or the live file cannot be written.
+    """
+    rungs = list(list_rungs(settings, edges, renderer))
+    choices: list[tuple[str, Callable[[], str | None]]] = [
+        ("the last one that HAProxy confirmed", edges.config_file.read_good),
+        *((f"one made with {rung.name}", rung.bind(servers)) for rung in rungs),
+        ("one without servers", rungs[-1].bind(())),
+    ]
+    faults: list[str] = []
+    for name, make in choices:
+        try:
+            text = make()
+            if text is None:
+                continue
+            words = edges.config_file.check(text)
+        except (InputError, SystemFault) as error:
+            words = str(error)
+        if words is None:
+            edges.config_file.publish(is_live_confirmed=False)
+            return f"HAProxy starts with {name}" + "".join(f"; not with {fault}" for fault in faults)
+        faults.append(f"{name}: {' '.join(words.split())[:300]}")
+    raise SystemFault(f"HAProxy accepts no configuration: {'; '.join(faults)}")
 
 
 def sift(servers: Servers, is_accepted: Callable[[Servers], bool]) -> tuple[Servers, Servers] | None:
-    """Part servers into those that are accepted together and those that are not.
+    """Separate servers that are accepted together from those that are not.
 
     Returns:
-        Both parts; None when not even no server is accepted, or so many are not that the search was given up.
+        The accepted and the refused servers; None when even no server at all is refused, or so many are that the search
+        was given up.
     """
     if not is_accepted(()):
         return None
     good: Servers = ()
     bad: Servers = ()
     groups = [servers]
-    for _ in range(_CHECKS):
+    for _ in range(_CHECK_COUNT):
         if not groups:
-            return tuple(sorted(good)), tuple(sorted(bad))
+            return _sort(good), _sort(bad)
         group = groups.pop()
-        if is_accepted(tuple(sorted(good + group))):
+        if is_accepted(_sort(good + group)):
             good += group
         elif len(group) == 1:
             bad += group
@@ -141,26 +153,57 @@ def sift(servers: Servers, is_accepted: Callable[[Servers], bool]) -> tuple[Serv
     return None
 
 
-def _is_known(server: Server, faults: Faults) -> bool:
-    return server.name in faults.servers and tuple(faults.servers[server.name][0]) == tuple(server)
-
-
-def _search(settings: Settings, template: str, servers: Servers) -> tuple[Servers, dict[Server, str]] | None:
-    """Find the servers that HAProxy refuses, and its words on each, in the time of one check."""
+def _leave_out_refused(attempt: Attempt, rung: Rung, servers: Servers) -> Outcome | None:
+    """Apply a configuration without the servers that HAProxy refuses; None when they are not what it refuses."""
+    config_file = attempt.edges.config_file
     words: dict[Servers, str] = {}
-    deadline = time.monotonic() + settings.check_timeout_s
+    deadline = time.monotonic() + config_file.check_timeout_s
 
     def is_accepted(some: Servers) -> bool:
         if time.monotonic() > deadline:
             return False
-        said = config_file.check(settings, compute(settings, some, template).text)
+        said = config_file.check(rung.render(some).text)
         words[some] = said or ""
         return said is None
 
     sifted = sift(servers, is_accepted)
-    config_file.discard(settings)
-    # Where most servers are refused, it is not they that are wrong.
+    config_file.discard()
+    # Where most servers are refused, the servers are not at fault.
     if sifted is None or not 0 < 2 * len(sifted[1]) <= len(servers) or time.monotonic() > deadline:
         return None
-    said = {server: next((said for some, said in words.items() if said and server in some), "") for server in sifted[1]}
-    return sifted[0], {server: " ".join(text.split())[:300] for server, text in said.items()}
+    good, bad = sifted
+    said = {server: next((said for some, said in words.items() if said and server in some), "") for server in bad}
+    refused = {server.key: (server, " ".join(text.split())[:300]) for server, text in said.items()}
+    quarantined = "is quarantined: HAProxy refuses it"
+    problems = tuple(f"node {server.name} {quarantined}: {text}" for server, text in refused.values())
+    outcome = _apply_again(attempt, rung.render(good))
+    return dataclasses.replace(outcome, problems=problems, refused=refused)
+
+
+def _step_down(attempt: Attempt, rungs: list[Rung], servers: Servers, refused: Outcome) -> Outcome:
+    """Let servers follow a lower rung while the present template is refused."""
+    for rung in rungs:
+        with contextlib.suppress(TemplateError):  # for example, other settings than it was written for
+            goal = rung.render(servers)
+            if rung.name == _BUILT_IN and not _is_running(attempt, goal):
+                continue
+            outcome = _apply_again(attempt, goal)
+            if outcome.verdict is Verdict.REJECTED:
+                return refused
+            meanwhile = f"meanwhile servers follow {rung.name}: {outcome.verdict} {outcome.reason}"
+            return dataclasses.replace(outcome, verdict=Verdict.REJECTED, reason=f"{refused.reason}; {meanwhile}")
+    return refused
+
+
+def _is_running(attempt: Attempt, goal: Config) -> bool:
+    """Return whether HAProxy runs a configuration but for its servers, as it does after `boot`."""
+    return attempt.running is not None and rest_of(attempt.running.description) == goal.layout.rest
+
+
+def _apply_again(attempt: Attempt, goal: Config) -> Outcome:
+    """Apply another configuration after an attempt that may have changed servers at run time."""
+    return apply(attempt._replace(running=attempt.edges.runtime.read_running()), goal)
+
+
+def _sort(servers: Servers) -> tuple[Server, ...]:
+    return tuple(sorted(servers, key=lambda server: server.key))

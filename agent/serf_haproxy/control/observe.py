@@ -1,138 +1,128 @@
-"""What a pass decides from: node files, corrected and completed, Serf's roster, and what HAProxy runs."""
+"""From the world to a snapshot: everything that a pass needs, read once. It changes nothing."""
 
-import dataclasses
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 
-from serf_haproxy.config.parse import DOWN
-from serf_haproxy.control.goal import decide, rules_of
-from serf_haproxy.control.state import Record, read_flaps, read_record, read_unfit, write_flaps
+from serf_haproxy.config.fingerprint import strip
+from serf_haproxy.config.parse import Line, Parser
+from serf_haproxy.control.corrections import Heard
+from serf_haproxy.control.edges import Edges
+from serf_haproxy.control.faults import select_faults
+from serf_haproxy.control.record import Record
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.haproxy.runtime import Running, read_running
-from serf_haproxy.policy import damping
-from serf_haproxy.policy import decide as pool
-from serf_haproxy.policy.admission import Rules
+from serf_haproxy.policy.address import Bind
+from serf_haproxy.policy.admission import Policy, Rules
+from serf_haproxy.policy.damping import FlapRules
+from serf_haproxy.policy.guard import GuardRules
+from serf_haproxy.policy.proof import Secret, normalise, read_secrets
+from serf_haproxy.policy.snapshot import DOWN, Running, Snapshot, View
 from serf_haproxy.serf import nodes
-from serf_haproxy.serf.events import ALIVE, FAILED, Member
-from serf_haproxy.serf.roster import Corrections, Roster, correct
+from serf_haproxy.services import DEFAULT_SERVICE, Key, find_service
 from serf_haproxy.settings import Settings
-
-Heard = tuple[str, Member]  # status and member
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """What a pass has read.
-
-    Attributes:
-        files: Node files by name, as they are after all corrections.
-        strays: What else is in the node directory.
-        roster: What Serf said; None where it was not asked or did not answer.
-        corrections: What the roster put right.
-        record: What the pass before left behind.
-        self_name: The balancer's own node, "" while not known.
-        running: What HAProxy runs; None where it does not answer.
-        pool: What the node files come to.
-        problems: One sentence for each node file that could not be put right.
-    """
-
-    files: dict[str, nodes.NodeFile]
-    strays: list[nodes.Stray]
-    roster: Roster | None
-    corrections: Corrections
-    record: Record
-    self_name: str
-    running: Running | None
-    pool: pool.Pool
-    problems: tuple[str, ...]
+from serf_haproxy.system.files import read_text
 
 
-def read_inputs(settings: Settings, ask: Callable[[], Roster | None], is_resync: bool) -> Inputs:
-    """Read everything, and let the roster correct the node files.
-
-    Args:
-        settings: The settings.
-        ask: Asks Serf for its roster; None when it does not answer.
-        is_resync: Whether to ask. It is asked all the same where the node files alone are not certain.
+def read_nodes(nodes_dir: str) -> Heard:
+    """Return the node files as they are, without asking Serf; none when there is no node directory.
 
     Raises:
         SystemFault: The node directory cannot be read.
     """
-    record = read_record(settings)
-    files, strays = nodes.load(settings.nodes_dir)
-    strays = [stray for stray in strays if not _remove_remnant(settings, stray)]
-    running = read_running(settings)
-    # A node file does not go by itself: whoever removed it told nobody, so Serf is asked.
-    gone = {name for _, name in (running and running.servers) or ()} - files.keys()
-    needs_roster = is_resync or gone or not all(file.member.tags_are_certain() for file in files.values())
-    roster = ask() if needs_roster else None
-    rules = rules_of(settings, roster.self_name if roster else record.self_name)
-    corrections = correct(files, roster) if roster else Corrections((), ())
-    files, problems = _write_down(settings, files, corrections.record, roster.asked_ns if roster else 0)
-    strays = [stray for stray in strays if stray.name not in files]
-    counts: dict[str, int] = {}
-    servers = (running and running.servers) or {}
-    for (_, name), seen in servers.items():
-        if seen.connection_count:
-            counts[name] = counts.get(name, 0) + seen.connection_count
-    context = pool.Context(
-        counts,
-        flaps=_remember_flaps(settings, files, rules),
-        unfit=read_unfit(record),
-        serving=frozenset(name for (_, name), seen in servers.items() if rules.is_sticky and seen.is_serving),
-        down=_find_down(running),
-    )
-    decided = decide(settings, files, rules, context)
-    forgotten = set(corrections.absent).difference(server.name for server in decided.servers)
-    for name in forgotten:
-        nodes.forget(settings.nodes_dir, name)
-        del files[name]
-    corrections = corrections._replace(absent=tuple(forgotten))
-    return Inputs(files, strays, roster, corrections, record, rules.self_name, running, decided, problems)
+    return Heard(*nodes.load(nodes_dir)) if os.path.isdir(nodes_dir) else Heard({}, [])
 
 
-def _find_down(running: Running | None) -> frozenset[str] | None:
-    """Return the names of the servers that HAProxy takes for down; None when it does not say."""
-    if running is None or running.servers is None:
-        return None
-    return frozenset(name for (_, name), seen in running.servers.items() if seen.operation == DOWN)
+def observe(settings: Settings, edges: Edges, record: Record, heard: Heard, parser: Parser) -> Snapshot:
+    """Read all else that the decision depends on.
 
+    Args:
+        settings: The settings.
+        edges: Where to read.
+        record: What the pass before left behind.
+        heard: The node files.
+        parser: Reads the published configuration.
 
-def _write_down(
-    settings: Settings, files: dict[str, nodes.NodeFile], heard: Sequence[Heard], at_ns: int
-) -> tuple[dict[str, nodes.NodeFile], tuple[str, ...]]:
-    """Write node files; return all that there are then, and why some could not be written.
-
-    What could not be written counts all the same: a foreign directory in its place must hinder nobody else.
+    Raises:
+        SystemFault: A file cannot be read, or the file of secrets is wrong.
     """
-    unwritten, problems = {}, []
-    for status, member in heard:
-        try:
-            nodes.record(settings.nodes_dir, status, member, exactly=True)
-        except SystemFault as error:
-            unwritten[member.name] = nodes.NodeFile(status, member, at_ns)
-            problems.append(str(error))
-    written = {member.name for _, member in heard} - unwritten.keys()
-    return files | nodes.load(settings.nodes_dir, names=written)[0] | unwritten, tuple(problems)
+    running = edges.runtime.read_running()
+    live = edges.config_file.read_live()
+    self_name = heard.roster.self_name if heard.roster else record.self_name
+    return Snapshot(
+        at_ns=time.time_ns(),
+        rules=read_rules(settings, self_name, edges.state.read_released_ns()),
+        files=heard.files,
+        strays=heard.strays,
+        roster=heard.roster,
+        flaps=edges.state.read_flaps(),
+        unfit=record.read_unfit(),
+        refused=select_faults(settings, record.read_faults()).servers,
+        published=_fold_published(parser.read(strip(live)).servers if live else {}),
+        view=_read_view(running, is_sticky=bool(settings.cookie)),
+        running=running,
+        live=live,
+    )
 
 
-def _remove_remnant(settings: Settings, stray: nodes.Stray) -> bool:
-    """Remove what a handler that died in the middle has left behind; return whether it was that, and is gone."""
+def read_rules(settings: Settings, self_name: str, released_ns: int = 0) -> Rules:
+    """Return the rules by which members become servers.
+
+    Raises:
+        SystemFault: The file of secrets is missing or wrong.
+    """
+    return Rules(
+        settings.default_port,
+        settings.roles,
+        settings.balancer_roles,
+        self_name,
+        settings.drain_timeout_s,
+        settings.failed_grace_s,
+        Policy(settings.networks, settings.ports, read_secret_file(settings.proof_secret_file)),
+        GuardRules(settings.guard_share, settings.guard_window_s, settings.guard_hold_s, released_ns),
+        FlapRules(settings.flap_cutoff, settings.flap_half_life_s),
+        is_sticky=bool(settings.cookie),
+        binds=(_read_bind(settings.frontend_bind), _read_bind(settings.stats_bind)),
+    )
+
+
+def read_secret_file(path: str) -> tuple[Secret, ...]:
+    """Return the secrets that members must prove to know; none when `path` is "".
+
+    Raises:
+        SystemFault: The file is missing or wrong. Without it any member could become a server, so nothing is changed.
+    """
+    if not path:
+        return ()
     try:
-        return nodes.is_remnant(stray) and nodes.forget(settings.nodes_dir, stray.name)
-    except SystemFault:  # it only looks like one
-        return False
+        return read_secrets(read_text(path) or "")
+    except ValueError as error:
+        raise SystemFault(f"{path}: {error}; set SERF_HAPROXY_PROOF_SECRET_FILE to such a file") from error
 
 
-def _remember_flaps(settings: Settings, files: dict[str, nodes.NodeFile], rules: Rules) -> dict[str, damping.Flap]:
-    before = read_flaps(settings)
-    if not before and all(file.status != FAILED for file in files.values()):
-        return before
-    admitted = ((name, file.status) for name, file in files.items() if rules.admit(file.member))
-    alive = {name: status == ALIVE for name, status in admitted if status in (ALIVE, FAILED)}
-    if 2 * sum(alive.values()) < len(alive):
-        return before  # it is the gossip that failed, or this balancer's part of it: no node is to blame
-    now = damping.update(before, alive, rules.flaps, time.time())
-    if now != before:
-        write_flaps(settings, now)
-    return now
+def _read_bind(bind: str) -> Bind:
+    host, _, port = bind.rpartition(":")
+    address = normalise(host.strip("[]")) if host not in ("", "*") else None
+    return str(address) if address and not address.is_unspecified else "", int(port)
+
+
+def _read_view(running: Running | None, is_sticky: bool) -> View:
+    """Return HAProxy's view by services: a custom template may have a server in several sections."""
+    if running is None or running.servers is None:
+        return View()
+    counts: dict[Key, int] = {}
+    serving, down = set(), set()
+    for (section, name), seen in running.servers.items():
+        key = (find_service(section), name)
+        if seen.connection_count:
+            counts[key] = counts.get(key, 0) + seen.connection_count
+        if is_sticky and seen.is_serving:
+            serving.add(key)
+        if seen.operation == DOWN:
+            down.add(key)
+    return View(counts, frozenset(serving), frozenset(down))
+
+
+def _fold_published(lines: Mapping[Key, Line]) -> Mapping[Key, Line]:
+    if all(section == DEFAULT_SERVICE for section, _ in lines):
+        return lines
+    return {(find_service(section), name): line for (section, name), line in lines.items()}

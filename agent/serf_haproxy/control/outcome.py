@@ -1,10 +1,13 @@
-"""What a pass comes to."""
+"""What a pass came to."""
 
 import dataclasses
 import enum
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from serf_haproxy.errors import EXIT_INPUT, EXIT_SYSTEM
+from serf_haproxy.policy.server import Server
+from serf_haproxy.services import Key
 
 _LOOK_S, _LOOK_MAX_S = 0.25, 10.0
 
@@ -16,8 +19,7 @@ class Verdict(enum.StrEnum):
     APPLIED = "APPLIED"  # HAProxy runs the new configuration, without a reload
     RELOADED = "RELOADED"  # HAProxy runs the new configuration, after a reload
     REJECTED = "REJECTED"  # the template or HAProxy refused it; nothing was touched
-    UNCONFIRMED = "UNCONFIRMED"  # HAProxy did not come to run it
-    HELD = "HELD"  # HAProxy runs what it should, and too many servers were lost at once to let them go
+    UNCONFIRMED = "UNCONFIRMED"  # HAProxy did not confirm it
 
     @property
     def exit_code(self) -> int:
@@ -25,12 +27,19 @@ class Verdict(enum.StrEnum):
         return {Verdict.REJECTED: EXIT_INPUT, Verdict.UNCONFIRMED: EXIT_SYSTEM}.get(self, 0)
 
 
-def look_again_s(waited_s: float) -> float:
-    """Return after how many seconds to look again whether what has been waited for so long has come.
+class Condition(NamedTuple):
+    """A state that lasts beyond the pass, beside its verdict.
 
-    A short wait is noticed at once, a long one is not looked at all the time: each look is a whole pass.
+    Attributes:
+        name: "held": servers were lost together and stay under HAProxy's health checks.
+        reason: One sentence.
     """
-    return min(_LOOK_MAX_S, max(_LOOK_S, waited_s / 4))
+
+    name: str
+    reason: str
+
+
+HELD = "held"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,17 +50,23 @@ class Outcome:
         verdict: One of `Verdict`.
         reason: One sentence saying why.
         digest: Digest of the configuration that HAProxy runs, "" when unknown.
-        corrected_count: Node files that the roster put right.
-        has_reloaded: Whether the master was told to reload, whatever came of it.
-        is_costly: Whether another try may hurt: a reload that fails can pause the listeners for seconds.
-        rest: Of a reload that failed, the digest of all but the servers in what was to run.
+        conditions: What lasts beside the verdict.
+        refused: Servers that HAProxy refused in this pass, with its words.
+        has_roster: Whether Serf answered.
+        corrected_count: Node files that the roster corrected.
+        has_reloaded: Whether the master was told to reload, with or without success.
+        is_costly: Whether another try may do harm: a reload that fails can stop the listeners for seconds.
+        rest: After a failed reload, the digest of everything but the servers in what was to run.
         problems: One sentence for each node, and each stray file, that was left out.
-        again_s: After how many seconds another pass is due without any news; None for never.
+        again_s: After how many seconds another pass is due without news; None for never.
     """
 
     verdict: Verdict
     reason: str
     digest: str
+    conditions: tuple[Condition, ...] = ()
+    refused: Mapping[Key, tuple[Server, str]] = dataclasses.field(default_factory=dict)
+    has_roster: bool = False
     corrected_count: int = 0
     has_reloaded: bool = False
     is_costly: bool = False
@@ -61,19 +76,27 @@ class Outcome:
 
 
 class Pause(NamedTuple):
-    """For how long there must not be another reload; servers change at run time meanwhile.
+    """How long there must not be another reload; servers change at run time meanwhile.
 
     Attributes:
         left_s: Seconds; 0 for no pause.
-        failure: What came of the last reload when that failed; None where reloads are only kept few.
+        failure: The outcome of the last reload when that failed; None where the pause only keeps reloads few.
     """
 
     left_s: float = 0.0
     failure: Outcome | None = None
 
     def concerns(self, rest: str) -> bool:
-        """Tell whether a configuration has to wait: after a failure only what failed, not what somebody has mended."""
+        """Return whether a configuration has to wait: after a failure only the one that failed."""
         return self.left_s > 0 and (self.failure is None or self.failure.rest == rest)
 
 
 NO_PAUSE = Pause()
+
+
+def look_again_s(waited_s: float) -> float:
+    """Return after how many seconds to look again for something awaited for this long.
+
+    The pause grows with the wait, because each look is a whole pass.
+    """
+    return min(_LOOK_MAX_S, max(_LOOK_S, waited_s / 4))

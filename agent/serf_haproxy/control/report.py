@@ -1,82 +1,101 @@
-"""What `serf-haproxy status` shows: evidence, decision and HAProxy's own view of every node, side by side."""
+"""The report: snapshot, decision, HAProxy's view and the last outcome. The one source of all that is shown."""
 
-import os
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from serf_haproxy.control.goal import decide, rules_of
-from serf_haproxy.control.state import read_flaps, read_record, read_unfit
-from serf_haproxy.haproxy.runtime import ServerView, read_servers
-from serf_haproxy.haproxy.workers import read_old_workers
-from serf_haproxy.policy import decide as pool
+from serf_haproxy.control.preview import preview
+from serf_haproxy.control.record import Record
+from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.haproxy import workers
+from serf_haproxy.haproxy.runtime import ServerStatus
+from serf_haproxy.haproxy.workers import OldWorkers
+from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.server import read_server
-from serf_haproxy.serf import nodes
-from serf_haproxy.serf.events import Member, unescape
+from serf_haproxy.policy.snapshot import Snapshot
+from serf_haproxy.serf.events import ALIVE, Member, unescape
+from serf_haproxy.services import Key, find_service
 from serf_haproxy.settings import Settings
-from serf_haproxy.system.files import is_locked
+from serf_haproxy.system.locks import is_locked
 
-_COLUMNS = ("name", "status", "address", "port", "role", "evidence", "in_haproxy", "health")
+_COLUMNS = ("name", "status", "state", "address", "port", "role", "evidence", "in_haproxy", "health")
 
 
-def read_status(settings: Settings) -> dict[str, Any]:
-    """Collect the status.
+class Report(NamedTuple):
+    """What there is to know about a balancer.
 
-    Returns:
-        verdict, reason and digest of the last pass, when it was and how long it took, whether the resident and
-        HAProxy answer, and `members`, one map with the keys of the table for each node.
+    Attributes:
+        snapshot: What was read.
+        decision: What follows from it: the same as in a pass.
+        record: What the last pass left behind.
+        servers: HAProxy's status of each server, by service and node; None when HAProxy does not answer.
+        is_daemon_running: Whether the daemon runs; None when this user may not know.
+        old_workers: HAProxy's old workers; None when the master does not answer.
+    """
+
+    snapshot: Snapshot
+    decision: Decision
+    record: Record
+    servers: Mapping[Key, ServerStatus] | None
+    is_daemon_running: bool | None
+    old_workers: OldWorkers | None
+
+
+def read_report(settings: Settings) -> Report:
+    """Observe and decide as a pass does, without acting.
 
     Raises:
-        SystemFault: The node directory cannot be read.
+        SystemFault: The node directory or the published configuration cannot be read.
     """
-    record = read_record(settings)
-    files, strays = nodes.load(settings.nodes_dir)
-    views = read_servers(settings)
-    down = frozenset(name for name, view in (views or {}).items() if view.status.startswith("DOWN"))
-    context = pool.Context(flaps=read_flaps(settings), unfit=read_unfit(record), down=down)
-    decided = decide(settings, files, rules_of(settings, record.self_name), context)
-    ports = {server.name: server.port for server in decided.servers}
-    old = read_old_workers(settings)
-    members = [
-        {
-            "name": name,
-            "status": heard.status,
-            "address": unescape(heard.member.address) if name in ports else heard.member.address,
-            "port": ports.get(name, _said_port(heard.member)),
-            "role": heard.member.role,
-            "evidence": "roster" if record.from_roster.get(name) == heard.mtime_ns else "event",
-            "in_haproxy": name in (views or {}),
-            "health": _health((views or {}).get(name)),
-            "quarantined": decided.quarantined.get(name),
-            "held_s": decided.held.get(name),
-            "damped_s": decided.damped.get(name),
-        }
-        for name, heard in files.items()
-    ]
-    members += [
-        dict.fromkeys((*_COLUMNS, "quarantined", "held_s", "damped_s"))
-        | {"name": name, "evidence": "roster", "in_haproxy": False, "quarantined": reason}
-        for name, reason in record.refused.items()
-    ]
+    edges, record, snapshot, decision, _ = preview(settings)
+    status = edges.runtime.read_status()
+    try:
+        old_workers = workers.measure(edges.master.read_account().old_pids)
+    except HaproxyFault:
+        old_workers = None
+    return Report(
+        snapshot,
+        decision,
+        record,
+        None if status is None else {(find_service(section), name): row for (section, name), row in status.items()},
+        is_locked(edges.state.daemon_lock_path),
+        old_workers,
+    )
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Return the report as JSON has it.
+
+    Returns:
+        verdict, reason, conditions and digest of the last pass, when it was and how long it took, whether the daemon
+        and HAProxy answer, and `members`: for each node a map with the columns of the table and more.
+    """
+    record = report.record
+    members = [_describe_node(report, key, entry) for key, entry in report.decision.entries.items()]
+    members += [_describe_refused(name, reason) for name, reason in record.refused.items()]
     return {
         "verdict": record.verdict,
         "reason": record.reason,
+        "conditions": [{"name": name, "reason": reason} for name, reason in _read_conditions(record)],
         "digest": record.digest,
         "at_s": record.at_s,
         "took_s": record.took_s,
         "changed_at_s": record.changed_at_s,
         "self_name": record.self_name,
-        "resident_runs": is_locked(os.path.join(settings.state_dir, "resident.lock")),
-        "haproxy_answers": views is not None,
-        "old_workers": old._asdict() if old else None,
+        "daemon_runs": report.is_daemon_running,
+        "resident_runs": report.is_daemon_running,  # deprecated: the name of the previous release
+        "haproxy_answers": report.servers is not None,
+        "old_workers": report.old_workers._asdict() if report.old_workers else None,
         "members": members,
-        "strays": {ascii(stray.name)[1:-1]: stray.reason for stray in strays},
+        "strays": {ascii(stray.name)[1:-1]: stray.reason for stray in report.snapshot.strays},
     }
 
 
-def format_status(status: dict[str, Any]) -> str:
-    """Return the status as a table for people."""
+def format_table(report: Report) -> str:
+    """Return the report as a table for people."""
+    status = to_json(report)
     rows: list[tuple[str, ...]] = [(*_COLUMNS, "note")]
-    rows += [(*(_cell(member[column]) for column in _COLUMNS), _note(member)) for member in status["members"]]
+    rows += [(*(_format_cell(member[column]) for column in _COLUMNS), _note(member)) for member in status["members"]]
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if not status["members"]:
@@ -85,8 +104,9 @@ def format_status(status: dict[str, Any]) -> str:
     ago_s = time.time() - status["at_s"]
     verdict = f"{status['verdict']} {ago_s:.0f} s ago" if status["verdict"] else "no verdict"
     lines += ["", f"last pass: {verdict}: {status['reason']}"]
-    if status["resident_runs"] is False:
-        lines.append("the resident does not run: events are written down and wait")
+    lines += [f"{condition['name']}: {condition['reason']}" for condition in status["conditions"]]
+    if status["daemon_runs"] is False:
+        lines.append("the daemon does not run: events are written to node files, which wait for it")
     if not status["haproxy_answers"]:
         lines.append("HAProxy does not answer on its sockets")
     old = status["old_workers"]
@@ -96,30 +116,67 @@ def format_status(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
+    service, name = key
+    file = report.snapshot.files[name]
+    servers = report.servers or {}
+    left_s = None if entry.until_ns is None else max(0.0, (entry.until_ns - report.snapshot.at_ns) / 1e9)
+    is_unfit = entry.state is State.QUARANTINED or (entry.state is State.HELD and file.status == ALIVE)
+    return {
+        "name": name,
+        "service": service,
+        "status": file.status,
+        "state": entry.state.value,
+        "reason": entry.reason,
+        "since_s": None if entry.since_ns is None else entry.since_ns / 1e9,
+        "left_s": left_s,
+        "address": unescape(file.member.address) if entry.server else file.member.address,
+        "port": entry.server.port if entry.server else _find_port(file.member),
+        "role": file.member.role,
+        "evidence": "roster" if report.record.from_roster.get(name) == file.mtime_ns else "event",
+        "in_haproxy": key in servers,
+        "health": _format_health(servers.get(key)),
+        "quarantined": entry.reason if is_unfit else None,
+        "held_s": left_s if entry.state is State.HELD else None,
+        "damped_s": left_s if entry.state is State.DAMPED else None,
+    }
+
+
+def _describe_refused(name: str, reason: str) -> dict[str, Any]:
+    empty = dict.fromkeys((*_COLUMNS, "service", "since_s", "left_s", "held_s", "damped_s"))
+    state = State.QUARANTINED.value
+    known = {"name": name, "state": state, "reason": reason, "quarantined": reason}
+    return empty | known | {"evidence": "roster", "in_haproxy": False}
+
+
+def _read_conditions(record: Record) -> list[tuple[str, str]]:
+    return [(str(one[0]), str(one[1])) for one in record.conditions if isinstance(one, list) and len(one) == 2]
+
+
 def _note(member: dict[str, Any]) -> str:
-    """Say why a node is in another state than one would think."""
-    notes = [f"quarantined: {member['quarantined']}"] if member["quarantined"] else []
-    notes += [f"held for {member['held_s']:.0f} s yet"] if member["held_s"] else []
-    notes += [f"damped for {member['damped_s']:.0f} s yet"] if member["damped_s"] else []
-    return ", ".join(notes) or "-"
+    """Return why a node is not simply serving, and for how long."""
+    if member["state"] == State.SERVING.value:
+        return "-"
+    left = "" if member["left_s"] is None else f", for {member['left_s']:.0f} s more"
+    return f"{member['state']}: {member['reason']}{left}"
 
 
-def _health(view: ServerView | None) -> str | None:
+def _format_health(status: ServerStatus | None) -> str | None:
     """Return HAProxy's word for a server's state, with the last check's result while it is not simply UP."""
-    if view is None:
+    if status is None:
         return None
-    return "UP" if view.status == "UP" else f"{view.status} ({view.check or 'unchecked'})"
+    return "UP" if status.status == "UP" else f"{status.status} ({status.check or 'unchecked'})"
 
 
-def _said_port(member: Member) -> int | None:
-    """Return the port that a node names itself; None where it names none, or has a tag that is wrong."""
+def _find_port(member: Member) -> int | None:
+    """Return the port that a node announces; None where it announces none, or has a wrong tag."""
     try:
-        return read_server(member, 1).port if "port" in member.tag_values() else None
+        return read_server(member, 1)[0].port if "port" in member.tag_values() else None
     except ValueError:
         return None
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value in (None, "") else str(value)

@@ -1,17 +1,17 @@
-"""The resident's log: lines to a descriptor that must never keep it waiting."""
+"""The daemon's log: it never waits for a reader of its lines."""
 
 import logging
 import os
 import select
 
-_PATIENCE_S = 0.1  # a reader that lives needs less
+_PATIENCE_S = 0.1  # a reader that works needs less
 _PIECE_BYTES = select.PIPE_BUF  # what a pipe that polls as writable takes at once
 
 
 class LossyHandler(logging.Handler):
-    """Writes lines to a descriptor; those that it does not take are dropped, counted, and told with the next one.
+    """Writes lines to a descriptor. Lines that it does not accept are dropped, counted, and reported with the next one.
 
-    It is asked before each write instead of being made non-blocking: that would count for all who share it.
+    It polls before each write. Setting O_NONBLOCK would affect every process that shares the descriptor.
 
     Args:
         fd: The descriptor.
@@ -24,10 +24,10 @@ class LossyHandler(logging.Handler):
         self._is_torn = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record's lines if that is possible; never raise and never wait for long."""
+        """Write a record's lines if possible; never raise and never wait for long."""
         text = self.format(record) + "\n"
         if self._dropped_count:
-            words = f"{self._dropped_count} lines are lost: nobody took them"
+            words = f"{self._dropped_count} lines are lost: the log was not read"
             lost = logging.makeLogRecord({"levelname": "WARNING", "msg": words})
             text = f"{self.format(lost)}\n{text}"
         try:

@@ -1,24 +1,25 @@
-"""The resident: waits for wakes, signals, the clock and Serf's going, and makes one pass at a time."""
+"""The daemon: waits for wakes, signals, the clock and Serf, and makes one pass at a time."""
 
 import contextlib
 import logging
-import math
 import os
 import selectors
 import signal
 import time
 from collections.abc import Callable, Iterator
 
-from serf_haproxy.control.outcome import Outcome, Pause, Verdict
-from serf_haproxy.control.reconcile import prepare_directories, reconcile
-from serf_haproxy.daemon.debounce import Debounce
+from serf_haproxy.control.directories import prepare_directories
+from serf_haproxy.control.edges import find_serf
+from serf_haproxy.control.outcome import Outcome, Verdict
+from serf_haproxy.control.reconcile import Reconciler
+from serf_haproxy.control.state import State
+from serf_haproxy.daemon.schedule import Intervals, Schedule
 from serf_haproxy.daemon.watchdog import Watchdog
 from serf_haproxy.errors import SerfHaproxyError, SettingsError, SystemFault
-from serf_haproxy.serf.client import Link
-from serf_haproxy.serf.roster import Roster
+from serf_haproxy.serf.client import Client
 from serf_haproxy.serf.wake import drain, is_open_at, open_fifo
 from serf_haproxy.settings import Settings
-from serf_haproxy.system.files import locked
+from serf_haproxy.system.locks import locked
 
 log = logging.getLogger("serf-haproxy")
 
@@ -26,38 +27,29 @@ _LEVELS = {
     Verdict.UNCHANGED: logging.DEBUG,
     Verdict.APPLIED: logging.INFO,
     Verdict.RELOADED: logging.INFO,
-    Verdict.HELD: logging.WARNING,
     Verdict.UNCONFIRMED: logging.ERROR,
     Verdict.REJECTED: logging.ERROR,
 }
-_START_S = 0.5  # `status` holds the lock for a moment to look whether it is held
-_RETRY_FIRST_S = 0.5
-_RETRY_CHEAP_MAX_S = 10.0  # what costs nobody anything is retried soon: a template may have been repaired
-_VERIFY_S = 1.0  # after a correction the roster is soon asked once more
+_START_S = 0.5  # `status` takes the lock for a moment to see whether the daemon holds it
 
 
-class Resident:
-    """The resident process; `run` returns when it is told to stop.
+class Daemon:
+    """The resident process of `serf-haproxy run`.
 
     Args:
-        load_settings: Reads the settings, at start and on SIGHUP.
-        notify_fd: Descriptor that gets a line feed once the first pass is made (s6's notification-fd).
+        load_settings: Reads the settings, at the start and on SIGHUP.
+        notify_fd: Descriptor that gets a line feed after the first pass (s6's notification-fd).
     """
 
     def __init__(self, load_settings: Callable[[], Settings], notify_fd: int | None = None) -> None:
         self._load_settings = load_settings
         self._notify_fd = notify_fd
         self._settings = load_settings()
-        self._debounce = Debounce(self._settings.quiet_s, self._settings.max_wait_s)
-        self._link = Link(self._settings)
+        self._schedule = _make_schedule(self._settings)
+        self._client = _make_client(self._settings)
+        self._reconciler = Reconciler(self._settings)
         self._wake_fd = -1
         self._signals: set[int] = set()
-        self._resync_at_s = 0.0
-        self._pass_at_s = 0.0  # the latest time for the next pass, whether or not Serf answers
-        self._retry_at_s: float | None = None
-        self._reload_at_s = 0.0  # no reload before that
-        self._failed_reload: Outcome | None = None
-        self._failure_count = 0
         self._told: set[str] = set()
         self._watchdog = Watchdog()
 
@@ -65,11 +57,11 @@ class Resident:
         """Make passes until SIGTERM or SIGINT; a pass that runs is finished first.
 
         Raises:
-            SystemFault: The directories or the FIFO cannot be made, or another resident runs.
+            SystemFault: The directories or the FIFO cannot be made, or another daemon runs.
         """
         prepare_directories(self._settings)
-        lock = os.path.join(self._settings.state_dir, "resident.lock")
-        with locked(lock, _START_S, "another resident"), self._signal_pipe() as signal_fd:
+        lock_path = State(self._settings.state_dir).daemon_lock_path
+        with locked(lock_path, _START_S, "another daemon"), self._signal_pipe() as signal_fd:
             self._wake_fd = open_fifo(self._settings.wake_fifo)
             self._work(is_first=True)
             self._notify_ready()
@@ -79,7 +71,7 @@ class Resident:
                     self._signals.discard(signal.SIGHUP)
                     self._reload_settings()
                 self._work()
-            self._link.close()
+            self._client.close()
         log.info("stopped by a signal")
 
     @contextlib.contextmanager
@@ -97,116 +89,83 @@ class Resident:
             os.close(writable)
 
     def _wait(self, signal_fd: int) -> None:
-        """Sleep until something is due or comes in."""
-        with selectors.PollSelector() as selector:  # needs no descriptor, of which there may be none left
+        """Sleep until something is due or arrives."""
+        with selectors.PollSelector() as selector:  # it needs no descriptor, of which there may be none left
             selector.register(signal_fd, selectors.EVENT_READ)
             selector.register(self._wake_fd, selectors.EVENT_READ)
-            for connection in self._link.watched():
+            for connection in self._client.watched():
                 selector.register(connection, selectors.EVENT_READ, connection)
-            ready = [key for key, _ in selector.select(max(0.0, self._due_s() - time.monotonic()))]
+            timeout_s = max(0.0, self._schedule.due_s() - time.monotonic())
+            ready = [key for key, _ in selector.select(timeout_s)]
         for key in ready:
             if key.fileobj == signal_fd:
                 drain(signal_fd)
             elif key.fileobj == self._wake_fd:
                 drain(self._wake_fd)
-                self._debounce.wake(time.monotonic())
-            elif self._link.look(key.data):
-                self._resync_at_s = 0.0
-            elif not self._link.is_up():
-                self._resync_at_s = self._link.next_try_s()
-
-    def _due_s(self) -> float:
-        times = (self._resync_at_s, self._pass_at_s, self._debounce.due_s(), self._retry_at_s)
-        return min(at_s for at_s in times if at_s is not None)
+                self._schedule.wake(time.monotonic())
+            elif self._client.look(key.data):
+                self._schedule.ask_at(0.0)
+            elif not self._client.is_up():
+                self._schedule.ask_at(self._client.next_try_s())
 
     def _work(self, is_first: bool = False) -> None:
-        """Ask Serf and make a pass, as far as either is due."""
+        """Make a pass if one is due; one that only waits for Serf is not made while Serf is away."""
         now_s = time.monotonic()
-        roster = None
-        # An event cannot tell a comma inside a tag from one between two, and may be older than what Serf knows by now.
-        is_woken = now_s >= (self._debounce.due_s() or math.inf)
-        if now_s >= self._resync_at_s or (is_woken and self._link.is_up()):
-            roster = self._link.ask()
-            self._resync_at_s = now_s + self._settings.resync_interval_s if roster else self._link.next_try_s()
-        due_s = [at_s for at_s in (self._pass_at_s, self._debounce.due_s(), self._retry_at_s) if at_s is not None]
-        if is_first or roster or now_s >= min(due_s):
-            self._pass(roster)
+        is_resync = self._schedule.is_resync_due(now_s, self._client.is_up())
+        if is_resync and not self._client.connect():
+            self._schedule.ask_at(self._client.next_try_s())
+            is_resync = False
+        if is_first or is_resync or self._schedule.is_pass_due(now_s):
+            self._pass(is_resync)
 
-    def _pass(self, roster: Roster | None) -> None:
-        self._debounce.clear()
-        self._retry_at_s = None
-        self._pass_at_s = time.monotonic() + self._settings.resync_interval_s
-        # Wakes from here on ask for another pass; those before are answered by this one.
+    def _pass(self, is_resync: bool) -> None:
+        pause = self._schedule.begin(time.monotonic())
+        # Later wakes ask for another pass; this one answers all earlier ones.
         drain(self._wake_fd)
         try:
-            self._mend_places()
-            pause = Pause(max(0.0, self._reload_at_s - time.monotonic()), self._failed_reload)
+            self._restore_paths()
             limit_s = self._settings.check_timeout_s + self._settings.reload_timeout_s
             with self._watchdog.watching(limit_s) as on_step:
-                outcome = reconcile(
-                    self._settings, lambda: roster or self._link.ask(), bool(roster), on_step, pause=pause
-                )
+                outcome = self._reconciler.reconcile(self._client.ask, is_resync, on_step, pause)
         except SerfHaproxyError as error:
-            self._tell(logging.ERROR, {str(error)})
-            self._retry(_RETRY_CHEAP_MAX_S)
+            self._tell({str(error): logging.ERROR})
+            self._schedule.fail(time.monotonic())
         except Exception:
-            log.exception("a fault of our own; the pass is repeated")
-            self._retry(_RETRY_CHEAP_MAX_S)
+            log.exception("an internal error; the pass is repeated")
+            self._reconciler = Reconciler(self._settings)
+            self._schedule.fail(time.monotonic())
         else:
-            self._follow(outcome)
+            self._log(outcome)
+            self._schedule.end(time.monotonic(), outcome)
+            if is_resync and not outcome.has_roster:
+                self._schedule.ask_at(self._client.next_try_s())
 
-    def _mend_places(self) -> None:
-        """Make directories and FIFO again where somebody removed them; else handlers would write and wake in vain."""
+    def _restore_paths(self) -> None:
+        """Make directories and FIFO again where they were removed, so that handlers can write and wake."""
         prepare_directories(self._settings)
         if not is_open_at(self._wake_fd, self._settings.wake_fifo):
             wake_fd = open_fifo(self._settings.wake_fifo)
             os.close(self._wake_fd)
             self._wake_fd = wake_fd
 
-    def _follow(self, outcome: Outcome) -> None:
-        """Tell what came of a pass and decide when the next one is due."""
+    def _log(self, outcome: Outcome) -> None:
         level = _LEVELS[outcome.verdict]
         if level == logging.INFO:
             log.info("%s", f"{outcome.verdict} {outcome.reason}")
-        problems = set(outcome.problems)
+        problems = dict.fromkeys(outcome.problems, max(level, logging.WARNING))
+        problems |= {f"{one.name.upper()} {one.reason}": logging.WARNING for one in outcome.conditions}
         if level > logging.INFO:
-            problems.add(f"{outcome.verdict} {outcome.reason}")
-        self._tell(max(level, logging.WARNING), problems)
-        self._plan_retry(outcome)
-        if outcome.again_s is not None:
-            again_s = time.monotonic() + outcome.again_s
-            self._retry_at_s = min(again_s, self._retry_at_s or again_s)
-        if outcome.corrected_count:
-            self._resync_at_s = min(self._resync_at_s, time.monotonic() + _VERIFY_S)
+            problems[f"{outcome.verdict} {outcome.reason}"] = level
+        self._tell(problems)
 
-    def _plan_retry(self, outcome: Outcome) -> None:
-        """Decide when to try again what failed, and when there may be another reload."""
-        if not outcome.is_costly:
-            if outcome.has_reloaded or self._failed_reload:
-                self._reload_at_s = time.monotonic() + self._settings.reload_interval_s
-            self._failed_reload = None
-            if outcome.verdict in (Verdict.REJECTED, Verdict.UNCONFIRMED):
-                self._retry(_RETRY_CHEAP_MAX_S)
-            else:
-                self._failure_count = 0
-        elif outcome.has_reloaded:
-            self._failed_reload = outcome
-            self._retry(self._settings.retry_max_s)
-            self._reload_at_s = self._retry_at_s or 0.0
-
-    def _tell(self, level: int, problems: set[str]) -> None:
-        """Log problems that were not there after the pass before."""
-        for problem in sorted(problems - self._told):
-            log.log(level, "%s", problem)
-        self._told = problems
-
-    def _retry(self, longest_s: float) -> None:
-        self._failure_count += 1
-        pause_s = min(longest_s, _RETRY_FIRST_S * 2 ** min(self._failure_count, 20))
-        self._retry_at_s = time.monotonic() + pause_s
+    def _tell(self, problems: dict[str, int]) -> None:
+        """Log the problems, each with its level, that the pass before did not have."""
+        for problem in sorted(problems.keys() - self._told):
+            log.log(problems[problem], "%s", problem)
+        self._told = set(problems)
 
     def _reload_settings(self) -> None:
-        """Read the settings again and make a pass; wrong ones are told and change nothing."""
+        """Read the settings again and make a pass; invalid settings are logged and ignored."""
         try:
             settings = self._load_settings()
             prepare_directories(settings)
@@ -216,15 +175,31 @@ class Resident:
             return
         os.close(self._wake_fd)
         self._wake_fd = wake_fd
-        self._link.close()
-        self._settings, self._link = settings, Link(settings)
-        self._debounce = Debounce(settings.quiet_s, settings.max_wait_s)
-        self._debounce.wake(time.monotonic() - settings.max_wait_s)
-        self._resync_at_s = self._reload_at_s = 0.0
-        log.info("settings and template are read again")
+        self._client.close()
+        self._settings, self._client = settings, _make_client(settings)
+        self._reconciler = Reconciler(settings, self._reconciler.memory)
+        self._schedule = _make_schedule(settings)
+        self._schedule.wake(time.monotonic() - settings.max_wait_s)
+        log.info("settings and template were read again")
 
     def _notify_ready(self) -> None:
         if self._notify_fd is not None:
             os.write(self._notify_fd, b"\n")
             os.close(self._notify_fd)
             self._notify_fd = None
+
+
+def _make_schedule(settings: Settings) -> Schedule:
+    return Schedule(
+        Intervals(
+            settings.quiet_s,
+            settings.max_wait_s,
+            settings.resync_interval_s,
+            settings.reload_interval_s,
+            settings.retry_max_s,
+        )
+    )
+
+
+def _make_client(settings: Settings) -> Client:
+    return Client(find_serf(settings), settings.hints)

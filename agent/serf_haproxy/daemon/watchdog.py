@@ -1,4 +1,4 @@
-"""Says so when a pass does not end: everything has a time limit but calls that wait for a disk, which can have none."""
+"""Warns when a pass does not end: everything has a time limit except calls that wait for a disk."""
 
 import contextlib
 import logging
@@ -10,7 +10,7 @@ log = logging.getLogger("serf-haproxy")
 
 
 class Watchdog:
-    """A thread that looks at the clock while a pass runs; one for all passes, since later there may be none to have."""
+    """A thread that watches the clock while a pass runs. It starts early: later a thread may not start any more."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -20,7 +20,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def watching(self, limit_s: float) -> Iterator[Callable[[str], None]]:
-        """Warn, once, when a block has not ended in time; yield what is to be told of each step that has ended."""
+        """Warn once when a block has not ended in time; yield the function to call after each step."""
         self._step = "begun"
         self._set(time.monotonic() + limit_s)
         try:
@@ -44,7 +44,7 @@ class Watchdog:
                     self._changed.wait(left_s)
                     continue
                 text = (
-                    "a pass takes longer than it may, its last step is '%s': does a disk hang? HAProxy goes on as it is"
+                    "a pass exceeds its time limit, its last step was '%s': does a disk hang? HAProxy keeps its servers"
                 )
                 log.warning(text, self._step)
                 self._until_s = None

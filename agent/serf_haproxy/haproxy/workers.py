@@ -1,13 +1,10 @@
-"""HAProxy's old workers: after a reload each finishes its connections, in memory of its own."""
+"""HAProxy's old workers: after a reload each finishes its connections and holds its own memory meanwhile."""
 
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import psutil
-
-from serf_haproxy.errors import HaproxyFault
-from serf_haproxy.haproxy.runtime import read_master
-from serf_haproxy.settings import Settings
 
 
 class OldWorkers(NamedTuple):
@@ -15,8 +12,8 @@ class OldWorkers(NamedTuple):
 
     Attributes:
         worker_count: How many.
-        memory_bytes: Their resident memory together; what they share counts for each.
-        oldest_s: The age of the one that was started first, seconds; 0 without any.
+        memory_bytes: Their resident memory together; shared memory counts for each of them.
+        oldest_s: The age of the oldest, seconds; 0 without any.
     """
 
     worker_count: int
@@ -24,12 +21,8 @@ class OldWorkers(NamedTuple):
     oldest_s: float
 
 
-def read_old_workers(settings: Settings) -> OldWorkers | None:
-    """Return what the old workers take; None when the master does not answer."""
-    try:
-        pids = read_master(settings).old_pids
-    except HaproxyFault:
-        return None
+def measure(pids: Iterable[int]) -> OldWorkers:
+    """Return what the workers with these process ids use; those that have ended do not count."""
     memory_bytes, started_s = 0, []
     for pid in pids:
         try:
@@ -43,7 +36,7 @@ def read_old_workers(settings: Settings) -> OldWorkers | None:
 
 
 def complain(old: OldWorkers, limit_count: int) -> str | None:
-    """Say that there are more old workers than allowed; None when all is well."""
+    """Return a complaint when there are more old workers than allowed, else None."""
     if old.worker_count <= limit_count + 1:  # one more may be about to end
         return None
     size = f"{old.worker_count} old HAProxy workers hold {old.memory_bytes / 2**20:.0f} MiB"

@@ -8,11 +8,10 @@ import time
 from collections.abc import Collection
 
 from serf_haproxy.errors import InputError, SystemFault
-from serf_haproxy.haproxy.runtime import ServerView, read_servers
+from serf_haproxy.haproxy.runtime import Runtime, ServerStatus
 from serf_haproxy.lab import ports, processes, programs
 from serf_haproxy.lab.node import last_line, list_entries
 from serf_haproxy.lab.records import Balancer, Record
-from serf_haproxy.settings import Settings
 from serf_haproxy.system.processes import run
 
 SERVICES = ("haproxy", "daemon", "serf")  # the directories in s6/
@@ -67,15 +66,12 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
     }
 
 
-def list_servers(record: Record, balancer: Balancer) -> dict[str, ServerView] | None:
+def list_servers(record: Record, balancer: Balancer) -> dict[str, ServerStatus] | None:
     """Return the servers of a balancer's HAProxy by name; None when it does not answer."""
     environ = make_settings_environ(record, balancer)
-    return read_servers(
-        Settings().replace(
-            master_socket=environ["SERF_HAPROXY_MASTER_SOCKET"],
-            runtime_socket=environ["SERF_HAPROXY_RUNTIME_SOCKET"],
-        )
-    )
+    runtime = Runtime(environ["SERF_HAPROXY_RUNTIME_SOCKET"], environ["SERF_HAPROXY_MASTER_SOCKET"])
+    status = runtime.read_status()
+    return None if status is None else {name: row for (_, name), row in status.items()}
 
 
 def check_paths(lab_dir: str) -> None:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import requests
 
-from serf_haproxy.control.report import format_status, read_status
-from serf_haproxy.haproxy.runtime import ServerView, read_servers
+from serf_haproxy.control.report import format_table, read_report
+from serf_haproxy.haproxy.runtime import Runtime, ServerStatus
 from serf_haproxy.lab import processes, screen
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.settings import Settings, load_settings
@@ -133,7 +133,7 @@ class Tour:
         return shares
 
     def _show_status(self, settings: Settings) -> None:
-        for line in format_status(read_status(settings)).splitlines():
+        for line in format_table(read_report(settings)).splitlines():
             screen.say(f"  {line}" if line else "")
 
     def _judge(
@@ -205,12 +205,13 @@ def _add_all(lab: Lab, addresses: dict[str, str]) -> None:
         lab.add(name, address, wait_s=0)
 
 
-def _list_servers(settings: Settings) -> dict[str, ServerView]:
+def _list_servers(settings: Settings) -> dict[str, ServerStatus]:
     """Return HAProxy's servers by name; none while it does not answer."""
-    return read_servers(settings) or {}
+    status = Runtime(settings.runtime_socket, settings.master_socket).read_status() or {}
+    return {name: row for (_, name), row in status.items()}
 
 
-def _is_up(view: ServerView) -> bool:
+def _is_up(view: ServerStatus) -> bool:
     return view.status == "UP" and bool(view.check)
 
 

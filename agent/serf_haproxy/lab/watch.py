@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 import requests
 
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.haproxy.runtime import ServerView
+from serf_haproxy.haproxy.runtime import ServerStatus
 from serf_haproxy.lab.balancer import is_ready, list_servers, log_dir, runs_haproxy
 from serf_haproxy.lab.node import is_known, work_dir
 from serf_haproxy.lab.records import Balancer, Node, Record
@@ -119,7 +119,7 @@ def _fetch(url: str) -> str | None:
     return answer.headers.get("X-Backend-IP") if answer.ok else None
 
 
-def _is_in_use(view: ServerView | None, node: Node) -> bool:
+def _is_in_use(view: ServerStatus | None, node: Node) -> bool:
     endpoint = f"{node.address}:{node.port}"
     return view is not None and view.address == endpoint and view.status in ("UP", "DRAIN")
 

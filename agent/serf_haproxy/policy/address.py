@@ -1,82 +1,119 @@
-"""Where no server may be, whatever a member says: this machine, the local link, where a balancer listens. Pure.
+"""Addresses of members, and where no server may be: on this machine, on the local link, where a balancer listens. Pure.
 
-Whoever reaches the gossip chooses his own address. Without this he could have the balancer ask itself, in a circle
-whose health check succeeds, or a service that trusts its own machine or link, such as a cloud's metadata.
+Any node chooses the address that it announces. Without these rules it could make the balancer send requests to itself,
+in a loop whose health check succeeds, or to a service that trusts its own machine or link, such as a cloud's metadata.
 """
 
-import functools
 import ipaddress
 from collections.abc import Iterable
 from typing import NamedTuple
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from serf_haproxy.serf.events import unescape
+from serf_haproxy.system.network import Address, Network
 
 _LOOPBACK = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128")))
-# RFC 6890; multicast and the unspecified address are no host's at all (`server.read_address`).
+# RFC 6890; `read_address` refuses multicast and the unspecified address, which belong to no host.
 _SPECIAL = tuple(map(ipaddress.ip_network, ("0.0.0.0/8", "169.254.0.0/16", "240.0.0.0/4", "::/96", "fe80::/10")))
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address follows
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last four bytes are an IPv4 address
 _REMEDY = "SERF_HAPROXY_NETWORKS can allow it"
 
-Bind = tuple[str, int]
+Bind = tuple[str, int]  # address in normal form, "" for all addresses; port
+
+
+class HostAddress(NamedTuple):
+    """The IP address of one host, parsed once.
+
+    Attributes:
+        text: Its normal form.
+        faces: The address, then the IPv4 address that it embeds, if any; each with the special block that it is in.
+    """
+
+    text: str
+    faces: tuple[tuple[Address, Network | None], ...]
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is an address of the machine that uses it."""
+        return self.faces[0][1] in _LOOPBACK
 
 
 class Here(NamedTuple):
-    """What is known of the balancers' own places.
+    """What is known of the balancers' own addresses.
 
     Attributes:
-        own: The address of this balancer's node in normal form, "" when not known yet.
+        own: The address of this balancer's node; None while it is not known.
         taken: Addresses and ports at which balancers listen.
     """
 
-    own: str = ""
+    own: HostAddress | None = None
     taken: frozenset[Bind] = frozenset()
+
+
+def read_address(text: str) -> HostAddress:
+    """Parse the address of a member, as its node file has it.
+
+    Raises:
+        ValueError: A server cannot have it; the text says why.
+    """
+    try:
+        address = ipaddress.ip_address(unescape(text))
+    except ValueError:
+        raise ValueError(f"address {shorten(text)} is not an IP address") from None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise ValueError(f"address {shorten(text)} has a zone, which HAProxy cannot use")
+        address = address.ipv4_mapped or address
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(f"address {shorten(text)} is not the address of one host")
+    faces: list[Address] = [address]
+    if isinstance(address, ipaddress.IPv6Address):
+        faces += [address.sixtofour] if address.sixtofour else []
+        faces += [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)] if address in _TRANSLATED else []
+    return HostAddress(str(address), tuple((face, _find_block(face)) for face in faces))
 
 
 def find_taken(binds: Iterable[Bind], own: str, balancers: Iterable[str]) -> frozenset[Bind]:
     """Return where balancers listen.
 
     Args:
-        binds: Address and port of each place where this one listens; "" for all addresses.
-        own: The address of this balancer's node, "" when not known.
+        binds: Where this balancer listens.
+        own: The address of this balancer's node, "" while it is not known.
         balancers: The addresses of all balancers: they listen at the same ports, each at its own address.
     """
     everywhere = {port for host, port in binds if host in ("", own)}
     return frozenset({bind for bind in binds if bind[0]} | {(host, port) for host in balancers for port in everywhere})
 
 
-def check_endpoint(here: Here, networks: Iterable[Network], address: str, port: int) -> None:
-    """Let an address in normal form and a port pass where a server may be.
+def check_endpoint(here: Here, networks: Iterable[Network], address: HostAddress, port: int) -> None:
+    """Return when a server may be at an address and port.
 
     Args:
-        here: The balancers' own places. While its own address is not known, loopback passes.
-        networks: Networks of the operator's: one within the loopback or a special block allows its addresses.
+        here: The balancers' own addresses. While its own is not known, loopback is accepted.
+        networks: The operator's networks: one within the loopback or a special block allows its addresses.
         address: The address.
         port: The port.
 
     Raises:
-        ValueError: No server is there; the text says why.
+        ValueError: No server may be there; the text says why.
     """
-    for face, block in _faces(address):
+    for face, block in address.faces:
         if (str(face), port) in here.taken:
-            raise ValueError(f"at address {address} port {port} a balancer listens: requests would go in a circle")
+            raise ValueError(f"a balancer listens at address {address.text} port {port}: requests would go in a circle")
         if block is None or any(face in network and _is_within(network, block) for network in networks):
             continue
         if block not in _LOOPBACK:
-            raise ValueError(f"address {address} is in {block}, which is no network of servers; {_REMEDY}")
-        if here.own and _faces(here.own)[0][1] not in _LOOPBACK:
-            raise ValueError(f"address {address} is the balancer's own machine; {_REMEDY}")
+            raise ValueError(f"address {address.text} is in {block}, which is not a network of servers; {_REMEDY}")
+        if here.own and not here.own.is_loopback:
+            raise ValueError(f"address {address.text} is on the balancer's own machine; {_REMEDY}")
 
 
-@functools.lru_cache(maxsize=65536)  # most addresses of a pass were in the one before
-def _faces(text: str) -> tuple[tuple[Address, Network | None], ...]:
-    """Return an address and the IPv4 address that it stands for, if any, each with the special block that it is in."""
-    address = ipaddress.ip_address(text)
-    faces: list[Address] = [address]
-    if isinstance(address, ipaddress.IPv6Address):
-        faces += [address.sixtofour] if address.sixtofour else []
-        faces += [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)] if address in _TRANSLATED else []
-    return tuple((face, next((block for block in _LOOPBACK + _SPECIAL if face in block), None)) for face in faces)
+def shorten(text: str) -> str:
+    """Return a text of unknown origin in a form that is short and safe to print."""
+    return ascii(text if len(text) <= 40 else text[:40] + "...")
+
+
+def _find_block(address: Address) -> Network | None:
+    return next((block for block in _LOOPBACK + _SPECIAL if address in block), None)
 
 
 def _is_within(network: Network, block: Network) -> bool:

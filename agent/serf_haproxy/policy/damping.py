@@ -1,15 +1,15 @@
-"""Flap damping: a node that fails and comes back again and again is kept out until it has been steady; pure.
+"""Flap damping: a node that fails and returns again and again is kept out until it has been steady. Pure.
 
-Each failure and each return from one adds 1 to the node's penalty, which halves with every half-life. At the cutoff
-the node is damped, and below half of the cutoff it is let in again: the scheme that RFC 2439 describes for routes. A
-graceful leave is somebody's will and counts nothing, so a rollout is never damped.
+Each failure and each return adds 1 to the node's penalty, which halves with every half-life. A node whose penalty
+reaches the cutoff is damped; below half of the cutoff it serves again. RFC 2439 describes this scheme for routes. A
+graceful leave counts nothing, so a rollout is never damped.
 """
 
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-_PENALTY_MAX = 4.0  # in cutoffs: no node is kept out for more than three half-lives after its last flap
+_PENALTY_MAX = 4.0  # in cutoffs: a node is kept out for at most three half-lives after its last flap
 _NOTHING = 0.1  # a penalty that no longer matters
 
 
@@ -17,7 +17,7 @@ class FlapRules(NamedTuple):
     """When a node is damped.
 
     Attributes:
-        cutoff: The penalty from which on a node is damped; 0 for never.
+        cutoff: The penalty at which a node is damped; 0: never.
         half_life_s: The time in which a penalty halves, seconds.
     """
 
@@ -26,13 +26,13 @@ class FlapRules(NamedTuple):
 
 
 class Flap(NamedTuple):
-    """What is remembered of a node that has failed.
+    """The memory of a node that has failed.
 
     Attributes:
-        penalty: At `at_s`.
-        at_s: When the node last failed or came back, seconds since the epoch.
-        is_alive: Whether it has come back.
-        is_damped: Whether it is kept out while its penalty is above half of the cutoff.
+        penalty: Its penalty at `at_s`.
+        at_s: When the node last failed or returned, seconds since the epoch.
+        is_alive: Whether it has returned.
+        is_damped: Whether it is kept out until its penalty is below half of the cutoff.
     """
 
     penalty: float
@@ -42,11 +42,11 @@ class Flap(NamedTuple):
 
 
 def update(flaps: Mapping[str, Flap], alive: Mapping[str, bool], rules: FlapRules, now_s: float) -> dict[str, Flap]:
-    """Return what is to be remembered after a look at all nodes.
+    """Return what to remember after a look at all nodes.
 
     Args:
         flaps: What was remembered, by name.
-        alive: True for a node that is alive, False for one that failed, by name; the others are left out.
+        alive: By name, True for a node that is alive and False for one that failed.
         rules: When a node is damped.
         now_s: The time, seconds since the epoch.
     """
@@ -68,9 +68,9 @@ def update(flaps: Mapping[str, Flap], alive: Mapping[str, bool], rules: FlapRule
 
 
 def damp(flaps: Mapping[str, Flap], serving: Mapping[str, object], rules: FlapRules, now_s: float) -> dict[str, float]:
-    """Return the nodes that are kept out, and for how many seconds yet.
+    """Return the nodes that are kept out, and for how many more seconds.
 
-    At least half of those that could serve do: the ones with the highest penalties are kept out first.
+    At least half of the nodes that could serve do so: those with the highest penalties are kept out first.
 
     Args:
         flaps: What is remembered, by name.
@@ -87,5 +87,5 @@ def damp(flaps: Mapping[str, Flap], serving: Mapping[str, object], rules: FlapRu
 
 
 def _now(flap: Flap, rules: FlapRules, now_s: float) -> float:
-    """Return what is left of a penalty."""
+    """Return what is left of a penalty now."""
     return float(flap.penalty * 0.5 ** (max(0.0, now_s - flap.at_s) / rules.half_life_s))

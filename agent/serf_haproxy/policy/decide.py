@@ -1,225 +1,235 @@
-"""Evidence -> the servers that HAProxy should have: pure.
-
-Node files say what handlers heard, the roster says what Serf's agent knows. The roster corrects the node files,
-and the servers follow from the node files alone, so that a directory listing shows all there is to know.
-"""
+"""The decision: from a snapshot to the servers that HAProxy should have, and why. Pure."""
 
 import contextlib
-import functools
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from serf_haproxy.policy.address import Here, find_taken
+from serf_haproxy.policy import damping
+from serf_haproxy.policy.address import Here, find_taken, read_address
 from serf_haproxy.policy.admission import Rules
-from serf_haproxy.policy.damping import Flap, damp
+from serf_haproxy.policy.damping import Flap
+from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.guard import hold
-from serf_haproxy.policy.server import Server, read_address
-from serf_haproxy.serf.events import ALIVE, FAILED, Member
+from serf_haproxy.policy.judgement import Judgement, Memo, judge
+from serf_haproxy.policy.server import Server, read_line
+from serf_haproxy.policy.snapshot import Gone, Snapshot
+from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT
 from serf_haproxy.serf.nodes import NodeFile
+from serf_haproxy.services import DEFAULT_SERVICE, Key
 
-_LOOK_S = 2.0  # HAProxy tells nobody when the last server beside those that are kept out goes down
+_LOOK_S = 2.0  # HAProxy does not report that the last server beside the damped ones goes down, so look
 _CLOCK_S = 5.0  # the coarse clock of the files runs a little behind
 
 
-class Gone(NamedTuple):
-    """A server that was, and since when it is not any more, nanoseconds since the epoch."""
-
-    server: Server
-    at_ns: int
-
-
-class Context(NamedTuple):
-    """What else counts beside the node files.
-
-    Attributes:
-        connection_counts: Connections that HAProxy has to a server, by name.
-        known: Servers of the configuration that was published last, by name.
-        flaps: What is remembered of nodes that came and went, by name.
-        unfit: What is remembered of servers whose members are there and can be none any more (`Pool.unfit`).
-        serving: Names of servers that HAProxy has and does not see down.
-        down: Names of the servers that HAProxy's health checks take for down; None when it was not asked.
-    """
-
-    connection_counts: Mapping[str, int] = {}
-    known: Mapping[str, Server] = {}
-    flaps: Mapping[str, Flap] = {}
-    unfit: Mapping[str, Gone] = {}
-    serving: frozenset[str] = frozenset()
-    down: frozenset[str] | None = None
-
-    def has_clients(self, name: str, is_sticky: bool) -> bool:
-        """Tell whether a server has something to finish; sticky clients may come back to it at any time."""
-        return bool(self.connection_counts.get(name)) or (is_sticky and name in self.serving)
-
-
-class Pool(NamedTuple):
-    """What node files come to.
-
-    Attributes:
-        servers: Sorted by name.
-        quarantined: Members that are alive and cannot become servers, admitted or held: the reason by name.
-        draining: Names of servers that go once their last client has.
-        held: Servers that would have gone, were they not so many; for how many seconds yet, by name.
-        damped: Nodes that are kept out because they flap; for how many seconds yet, by name.
-        changes_in_s: After how many seconds, without any news, the servers may be others; None for never.
-        unfit: Servers that were published and whose members are there, have not left and can be none any more, by name:
-            neither node file nor configuration tells for long what they were and since when, so it is to be remembered.
-        unknown: Names of other members that can be no servers: were they ever published?
-    """
-
-    servers: tuple[Server, ...]
-    quarantined: dict[str, str]
-    draining: tuple[str, ...]
-    held: dict[str, float]
-    damped: dict[str, float]
-    changes_in_s: float | None
-    unfit: dict[str, Gone]
-    unknown: frozenset[str]
-
-
 class _Sorted(NamedTuple):
-    """Members by what they are, by name: servers, or the reason why one that has not left can be none."""
+    """The members of a service by their status, by name."""
 
     alive: dict[str, Server]
     leaving: dict[str, Gone]
     failed: dict[str, Gone]
-    unfit: dict[str, str]
+    unfit: dict[str, Entry]
 
 
-def build(evidence: Mapping[str, NodeFile], rules: Rules, now_ns: int = 0, context: Context | None = None) -> Pool:
-    """Return the servers for a set of node files; a node that cannot become one is quarantined alone.
+def decide(snapshot: Snapshot, memo: Memo | None = None) -> Decision:
+    """Return what should be. A node that cannot become a server is quarantined alone.
 
     Args:
-        evidence: Node files by name.
-        rules: Which members become servers.
-        now_ns: The time, nanoseconds since the epoch.
-        context: What else counts.
+        snapshot: What was read.
+        memo: The owner's memo of earlier decisions, which is brought up to date.
     """
-    context = context or Context()
-    rules = rules._replace(here=_locate(evidence, rules))
-    members = _sort_out(evidence, rules)
-    unfit = _remember(evidence, members.unfit, context, now_ns)
-    damped = damp(context.flaps, members.alive, rules.flaps, now_ns / 1e9)
-    if context.down and context.down >= members.alive.keys() - damped.keys():
-        damped = {}  # of the others none works
-    draining_s = {
-        name: left_s
-        for name, (_, at_ns) in members.leaving.items()
-        if context.has_clients(name, rules.is_sticky)
-        and (left_s := _time_left_s(at_ns, rules.drain_timeout_s, now_ns)) > 0
+    rules = snapshot.rules._replace(here=_locate(snapshot))
+    flaps = _update_flaps(snapshot, rules)
+    judged = judge(snapshot.files, rules, memo or Memo())
+    return _decide_service(DEFAULT_SERVICE, snapshot._replace(rules=rules, flaps=flaps), judged)
+
+
+def _decide_service(service: str, snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Decision:
+    members = _sort_out(snapshot.files, judged)
+    unfit = _remember_unfit(service, members.unfit, snapshot)
+    lost = _find_lost(snapshot.files, snapshot.rules, members, unfit)
+    grace = _find_grace(snapshot, members, lost)
+    damped = _find_damped(service, snapshot, members.alive)
+    timed = {
+        **_find_draining(service, snapshot, members.leaving),
+        **grace,
+        **damped,
+        **_find_held(snapshot, members, {name: gone for name, gone in lost.items() if name not in grace}, lost),
     }
-    lost = _find_lost(evidence, rules, members, unfit)
-    grace_s = {
-        name: left_s
-        for name in members.failed.keys() & lost.keys()
-        if (left_s := _time_left_s(lost[name].at_ns, rules.failed_grace_s, now_ns)) > 0
-    }
-    lost_ns = {name: gone.at_ns for name, gone in lost.items()}
-    leaves_ns = [gone.at_ns for gone in members.leaving.values()]
-    held = hold(lost_ns, len(members.alive), leaves_ns, rules.guard, now_ns)
-    held = {name: left_s for name, left_s in held.items() if name not in grace_s}
-    servers = {name: server for name, server in members.alive.items() if name not in damped}
-    servers |= {name: members.leaving[name].server._replace(weight=0) for name in draining_s}
-    servers |= {name: lost[name].server for name in grace_s | held}
-    times_s = [*draining_s.values(), *grace_s.values(), *held.values(), *damped.values()]
-    if damped and context.down is not None:
-        times_s.append(_LOOK_S)
-    return Pool(
-        tuple(servers[name] for name in sorted(servers)),
-        {
-            name: reason
-            for name, reason in members.unfit.items()
-            if evidence[name].status == ALIVE and (name in held or rules.admit(evidence[name].member))
-        },
-        tuple(sorted(draining_s)),
-        dict(sorted(held.items())),
-        damped,
-        min(times_s, default=None),
-        unfit,
-        frozenset(members.unfit.keys() - unfit.keys()),
-    )
-
-
-def _locate(evidence: Mapping[str, NodeFile], rules: Rules) -> Here:
-    """Return what the node files tell of the balancers' own places."""
-    addresses = {}
-    for name, heard in evidence.items():
-        if heard.status == ALIVE and rules.is_balancer(heard.member):
-            with contextlib.suppress(ValueError):
-                addresses[name] = read_address(heard.member.address)
-    own = addresses.get(rules.self_name, "")
-    return Here(own, find_taken(rules.binds, own, addresses.values()))
-
-
-def _sort_out(evidence: Mapping[str, NodeFile], rules: Rules) -> _Sorted:
-    members = _Sorted({}, {}, {}, {})
-    before = _servers_under(rules)
-    servers: dict[Member, Server] = {}
-    for name in sorted(evidence):
-        heard = evidence[name]
-        if rules.is_balancer(heard.member):
-            continue
-        try:
-            server = before.get(heard.member) or rules.read_server(heard.member)
-        except ValueError as error:
-            if heard.status in (ALIVE, FAILED):
-                members.unfit[name] = str(error)
-            continue
-        servers[heard.member] = server
-        if heard.status == ALIVE:
-            members.alive[name] = server
+    entries: dict[Key, Entry] = {}
+    servers = []
+    for name, judgement in judged.items():
+        key = (service, name)
+        if name in timed:
+            entry = timed[name]
+        elif name in members.alive:
+            entry = judgement.entry
         else:
-            group = members.failed if heard.status == FAILED else members.leaving
-            group[name] = Gone(server, heard.mtime_ns)
-    before.clear()
-    before.update(servers)
+            entry = _explain_absent(snapshot.files[name], judgement)
+        if snapshot.refused:
+            entry = _quarantine_refused(entry, snapshot.refused.get(key))
+        entries[key] = entry
+        if entry.server is not None:
+            servers.append(entry.server)
+    times_s = [((entry.until_ns or 0) - snapshot.at_ns) / 1e9 for entry in timed.values()]
+    if damped and snapshot.view.down is not None:
+        times_s.append(_LOOK_S)
+    return Decision(entries, tuple(servers), snapshot.flaps, unfit, min(times_s, default=None))
+
+
+def _locate(snapshot: Snapshot) -> Here:
+    """Return what the node files say of the balancers' own addresses."""
+    rules = snapshot.rules
+    addresses = {}
+    for name, file in snapshot.files.items():
+        if file.status == ALIVE and rules.is_balancer(file.member):
+            with contextlib.suppress(ValueError):
+                addresses[name] = read_address(file.member.address)
+    own = addresses.get(rules.self_name)
+    taken = find_taken(rules.binds, own.text if own else "", [address.text for address in addresses.values()])
+    return Here(own, taken)
+
+
+def _update_flaps(snapshot: Snapshot, rules: Rules) -> Mapping[str, Flap]:
+    before, files = snapshot.flaps, snapshot.files
+    if not before and all(file.status != FAILED for file in files.values()):
+        return before
+    admitted = ((name, file.status) for name, file in files.items() if rules.admit(file.member))
+    alive = {name: status == ALIVE for name, status in admitted if status in (ALIVE, FAILED)}
+    if 2 * sum(alive.values()) < len(alive):
+        return before  # the gossip failed, or this balancer's part of it: no node is to blame
+    return damping.update(before, alive, rules.flaps, snapshot.at_ns / 1e9)
+
+
+def _sort_out(files: Mapping[str, NodeFile], judged: Mapping[str, Judgement]) -> _Sorted:
+    members = _Sorted({}, {}, {}, {})
+    for name, judgement in judged.items():
+        if judgement.is_balancer:
+            continue
+        file = files[name]
+        if judgement.server is None:
+            if file.status in (ALIVE, FAILED):
+                members.unfit[name] = judgement.entry
+        elif file.status == ALIVE:
+            members.alive[name] = judgement.server
+        else:
+            group = members.failed if file.status == FAILED else members.leaving
+            group[name] = Gone(judgement.server, file.mtime_ns)
     return members
 
 
-@functools.lru_cache(maxsize=1)
-def _servers_under(rules: Rules) -> dict[Member, Server]:
-    """Return what members came to the last time, if the rules were the same: most of them are what they were."""
-    del rules  # they are the key
-    return {}
-
-
-def _remember(evidence: Mapping[str, NodeFile], names: Iterable[str], context: Context, now_ns: int) -> dict[str, Gone]:
-    """Return what those were that can be servers no more, and since when: a node file tells that of a failure alone."""
+def _remember_unfit(service: str, names: Iterable[str], snapshot: Snapshot) -> dict[Key, Gone]:
+    """Return what the unfit members were, and since when they are unfit: a node file says that only of a failure."""
     unfit = {}
     for name in names:
-        if name in context.unfit:
-            unfit[name] = context.unfit[name]
-        elif name in context.known:
-            unfit[name] = Gone(
-                context.known[name], now_ns if evidence[name].status == ALIVE else evidence[name].mtime_ns
-            )
+        key = (service, name)
+        if key in snapshot.unfit:
+            unfit[key] = snapshot.unfit[key]
+        elif key in snapshot.published:
+            line, file = snapshot.published[key], snapshot.files[name]
+            with contextlib.suppress(ValueError):
+                server = read_line(key, line.endpoint, line.weight)
+                unfit[key] = Gone(server, snapshot.at_ns if file.status == ALIVE else file.mtime_ns)
     return unfit
 
 
 def _find_lost(
-    evidence: Mapping[str, NodeFile], rules: Rules, members: _Sorted, unfit: Mapping[str, Gone]
+    files: Mapping[str, NodeFile], rules: Rules, members: _Sorted, unfit: Mapping[Key, Gone]
 ) -> dict[str, Gone]:
-    """Return the servers that have gone without having left, and since when.
+    """Return the servers that were lost without having left, and when.
 
-    One is really gone when another member has its address and port. One that can be no server any more is still what it
-    was before, as far as HAProxy knows.
+    A server is not lost but replaced when another member has its address and port. The server of an unfit member still
+    runs in HAProxy as it was.
     """
-    lost = members.failed | {name: gone for name, gone in unfit.items() if rules.allows(gone.server)}
+    lost = members.failed | {name: gone for (_, name), gone in unfit.items() if rules.allows(gone.server)}
     if not lost:
         return {}
     takers: dict[str, set[str]] = {}
     for name, server in members.alive.items():
         takers.setdefault(server.endpoint, set()).add(name)
-    for name, heard in evidence.items():
-        if heard.status == ALIVE and not rules.admit(heard.member) and "port" in heard.member.tag_values():
-            try:
-                takers.setdefault(rules.read_claim(heard.member).endpoint, set()).add(name)
-            except ValueError:
-                continue
+    for name, file in files.items():
+        if file.status == ALIVE and not rules.admit(file.member) and "port" in file.member.tag_values():
+            with contextlib.suppress(ValueError):
+                takers.setdefault(rules.read_claim(file.member).endpoint, set()).add(name)
     return {name: gone for name, gone in lost.items() if takers.get(gone.server.endpoint, {name}) <= {name}}
 
 
-def _time_left_s(at_ns: int, span_s: float, now_ns: int) -> float:
-    """Return what is left of a span; a clock that was set back ends it at once."""
-    age_s = (now_ns - at_ns) / 1e9
+def _find_draining(service: str, snapshot: Snapshot, leaving: Mapping[str, Gone]) -> dict[str, Entry]:
+    """Return the entries of nodes that left and still have clients."""
+    draining = {}
+    for name, gone in leaving.items():
+        left_s = _time_left_s(gone, snapshot.rules.drain_timeout_s, snapshot.at_ns)
+        if left_s > 0 and _has_clients(snapshot, (service, name)):
+            server = gone.server._replace(weight=0)
+            reason = "it left, and its clients may finish"
+            draining[name] = Entry(State.DRAINING, reason, server, gone.at_ns, _end_ns(snapshot, left_s))
+    return draining
+
+
+def _find_grace(snapshot: Snapshot, members: _Sorted, lost: Mapping[str, Gone]) -> dict[str, Entry]:
+    """Return the entries of nodes that failed a moment ago."""
+    grace = {}
+    for name in members.failed.keys() & lost.keys():
+        gone = lost[name]
+        left_s = _time_left_s(gone, snapshot.rules.failed_grace_s, snapshot.at_ns)
+        if left_s > 0:
+            reason = "it failed in Serf a moment ago; HAProxy's health checks decide"
+            grace[name] = Entry(State.GRACE, reason, gone.server, gone.at_ns, _end_ns(snapshot, left_s))
+    return grace
+
+
+def _find_damped(service: str, snapshot: Snapshot, alive: Mapping[str, Server]) -> dict[str, Entry]:
+    """Return the entries of nodes that flap; none while HAProxy considers all other nodes down."""
+    damped_s = damping.damp(snapshot.flaps, alive, snapshot.rules.flaps, snapshot.at_ns / 1e9)
+    down = snapshot.view.down
+    if down and down >= {(service, name) for name in alive if name not in damped_s}:
+        return {}
+    reason = "it failed and came back too often"
+    return {
+        name: Entry(State.DAMPED, reason, None, int(snapshot.flaps[name].at_s * 1e9), _end_ns(snapshot, left_s))
+        for name, left_s in damped_s.items()
+    }
+
+
+def _find_held(
+    snapshot: Snapshot, members: _Sorted, candidates: Mapping[str, Gone], lost: Mapping[str, Gone]
+) -> dict[str, Entry]:
+    """Return the entries of those candidates that were lost together with many others."""
+    losses = {name: gone.at_ns for name, gone in lost.items()}
+    leaves_ns = [gone.at_ns for gone in members.leaving.values()]
+    held_s = hold(losses, len(members.alive), leaves_ns, snapshot.rules.guard, snapshot.at_ns)
+    held = {}
+    for name in held_s.keys() & candidates.keys():
+        what = members.unfit[name].reason if name in members.unfit else "it failed in Serf"
+        reason = f"{what}; too many servers were lost at once, so HAProxy's health checks decide"
+        gone = candidates[name]
+        held[name] = Entry(State.HELD, reason, gone.server, gone.at_ns, _end_ns(snapshot, held_s[name]))
+    return held
+
+
+def _has_clients(snapshot: Snapshot, key: Key) -> bool:
+    """Return whether a server has requests to finish; sticky clients may come back to it at any time."""
+    view = snapshot.view
+    return bool(view.connection_counts.get(key)) or (snapshot.rules.is_sticky and key in view.serving)
+
+
+def _explain_absent(file: NodeFile, judgement: Judgement) -> Entry:
+    if file.status == ALIVE or judgement.is_balancer:
+        return judgement.entry
+    reason = {FAILED: "it failed in Serf", LEFT: "it left", LEAVING: "it is leaving"}[file.status]
+    return Entry(State.GONE, reason, None, file.mtime_ns)
+
+
+def _quarantine_refused(entry: Entry, refused: tuple[Server, str] | None) -> Entry:
+    if refused is None or refused[0] != entry.server:
+        return entry
+    return Entry(State.QUARANTINED, f"HAProxy refuses it: {refused[1]}", None, entry.since_ns)
+
+
+def _end_ns(snapshot: Snapshot, left_s: float) -> int:
+    return snapshot.at_ns + int(left_s * 1e9)
+
+
+def _time_left_s(gone: Gone, span_s: float, now_ns: int) -> float:
+    """Return what is left of a span since a loss; a clock that was set back ends it at once."""
+    age_s = (now_ns - gone.at_ns) / 1e9
     return span_s - max(0.0, age_s) if age_s >= -_CLOCK_S else 0.0

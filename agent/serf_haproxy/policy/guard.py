@@ -1,8 +1,8 @@
-"""The guard against mass loss: whether many servers that are gone at once are to be believed; pure.
+"""The guard against mass loss: servers that are lost together are held. Pure.
 
-Gossip that breaks looks like many nodes that die together. HAProxy's own health checks can tell the two apart, so such
-servers stay under them. Everything follows from when each server was lost, as node files and the last record say:
-the guard needs no memory of its own and decides the same after any restart.
+Broken gossip looks like many nodes that die together. HAProxy's own health checks can tell the two apart, so such
+servers stay in HAProxy under these checks. The guard needs only the time at which each server was lost, which node
+files and the last record say. It has no memory of its own and decides the same after any restart.
 """
 
 import bisect
@@ -14,10 +14,10 @@ class GuardRules(NamedTuple):
     """When servers are held.
 
     Attributes:
-        share: Of the servers there were, more than this share must be lost together; 0 to 1.
-        window_s: Losses that lie no further apart than this belong together, seconds.
-        hold_s: How long a lost server is held, seconds; 0 for never.
-        released_ns: When an operator last let all held servers go, nanoseconds since the epoch.
+        share: The share of all servers that must be exceeded by those lost together; 0 to 1.
+        window_s: Losses that are no further apart than this belong together, seconds.
+        hold_s: How long a lost server is held, seconds; 0: never.
+        released_ns: When an operator last released all held servers, nanoseconds since the epoch.
     """
 
     share: float = 0.5
@@ -33,18 +33,18 @@ def hold(
     rules: GuardRules,
     now_ns: int,
 ) -> dict[str, float]:
-    """Return the lost servers that are held, and for how many seconds yet.
+    """Return the lost servers that are held, and for how many more seconds.
 
-    Losses belong together when each is no further than the window from the one before: who is cut off from the gossip
-    finds the others dead one by one. Together they are held when they are more than the share of all that were there
-    at the first of them, or when nothing stands any more and they have the last loss.
+    Losses belong together when each is no further than the window from the one before: a node that is cut off from the
+    gossip finds the others dead one by one. They are held when they are more than the share of all servers that existed
+    at the first loss, or when no server is left and the last loss is among them.
 
     Args:
         losses: When each server was lost that did not leave gracefully, nanoseconds since the epoch, by name.
-        standing_count: How many servers there are besides.
-        leaves_ns: When others left gracefully: they were there before, and their going is no loss.
+        standing_count: How many other servers there are.
+        leaves_ns: When other servers left gracefully: they existed before, but their leave is not a loss.
         rules: When servers are held.
-        now_ns: The time; a loss that lies in its future (the clock was set back) counts as one of this moment.
+        now_ns: The time; a loss in its future (the clock was set back) counts as a loss of this moment.
     """
     left_s = {name: rules.hold_s - max(0, now_ns - at_ns) / 1e9 for name, at_ns in losses.items()}
     ordered = sorted((losses[name], name) for name in losses if losses[name] > rules.released_ns and left_s[name] > 0)

@@ -1,85 +1,79 @@
-"""A member -> the server that HAProxy would have: pure."""
+"""Servers, and how a member's address and tags become one. Pure."""
 
-import functools
-import ipaddress
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from serf_haproxy.serf.events import Member, unescape
+from serf_haproxy.policy.address import HostAddress, read_address, shorten
+from serf_haproxy.serf.events import Member
+from serf_haproxy.services import DEFAULT_SERVICE, Key
 
 WEIGHT_MAX = 256  # HAProxy's own limit
 
 
 class Server(NamedTuple):
-    """One `server` line.
+    """One node's endpoint in a service: one `server` line.
 
     Attributes:
         name: The node's name, safe in HAProxy's configuration.
-        address: A normalised IP address.
+        address: An IP address in normal form.
         port: 1 to 65535.
-        weight: 0 to 256, None for HAProxy's default. 0 drains: what is there stays, nothing new comes.
+        weight: 0 to 256, None for HAProxy's default. 0 drains: present clients stay, new ones go elsewhere.
+        service: The service's name.
     """
 
     name: str
     address: str
     port: int
     weight: int | None
+    service: str = DEFAULT_SERVICE
+
+    @property
+    def key(self) -> Key:
+        """The names of its service and its node."""
+        return self.service, self.name
 
     @property
     def endpoint(self) -> str:
-        """Address and port in HAProxy's notation: an IPv6 address stands in brackets."""
+        """Address and port in HAProxy's notation: an IPv6 address is in brackets."""
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
-def read_server(member: Member, default_port: int) -> Server:
-    """Read a member's address and its known tags.
+def read_server(member: Member, default_port: int) -> tuple[Server, HostAddress]:
+    """Return the server that a member's address and known tags describe, and its parsed address.
 
     Raises:
-        ValueError: One of them is wrong; the text says which and what is allowed.
+        ValueError: One of them is wrong; the text says which, and what is allowed.
     """
     tags = member.tag_values()
-    weight = _tag(tags, "weight", 0, WEIGHT_MAX)
+    weight = _read_number(tags, "weight", 0, WEIGHT_MAX)
     if tags.get("drain", "false") not in ("true", "false"):
-        raise ValueError(f"tag drain={_short(tags['drain'])} is not true or false")
-    port = _tag(tags, "port", 1, 65535)
-    return Server(
+        raise ValueError(f"tag drain={shorten(tags['drain'])} is not true or false")
+    port = _read_number(tags, "port", 1, 65535)
+    address = read_address(member.address)
+    server = Server(
         member.name,
-        read_address(member.address),
+        address.text,
         default_port if port is None else port,
         0 if tags.get("drain") == "true" else weight,
     )
+    return server, address
 
 
-def read_line(name: str, endpoint: str, weight: int) -> Server:
-    """Return the server that a line of a published configuration describes (`layout.Line`)."""
+def read_line(key: Key, endpoint: str, weight: int) -> Server:
+    """Return the server that a line of a published configuration describes.
+
+    Raises:
+        ValueError: The line was written by hand: its endpoint is not an IP address and a port.
+    """
     address, _, port = endpoint.rpartition(":")
-    return Server(name, address.strip("[]"), int(port), None if weight == 1 else weight)
+    service, name = key
+    return Server(name, address.strip("[]"), int(port), None if weight == 1 else weight, service)
 
 
-@functools.lru_cache(maxsize=65536)  # most addresses of a pass were in the one before
-def read_address(text: str) -> str:
-    """Return an IP address in its normal form; raise ValueError for anything that a server cannot have."""
-    try:
-        address = ipaddress.ip_address(unescape(text))
-    except ValueError:
-        raise ValueError(f"address {_short(text)} is not an IP address") from None
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.scope_id is not None:
-            raise ValueError(f"address {_short(text)} has a zone, which HAProxy cannot use")
-        address = address.ipv4_mapped or address
-    if address.is_unspecified or address.is_multicast:
-        raise ValueError(f"address {_short(text)} is not the address of one host")
-    return str(address)
-
-
-def _tag(tags: Mapping[str, str], key: str, low: int, high: int) -> int | None:
+def _read_number(tags: Mapping[str, str], key: str, low: int, high: int) -> int | None:
     if key not in tags:
         return None
     text = tags[key]
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and low <= int(text) <= high):
-        raise ValueError(f"tag {key}={_short(text)} is not a whole number from {low} to {high}")
+        raise ValueError(f"tag {key}={shorten(text)} is not a whole number from {low} to {high}")
     return int(text)
-
-
-def _short(text: str) -> str:
-    return ascii(text if len(text) <= 40 else text[:40] + "...")

@@ -1,43 +1,53 @@
-"""The connections to the local Serf agent that come back by themselves: one to ask on, one for hints."""
+"""The connections to the local Serf agent, made again after a failure: one to ask on, one for hints."""
 
 import logging
 import time
 
 from serf_haproxy.errors import SerfAway, SerfFault
 from serf_haproxy.serf.roster import Roster
-from serf_haproxy.serf.rpc import Connection, Monitor
-from serf_haproxy.settings import Settings
+from serf_haproxy.serf.rpc import Connection, Monitor, RpcAddress
 
 log = logging.getLogger("serf-haproxy")
 
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
 
 
-class Link:
-    """Asks Serf for its roster and listens for hints, connecting when needed; an outage is a warning, told once.
+class Client:
+    """Asks the Serf agent for its roster and listens for hints. An outage is logged once.
 
     Args:
-        settings: The settings.
-        patience_s: How long an agent that has never answered may take to start before that is worth a warning: the s6
-            tree starts it after the resident.
+        address: Where the Serf agent's RPC is.
+        has_hints: Whether to follow the Serf agent's log.
+        patience_s: How long a Serf agent that has never answered may take to start before that is a warning: the s6
+            tree starts it after the daemon.
     """
 
-    def __init__(self, settings: Settings, patience_s: float = 10.0) -> None:
-        self._settings = settings
+    def __init__(self, address: RpcAddress, has_hints: bool = True, patience_s: float = 10.0) -> None:
+        self._address = address
+        self._has_hints = has_hints
         self._connection: Connection | None = None
         self._monitor: Monitor | None = None
         self._failure_count = 0
         self._is_told = False
         self._patient_until_s = time.monotonic() + patience_s
 
-    def ask(self) -> Roster | None:
-        """Return Serf's roster; None when Serf cannot be asked, which changes nothing."""
+    def connect(self) -> bool:
+        """Connect where there is no connection; return whether there is one now."""
         try:
-            # The monitor first: a change between the two is then a hint, and not lost.
-            if self._monitor is None and self._settings.hints:
-                self._monitor = Monitor(self._settings)
+            # The monitor first: a change that falls between the two connections is then a hint.
+            if self._monitor is None and self._has_hints:
+                self._monitor = Monitor(self._address)
             if self._connection is None:
-                self._connection = Connection(self._settings)
+                self._connection = Connection(self._address)
+        except SerfFault as error:
+            self._drop(error)
+        return self._connection is not None
+
+    def ask(self) -> Roster | None:
+        """Return the roster; None when the Serf agent does not give it."""
+        if not self.connect() or self._connection is None:
+            return None
+        try:
             roster = self._connection.read_roster()
         except SerfFault as error:
             self._drop(error)
@@ -48,13 +58,13 @@ class Link:
         return roster
 
     def watched(self) -> list[Connection]:
-        """Return the open connections; one that turns readable is given to `look`."""
+        """Return the open connections; give one that turns readable to `look`."""
         return [connection for connection in (self._connection, self._monitor) if connection]
 
     def look(self, connection: Connection) -> bool:
-        """Look at a connection that has turned readable; return whether to ask Serf at once.
+        """Read from a connection that turned readable; return whether to ask for the roster at once.
 
-        A connection that broke is dropped; `next_try_s` says when to ask then.
+        A connection that broke is dropped; `next_try_s` then says when to ask.
         """
         if connection is self._monitor:
             try:
@@ -66,11 +76,11 @@ class Link:
         return False
 
     def is_up(self) -> bool:
-        """Tell whether Serf answered when it was last asked, and no connection has broken since."""
+        """Return whether the last exchange succeeded and no connection has broken since."""
         return self._connection is not None
 
     def next_try_s(self) -> float:
-        """Return when to ask next, on the monotonic clock, after `ask` returned None or a connection broke."""
+        """Return when to ask again after a failure, on the monotonic clock."""
         return time.monotonic() + _BACKOFF_S[min(self._failure_count, len(_BACKOFF_S)) - 1]
 
     def close(self) -> None:
@@ -84,6 +94,6 @@ class Link:
         self.close()
         is_warning = not isinstance(fault, SerfAway) or time.monotonic() >= self._patient_until_s
         if not self._is_told and (is_warning or not self._failure_count):
-            log.log(logging.WARNING if is_warning else logging.INFO, "%s", f"{fault}; what HAProxy has stays as it is")
+            log.log(logging.WARNING if is_warning else logging.INFO, "%s", f"{fault}; HAProxy keeps its servers")
             self._is_told = is_warning
         self._failure_count += 1

@@ -1,4 +1,4 @@
-"""What Serf hands to an event handler, and the line of a node file: pure, cheap to import.
+"""What Serf passes to an event handler, and the line of a node file. Cheap to import.
 
 Serf runs a handler with `SERF_EVENT` in the environment and one line per member on standard input (Serf's
 document "Event Handlers"):
@@ -17,7 +17,7 @@ from serf_haproxy.errors import InputError
 ALIVE, LEAVING, LEFT, FAILED = "alive", "leaving", "left", "failed"
 STATUSES = (ALIVE, LEAVING, LEFT, FAILED)
 
-# The status that an event gives its members; None means: Serf has forgotten them.
+# The status that an event gives its members; None: Serf has removed them from its list.
 STATUS_OF_EVENT = {
     "member-join": ALIVE,
     "member-update": ALIVE,
@@ -51,8 +51,8 @@ class Member:
     Attributes:
         name: Valid by `name_fault`.
         address: As Serf wrote it; not yet known to be an IP address.
-        role: The value of the tag `role`, which Serf also gives a field of its own; "" without one.
-        tags: Escaped `key=value` pairs, sorted; a comma that is surely part of a value stands as %2C.
+        role: The value of the tag `role`, which Serf repeats in a separate field; "" without one.
+        tags: Escaped `key=value` pairs, sorted; a comma that is certainly part of a value is written as %2C.
     """
 
     __slots__ = ("_are_certain", "_values", "address", "name", "role", "tags")
@@ -66,17 +66,17 @@ class Member:
         self._are_certain: bool | None = None
 
     def tag_values(self) -> dict[str, str]:
-        """Return the tags by key, not to be changed; of a key that stands twice, the last value."""
+        """Return the tags by key; the caller must not change them. The last value of a repeated key counts."""
         if self._values is None:  # every pass asks, and most members stay as they are
             pairs = (tag.partition("=") for tag in self.tags)
             self._values = {unescape(key): unescape(value) for key, _, value in pairs}
         return self._values
 
     def tags_are_certain(self) -> bool:
-        """Tell whether the tags can be told apart: a comma inside a value can look like a further tag.
+        """Return whether the tags are unambiguous: a comma inside a value can look like a further tag.
 
         Serf's tags have distinct keys and its role field repeats the tag `role`, so a repeated key or another
-        role shows that some value was cut at its comma. Only Serf's RPC can then say which.
+        role shows that a value was split at its comma. Only Serf's RPC can then say which one.
         """
         if self._are_certain is None:
             values = self.tag_values()
@@ -102,12 +102,12 @@ class Event:
 
 
 def escape(text: str) -> str:
-    """Write every character that could mislead a reader, and the percent sign, as %XX of its bytes."""
+    """Return a text with every misleading character, and the percent sign, written as %XX of its bytes."""
     return text.translate(_ESCAPES)
 
 
 def unescape(text: str) -> str:
-    """Undo `escape`; bytes that are not UTF-8 come back as surrogates. Text with a stray % stays as it is."""
+    """Undo `escape`; bytes that are not UTF-8 become surrogates. Text with a stray % is returned unchanged."""
     if "%" not in text:
         return text
     head, *parts = text.split("%")
@@ -118,7 +118,7 @@ def unescape(text: str) -> str:
 
 
 def name_fault(name: str) -> str | None:
-    """Say what forbids a node name from becoming a file name and a server name; None when nothing does."""
+    """Return why a node name cannot be a file name and a server name; None when it can."""
     if not name:
         return "it is empty"
     if len(name) > NAME_BYTES:
@@ -132,7 +132,7 @@ def name_fault(name: str) -> str | None:
 
 
 def member_fault(member: Member) -> str | None:
-    """Say what forbids a member from having a node file; None when nothing does."""
+    """Return why a member cannot have a node file; None when it can."""
     size_bytes = len(format_line(LEAVING, member).encode("utf-8", "surrogateescape"))
     if size_bytes > LINE_BYTES:
         return f"its line would take {size_bytes} bytes, more than {LINE_BYTES} bytes"
@@ -140,7 +140,7 @@ def member_fault(member: Member) -> str | None:
 
 
 def read_event(kind: str | None, payload: bytes) -> Event:
-    """Read what Serf handed over for a membership event.
+    """Read what Serf passes to a handler for a membership event.
 
     Args:
         kind: The value of `SERF_EVENT`, None when unset.
@@ -179,7 +179,7 @@ def read_event(kind: str | None, payload: bytes) -> Event:
 
 
 def make_member(name: str, address: str, tags: dict[str, str]) -> Member:
-    """Make a member of what Serf's RPC says, so that its line repeats what Serf's handlers would be given.
+    """Make a member from what Serf's RPC says, with the line that Serf would pass to a handler.
 
     Args:
         name: Valid by `name_fault`.
@@ -203,7 +203,7 @@ def parse_line(text: str) -> tuple[str, Member]:
     """Read the content of a node file back.
 
     Raises:
-        InputError: It is not one whole line of ours: torn, or written by somebody else.
+        InputError: It is not one complete line of a node file: torn, or written by another program.
     """
     fields = text[:-1].split("\t")
     if text[-1:] != "\n" or "\n" in text[:-1] or len(fields) != 5 or fields[0] not in STATUSES:
@@ -213,10 +213,10 @@ def parse_line(text: str) -> tuple[str, Member]:
 
 
 def say_the_same(one: str, other: str) -> bool:
-    """Tell whether two node-file lines say the same as far as Serf's standard input can say it.
+    """Return whether two node-file lines are equal as far as Serf's standard input can express it.
 
-    The roster knows which commas are part of a value, an event does not; an event that only repeats what the
-    roster has already told must not undo that.
+    The roster knows which commas are part of a value, an event does not; an event that repeats what the
+    roster has already written must not undo it.
     """
     return one == other or (_COMMA in one + other and _flatten(one) == _flatten(other))
 

@@ -1,7 +1,7 @@
 """The node directory: where handlers write down what Serf said. Cheap to import.
 
-One file per node, named like the node, written by rename, so that a reader sees an old line or a new one and
-never half of one. There is no fsync: a file torn by a power cut is reported by `load` and healed by the roster.
+One file per node, named like the node, written by rename, so that a reader sees the old line or the new one and
+never half of one. There is no fsync: `load` reports a file torn by a power cut, and the roster heals it.
 """
 
 import errno
@@ -25,7 +25,7 @@ class NodeFile:
         status: One of `events.STATUSES`.
         member: The member that the file describes.
         mtime_ns: When the file was written, nanoseconds since the epoch on the kernel's clock for files.
-        stamp: Inode and change time; None for a file too young for them to tell that it has not changed.
+        stamp: Inode and change time; None for a file so young that they cannot show a further change.
         line: The content of the file.
     """
 
@@ -42,7 +42,7 @@ class NodeFile:
 
 
 class Stray:
-    """A file in the node directory that is not a node file, with the reason."""
+    """A file in the node directory that is not a node file, and why."""
 
     __slots__ = ("name", "reason")
 
@@ -58,7 +58,8 @@ def record(nodes_dir: str, status: str, member: Member, exactly: bool = False) -
         nodes_dir: The node directory.
         status: One of `events.STATUSES`.
         member: What to write.
-        exactly: Compare byte by byte; else a file that knows its tags better than an event can is left alone.
+        exactly: Compare byte by byte; otherwise a file that has its tags from the roster is left alone by an event
+            that says the same.
 
     Returns:
         Whether the file changed.
@@ -79,10 +80,10 @@ def record(nodes_dir: str, status: str, member: Member, exactly: bool = False) -
 
 
 def forget(nodes_dir: str, name: str) -> bool:
-    """Remove a node file; return whether there was one.
+    """Remove a node file; return whether it existed.
 
     Raises:
-        SystemFault: It is there and cannot be removed, or there is no node directory.
+        SystemFault: The file cannot be removed, or there is no node directory.
     """
     path = os.path.join(nodes_dir, name)
     try:
@@ -132,14 +133,14 @@ def load(
 
 
 def is_remnant(stray: Stray) -> bool:
-    """Tell whether a stray is what a handler that died in the middle has left behind."""
+    """Return whether a stray is the temporary file of a handler that died."""
     return _is_temporary(stray.name)
 
 
 def _load_file(nodes_dir: str, name: str) -> NodeFile:
     fault = name_fault(name)
     if fault:
-        raise InputError(f"its name is not a node's: {fault}")
+        raise InputError(f"its name is not a node name: {fault}")
     text, found = _read(os.path.join(nodes_dir, name))
     status, member = parse_line(text)
     if member.name != name:
@@ -153,7 +154,7 @@ def _stamp(found: os.stat_result) -> tuple[int, int]:
 
 
 def _is_being_written(nodes_dir: str, name: str) -> bool:
-    """Tell a handler's temporary file of this moment from one that a crash left behind."""
+    """Return whether a file is the temporary file of a handler that runs now, not one that a crash left behind."""
     if not _is_temporary(name):
         return False
     return abs(time.time() - os.lstat(os.path.join(nodes_dir, name)).st_mtime) < _WRITING_S
@@ -176,7 +177,7 @@ def _read_if_any(path: str) -> str:
 
 
 def _read(path: str) -> tuple[str, os.stat_result]:
-    """Return the content of a file and what the kernel says of it; only regular files have content."""
+    """Return the content and the status of a file; anything but a regular file counts as empty."""
     fd = os.open(path, _READ_ONLY)
     try:
         status = os.fstat(fd)

@@ -1,8 +1,8 @@
-"""The local Serf agent over RPC: who is a member, and in which state.
+"""The local Serf agent's RPC: the roster and the early hints.
 
-A client of our own, small, because the published ones trust the agent: one member whose tag is not UTF-8 blinds
-them, and a server's error looks like success. Here any bytes are read, every exchange has a time limit, and
-anything unexpected closes the connection and is a `SerfFault`.
+The published clients trust the Serf agent: one member whose tag is not UTF-8 makes every answer unreadable for them,
+and an error of the server looks like success. This client reads any bytes, limits the time of every exchange, and
+treats anything unexpected as a `SerfFault` that closes the connection.
 
 The wire (Serf's document "RPC Protocol"): MessagePack maps over TCP, a header {Command, Seq} and a body; the
 answer is a header {Seq, Error} and, for some commands, a body.
@@ -19,9 +19,8 @@ import msgpack
 from serf_haproxy.errors import SerfAway, SerfFault, SystemFault
 from serf_haproxy.serf.events import STATUSES, Member, make_member, member_fault, name_fault
 from serf_haproxy.serf.roster import Roster
-from serf_haproxy.settings import Settings
+from serf_haproxy.system.deadlines import time_left
 from serf_haproxy.system.files import read_text
-from serf_haproxy.system.processes import time_left
 
 _ANSWER_BYTES = 64 * 1024 * 1024  # 100,000 members of ordinary size
 _LOG_BYTES = 262144
@@ -29,8 +28,24 @@ _LEAVING_COUNT = 10_000  # more members than ever leave between two events
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h: the clock that gives files their mtime
 
 
+class RpcAddress(NamedTuple):
+    """How to reach a Serf agent's RPC.
+
+    Attributes:
+        host: Host name or IP address.
+        port: TCP port.
+        auth_path: File with the RPC auth key, "" for no authentication.
+        timeout_s: Time limit of one exchange.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7373
+    auth_path: str = ""
+    timeout_s: float = 5.0
+
+
 class _Read(NamedTuple):
-    """A member's address, status and tags as the agent sent them, what that says, and what is wrong, "" for nothing."""
+    """A member's address, status and tags as the Serf agent sent them, their meaning, and the fault, "" for none."""
 
     said: list[object]
     status: str
@@ -39,38 +54,38 @@ class _Read(NamedTuple):
 
 
 class Connection:
-    """One connection to the agent's RPC, past its handshake.
+    """One connection to a Serf agent's RPC, past its handshake.
 
     Raises:
-        SerfFault: The agent cannot be reached, refuses us, or answers something else than its protocol says.
+        SerfFault: The Serf agent cannot be reached, refuses us, or breaks its protocol.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._timeout_s = settings.rpc_timeout_s
-        self._name = "{}:{}".format(*settings.rpc_addr)
+    def __init__(self, address: RpcAddress) -> None:
+        self._timeout_s = address.timeout_s
+        self._name = f"{address.host}:{address.port}"
         self._seq = 0
         self._known: dict[bytes, _Read] = {}
         # Names, tags and addresses are bytes of any kind: nothing is decoded on the way in.
         self._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=_ANSWER_BYTES)
         try:
-            self._socket = socket.create_connection(settings.rpc_addr, self._timeout_s)
-        except (OSError, UnicodeError, LookupError) as error:  # the latter two for a host that is no name at all
+            self._socket = socket.create_connection((address.host, address.port), self._timeout_s)
+        except (OSError, UnicodeError, LookupError) as error:  # the latter two: the host is not a valid name
             reason = getattr(error, "strerror", None) or error
             raise SerfAway(f"Serf's RPC at {self._name} cannot be reached: {reason}") from error
         try:
             self._exchange("handshake", {"Version": 1})
-            if settings.rpc_auth_file:
-                self._exchange("auth", {"AuthKey": _read_secret(settings.rpc_auth_file)})
+            if address.auth_path:
+                self._exchange("auth", {"AuthKey": _read_secret(address.auth_path)})
         except SerfFault:
             self.close()
             raise
 
     def fileno(self) -> int:
-        """Return the descriptor: it turns readable between exchanges only when the agent goes away."""
+        """Return the descriptor: between exchanges it turns readable only when the Serf agent goes away."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Close the connection; closing it twice does no harm."""
+        """Close the connection; a second call does nothing."""
         with contextlib.suppress(OSError):
             self._socket.close()
 
@@ -91,9 +106,9 @@ class Connection:
             raise
 
     def _read_members(self, listed: list[Any]) -> tuple[dict[str, tuple[str, Member]], tuple[tuple[str, str], ...]]:
-        """Return status and member by name, and those that cannot have a node file with the reason.
+        """Return status and member by name, and the members that cannot have a node file with the reason.
 
-        Each is judged alone: who reaches the gossip can make the agent list a member without tags or address.
+        Each is judged alone: any sender of gossip can make the Serf agent list a member without tags or address.
         """
         members = {}
         refused = []
@@ -115,10 +130,10 @@ class Connection:
         return members, tuple(sorted(refused))
 
     def _read_entry(self, entry: object, key: bytes) -> _Read:
-        """Return what an entry says, from memory where it says what it said the last time, as most do.
+        """Return the meaning of an entry, from the previous answer where the entry has not changed.
 
         Raises:
-            ValueError: It is not what the protocol has.
+            ValueError: It is not what the protocol allows.
         """
         if not isinstance(entry, dict):
             raise ValueError(f"it is {type(entry).__name__} where Serf's protocol has a member")
@@ -161,10 +176,10 @@ class Connection:
                 self._socket.settimeout(time_left(deadline))
                 data = self._socket.recv(262144)
                 if not data:
-                    raise ConnectionError("the agent closed the connection") from None
+                    raise ConnectionError("the Serf agent closed the connection") from None
                 self._feed(data)
             except (ValueError, TypeError, RecursionError) as error:
-                raise SerfFault(f"Serf's RPC at {self._name} sent what is no MessagePack: {error}") from error
+                raise SerfFault(f"Serf's RPC at {self._name} sent invalid MessagePack: {error}") from error
             else:
                 if isinstance(message, dict):
                     return message
@@ -178,33 +193,33 @@ class Connection:
 
 
 class Monitor(Connection):
-    """A connection on which the agent tells its log lines as they come.
+    """A connection on which the Serf agent sends its log lines as it writes them.
 
-    They are the only early sign of a change: the agent logs a member's join some 10 ms after it, and holds the event
-    back for one to three seconds. That a member is about to leave it logs with level debug alone, whatever level it
-    logs with itself, once for each time that it hears of it: only the first says something new. A line is text without
-    tags, written by whoever may choose node names: a hint to ask for the roster, never evidence.
+    They are the only early sign of a change: the Serf agent logs a join some 10 ms after it happened, and holds the
+    event back for one to three seconds. It logs that a member is about to leave with level debug only, once for each
+    time that it hears so; the first line is the news. A line is text, and any node may choose its own name: it is a
+    hint to ask for the roster, never evidence.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, address: RpcAddress) -> None:
+        super().__init__(address)
         self._leaving: set[bytes] = set()
         self._exchange("monitor", {"LogLevel": "debug"})
         self._socket.setblocking(False)
 
     def read_hint(self) -> bool:
-        """Read what has come in, without waiting; return whether a line tells of a change of the membership.
+        """Read once, without waiting; return whether a log line announces a change of the membership.
 
-        It is not more than one read, whatever the agent logs: what is left makes the connection readable again.
+        What is left unread makes the connection readable again.
 
         Raises:
-            SerfFault: The agent has gone, or sent something else than its protocol says; the connection is closed.
+            SerfFault: The Serf agent has gone or breaks its protocol; the connection is closed.
         """
         is_hint = False
         try:
-            with contextlib.suppress(BlockingIOError):  # lines may have come in with the answer to the command
+            with contextlib.suppress(BlockingIOError):  # lines may have arrived with the answer to the command
                 if not (data := self._socket.recv(_LOG_BYTES)):
-                    raise ConnectionError("the agent closed the connection")
+                    raise ConnectionError("the Serf agent closed the connection")
                 self._feed(data)
             for message in self._unpacker:
                 if not isinstance(message, dict):
@@ -242,7 +257,7 @@ def _read_entry(entry: dict[bytes, Any], said: list[object]) -> _Read:
 
 
 def _part(entry: dict[bytes, Any], key: bytes, kind: type, or_nil: bool = False) -> Any:
-    """Return a part of a member's entry; Go sends what was never made, such as an empty map, as nil."""
+    """Return a part of a member's entry; Go sends a map or slice that was never made as nil."""
     part = entry.get(key)
     if isinstance(part, kind) or (or_nil and part is None):
         return part
@@ -266,7 +281,7 @@ def _printable(name: str) -> str:
 def _address(raw: bytes) -> str:
     """Return an address as text: four bytes, or sixteen, which may hold an IPv4 address."""
     if len(raw) not in (4, 16):
-        return raw.hex()  # the pool quarantines it
+        return raw.hex()  # not an address: the decision quarantines the member
     address = ipaddress.ip_address(raw)
     return str(getattr(address, "ipv4_mapped", None) or address)
 

@@ -1,20 +1,17 @@
-"""Files that must survive a power cut: written beside, flushed, then renamed into place; and a lock."""
+"""Durable files: written to a temporary file, flushed, then renamed into place."""
 
 import contextlib
-import fcntl
 import os
 import stat
-import time
-from collections.abc import Iterator
 
 from serf_haproxy.errors import SystemFault
 
 
 def write_durably(path: str, text: str, mode: int = 0o644) -> None:
-    """Replace a file by rename after flushing it, so that a reader or a crash finds the old or the new one.
+    """Replace a file so that a reader, or a crash, finds either the old content or the new.
 
     Raises:
-        SystemFault: It cannot be written; the file before is untouched.
+        SystemFault: The file cannot be written; the previous one is untouched.
     """
     temporary = f"{path}.tmp"
     try:
@@ -27,7 +24,7 @@ def write_durably(path: str, text: str, mode: int = 0o644) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        raise SystemFault(f"cannot write {path}: {error.strerror}; the file before is untouched") from error
+        raise SystemFault(f"cannot write {path}: {error.strerror}; the previous file is untouched") from error
 
 
 def rename_durably(source: str, target: str) -> None:
@@ -41,67 +38,19 @@ def rename_durably(source: str, target: str) -> None:
 
 
 def read_text(path: str) -> str | None:
-    """Return the content of a file; None when it is absent.
+    """Return the content of a file, None when it does not exist.
 
     Raises:
-        SystemFault: It is there and cannot be read.
+        SystemFault: The file exists and cannot be read, or is not a regular file.
     """
     try:
-        # Never wait on a FIFO or a device that stands in a file's place.
+        # O_NONBLOCK: do not wait on a FIFO or a device at this path.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, encoding="utf-8", errors="surrogateescape", newline="") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise SystemFault(f"cannot read {path}: it is no regular file; put one there")
+                raise SystemFault(f"cannot read {path}: it is not a regular file; replace it by one")
             return file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise SystemFault(f"cannot read {path}: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def locked(path: str, timeout_s: float, holder: str) -> Iterator[None]:
-    """Hold an exclusive lock; the file stays, because removing a lock file lets two holders in.
-
-    Args:
-        path: The lock file.
-        timeout_s: How long to wait for it; 0 means not at all.
-        holder: What holds such a lock, for the error's text.
-
-    Raises:
-        SystemFault: The file cannot be opened, or another process holds the lock.
-    """
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise SystemFault(f"cannot open {path}: {error.strerror}") from error
-    try:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise SystemFault(f"{path} is locked: {holder} is at work; try again later") from None
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(fd)
-
-
-def is_locked(path: str) -> bool | None:
-    """Tell whether somebody holds a lock, without making its file; None when we may not look."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False

@@ -1,35 +1,34 @@
-"""How we use what is not ours: a program, HAProxy's CLI, a function that may be wrong; each has a time limit."""
+"""Subprocesses, and functions that run in a child process: all with time limits."""
 
 import math
 import os
 import resource
 import select
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, NamedTuple, NoReturn, cast
 
-from serf_haproxy.errors import HaproxyFault, SystemFault
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.system.deadlines import time_left
 
-ANSWER_BYTES = 64 * 1024 * 1024  # `show stat` of 100,000 servers takes 30 MB
-OUTPUT_BYTES = 1024 * 1024  # who reads more than that of a program's words?
+OUTPUT_BYTES = 1024 * 1024  # of what a program prints, the rest is thrown away
 RESULT_BYTES = 16 * 1024 * 1024  # a configuration of 100,000 servers takes 10 MB
 
 
 class Completed(NamedTuple):
-    """A subprocess that has ended: its exit status (negative: the signal) and the first MiB of what it printed."""
+    """A subprocess that has ended: its exit status (negative: the signal) and the first MiB of its output."""
 
     status: int
     output: str
 
 
 def run(argv: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None = None) -> Completed:
-    """Run a program to its end, without a shell, its standard input empty.
+    """Run a program to its end, without a shell and with empty standard input.
 
     Raises:
-        SystemFault: It cannot be started, or was killed with its children after `timeout_s`.
+        SystemFault: The program cannot be started, or was killed with its children after `timeout_s`.
     """
     try:
         process = subprocess.Popen(
@@ -42,7 +41,7 @@ def run(argv: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None
         )
     except OSError as error:
         raise SystemFault(f"cannot start {argv[0]}: {error.strerror}; install it or set its path") from error
-    # The end of the block closes the pipe, which a child in a session of its own could hold open for ever.
+    # The end of the block closes the pipe, which a child in another session could hold open for ever.
     with process:
         try:
             deadline = time.monotonic() + timeout_s
@@ -55,15 +54,15 @@ def run(argv: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None
 
 
 def run_apart(work: Callable[[], bytes], timeout_s: float, memory_bytes: int) -> bytes:
-    """Run a function in a child of this process, where it can neither hang nor eat memory; return what it returns.
+    """Run a function in a child process with limits of time and memory; return what it returns.
 
     Args:
-        work: The function; it raises nothing.
+        work: The function; it must not raise.
         timeout_s: Its time limit.
-        memory_bytes: What it may use beside what this process has.
+        memory_bytes: The memory it may use beyond what this process has.
 
     Raises:
-        SystemFault: It took longer, returned more than `RESULT_BYTES`, or died, for lack of memory most likely.
+        SystemFault: It exceeded a limit, returned more than `RESULT_BYTES`, or its process died.
     """
     readable, writable = os.pipe2(os.O_CLOEXEC)
     try:
@@ -93,7 +92,7 @@ def run_apart(work: Callable[[], bytes], timeout_s: float, memory_bytes: int) ->
 def _be_child(work: Callable[[], bytes], writable: int, timeout_s: float, memory_bytes: int) -> NoReturn:
     status = 1
     try:
-        signal.set_wakeup_fd(-1)  # our parent's
+        signal.set_wakeup_fd(-1)  # it belongs to the parent
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         with open("/proc/self/statm", "rb") as statm:
@@ -112,7 +111,7 @@ def _be_child(work: Callable[[], bytes], writable: int, timeout_s: float, memory
 
 
 def _read_to_end(fd: int, deadline: float, kept_bytes: int) -> bytes:
-    """Read until the other end is closed; return the beginning of it. TimeoutError when it does not end in time."""
+    """Read until the other end closes; return the first `kept_bytes`. Raise TimeoutError at the deadline."""
     kept = bytearray()
     while True:
         if not select.select([fd], [], [], time_left(deadline))[0]:
@@ -121,47 +120,3 @@ def _read_to_end(fd: int, deadline: float, kept_bytes: int) -> bytes:
         if not chunk:
             return bytes(kept)
         kept += chunk[: kept_bytes - len(kept)]
-
-
-def ask(socket_path: str, command: str, timeout_s: float) -> str:
-    """Send one line to a CLI socket of HAProxy's and return the whole answer.
-
-    The write side is closed after the line: without that HAProxy's master keeps the connection open for ever
-    (HAProxy's Management Guide, section 9.3).
-
-    Raises:
-        HaproxyFault: Nobody listens there, or the answer did not end within `timeout_s`.
-    """
-    deadline = time.monotonic() + timeout_s
-    try:
-        cli = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    except OSError as error:
-        raise HaproxyFault(f"{socket_path}: {error.strerror}") from error
-    with cli:
-        try:
-            cli.settimeout(timeout_s)
-            cli.connect(socket_path)
-            cli.sendall(command.encode("ascii") + b"\n")
-            cli.shutdown(socket.SHUT_WR)
-            chunks: list[bytes] = []
-            size = 0
-            while size <= ANSWER_BYTES:
-                cli.settimeout(time_left(deadline))
-                chunk = cli.recv(262144)
-                if not chunk:
-                    return b"".join(chunks).decode("utf-8", "backslashreplace")
-                chunks.append(chunk)
-                size += len(chunk)
-        except TimeoutError as error:
-            raise HaproxyFault(f"{socket_path}: no answer to {command!a} in {timeout_s:g} s") from error
-        except OSError as error:
-            raise HaproxyFault(f"{socket_path}: {error.strerror or error}; does HAProxy run?") from error
-    raise HaproxyFault(f"{socket_path}: the answer to {command!a} is longer than {ANSWER_BYTES} bytes")
-
-
-def time_left(deadline: float) -> float:
-    """Return the seconds that are left until a time of the monotonic clock; TimeoutError when none are."""
-    left_s = deadline - time.monotonic()
-    if left_s <= 0:
-        raise TimeoutError
-    return left_s

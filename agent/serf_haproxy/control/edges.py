@@ -1,0 +1,45 @@
+"""The edges of a pass, each made with just what it needs from the settings."""
+
+from typing import NamedTuple
+
+from serf_haproxy.control.state import State
+from serf_haproxy.haproxy.config_file import ConfigFile
+from serf_haproxy.haproxy.master import Master
+from serf_haproxy.haproxy.runtime import Runtime
+from serf_haproxy.serf.rpc import RpcAddress
+from serf_haproxy.settings import Settings
+
+
+class Edges(NamedTuple):
+    """What a pass reads from and acts on.
+
+    Attributes:
+        nodes_dir: The node directory.
+        state: The state directory.
+        config_file: HAProxy's configuration file.
+        master: HAProxy's master.
+        runtime: HAProxy's runtime socket.
+    """
+
+    nodes_dir: str
+    state: State
+    config_file: ConfigFile
+    master: Master
+    runtime: Runtime
+
+
+def make_edges(settings: Settings) -> Edges:
+    """Return the edges that the settings describe."""
+    return Edges(
+        settings.nodes_dir,
+        State(settings.state_dir),
+        ConfigFile(settings.config_path, settings.haproxy_bin, settings.check_timeout_s),
+        Master(settings.master_socket, settings.service_dir, settings.reload_timeout_s),
+        Runtime(settings.runtime_socket, settings.master_socket),
+    )
+
+
+def find_serf(settings: Settings) -> RpcAddress:
+    """Return where the Serf agent's RPC is."""
+    host, port = settings.rpc_addr
+    return RpcAddress(host, port, settings.rpc_auth_file, settings.rpc_timeout_s)

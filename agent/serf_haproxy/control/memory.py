@@ -1,0 +1,20 @@
+"""What a pass keeps in memory for the next one."""
+
+from serf_haproxy.control.rendering import Renderer
+from serf_haproxy.policy.judgement import Memo
+from serf_haproxy.serf.nodes import NodeFile
+
+
+class Memory:
+    """The memory of passes. It only saves time: a new one gives the same results.
+
+    Attributes:
+        files: The node files.
+        memo: The memo of decisions.
+        renderer: The renderer, with its parser.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, NodeFile] = {}
+        self.memo = Memo()
+        self.renderer = Renderer()

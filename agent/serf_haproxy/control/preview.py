@@ -1,0 +1,55 @@
+"""The first half of a pass, which changes nothing: observe and decide."""
+
+from typing import NamedTuple
+
+from serf_haproxy.config.render import Config
+from serf_haproxy.control.edges import Edges, make_edges
+from serf_haproxy.control.memory import Memory
+from serf_haproxy.control.observe import observe, read_nodes
+from serf_haproxy.control.record import Record
+from serf_haproxy.control.rendering import Renderer, read_template
+from serf_haproxy.policy.decide import decide
+from serf_haproxy.policy.decision import Decision
+from serf_haproxy.policy.snapshot import Snapshot
+from serf_haproxy.settings import Settings
+
+
+class Preview(NamedTuple):
+    """What a pass without Serf's roster would decide now.
+
+    Attributes:
+        edges: Where it was read.
+        record: What the last pass left behind.
+        snapshot: What was read.
+        decision: What follows from it.
+        renderer: Renders it.
+    """
+
+    edges: Edges
+    record: Record
+    snapshot: Snapshot
+    decision: Decision
+    renderer: Renderer
+
+
+def preview(settings: Settings) -> Preview:
+    """Observe and decide as a pass does.
+
+    Raises:
+        SystemFault: A file cannot be read.
+    """
+    edges, memory = make_edges(settings), Memory()
+    record = edges.state.read_record()
+    snapshot = observe(settings, edges, record, read_nodes(edges.nodes_dir), memory.renderer.parser)
+    return Preview(edges, record, snapshot, decide(snapshot, memory.memo), memory.renderer)
+
+
+def preview_config(settings: Settings) -> Config:
+    """Return the configuration that follows from the present node files.
+
+    Raises:
+        SystemFault: A file cannot be read.
+        TemplateError: The template is wrong.
+    """
+    found = preview(settings)
+    return found.renderer.render(read_template(settings), found.decision.servers, settings)

@@ -1,0 +1,126 @@
+"""The record of a pass: what `state/last_pass.json` holds. Reading it trusts nothing in it."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from serf_haproxy.policy.address import read_address
+from serf_haproxy.policy.server import Server
+from serf_haproxy.policy.snapshot import Gone
+from serf_haproxy.services import Key
+
+# What reading a damaged file raises: it has any JSON in it, or none.
+DAMAGE = (ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+class Faults(NamedTuple):
+    """Servers that HAProxy refused.
+
+    Attributes:
+        basis: Digest of the settings and the template for which this is true.
+        at_s: When that was found, seconds since the epoch.
+        servers: Each server with HAProxy's words.
+    """
+
+    basis: str = ""
+    at_s: float = 0.0
+    servers: Mapping[Key, tuple[Server, str]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a pass leaves behind.
+
+    Attributes:
+        verdict: The outcome's verdict, "" before the first pass.
+        reason: Its sentence.
+        conditions: Name and reason of each condition.
+        digest: Digest of the configuration that HAProxy was last seen to run, "" when unknown.
+        at_s: When the pass ended, seconds since the epoch.
+        took_s: How long it took, seconds.
+        changed_at_s: When HAProxy last got another configuration, seconds since the epoch; 0 for never.
+        self_name: The balancer's own node name, "" until Serf was reached once.
+        from_roster: Node files that the roster wrote: name to mtime, nanoseconds since the epoch.
+        refused: Members of the last roster that cannot have a node file: printable name to reason.
+        strays: Files in the node directory that are not node files: name to reason.
+        faults: Servers that HAProxy refused (`Faults`).
+        unfit: Servers whose members cannot be servers any more (`policy.snapshot.Gone`).
+    """
+
+    verdict: str = ""
+    reason: str = "no pass yet"
+    conditions: list[Any] = dataclasses.field(default_factory=list)
+    digest: str = ""
+    at_s: float = 0.0
+    took_s: float = 0.0
+    changed_at_s: float = 0.0
+    self_name: str = ""
+    from_roster: dict[str, int] = dataclasses.field(default_factory=dict)
+    refused: dict[str, str] = dataclasses.field(default_factory=dict)
+    strays: dict[str, str] = dataclasses.field(default_factory=dict)
+    faults: list[Any] = dataclasses.field(default_factory=list)
+    unfit: list[Any] = dataclasses.field(default_factory=list)
+
+    def read_faults(self) -> Faults:
+        """Return the refused servers; a damaged record has none."""
+        try:
+            basis, at_s, entries = self.faults
+            servers = {server.key: (server, str(words)) for server, words in map(_read_fault, entries)}
+            return Faults(str(basis), parse_finite(at_s), servers)
+        except DAMAGE:
+            return Faults()
+
+    def read_unfit(self) -> dict[Key, Gone]:
+        """Return the servers whose members cannot be servers any more; a damaged record has none."""
+        try:
+            unfit = [Gone(_read_server(fields), int(at_ns)) for fields, at_ns in self.unfit]
+            return {gone.server.key: gone for gone in unfit if 0 <= gone.at_ns < 2**63}
+        except DAMAGE:
+            return {}
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Record))
+
+
+def parse_record(text: str) -> Record:
+    """Return the record in a JSON text; a damaged text counts as none, and a damaged part of it as absent."""
+    empty = dataclasses.asdict(Record())
+    try:
+        table: Any = json.loads(text)
+        return Record(**{name: table[name] for name in table if name in empty and _fits(table[name], empty[name])})
+    except DAMAGE:
+        return Record()
+
+
+def format_record(record: Record) -> str:
+    """Return a record as one line of JSON."""
+    return json.dumps({field: getattr(record, field) for field in _FIELDS}) + "\n"
+
+
+def parse_finite(value: Any) -> float:
+    """Return a finite number; raise ValueError or TypeError for anything else."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number
+
+
+def _fits(value: Any, example: object) -> bool:
+    """Return whether a part of the record has the type that it should; a list's content is checked at its use."""
+    if isinstance(example, (int, float)):
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    is_flat = not isinstance(value, dict) or all(isinstance(each, (int, str)) for each in value.values())
+    return type(value) is type(example) and is_flat
+
+
+def _read_server(fields: Any) -> Server:
+    name, address, port, weight, *service = fields  # the previous release had no service
+    server = Server(str(name), read_address(address).text, int(port), None if weight is None else int(weight))
+    return server._replace(service=str(service[0])) if service else server
+
+
+def _read_fault(entry: Any) -> tuple[Server, str]:
+    fields, words = entry
+    return _read_server(fields), str(words)

@@ -1,0 +1,73 @@
+"""Templates on disk, and rendering them: a custom template runs in a child process with limits."""
+
+import functools
+import os
+
+from serf_haproxy import config
+from serf_haproxy.config.parse import Parser
+from serf_haproxy.config.render import Compiler, Config, fill_in, finish
+from serf_haproxy.errors import SystemFault, TemplateError
+from serf_haproxy.policy.server import Server
+from serf_haproxy.settings import Settings
+from serf_haproxy.system.files import read_text
+from serf_haproxy.system.processes import run_apart
+
+BUILT_IN_TEMPLATE = os.path.join(os.path.dirname(config.__file__), "templates", "haproxy.cfg.j2")
+
+Servers = tuple[Server, ...]
+
+
+def read_template(settings: Settings) -> str:
+    """Return the text of the template that the settings name.
+
+    Raises:
+        TemplateError: It cannot be read.
+    """
+    path = settings.template_path or BUILT_IN_TEMPLATE
+    try:
+        template = read_text(path)
+    except SystemFault as error:
+        raise TemplateError(str(error)) from error
+    if template is None:
+        raise TemplateError(f"{path}: there is no such template; set SERF_HAPROXY_TEMPLATE_PATH to one")
+    return template
+
+
+class Renderer:
+    """Renders configurations. It remembers the last ones to save time; a new one gives the same results."""
+
+    def __init__(self) -> None:
+        self.parser = Parser()
+        self._compiler = Compiler()
+        self.render = functools.lru_cache(maxsize=2)(self._render)  # most passes find nothing new
+
+    def _render(self, template: str, servers: Servers, settings: Settings) -> Config:
+        """Return the configuration for some servers.
+
+        Args:
+            template: The template's text. Without `settings.template_path` it is the built-in one.
+            servers: Sorted by service and name.
+            settings: The settings.
+
+        Raises:
+            TemplateError: The template is wrong, or exceeds its limits of time and memory.
+        """
+        path = settings.template_path
+        if not path:
+            text = fill_in(template, BUILT_IN_TEMPLATE, servers, settings, self._compiler)
+            return finish(text, self.parser)
+
+        def work() -> bytes:
+            try:
+                return b"+" + fill_in(template, path, servers, settings).encode("utf-8", "surrogateescape")
+            except TemplateError as error:
+                return f"-{error}".encode("utf-8", "surrogateescape")
+
+        try:
+            result = run_apart(work, settings.template_timeout_s, settings.template_memory_mib * 2**20)
+        except SystemFault as error:
+            raise TemplateError(f"{path}: {error}") from error
+        text = result[1:].decode("utf-8", "surrogateescape")
+        if result[:1] != b"+":
+            raise TemplateError(text)
+        return finish(text, self.parser)

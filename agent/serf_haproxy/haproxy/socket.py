@@ -1,0 +1,45 @@
+"""One exchange with a CLI socket of HAProxy's: the runtime socket or the master's."""
+
+import socket
+import time
+
+from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.system.deadlines import time_left
+
+ANSWER_BYTES = 64 * 1024 * 1024  # `show stat` of 100,000 servers takes 30 MB
+
+
+def ask(socket_path: str, command: str, timeout_s: float) -> str:
+    """Send one line to a CLI socket and return the whole answer.
+
+    The write side is closed after the line: otherwise HAProxy's master keeps the connection open for ever
+    (HAProxy's Management Guide, section 9.3).
+
+    Raises:
+        HaproxyFault: The socket does not answer, or the answer did not end within `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    try:
+        cli = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise HaproxyFault(f"{socket_path}: {error.strerror}") from error
+    with cli:
+        try:
+            cli.settimeout(timeout_s)
+            cli.connect(socket_path)
+            cli.sendall(command.encode("ascii") + b"\n")
+            cli.shutdown(socket.SHUT_WR)
+            chunks: list[bytes] = []
+            size_bytes = 0
+            while size_bytes <= ANSWER_BYTES:
+                cli.settimeout(time_left(deadline))
+                chunk = cli.recv(262144)
+                if not chunk:
+                    return b"".join(chunks).decode("utf-8", "backslashreplace")
+                chunks.append(chunk)
+                size_bytes += len(chunk)
+        except TimeoutError as error:
+            raise HaproxyFault(f"{socket_path}: no answer to {command!a} in {timeout_s:g} s") from error
+        except OSError as error:
+            raise HaproxyFault(f"{socket_path}: {error.strerror or error}; does HAProxy run?") from error
+    raise HaproxyFault(f"{socket_path}: the answer to {command!a} is longer than {ANSWER_BYTES} bytes")

@@ -1,0 +1,64 @@
+"""The decision's values: one entry for every node and service. Pure."""
+
+import enum
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from serf_haproxy.policy.damping import Flap
+from serf_haproxy.policy.server import Server
+from serf_haproxy.policy.snapshot import Gone
+from serf_haproxy.services import Key
+
+
+class State(enum.StrEnum):
+    """What was decided about a node in a service."""
+
+    SERVING = "serving"  # it gets requests
+    DRAINING = "draining"  # present clients stay, new ones go elsewhere
+    GRACE = "grace"  # it failed in Serf a moment ago and stays under HAProxy's health checks
+    HELD = "held"  # it was lost together with many others and stays under HAProxy's health checks
+    DAMPED = "damped"  # it failed and returned too often
+    QUARANTINED = "quarantined"  # it is alive and cannot be a server, or HAProxy refuses it
+    IGNORED = "ignored"  # it is a balancer, or its role is not one that serves
+    GONE = "gone"  # it left or failed
+
+
+class Entry(NamedTuple):
+    """What was decided about one node in one service.
+
+    Attributes:
+        state: The state.
+        reason: Why, in words.
+        server: The server that HAProxy should have for it; None for none.
+        since_ns: When the state began as far as known, nanoseconds since the epoch.
+        until_ns: When the state ends without news, nanoseconds since the epoch; None when it does not.
+    """
+
+    state: State
+    reason: str
+    server: Server | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+
+
+class Decision(NamedTuple):
+    """What follows from a snapshot.
+
+    Attributes:
+        entries: One for every node file and service.
+        servers: The servers that HAProxy should have, sorted by service and name.
+        flaps: What to remember of nodes that failed, by name.
+        unfit: Published servers whose members are alive or failed but cannot be servers any more. Neither node file nor
+            configuration tells for long what they were and since when, so this is to be remembered.
+        changes_in_s: After how many seconds the decision may change without news; None for never.
+    """
+
+    entries: dict[Key, Entry]
+    servers: tuple[Server, ...]
+    flaps: Mapping[str, Flap]
+    unfit: dict[Key, Gone]
+    changes_in_s: float | None
+
+    def find(self, state: State) -> dict[Key, Entry]:
+        """Return the entries of one state."""
+        return {key: entry for key, entry in self.entries.items() if entry.state is state}

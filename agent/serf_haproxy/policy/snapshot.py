@@ -1,0 +1,130 @@
+"""What a pass has read, frozen: the input of the decision. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from serf_haproxy.policy.admission import Rules
+from serf_haproxy.policy.damping import Flap
+from serf_haproxy.policy.server import Server
+from serf_haproxy.serf.nodes import NodeFile, Stray
+from serf_haproxy.serf.roster import Roster
+from serf_haproxy.services import Key
+
+DOWN, STARTING, UP, STOPPING = range(4)  # srv_op_state of HAProxy's `show servers state`
+
+
+class Seen(NamedTuple):
+    """A server as the running HAProxy has it.
+
+    Attributes:
+        endpoint: Address and port as HAProxy's configuration writes them.
+        weight: The weight in use.
+        is_maintained: Whether it is in maintenance: it gets no new connection.
+        is_drained: Whether it is in HAProxy's own drain, which an administrator sets; not by its weight.
+        is_unwatched: Whether its health checks are switched off.
+        operation: One of DOWN, STARTING, UP, STOPPING.
+        unchanged_s: Time since the last state change, for example into maintenance; whole seconds.
+        connection_count: Connections in use.
+        line: Its line in the format of a server state file.
+    """
+
+    endpoint: str
+    weight: int
+    is_maintained: bool
+    is_drained: bool
+    is_unwatched: bool
+    operation: int
+    unchanged_s: int
+    connection_count: int
+    line: str
+
+    @property
+    def is_set_aside(self) -> bool:
+        """Whether an administrator has taken the server or its health checks out of service."""
+        return self.is_maintained or self.is_drained or self.is_unwatched
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a client that sticks to it still reaches it."""
+        return self.operation != DOWN and not self.is_maintained
+
+
+class Running(NamedTuple):
+    """What HAProxy's newest worker runs.
+
+    Attributes:
+        description: The `description` of its configuration, "" without one.
+        servers: Its servers by section and name; None where no socket tells.
+        header: The line that names the columns of a server state file, "" where no socket tells.
+        is_open: Whether the runtime socket answers: without it servers can be read, but not changed.
+    """
+
+    description: str
+    servers: Mapping[Key, Seen] | None
+    header: str
+    is_open: bool
+
+
+class View(NamedTuple):
+    """HAProxy's view of the services' servers.
+
+    Attributes:
+        connection_counts: Connections in use, for servers that have any.
+        serving: Servers that HAProxy has and does not consider down.
+        down: Servers that HAProxy's health checks consider down; None when HAProxy was not asked or did not answer.
+    """
+
+    connection_counts: Mapping[Key, int] = {}
+    serving: frozenset[Key] = frozenset()
+    down: frozenset[Key] | None = None
+
+
+class Gone(NamedTuple):
+    """A former server, and when it was lost, nanoseconds since the epoch."""
+
+    server: Server
+    at_ns: int
+
+
+class Published(Protocol):
+    """A server's line in the published configuration (`config.parse.Line`)."""
+
+    @property
+    def endpoint(self) -> str:
+        """Address and port as HAProxy writes them."""
+
+    @property
+    def weight(self) -> int:
+        """0 to 256."""
+
+
+class Snapshot(NamedTuple):
+    """What a pass has read.
+
+    Attributes:
+        at_ns: The time, nanoseconds since the epoch.
+        rules: Which members become servers, from the settings.
+        files: Node files by name, after the roster's corrections.
+        strays: Other files in the node directory.
+        roster: What Serf said; None when it was not asked or did not answer.
+        flaps: The memory of nodes that failed, by name.
+        unfit: The memory of servers whose members cannot be servers any more (`Decision.unfit`).
+        refused: Servers that HAProxy refused, with its words.
+        published: The server lines of the published configuration.
+        view: HAProxy's view.
+        running: What HAProxy runs; None when it does not answer.
+        live: The text of the published configuration; None when there is none.
+    """
+
+    at_ns: int
+    rules: Rules
+    files: Mapping[str, NodeFile]
+    strays: Sequence[Stray] = ()
+    roster: Roster | None = None
+    flaps: Mapping[str, Flap] = {}
+    unfit: Mapping[Key, Gone] = {}
+    refused: Mapping[Key, tuple[Server, str]] = {}
+    published: Mapping[Key, Published] = {}
+    view: View = View()
+    running: Running | None = None
+    live: str | None = None
