@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from fakes.serf_rpc import header, member, say
 from fakes.servers import Talk, serving_tcp
-from fuzz.checks import assert_sayable, assert_storable, expect_lines
+from fuzz.checks import assert_printable, assert_storable, expect_lines
 from serf_haproxy.control.goal import compute
 from serf_haproxy.errors import SerfFault
 from serf_haproxy.haproxy import config_file
@@ -149,7 +149,7 @@ def test_handler_writes_only_node_files(
         assert (completed.returncode, completed.stdout) == (100, b"")  # for the two invalid members of every payload
         for line in completed.stderr.decode("ascii").splitlines():
             assert line.startswith("member_event: ")
-            assert_sayable(line)
+            assert_printable(line)
         written, strays = nodes.load(str(nodes_dir))
         assert strays == []
         assert not written or kind.decode() in STATUS_OF_EVENT
@@ -189,13 +189,13 @@ def test_node_directory_of_any_content(found: dict[bytes, bytes]) -> None:
     listed = {os.fsencode(name) for name in files} | {os.fsencode(stray.name) for stray in strays}
     assert listed <= found.keys()
     for stray in strays:
-        assert_sayable(stray.reason)
+        assert_printable(stray.reason)
     pool = build(files, RULES)
     for server in pool.servers:
         assert str(ipaddress.ip_address(server.address)) == server.address
         assert 1 <= server.port <= 65535
     for reason in pool.quarantined.values():
-        assert_sayable(reason)
+        assert_printable(reason)
 
 
 SCALARS = (
@@ -280,7 +280,7 @@ def test_roster_of_any_content(answer: bytes, stats: Any, error: str, cut_bytes:
             roster = connection.read_roster()
         except SerfFault as fault:
             assert connection.fileno() == -1
-            assert_sayable(str(fault))
+            assert_printable(str(fault))
             return
         finally:
             connection.close()
@@ -288,7 +288,7 @@ def test_roster_of_any_content(answer: bytes, stats: Any, error: str, cut_bytes:
         assert name == listed.name
         assert_storable(status, listed)
     for name, reason in roster.refused:
-        assert_sayable(name + reason)
+        assert_printable(name + reason)
     assert_judgeable(roster)
 
 
@@ -311,7 +311,7 @@ def assert_judgeable(roster: Roster) -> None:
     """Assert that the pool accepts any members, and that quarantined members have a reason."""
     pool = build({name: NodeFile(status, listed, 0) for name, (status, listed) in roster.members.items()}, RULES)
     for reason in pool.quarantined.values():
-        assert_sayable(reason)
+        assert_printable(reason)
 
 
 @settings(max_examples=60, suppress_health_check=SHARED)
@@ -337,7 +337,7 @@ def test_log_of_any_content(messages: list[Any], rubbish: bytes) -> None:
         try:
             with pytest.raises(SerfFault) as caught:
                 read_until_error(monitor)
-            assert_sayable(str(caught.value))
+            assert_printable(str(caught.value))
             assert monitor.fileno() == -1
         finally:
             monitor.close()
