@@ -155,6 +155,27 @@ def test_former_names_of_the_daemon_work(settings_cluster: Cluster) -> None:
     ]
 
 
+def test_the_log_of_an_earlier_release_is_kept(settings_cluster: Cluster) -> None:
+    """At a restart, a directory log/agent becomes log/daemon with its files, and a link keeps its path."""
+    log_dir = "/var/lib/serf-haproxy/log"
+    balancer = settings_cluster.balancer()
+
+    def restart() -> None:
+        balancer.engine("restart", balancer.id)
+        balancer.wait_servers()
+
+    def look(script: str) -> str:
+        return balancer.exec("sh", "-c", f"cd {log_dir} && {script}", user="log", is_checked=False).strip()
+
+    wait_for(lambda: "level=INFO" in look("cat daemon/current"), "the daemon has logged")
+    restart()
+    look("rm agent && mv daemon agent && echo earlier >agent/mine")
+    restart()
+    assert look("readlink agent && cat daemon/mine") == "daemon\nearlier"
+    assert look("find . -name daemon -o -name agent | sort") == "./agent\n./daemon"
+    assert balancer.log().count("log/agent is deprecated") == 2  # at the first start, and when it was renamed
+
+
 def _in_flight(container: Container) -> int:
     stats = requests.get(f"http://{container.address}:1936/;csv", timeout=5).text.splitlines()
     row = next(line for line in stats if line.startswith("nodes,BACKEND"))

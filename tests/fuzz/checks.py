@@ -58,7 +58,7 @@ def check_events(data: bytes) -> None:
     try:
         event = read_event(kind, payload)
     except InputError as error:
-        assert_sayable(str(error))
+        assert_printable(str(error))
         return
     raw_names = [line.split(b"\t")[0] for line in payload.split(b"\n") if line]
     assert len(event.members) + len(event.refused) == len(raw_names)
@@ -66,7 +66,7 @@ def check_events(data: bytes) -> None:
         assert member.name.encode("ascii") in raw_names
         assert_storable(ALIVE, member)
     for reason in event.refused:
-        assert_sayable(reason)
+        assert_printable(reason)
 
 
 def check_nodes(data: bytes) -> None:
@@ -78,7 +78,7 @@ def check_nodes(data: bytes) -> None:
     files, strays = nodes.load(directory)
     assert len(files) + len(strays) == 1
     for stray in strays:
-        assert_sayable(stray.reason)
+        assert_printable(stray.reason)
     say_the_same(format_line(ALIVE, Member("web1", "127.0.1.1", "", ("a=1%2C2",))), decode(data))
     for file in files.values():
         assert format_line(file.status, file.member) == decode(data)
@@ -86,7 +86,7 @@ def check_nodes(data: bytes) -> None:
     pool = build(files, RULES)
     assert {server.name for server in pool.servers} | pool.quarantined.keys() <= {"web1"}
     for reason in pool.quarantined.values():
-        assert_sayable(reason)
+        assert_printable(reason)
 
 
 def check_roster(data: bytes) -> None:
@@ -112,7 +112,7 @@ def check_roster(data: bytes) -> None:
             roster = connection.read_roster()
         except SerfFault as error:
             assert connection.fileno() == -1
-            assert_sayable(str(error))
+            assert_printable(str(error))
             assert depth < 3 or not _is_message(answer)
             return
         finally:
@@ -123,7 +123,7 @@ def check_roster(data: bytes) -> None:
         assert status in STATUSES
         assert_storable(status, member)
     for name, reason in roster.refused:
-        assert_sayable(name + reason)
+        assert_printable(name + reason)
 
 
 def check_render(data: bytes) -> None:
@@ -174,7 +174,7 @@ CHECKS: dict[str, Callable[[bytes], None]] = {
 }
 
 
-def assert_sayable(text: str) -> None:
+def assert_printable(text: str) -> None:
     """Assert that a text is one line that is safe for terminals and logs."""
     assert text, "a reason is not empty"
     assert text.isprintable(), ascii(text)

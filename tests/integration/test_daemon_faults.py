@@ -96,7 +96,7 @@ def turn(bench: Bench, name: str = "web3") -> None:
     wake(bench.proxy.settings.wake_fifo)
 
 
-def tells(bench: Bench, text: str) -> Callable[[], None]:
+def expect_log(bench: Bench, text: str) -> Callable[[], None]:
     """Return a function that waits until the log contains a text once more than now."""
     before = log_path(bench).read_text().count(text)
     return lambda: wait_for(
@@ -120,7 +120,7 @@ def test_a_full_and_a_read_only_disk_are_logged_and_survived(
                     (disk.fill, "No space left on device", disk.clear),
                     (disk.lock, "Read-only file system", disk.unlock),
                 ):
-                    told = tells(bench, words)
+                    wait_logged = expect_log(bench, words)
                     begin()
                     if place == "nodes_dir":
                         with pytest.raises(SystemFault, match=f"{words}.*the next resync heals what was missed"):
@@ -130,7 +130,7 @@ def test_a_full_and_a_read_only_disk_are_logged_and_survived(
                         turn(bench)
                     else:
                         turn(bench)
-                        told()
+                        wait_logged()
                         bench.wait_requests()
                         end()
                     bench.heal_alone()
@@ -147,9 +147,9 @@ def test_a_hanging_disk_is_logged_and_survived(short_dir: Path, ports: dict[str,
         try:
             with running(short_dir, ports, "disk that hangs", **limits) as (bench, _):
                 with disk.hanging():
-                    told = tells(bench, "a pass exceeds its time limit, its last step was 'applied'")
+                    wait_logged = expect_log(bench, "a pass exceeds its time limit, its last step was 'applied'")
                     turn(bench)
-                    told()
+                    wait_logged()
                     assert bench.proxy.servers() == bench.wanted
                     bench.wait_requests()
                 bench.heal_alone()
@@ -169,9 +169,9 @@ def test_a_full_node_directory_is_filled_from_the_roster_later(short_dir: Path, 
         try:
             with running(short_dir, ports, "disk of nodes_dir, roster") as (bench, _):
                 disk.fill()
-                told = tells(bench, "No space left on device")
+                wait_logged = expect_log(bench, "No space left on device")
                 with serving(socket.create_server(bench.proxy.settings.rpc_addr), speak({}, *listed)):
-                    told()
+                    wait_logged()
                     disk.clear()
                     bench.wanted = {"web1", "web2", "web3"}
                     bench.heal_alone()
@@ -204,10 +204,10 @@ def test_a_haproxy_program_that_is_missing_forbidden_or_hanging_is_waited_for(
             (lambda: spoil(0o644), "Permission denied; install it or set its path"),
             (lambda: spoil(0o755), "gave no result in 1 s and was killed"),
         ):
-            told = tells(bench, words)
+            wait_logged = expect_log(bench, words)
             begin()
             turn(bench)
-            told()
+            wait_logged()
             bench.wait_requests()
             repair()
             bench.heal_alone()
@@ -226,11 +226,11 @@ def test_a_template_that_is_missing_broken_or_hanging_is_waited_for(short_dir: P
             (lambda: template.write_text("{{ nope }}"), "'nope' is undefined"),
             (lambda: template.write_text(endless), "no result in 0.5 s"),
         ):
-            told = tells(bench, words)
+            wait_logged = expect_log(bench, words)
             begin()
             process.send_signal(signal.SIGHUP)
             turn(bench)
-            told()
+            wait_logged()
             names = bench.wanted
             wait_for(lambda names=names: bench.proxy.servers() == names, "servers change by the last good template")
             bench.wait_requests()
@@ -294,10 +294,10 @@ def test_without_file_descriptors_the_daemon_waits(short_dir: Path, ports: dict[
     with running(short_dir, ports, "out of descriptors") as (bench, process):
         before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         for count in (3, 8, 12):  # none at all, and too few for a whole pass
-            told = tells(bench, "Too many open files")
+            wait_logged = expect_log(bench, "Too many open files")
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (count, before[1]))
             turn(bench)
-            told()
+            wait_logged()
             bench.wait_requests()
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
             bench.heal_alone()
@@ -309,10 +309,10 @@ def test_without_processes_the_daemon_waits(short_dir: Path, ports: dict[str, in
     shutil.copy(rendering.BUILT_IN_TEMPLATE, template)
     options = {"SERF_HAPROXY_TEMPLATE_PATH": str(template)}
     with running(short_dir, ports, "out of processes", USER_ID, **options) as (bench, process):
-        told = tells(bench, "Resource temporarily unavailable")
+        wait_logged = expect_log(bench, "Resource temporarily unavailable")
         process.send_signal(signal.SIGUSR1)
         turn(bench)
-        told()
+        wait_logged()
         bench.wait_requests()
         process.send_signal(signal.SIGUSR2)
         bench.heal_alone()

@@ -1,6 +1,6 @@
-"""Hostile gossip through real programs: the handler, HAProxy, and an agent's RPC that says whatever it likes.
+"""Hostile gossip and real programs: the handler, HAProxy, and an RPC port that sends anything.
 
-What each parser makes of hostile bytes by itself is in the tests of that parser and in `fuzz/`.
+The tests of each parser, and `fuzz/`, cover the parsers by themselves.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ import probe
 from decisions import build
 from fakes.serf_rpc import header, member, say
 from fakes.servers import Talk, serving_tcp
-from fuzz.checks import assert_sayable, assert_storable, expect_lines
+from fuzz.checks import assert_printable, assert_storable, expect_lines
 from serf_haproxy.control.edges import find_serf
 from serf_haproxy.errors import SerfFault
 from serf_haproxy.policy.admission import Rules
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("time_limit")
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin") or "haproxy"
 HANG_S = 60.0
 RULES = Rules(Settings().default_port, roles=("web", "api"), self_name="lb1")
-# Directories made once for a test are given to all its examples: each example cleans up for itself.
+# All examples of a test share its directories, so each example cleans up.
 SHARED = [
     HealthCheck.function_scoped_fixture,
     HealthCheck.too_slow,
@@ -90,14 +90,14 @@ MEMBERS = st.tuples(NAMES, RAW_ADDRESSES, TAGS)
 
 
 def list_tree(top: Path) -> dict[str, object]:
-    """Return everything below a directory but the node files: kind, mode, size, times, target and content."""
+    """Return mode, inode, times, content and target of everything below a directory, except node files."""
     found: dict[str, object] = {}
     for directory, directories, files in os.walk(top):
         for name in [*directories, *files]:
             path = os.path.join(directory, name)
             if os.path.dirname(path) == str(top / "run" / "nodes"):
                 continue
-            is_nodes = path == str(top / "run" / "nodes")  # its times change with what is made in it
+            is_nodes = path == str(top / "run" / "nodes")  # its times change with its node files
             status = os.lstat(path)
             content = Path(path).read_bytes() if os.path.isfile(path) and not os.path.islink(path) else b""
             target = os.readlink(path) if os.path.islink(path) else ""
@@ -108,7 +108,7 @@ def list_tree(top: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with node files deep inside it, and with much around them that is worth a theft."""
+    """Return a directory with a node directory deep inside it, surrounded by files that a traversal could reach."""
     top = tmp_path_factory.mktemp("tree")
     for path in ("run/nodes", "run/a", "run/outside", "outside", "run/home"):
         (top / path).mkdir(parents=True)
@@ -128,10 +128,10 @@ ENVIRONS = st.dictionaries(VARIABLES, st.binary().map(lambda value: value.replac
 
 @settings(max_examples=60, suppress_health_check=SHARED)
 @given(st.data(), KINDS.map(lambda kind: kind.replace(b"\0", b"")), ENVIRONS)
-def test_handler_touches_nothing_but_node_files(
+def test_handler_writes_only_node_files(
     handler: Path, tree: Path, data: st.DataObject, kind: bytes, environ: dict[str, bytes]
 ) -> None:
-    """Whatever event, members, payload and environment it is given, the handler writes node files and nothing else."""
+    """For any event, members, payload and environment, the handler writes only node files."""
     nodes_dir = tree / "run" / "nodes"
     there = [f"{tree}/x\t::1\t\t\n{nodes_dir}/../x\t::1\t\t".encode()]
     payload = b"\n".join(data.draw(st.lists(LINES, max_size=4)) + there + data.draw(st.lists(st.binary(), max_size=2)))
@@ -147,10 +147,10 @@ def test_handler_touches_nothing_but_node_files(
             [handler], input=payload, env=environ, cwd=tree / "run" / "a", capture_output=True, check=False
         )
         assert list_tree(tree) == before
-        assert (completed.returncode, completed.stdout) == (100, b"")  # for the two that are always there
+        assert (completed.returncode, completed.stdout) == (100, b"")  # for the two invalid members of every payload
         for line in completed.stderr.decode("ascii").splitlines():
             assert line.startswith("member_event: ")
-            assert_sayable(line)
+            assert_printable(line)
         written, strays = nodes.load(str(nodes_dir))
         assert strays == []
         assert not written or kind.decode() in STATUS_OF_EVENT
@@ -180,7 +180,7 @@ def test_handler_touches_nothing_but_node_files(
     )
 )
 def test_node_directory_of_any_content(found: dict[bytes, bytes]) -> None:
-    """Whatever stands in the node directory is a node file or a stray with a reason, and gives sound servers."""
+    """Any file in the node directory is a node file or a stray with a reason, and gives valid servers."""
     with tempfile.TemporaryDirectory() as directory:
         for name, content in found.items():
             with open(os.path.join(os.fsencode(directory), name), "wb") as file:
@@ -190,13 +190,13 @@ def test_node_directory_of_any_content(found: dict[bytes, bytes]) -> None:
     listed = {os.fsencode(name) for name in files} | {os.fsencode(stray.name) for stray in strays}
     assert listed <= found.keys()
     for stray in strays:
-        assert_sayable(stray.reason)
+        assert_printable(stray.reason)
     pool = build(files, RULES)
     for server in pool.servers:
         assert str(ipaddress.ip_address(server.address)) == server.address
         assert 1 <= server.port <= 65535
     for reason in pool.quarantined.values():
-        assert_sayable(reason)
+        assert_printable(reason)
 
 
 SCALARS = (
@@ -228,12 +228,12 @@ DEEP = b"\x81\xa7Members\x91\x84\xa4Name\xc4\x01a\xa4Addr\xc4\x04\x7f\0\0\1\xa6S
 
 
 def pack(message: object) -> bytes:
-    """Return a message as the agent would send it, in bytes of any kind."""
+    """Return a message in MessagePack, with bytes that need not be UTF-8."""
     return bytes(msgpack.packb(message, unicode_errors="surrogateescape"))
 
 
 def recite(*answers: bytes) -> Talk:
-    """Give the next answer for each command, then hang up."""
+    """Send the next answer for each command, then close the connection."""
 
     def talk(connection: socket.socket) -> None:
         unpacker = msgpack.Unpacker()
@@ -250,7 +250,7 @@ def recite(*answers: bytes) -> Talk:
 
 @contextlib.contextmanager
 def answering(*answers: bytes) -> Iterator[Settings]:
-    """Yield the settings for an agent that gives these answers, the handshake's before them."""
+    """Yield settings for an RPC port that sends these answers after that of the handshake."""
     with serving_tcp(recite(say(header(1)), *answers)) as rpc:
         yield Settings().replace(rpc_addr=rpc)
 
@@ -272,7 +272,7 @@ def answering(*answers: bytes) -> Iterator[Settings]:
 )
 @example(b"", {"agent": {"name": "lb"}}, "not\ntoday\x1b[2J\udcff", 0)
 def test_roster_of_any_content(answer: bytes, stats: Any, error: str, cut_bytes: int) -> None:
-    """Whatever the agent answers is a fault in one printable line, or members that can all be stored and judged."""
+    """Any answer is an error of one printable line, or members that can be stored and judged."""
     members_answer = say(header(3, error)) + answer
     members_answer = members_answer[: len(members_answer) - cut_bytes]
     with answering(say(header(2)) + pack(stats), members_answer) as settings_:
@@ -281,7 +281,7 @@ def test_roster_of_any_content(answer: bytes, stats: Any, error: str, cut_bytes:
             roster = connection.read_roster()
         except SerfFault as fault:
             assert connection.fileno() == -1
-            assert_sayable(str(fault))
+            assert_printable(str(fault))
             return
         finally:
             connection.close()
@@ -289,14 +289,14 @@ def test_roster_of_any_content(answer: bytes, stats: Any, error: str, cut_bytes:
         assert name == listed.name
         assert_storable(status, listed)
     for name, reason in roster.refused:
-        assert_sayable(name + reason)
+        assert_printable(name + reason)
     assert_judgeable(roster)
 
 
 @settings(max_examples=120, suppress_health_check=SHARED)
 @given(st.lists(ENTRIES | ANYTHING, max_size=4), st.lists(GOOD_ENTRIES, max_size=3))
 def test_no_entry_hides_another(odd: list[Any], good: list[Any]) -> None:
-    """In an answer that is one, each entry is judged alone: whatever others are, what is well-formed is listed."""
+    """In a valid answer each entry is judged alone: well-formed members are listed, whatever the others are."""
     web1 = member("web1", role="web")
     stats = say(header(2), {"agent": {"name": "lb"}})
     with answering(stats, say(header(3)) + pack({"Members": [*odd, *good, web1]})) as settings_:
@@ -309,10 +309,10 @@ def test_no_entry_hides_another(odd: list[Any], good: list[Any]) -> None:
 
 
 def assert_judgeable(roster: Roster) -> None:
-    """Check that the pool takes any members, and that those that it quarantines have a reason."""
+    """Assert that the pool accepts any members, and that quarantined members have a reason."""
     pool = build({name: NodeFile(status, listed, 0) for name, (status, listed) in roster.members.items()}, RULES)
     for reason in pool.quarantined.values():
-        assert_sayable(reason)
+        assert_printable(reason)
 
 
 @settings(max_examples=60, suppress_health_check=SHARED)
@@ -332,27 +332,27 @@ def assert_judgeable(roster: Roster) -> None:
 @example([{"Log": []}], b"")
 @example([{"Log": 1}], b"")
 def test_log_of_any_content(messages: list[Any], rubbish: bytes) -> None:
-    """Whatever the agent logs is a hint, none, or a fault in one printable line that closes the connection."""
+    """Any log message is a hint, no hint, or an error of one printable line that closes the connection."""
     with answering(say(header(2)) + b"".join(map(pack, messages)) + rubbish) as settings_:
         monitor = Monitor(find_serf(settings_))
         try:
             with pytest.raises(SerfFault) as caught:
-                read_to_the_end(monitor)
-            assert_sayable(str(caught.value))
+                read_until_error(monitor)
+            assert_printable(str(caught.value))
             assert monitor.fileno() == -1
         finally:
             monitor.close()
 
 
-def read_to_the_end(monitor: Monitor) -> None:
-    """Read hints until the other end hangs up, which is a fault."""
+def read_until_error(monitor: Monitor) -> None:
+    """Read hints until the other end closes the connection, which is an error."""
     while True:
         select.select([monitor], [], [], HANG_S)
         assert monitor.read_hint() in (True, False)
 
 
 def expect_server(name: str, raw_address: bytes, tags: dict[str, str]) -> str | None:
-    """Return the server line that a member of the roster must become, None for none; read without the product."""
+    """Return the server line of a roster's member, None for none; computed independently of the product."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name, re.ASCII) or name == RULES.self_name:
         return None
     if tags["role"] not in RULES.roles or len(raw_address) not in (4, 16):
@@ -374,7 +374,7 @@ def expect_server(name: str, raw_address: bytes, tags: dict[str, str]) -> str | 
 
 
 def is_special(packed: bytes) -> bool:
-    """Tell whether no server is ever at an address, also at the IPv4 address that one of IPv6 stands for."""
+    """Return whether an address, or the IPv4 address embedded in it, is never a server's."""
     if len(packed) == 4:
         return packed[0] == 0 or packed[0] >= 240 or packed[:2] == b"\xa9\xfe"
     is_link_local = packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
@@ -384,7 +384,7 @@ def is_special(packed: bytes) -> bool:
 
 
 def check_configuration(directory: Path, evidence: dict[str, NodeFile]) -> list[str]:
-    """Render the servers of some node files, have HAProxy check the configuration, and return the server lines."""
+    """Render the servers of node files, let HAProxy check the configuration, and return the server lines."""
     config = Settings().replace(config_path=str(directory / "haproxy.cfg"), haproxy_bin=HAPROXY)
     rendered = probe.render(config, build(evidence, RULES).servers)
     assert probe.check(config, rendered.text) is None
@@ -394,7 +394,7 @@ def check_configuration(directory: Path, evidence: dict[str, NodeFile]) -> list[
 @settings(max_examples=30, suppress_health_check=SHARED)
 @given(st.lists(MEMBERS, min_size=10, max_size=50, unique_by=lambda listed: listed[0]))
 def test_haproxy_gets_the_well_formed_members_of_a_roster(tmp_path: Path, listed: list) -> None:
-    """HAProxy takes the configuration of any roster, and its servers are the admitted well-formed members exactly."""
+    """HAProxy accepts the configuration of any roster, and its servers are exactly the valid members."""
     evidence = {
         name: NodeFile(
             ALIVE, make_member(name, str(ipaddress.ip_address(raw)) if len(raw) in (4, 16) else raw.hex(), tags), 0
@@ -410,7 +410,7 @@ def test_haproxy_gets_the_well_formed_members_of_a_roster(tmp_path: Path, listed
 @settings(max_examples=30, suppress_health_check=SHARED)
 @given(st.lists(st.tuples(NAMES, VALUES | st.ip_addresses().map(str), TAGS), min_size=10, max_size=50))
 def test_haproxy_gets_nothing_else_from_an_event(tmp_path: Path, listed: list) -> None:
-    """HAProxy takes the configuration of any event, and each server is what one line of standard input says."""
+    """HAProxy accepts the configuration of any event, and each server comes from one line of standard input."""
     raw_lines = [
         "\t".join((name, address, tags["role"], ",".join(f"{key}={value}" for key, value in tags.items())))
         for name, address, tags in listed

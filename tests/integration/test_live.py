@@ -1,4 +1,4 @@
-"""Changes without a reload: draining, grace, no request before the first good check, and the way back to a reload."""
+"""Changes without a reload: drain, grace, the first check of a new server, and the fallback to a reload."""
 
 import contextlib
 import http.server
@@ -34,7 +34,7 @@ def frontend(proxy: Proxy) -> str:
 
 
 def seen(proxy: Proxy) -> dict[str, tuple[str, int]]:
-    """Return endpoint and weight of every server that takes or finishes requests."""
+    """Return endpoint and weight of every server that is not in maintenance."""
     running = probe.read_running(proxy.settings)
     assert running is not None
     servers = running.servers or {}
@@ -42,12 +42,12 @@ def seen(proxy: Proxy) -> dict[str, tuple[str, int]]:
 
 
 def statuses(proxy: Proxy) -> dict[str, str]:
-    """Return how HAProxy sees each server."""
+    """Return HAProxy's state of each server."""
     return {name: view.status for name, view in (probe.read_servers(proxy.settings) or {}).items()}
 
 
 def ask_who(proxy: Proxy, client: requests.Session | None = None) -> str:
-    """Make one request on a connection of its own, as this client or as a new one; return the server's address."""
+    """Make one request on a new connection, as this client or a new one; return the server's address."""
     response = (client or requests).get(frontend(proxy), timeout=5, headers={"Connection": "close"})
     response.raise_for_status()
     return response.headers["X-Backend-IP"]
@@ -55,7 +55,7 @@ def ask_who(proxy: Proxy, client: requests.Session | None = None) -> str:
 
 @contextlib.contextmanager
 def slow_request(proxy: Proxy, address: str, port: int, delay_ms: int) -> Iterator[list[int]]:
-    """Have a request of some length under way; give the list that its status code comes to."""
+    """Run a request of delay_ms during a block; yield the list to which its status code is appended."""
     requests.post(f"http://{address}:{port}/delay", json={"delay": delay_ms}, timeout=10).raise_for_status()
     answers: list[int] = []
     client = threading.Thread(target=lambda: answers.append(requests.get(frontend(proxy), timeout=30).status_code))
@@ -68,7 +68,7 @@ def slow_request(proxy: Proxy, address: str, port: int, delay_ms: int) -> Iterat
 
 
 class Held(http.server.ThreadingHTTPServer):
-    """An application that is healthy at once and answers when it is told to; and the answers that a client got."""
+    """A web application that is healthy at once and answers when released, and the answers that a client got."""
 
     daemon_threads = True
 
@@ -80,27 +80,27 @@ class Held(http.server.ThreadingHTTPServer):
 
 
 class HeldAnswer(http.server.BaseHTTPRequestHandler):
-    """One request to it."""
+    """The handler of one request to `Held`."""
 
     server: Held
 
     def do_HEAD(self) -> None:
-        """Be healthy."""
+        """Answer a health check."""
         self.send_response(200)
         self.end_headers()
 
     def do_GET(self) -> None:
-        """Answer when it is time."""
+        """Answer when released."""
         self.server.is_released.wait(60)
         self.do_HEAD()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
 def held_request(proxy: Proxy) -> Iterator[Held]:
-    """Have a request to web1 under way for the length of a block, however long that is."""
+    """Keep a request to web1 in flight for the duration of a block."""
     with Held() as held:
         threading.Thread(target=held.serve_forever).start()
         client = threading.Thread(
@@ -113,7 +113,7 @@ def held_request(proxy: Proxy) -> Iterator[Held]:
             client.start()
             wait_for(
                 lambda: any(each.connection_count for each in probe.read_running(proxy.settings).servers.values()),
-                "the request is under way",
+                "the request is in flight",
             )
             yield held
         finally:
@@ -124,7 +124,7 @@ def held_request(proxy: Proxy) -> Iterator[Held]:
 
 
 def test_a_drain_finishes_a_request_of_five_seconds(proxy: Proxy) -> None:
-    """A node that leaves gets nothing new, finishes what it serves, and goes with its last connection."""
+    """A node that leaves gets no new requests, finishes the running one, and is removed after it."""
     with applications(2) as ports, running_daemon(proxy):
         (first, first_port), (second, second_port) = ports.items()
         proxy.record("web1", first_port, first)
@@ -138,13 +138,13 @@ def test_a_drain_finishes_a_request_of_five_seconds(proxy: Proxy) -> None:
             wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web2 is served")
             assert answers == []
         assert answers == [200]
-        wait_for(lambda: seen(proxy).keys() == {"web2"}, "web1 is gone")
-        wait_for(lambda: "server web1" not in Path(proxy.settings.config_path).read_text(), "and from the file")
+        wait_for(lambda: seen(proxy).keys() == {"web2"}, "web1 is removed")
+        wait_for(lambda: "server web1" not in Path(proxy.settings.config_path).read_text(), "web1 is not in the file")
     assert proxy.reload_count() == 0
 
 
-def test_a_drain_survives_the_resident_and_is_cancelled_by_a_rejoin(proxy: Proxy) -> None:
-    """The resident is killed in the middle of a drain: the next one drains on; a rejoin ends the drain."""
+def test_a_drain_survives_the_daemon_and_is_cancelled_by_a_rejoin(proxy: Proxy) -> None:
+    """After the daemon was killed during a drain, the next one continues the drain; a rejoin cancels it."""
     with held_request(proxy) as held:
         with running_daemon(proxy) as process:
             proxy.record("web1", held.port, held.host, status="left")
@@ -153,7 +153,7 @@ def test_a_drain_survives_the_resident_and_is_cancelled_by_a_rejoin(proxy: Proxy
             process.kill()
             process.wait(30)
         last_pass = Path(proxy.settings.state_dir, "last_pass.json")
-        last_pass.unlink()  # `resident` waits for the next one's
+        last_pass.unlink()  # `running_daemon` waits for a new one
         with running_daemon(proxy):
             assert seen(proxy) == {"web1": (f"{held.host}:{held.port}", 0)}
             assert held.answers == []
@@ -166,7 +166,7 @@ def test_a_drain_survives_the_resident_and_is_cancelled_by_a_rejoin(proxy: Proxy
 
 
 def test_a_sticky_client_finishes_its_session_at_a_server_that_left(short_dir: Path) -> None:
-    """Between two requests, and over a reload, a client stays where its cookie says; others go elsewhere at once."""
+    """A client with a cookie stays at its draining server, also after a reload; others use another server."""
     environment = {"SERF_HAPROXY_COOKIE": "SRV", "SERF_HAPROXY_DRAIN_TIMEOUT_S": "600"}
     with running_proxy(short_dir, **environment) as proxy, applications(2) as ports:
         places = dict(zip(("web1", "web2"), ports.items(), strict=True))
@@ -174,7 +174,9 @@ def test_a_sticky_client_finishes_its_session_at_a_server_that_left(short_dir: P
             proxy.record(name, port, address)
         proxy.record("dead", free_port("127.0.1.8"), "127.0.1.8")
         proxy.run_pass()
-        wait_for(lambda: statuses(proxy) == {"web1": "UP", "web2": "UP", "dead": "DOWN"}, "they are as they are")
+        wait_for(
+            lambda: statuses(proxy) == {"web1": "UP", "web2": "UP", "dead": "DOWN"}, "two servers are up, one is down"
+        )
         client = requests.Session()
         wait_for(lambda: ask_who(proxy, client) == places["web1"][0] or client.cookies.clear(), "a client of web1")
 
@@ -196,7 +198,7 @@ def test_a_sticky_client_finishes_its_session_at_a_server_that_left(short_dir: P
 
 
 def test_a_reload_in_the_middle_of_a_drain_cuts_no_request(proxy: Proxy) -> None:
-    """The old worker finishes what it serves, although the new one has no connection to that server."""
+    """The old worker finishes its request, although the new one has no connection to that server."""
     with held_request(proxy) as held:
         proxy.record("web1", held.port, held.host, status="left")
         proxy.run_pass()
@@ -209,18 +211,18 @@ def test_a_reload_in_the_middle_of_a_drain_cuts_no_request(proxy: Proxy) -> None
 
 
 def test_a_drain_ends_after_its_time(proxy: Proxy) -> None:
-    """A connection that never ends does not keep a server for ever; it is left to end by itself."""
+    """After the drain timeout a server gets no requests, and a connection that is still open is not cut."""
     with held_request(proxy) as held:
         with running_daemon(proxy, SERF_HAPROXY_DRAIN_TIMEOUT_S="1"):
             proxy.record("web1", held.port, held.host, status="left")
             wake(proxy.settings.wake_fifo)
-            wait_for(lambda: "web1" not in seen(proxy), "web1 gets nothing more")
+            wait_for(lambda: "web1" not in seen(proxy), "web1 gets no requests")
         assert held.answers == []
     assert held.answers == [200]
 
 
-def test_a_tag_drains_a_node_that_stays(proxy: Proxy) -> None:
-    """drain=true takes a node's weight away without taking it out; drain=false gives it back."""
+def test_a_tag_drains_a_node(proxy: Proxy) -> None:
+    """drain=true sets a node's weight to 0 without removing it; drain=false restores the weight."""
     proxy.record("web1", 8001, drain="true", weight=5)
     assert proxy.run_pass().verdict is Verdict.APPLIED
     assert seen(proxy) == {"web1": ("127.0.0.1:8001", 0)}
@@ -234,8 +236,8 @@ def test_a_tag_drains_a_node_that_stays(proxy: Proxy) -> None:
     [{"SERF_HAPROXY_BALANCE": "static-rr"}, {"SERF_HAPROXY_COOKIE": "SRV"}],
     ids=lambda environment: "=".join(*environment.items()),
 )
-def test_a_drain_that_ends_in_a_reload_gives_the_weight_back(short_dir: Path, environment: dict[str, str]) -> None:
-    """A drained server gets its weight back also where a new node comes in the same pass and takes a reload."""
+def test_a_drain_that_ends_in_a_reload_restores_the_weight(short_dir: Path, environment: dict[str, str]) -> None:
+    """A drained server gets its weight back, also when a new node in the same pass needs a reload."""
     with running_proxy(short_dir, **environment) as proxy:
         proxy.record("web1", 8001)
         proxy.run_pass()
@@ -249,9 +251,9 @@ def test_a_drain_that_ends_in_a_reload_gives_the_weight_back(short_dir: Path, en
         assert proxy.run_pass().verdict is Verdict.UNCHANGED
 
 
-def test_a_failed_node_stays_for_its_grace_and_may_come_back(proxy: Proxy) -> None:
-    """Serf may err: a failed node stays under health checks for the grace; back within it, nothing has happened."""
-    proxy.record("web0", 8000)  # else the guard would hold the only server
+def test_a_failed_node_stays_for_its_grace(proxy: Proxy) -> None:
+    """A failed node stays for its grace; if it returns within it, nothing changes, otherwise it is removed."""
+    proxy.record("web0", 8000)  # otherwise the guard would hold the only server
     proxy.record("web1", 8001)
     proxy.run_pass()
     proxy.record("web1", 8001, status="failed")
@@ -265,12 +267,12 @@ def test_a_failed_node_stays_for_its_grace_and_may_come_back(proxy: Proxy) -> No
     with running_daemon(proxy, SERF_HAPROXY_FAILED_GRACE_S="1"):
         proxy.record("web1", 8001, status="failed")
         wake(proxy.settings.wake_fifo)
-        wait_for(lambda: seen(proxy).keys() == {"web0"}, "it goes after the grace")
+        wait_for(lambda: seen(proxy).keys() == {"web0"}, "it is removed after the grace")
 
 
 @pytest.mark.parametrize("by_reload", [False, True], ids=["at run time", "by reload"])
 def test_a_new_server_gets_no_request_before_it_can_answer(proxy: Proxy, by_reload: bool) -> None:
-    """A node whose application is not up yet gets nothing, however it was added; once it answers, it gets its share."""
+    """A new server gets no requests until its health check succeeds, however it was added."""
     late = free_port("127.0.1.9")
     with applications(1) as ports:
         ((address, port),) = ports.items()
@@ -278,7 +280,7 @@ def test_a_new_server_gets_no_request_before_it_can_answer(proxy: Proxy, by_relo
         proxy.run_pass()
         wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served")
         with socket.create_server(("127.0.1.9", late)) as listening:
-            # It accepts and says nothing: a request sent there would hang.
+            # It accepts and never answers: a request sent there would hang.
             listening.settimeout(0.01)
             proxy.record("late", late, "127.0.1.9")
             outcome = proxy.run_pass(balance="leastconn" if by_reload else "roundrobin")
@@ -296,8 +298,8 @@ def test_a_new_server_gets_no_request_before_it_can_answer(proxy: Proxy, by_relo
             application.wait(20)
 
 
-def test_a_reload_keeps_what_is_known_of_the_servers(proxy: Proxy) -> None:
-    """A server known to be down gets no request after a reload, one that is up gets it at once, a moved one moves."""
+def test_a_reload_keeps_the_states_of_the_servers(proxy: Proxy) -> None:
+    """After a reload, servers that were down get no requests, servers that were up do, and moved ones have moved."""
     with applications(2) as ports:
         (first, first_port), (second, second_port) = ports.items()
         proxy.record("dead", free_port("127.0.1.8"), "127.0.1.8")
@@ -323,8 +325,8 @@ def test_a_reload_keeps_what_is_known_of_the_servers(proxy: Proxy) -> None:
     ],
     ids=lambda environment: "=".join(*environment.items()),
 )
-def test_what_haproxy_refuses_at_run_time_goes_by_reload(short_dir: Path, environment: dict[str, str]) -> None:
-    """An algorithm or keyword that HAProxy does not take at run time: its answer decides, and one reload does it."""
+def test_changes_refused_at_run_time_cause_a_reload(short_dir: Path, environment: dict[str, str]) -> None:
+    """When HAProxy refuses a server at run time because of its algorithm or keyword, one reload adds it."""
     with running_proxy(short_dir, **environment) as proxy:
         proxy.record("web1", 8001)
         outcome = proxy.run_pass()
@@ -335,8 +337,8 @@ def test_what_haproxy_refuses_at_run_time_goes_by_reload(short_dir: Path, enviro
             assert outcome.verdict is Verdict.RELOADED
 
 
-def test_without_a_runtime_socket_changes_go_by_reload(short_dir: Path) -> None:
-    """A template without a runtime socket: the master alone is enough for reloads and their confirmation."""
+def test_without_a_runtime_socket_changes_cause_a_reload(short_dir: Path) -> None:
+    """With a template without a runtime socket, the master socket is enough to reload and confirm."""
     template = short_dir / "own.j2"
     lines = Path(rendering.BUILT_IN_TEMPLATE).read_text().splitlines(keepends=True)
     template.write_text("".join(line for line in lines if "stats socket" not in line))
@@ -348,16 +350,14 @@ def test_without_a_runtime_socket_changes_go_by_reload(short_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("is_hanging", [False, True], ids=["no runtime socket", "a runtime socket that hangs"])
-def test_a_reload_without_a_runtime_socket_keeps_what_is_known_of_the_servers(
-    short_dir: Path, is_hanging: bool
-) -> None:
-    """The master, at level operator, tells what runs: who is down stays down, a new one waits for its first check."""
+def test_a_reload_without_a_runtime_socket_keeps_the_states_of_the_servers(short_dir: Path, is_hanging: bool) -> None:
+    """The servers' states are read from the master: down stays down, a new server waits for its first check."""
     template, deaf = short_dir / "own.j2", short_dir / "deaf.sock"
     template.write_text("".join(line for line in _template_lines() if "stats socket" not in line))
     with (
         running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=str(template)) as proxy,
         applications(1) as ports,
-        socket.create_server(("127.0.1.9", 0)) as silent,  # it accepts: a request sent there would hang
+        socket.create_server(("127.0.1.9", 0)) as silent,  # accepts only: a request sent there would hang
         socket.socket(socket.AF_UNIX) as listening,
     ):
         ((address, port),) = ports.items()
@@ -371,7 +371,7 @@ def test_a_reload_without_a_runtime_socket_keeps_what_is_known_of_the_servers(
         started_s = time.monotonic()
         outcome = proxy.run_pass(**({"runtime_socket": str(deaf)} if is_hanging else {}))
         assert (outcome.verdict, outcome.reason) == (Verdict.RELOADED, "servers changed: +late")
-        assert time.monotonic() - started_s < 40  # the socket's time limit, a few times
+        assert time.monotonic() - started_s < 40  # a few times the socket's time limit
         assert statuses(proxy) == {"dead": "DOWN", "late": "DOWN", "web1": "UP"}
         for _ in range(30):
             assert requests.get(frontend(proxy), timeout=2).headers["X-Backend-IP"] == address
@@ -379,7 +379,7 @@ def test_a_reload_without_a_runtime_socket_keeps_what_is_known_of_the_servers(
 
 
 def test_a_server_with_a_connection_is_deleted_after_it(proxy: Proxy) -> None:
-    """What cannot be deleted yet is in maintenance, gets nothing, and is deleted by a later pass."""
+    """A server that cannot be deleted yet is set to maintenance and deleted by a later pass."""
     with held_request(proxy) as held:
         Path(proxy.settings.nodes_dir, "web1").unlink()
         outcome = proxy.run_pass()
@@ -388,23 +388,23 @@ def test_a_server_with_a_connection_is_deleted_after_it(proxy: Proxy) -> None:
         assert proxy.servers() == {"web1"}
         assert seen(proxy) == {}
     assert held.answers == [200]
-    wait_for(lambda: proxy.run_pass().verdict is Verdict.UNCHANGED and proxy.servers() == set(), "it is deleted")
+    wait_for(lambda: proxy.run_pass().verdict is Verdict.UNCHANGED and proxy.servers() == set(), "web1 is deleted")
 
 
-def test_a_connection_that_stays_is_looked_at_less_and_less(proxy: Proxy) -> None:
-    """While a server in maintenance, or one that drains, waits long for its last client, passes become rare."""
+def test_a_lasting_connection_is_checked_less_and_less_often(proxy: Proxy) -> None:
+    """While a server in drain or maintenance waits long for its last connection, passes become rarer."""
     with held_request(proxy) as held:
         proxy.record("web1", held.port, held.host, status="left")
         for drain_timeout_s in (600.0, 0.0):
             outcome = proxy.run_pass(drain_timeout_s=drain_timeout_s)
             assert (outcome.verdict, outcome.again_s) == (Verdict.APPLIED, look_again_s(0))
-            wait_for(lambda: proxy.run_pass(drain_timeout_s=drain_timeout_s).again_s > look_again_s(0), "a rarer look")  # noqa: B023
+            wait_for(lambda: proxy.run_pass(drain_timeout_s=drain_timeout_s).again_s > look_again_s(0), "rarer looks")  # noqa: B023
         assert proxy.servers() == {"web1"}
     assert held.answers == [200]
 
 
 def test_a_rejoin_before_the_last_connection_has_ended_needs_no_reload(proxy: Proxy) -> None:
-    """A node that comes back while its server still waits for its last connection is in use again at once."""
+    """A node that rejoins while its server waits for its last connection is used again at once."""
     with held_request(proxy) as held:
         Path(proxy.settings.nodes_dir, "web1").unlink()
         proxy.run_pass()
@@ -418,15 +418,15 @@ def test_a_rejoin_before_the_last_connection_has_ended_needs_no_reload(proxy: Pr
 
 
 @pytest.mark.parametrize("is_limited", [True, False])
-def test_old_workers_are_few_or_told_of(proxy: Proxy, short_dir: Path, is_limited: bool) -> None:
-    """HAProxy ends old workers beyond the limit; where a template does not say so, the pass tells of them."""
+def test_old_workers_are_limited_or_reported(proxy: Proxy, short_dir: Path, is_limited: bool) -> None:
+    """HAProxy ends old workers beyond the limit; if the template sets no limit, the pass reports them."""
     own = short_dir / "own.j2"
     own.write_text("".join(line for line in _template_lines() if is_limited or "mworker-max" not in line))
     host, _, port = proxy.settings.frontend_bind.rpartition(":")
     with contextlib.ExitStack() as connections:
         for number in range(4):
             connection = connections.enter_context(socket.create_connection((host, int(port)), 5))
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")  # unfinished: the worker waits for the rest
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")  # incomplete: the worker waits for the rest
             own.write_text(f"{own.read_text().rstrip()}\n# {number}\n")
             balance = ("leastconn", "roundrobin")[number % 2]
             outcome = proxy.run_pass(template_path=str(own), balance=balance, old_workers_max=2)
@@ -448,7 +448,7 @@ def _template_lines() -> list[str]:
 
 
 def test_serf_hints_at_a_join_long_before_its_event(proxy: Proxy, short_dir: Path) -> None:
-    """The agent's log tells of a member within a fraction of the second for which Serf holds the event back."""
+    """The Serf agent logs a join before it passes the event, which it holds back for a second."""
     host, port = proxy.settings.rpc_addr
     events = short_dir / "events"
     events.touch()
@@ -456,8 +456,8 @@ def test_serf_hints_at_a_join_long_before_its_event(proxy: Proxy, short_dir: Pat
     was_early = []
     with run_serf("lb1", host, port, "role=balancer", options=(handler,)) as bind:
         monitor = Monitor(find_serf(proxy.settings))
-        wait_for(monitor.read_hint, "the agent's own join")
-        for number in range(3):  # on a busy machine the event may be through before we look
+        wait_for(monitor.read_hint, "the Serf agent's own join")
+        for number in range(3):  # on a busy machine the event may come before the check
             name = f"web{number}"
             with run_serf(name, "127.0.1.1", free_port("127.0.1.1"), options=(f"-join={bind}",)):
                 wait_for(monitor.read_hint, "the hint")
@@ -471,12 +471,12 @@ def test_serf_hints_at_a_join_long_before_its_event(proxy: Proxy, short_dir: Pat
 
 
 def test_serf_hints_at_a_leave_before_the_member_has_left(proxy: Proxy) -> None:
-    """The first word of a leave is a hint by which the roster says `leaving`; its repetitions are none."""
+    """The first leave message is a hint, at which the roster says `leaving`; its repetitions are not."""
     host, port = proxy.settings.rpc_addr
     with run_serf("lb1", host, port, "role=balancer") as bind:
         monitor, connection = Monitor(find_serf(proxy.settings)), Connection(find_serf(proxy.settings))
         statuses = []
-        for number in range(3):  # on a busy machine Serf may be through before we look
+        for number in range(3):  # on a busy machine the leave may be complete before the check
             name, web_port = f"web{number}", free_port("127.0.1.1")
             with run_serf(name, "127.0.1.1", web_port, options=(f"-join={bind}",)):
                 wait_for(lambda name=name: name in connection.read_roster().members, "the join")
@@ -491,7 +491,7 @@ def test_serf_hints_at_a_leave_before_the_member_has_left(proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("hints", ["on", "off"])
 def test_a_member_is_served_with_and_without_hints(proxy: Proxy, hints: str) -> None:
-    """Without any handler, the roster alone brings a member in: at once with hints, at the next resync without."""
+    """Without a handler, the roster adds a member: at once with hints, at the next resync without."""
     host, port = proxy.settings.rpc_addr
     options = {"SERF_HAPROXY_HINTS": hints, "SERF_HAPROXY_RESYNC_INTERVAL_S": "60" if hints == "on" else "1"}
     with run_serf("lb1", host, port, "role=balancer") as bind, running_daemon(proxy, **options):

@@ -1,4 +1,4 @@
-"""The pass against a real HAProxy: what it does, and what is left when it is cut."""
+"""Passes with a real HAProxy: their results, and recovery after a pass was interrupted."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ def read(path: str) -> str:
 
 
 def test_a_new_node_is_applied_without_a_reload(proxy: Proxy) -> None:
-    """A node file becomes a server of the running HAProxy and of the live file, and the record says so."""
+    """A new node file becomes a server in HAProxy and the live file, and the record has the new digest."""
     proxy.record("web1", 8001)
     outcome = proxy.run_pass()
     assert outcome.verdict is Verdict.APPLIED
@@ -51,8 +51,8 @@ def test_a_new_node_is_applied_without_a_reload(proxy: Proxy) -> None:
     )
 
 
-def test_nothing_new_writes_and_reloads_nothing(proxy: Proxy) -> None:
-    """A pass that finds HAProxy running what it should leaves the live file and the master alone."""
+def test_a_pass_without_changes_writes_nothing(proxy: Proxy) -> None:
+    """When HAProxy runs the right configuration, a pass neither writes the live file nor reloads."""
     proxy.record("web1", 8001)
     proxy.run_pass()
     before = os.stat(proxy.settings.config_path).st_ino, proxy.reload_count()
@@ -61,8 +61,8 @@ def test_nothing_new_writes_and_reloads_nothing(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("status", ["left", "failed", "leaving"])
-def test_a_node_that_is_not_alive_is_no_server(proxy: Proxy, status: str) -> None:
-    """A node that left, is leaving or failed longer ago than the grace is taken out, the other stays."""
+def test_a_node_that_is_not_alive_is_removed(proxy: Proxy, status: str) -> None:
+    """A node that left, is leaving, or failed longer ago than the grace is removed; the other stays."""
     proxy.record("web1", 8001)
     proxy.record("web2", 8002)
     proxy.run_pass()
@@ -71,8 +71,8 @@ def test_a_node_that_is_not_alive_is_no_server(proxy: Proxy, status: str) -> Non
     assert proxy.servers() == {"web1"}
 
 
-def test_a_quarantined_node_blocks_nobody(proxy: Proxy) -> None:
-    """A node with an impossible port is left out with its reason while the others are served."""
+def test_a_quarantined_node_affects_no_other(proxy: Proxy) -> None:
+    """A node with an invalid port is quarantined with the reason; the others are served."""
     proxy.record("web1", 8001)
     proxy.record("web2", 70000)
     outcome = proxy.run_pass()
@@ -80,8 +80,8 @@ def test_a_quarantined_node_blocks_nobody(proxy: Proxy) -> None:
     assert outcome.problems == ("node web2 is quarantined: tag port='70000' is not a whole number from 1 to 65535",)
 
 
-def test_a_template_with_an_error_touches_nothing(proxy: Proxy, short_dir: Path) -> None:
-    """An undefined variable is rejected with its line; the live file stays and HAProxy goes on."""
+def test_a_template_with_an_error_changes_nothing(proxy: Proxy, short_dir: Path) -> None:
+    """A template with an undefined variable is rejected with the line; live file and HAProxy are unchanged."""
     template = short_dir / "own.j2"
     template.write_text("global\n{{ nope }}\n")
     before = read(proxy.settings.config_path)
@@ -92,8 +92,8 @@ def test_a_template_with_an_error_touches_nothing(proxy: Proxy, short_dir: Path)
     assert proxy.reload_count() == 0
 
 
-def test_what_haproxy_refuses_is_kept_with_its_words(proxy: Proxy, short_dir: Path) -> None:
-    """A refused candidate lies beside the live file as .rejected, with HAProxy's own words."""
+def test_a_refused_candidate_is_kept_with_haproxys_errors(proxy: Proxy, short_dir: Path) -> None:
+    """A candidate that HAProxy refuses is stored beside the live file as .rejected, with HAProxy's errors."""
     template = short_dir / "own.j2"
     template.write_text(BAD_TEMPLATE)
     before = read(proxy.settings.config_path)
@@ -109,7 +109,7 @@ def test_what_haproxy_refuses_is_kept_with_its_words(proxy: Proxy, short_dir: Pa
 
 
 def test_a_reload_that_fails_is_rolled_back(short_dir: Path) -> None:
-    """A port that somebody else holds passes the check but not the reload: the old file comes back."""
+    """A port in use passes the check but not the reload, and the previous file is restored."""
     with running_proxy(short_dir) as proxy, socket.socket() as taken:
         proxy.record("web1", 8001)
         proxy.run_pass()
@@ -129,10 +129,10 @@ def test_a_reload_that_fails_is_rolled_back(short_dir: Path) -> None:
 
 @contextlib.contextmanager
 def master_that_dies(proxy: Proxy, path: Path) -> Iterator[None]:
-    """Relay a socket to the master's; at a reload the master is killed, and started again with what the file says."""
+    """Relay a socket to the master's; at a reload, kill the master and start it again with the live file."""
 
     def serve() -> None:
-        with contextlib.suppress(OSError):  # the end
+        with contextlib.suppress(OSError):  # the socket is shut down at the end
             while True:
                 with listening.accept()[0] as client:
                     command = client.makefile().read().strip()
@@ -140,7 +140,7 @@ def master_that_dies(proxy: Proxy, path: Path) -> Iterator[None]:
                         proxy.stop(signal.SIGKILL)
                         proxy.start()
                         continue
-                    with contextlib.suppress(HaproxyFault):  # it is not there at this moment: no answer either
+                    with contextlib.suppress(HaproxyFault):  # the master is down: send no answer
                         client.sendall(ask(proxy.settings.master_socket, command, 5).encode())
 
     with socket.socket(socket.AF_UNIX) as listening:
@@ -155,8 +155,8 @@ def master_that_dies(proxy: Proxy, path: Path) -> Iterator[None]:
             server.join(20)
 
 
-def test_a_master_that_dies_at_a_reload_and_comes_back_with_it_is_believed(proxy: Proxy, short_dir: Path) -> None:
-    """s6 starts the master again with the new file: its own word that it runs it counts, not that of the dead one."""
+def test_a_master_that_restarts_at_a_reload_confirms_it(proxy: Proxy, short_dir: Path) -> None:
+    """When the master dies at a reload and restarts with the new file, the new master confirms it."""
     proxy.record("web1", 8001)
     relay = short_dir / "relay.sock"
     with master_that_dies(proxy, relay):
@@ -169,7 +169,7 @@ def test_a_master_that_dies_at_a_reload_and_comes_back_with_it_is_believed(proxy
 def test_a_reload_without_a_master_socket_and_without_s6_is_rolled_back(
     proxy: Proxy, short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nobody can reload HAProxy the pass says so, and the file that it runs is restored."""
+    """When neither the master socket nor s6 can reload HAProxy, the pass reports it and restores the file."""
     proxy.record("web1", 8001)
     proxy.run_pass()
     before = read(proxy.settings.config_path)
@@ -184,8 +184,8 @@ def test_a_reload_without_a_master_socket_and_without_s6_is_rolled_back(
     assert read(proxy.settings.config_path) == before
 
 
-def test_a_haproxy_that_is_down_finds_the_configuration_at_its_start(short_dir: Path) -> None:
-    """Without HAProxy the configuration is checked and published, and confirmed once HAProxy is there."""
+def test_a_stopped_haproxy_gets_the_configuration_at_its_start(short_dir: Path) -> None:
+    """While HAProxy is down, the configuration is checked and published, and confirmed after its start."""
     proxy = Proxy(short_dir)
     proxy.record("web1", 8001)
     outcome = proxy.run_pass()
@@ -200,8 +200,8 @@ def test_a_haproxy_that_is_down_finds_the_configuration_at_its_start(short_dir: 
         proxy.stop()
 
 
-def test_a_live_file_changed_by_hand_is_put_right(proxy: Proxy) -> None:
-    """HAProxy runs the right configuration but the file is not it: it is published again without a reload."""
+def test_an_edited_live_file_is_restored(proxy: Proxy) -> None:
+    """When only the live file differs from the right configuration, it is published again without a reload."""
     with open(proxy.settings.config_path, "a") as file:
         file.write("# by hand\n")
     before = proxy.reload_count()
@@ -211,7 +211,7 @@ def test_a_live_file_changed_by_hand_is_put_right(proxy: Proxy) -> None:
 
 
 def test_a_haproxy_that_runs_something_else_is_reloaded(proxy: Proxy) -> None:
-    """The live file is right but HAProxy runs another configuration: one reload repairs it."""
+    """When the live file is right but HAProxy runs another configuration, one reload corrects it."""
     proxy.record("web1", 8001)
     proxy.run_pass()
     live = read(proxy.settings.config_path)
@@ -220,7 +220,9 @@ def test_a_haproxy_that_runs_something_else_is_reloaded(proxy: Proxy) -> None:
     proxy.start()
     Path(proxy.settings.config_path).write_text(live)
     proxy.settings = proxy.settings.replace(balance="leastconn")
-    assert proxy.run_pass(balance="roundrobin").verdict is Verdict.UNCHANGED  # the marks agree: nobody can tell
+    assert (
+        proxy.run_pass(balance="roundrobin").verdict is Verdict.UNCHANGED
+    )  # the marks are equal, so the difference is invisible
     assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
     assert probe.runs_published(proxy.settings)
 
@@ -238,8 +240,8 @@ DRIFTS = {
 
 
 @pytest.mark.parametrize("command", DRIFTS.values(), ids=DRIFTS.keys())
-def test_a_drift_made_by_hand_is_repaired_and_reported(proxy: Proxy, command: str) -> None:
-    """Whatever somebody did to the servers on the runtime socket, the next pass puts right without a reload."""
+def test_manual_changes_of_servers_are_undone_and_reported(proxy: Proxy, command: str) -> None:
+    """The next pass undoes manual changes on the runtime socket without a reload, and reports them."""
     proxy.record("web1", 8001)
     proxy.run_pass()
     probe.change(proxy.settings, [command])
@@ -256,8 +258,8 @@ def test_a_drift_made_by_hand_is_repaired_and_reported(proxy: Proxy, command: st
 
 
 @pytest.mark.parametrize("command", ["state drain", "state maint", "weight 7"])
-def test_a_drift_made_by_hand_does_not_go_through_a_reload(proxy: Proxy, command: str) -> None:
-    """What somebody did to a server is not handed over with its state: after a reload it is as it should be."""
+def test_manual_changes_of_servers_do_not_survive_a_reload(proxy: Proxy, command: str) -> None:
+    """A manual change of a server is not transferred with its state at a reload."""
     proxy.record("web1", 8001)
     proxy.run_pass()
     probe.change(proxy.settings, [f"set server nodes/web1 {command}"])
@@ -269,8 +271,8 @@ def test_a_drift_made_by_hand_does_not_go_through_a_reload(proxy: Proxy, command
 
 @pytest.mark.parametrize("word", ["down", "stopping"])
 @pytest.mark.parametrize("words", ["", " check inter 100ms"], ids=["unchecked", "checked"])
-def test_a_health_set_by_hand_does_not_last(proxy: Proxy, short_dir: Path, word: str, words: str) -> None:
-    """Called down or stopping by hand, a checked server is raised by its next check, one without by the next pass."""
+def test_a_manual_health_state_is_undone(proxy: Proxy, short_dir: Path, word: str, words: str) -> None:
+    """A server set to down or stopping manually is raised by its next check, or by the next pass without checks."""
     template = short_dir / "own.j2"
     own = Path(rendering.BUILT_IN_TEMPLATE).read_text()
     template.write_text("".join(line for line in own.splitlines(True) if "default-server" not in line))
@@ -288,8 +290,8 @@ def test_a_health_set_by_hand_does_not_last(proxy: Proxy, short_dir: Path, word:
 
 
 @pytest.mark.parametrize("words", ["no-check", "agent-check agent-port 9", "slowstart 5s", "disabled", "weight 0"])
-def test_servers_with_other_words_come_to_rest(proxy: Proxy, short_dir: Path, words: str) -> None:
-    """Whatever a template says of its servers: after a reload and an addition there is nothing left to do."""
+def test_servers_with_other_keywords_reach_a_stable_state(proxy: Proxy, short_dir: Path, words: str) -> None:
+    """With various server keywords, a pass after a reload or an addition finds nothing to do."""
     template = short_dir / "own.j2"
     own = Path(rendering.BUILT_IN_TEMPLATE).read_text()
     template.write_text(own.replace("{{ server.endpoint }}", "{{ server.endpoint }} " + words))
@@ -302,8 +304,8 @@ def test_servers_with_other_words_come_to_rest(proxy: Proxy, short_dir: Path, wo
     assert proxy.reload_count() == 1
 
 
-def test_a_start_that_was_cut_in_its_drain_is_made_again(proxy: Proxy) -> None:
-    """A batch that HAProxy did not carry out to its end leaves a new server in a drain: it is started anew as down."""
+def test_an_interrupted_start_of_a_server_is_repeated(proxy: Proxy) -> None:
+    """A new server left in drain by an incomplete batch of commands is started again as down."""
     proxy.record("web1", 8001)
     add = "add server nodes/web1 127.0.0.1:8001 weight 1 check inter 1s fastinter 250ms downinter 50ms rise 1 fall 2"
     probe.change(proxy.settings, [add, "enable health nodes/web1", "set server nodes/web1 state drain"])
@@ -312,8 +314,8 @@ def test_a_start_that_was_cut_in_its_drain_is_made_again(proxy: Proxy) -> None:
     assert [(seen.operation, seen.is_set_aside) for seen in running.servers.values()] == [(DOWN, False)]
 
 
-def test_what_a_reload_leaves_different_is_put_right_and_reported(proxy: Proxy) -> None:
-    """After a reload the new worker's servers are read back: somebody changed one in that very moment."""
+def test_differences_after_a_reload_are_corrected_and_reported(proxy: Proxy) -> None:
+    """After a reload the servers are read back, and a change made during the reload is undone and reported."""
     proxy.record("web1", 8001)
     proxy.run_pass()
 
@@ -330,8 +332,8 @@ def test_what_a_reload_leaves_different_is_put_right_and_reported(proxy: Proxy) 
     assert proxy.run_pass(balance="leastconn").verdict is Verdict.UNCHANGED
 
 
-def test_a_users_own_template_needs_no_mark(proxy: Proxy, short_dir: Path) -> None:
-    """Another template, with a description of its own, is published and confirmed like the built-in one."""
+def test_a_custom_template_needs_no_mark(proxy: Proxy, short_dir: Path) -> None:
+    """A custom template with a description is published and confirmed like the built-in one."""
     template = short_dir / "own.j2"
     template.write_text(
         "global\n    description mine\n    stats socket {{ settings.runtime_socket }} mode 600 level admin\n"
@@ -346,7 +348,7 @@ def test_a_users_own_template_needs_no_mark(proxy: Proxy, short_dir: Path) -> No
 
 
 def roster(self_name: str, asked_ns: int, **members: str) -> Roster:
-    """Return a roster of members given as name=status, the web ones with a port tag."""
+    """Return a roster of members given as name=status; those named w... have a port tag."""
     listed = {
         name: (status, make_member(name, "127.0.0.1", {"role": "web", "port": "8001"} if name[0] == "w" else {}))
         for name, status in members.items()
@@ -369,14 +371,14 @@ LATER_NS = 2**62
         ({"web1": "failed"}, {"web1": "alive"}, {"web1"}, Verdict.APPLIED),
     ],
 )
-def test_the_roster_puts_right_what_events_missed(
+def test_the_roster_corrects_missed_events(
     proxy: Proxy,
     heard: dict[str, str],
     said: dict[str, str],
     servers: set[str],
     verdict: str,
 ) -> None:
-    """State of the node files before + roster -> servers after; absences alone never empty the pool."""
+    """Node files and roster -> servers; members missing in the roster alone never empty the pool."""
     for name, status in heard.items():
         proxy.record(name, 8001, status=status)
     outcome = reconcile.reconcile(proxy.settings, lambda: roster("lb1", LATER_NS, lb1="alive", **said))
@@ -384,8 +386,8 @@ def test_the_roster_puts_right_what_events_missed(
     assert proxy.servers() == servers
 
 
-def test_tags_that_only_the_roster_can_tell_apart_are_asked_for(proxy: Proxy) -> None:
-    """A value with a comma that looks like a port of its own is read from the roster, even between two resyncs."""
+def test_ambiguous_tags_are_read_from_the_roster(proxy: Proxy) -> None:
+    """A value with a comma that looks like a port tag is read from the roster, even between resyncs."""
     tags = {"role": "web", "v": "1,role=lb,port=22", "port": "8001"}
     path = Path(proxy.settings.nodes_dir, "web1")
     path.write_text("alive\tweb1\t127.0.0.1\tweb\tport=22,port=8001,role=lb,role=web,v=1\n")
@@ -413,8 +415,8 @@ def _pass_cut_after(settings: object, step: str) -> None:
         *((step, "leastconn") for step in ("checked", "published", "reloaded", "confirmed", "recorded")),
     ],
 )
-def test_a_pass_cut_after_any_step_is_repaired_by_the_next(proxy: Proxy, step: str, balance: str) -> None:
-    """SIGKILL after a step, with and without a reload: the next pass ends with the right configuration running."""
+def test_a_pass_killed_after_any_step_is_repaired_by_the_next(proxy: Proxy, step: str, balance: str) -> None:
+    """After SIGKILL at any step, with or without a reload, the next pass makes HAProxy run the right configuration."""
     proxy.record("web1", 8001)
     proxy.run_pass()
     proxy.record("web2", 8002)
@@ -423,8 +425,8 @@ def test_a_pass_cut_after_any_step_is_repaired_by_the_next(proxy: Proxy, step: s
 
 
 @pytest.mark.parametrize("step", ["reloaded", "restored", "recorded"])
-def test_a_pass_cut_in_its_rollback_is_repaired_by_the_next(proxy: Proxy, step: str) -> None:
-    """SIGKILL after a step of a pass whose reload fails because somebody has the port: all is right once he is gone."""
+def test_a_pass_killed_in_its_rollback_is_repaired_by_the_next(proxy: Proxy, step: str) -> None:
+    """After SIGKILL of a pass whose reload failed because a port was in use, the next pass repairs everything."""
     proxy.record("web1", 8001)
     proxy.run_pass()
     proxy.record("web2", 8002)
@@ -434,7 +436,7 @@ def test_a_pass_cut_in_its_rollback_is_repaired_by_the_next(proxy: Proxy, step: 
 
 
 def cut_pass(settings: Settings, step: str) -> None:
-    """Make a pass that is killed after a step."""
+    """Run a pass that is killed after a step."""
     cut = multiprocessing.get_context("spawn").Process(target=_pass_cut_after, args=(settings, step))
     cut.start()
     cut.join(30)
@@ -442,7 +444,7 @@ def cut_pass(settings: Settings, step: str) -> None:
 
 
 def check_repair(proxy: Proxy, balance: str) -> None:
-    """Assert that the next pass makes all right, and the one after that finds nothing to do."""
+    """Assert that the next pass repairs everything and the one after it finds nothing to do."""
     assert proxy.servers() in ({"web1"}, {"web1", "web2"})
     outcome = proxy.run_pass(balance=balance)
     assert outcome.verdict in (Verdict.RELOADED, Verdict.APPLIED, Verdict.UNCHANGED)
@@ -457,8 +459,8 @@ def check_repair(proxy: Proxy, balance: str) -> None:
     assert proxy.run_pass(balance=balance).verdict is Verdict.UNCHANGED
 
 
-def test_a_reload_cut_before_its_end_is_repaired(proxy: Proxy) -> None:
-    """A pass killed right after it sent the reload leaves a HAProxy that the next pass finds in order."""
+def test_a_pass_killed_during_a_reload_is_repaired(proxy: Proxy) -> None:
+    """After a pass was killed right after it sent the reload, the next pass repairs everything."""
     proxy.run_pass()
     proxy.record("web1", 8001)
     proxy.environment["SERF_HAPROXY_BALANCE"] = "leastconn"
@@ -480,7 +482,7 @@ def test_a_reload_cut_before_its_end_is_repaired(proxy: Proxy) -> None:
 
 
 def test_two_passes_never_run_at_the_same_time(proxy: Proxy) -> None:
-    """A pass waits for the one that runs, and then finds its work done."""
+    """A pass waits for a running one, and then finds nothing to do."""
     lock = os.path.join(proxy.settings.state_dir, "pass.lock")
     command = [sys.executable, "-m", "serf_haproxy", "once"]
     second: list[subprocess.Popen[str]] = []
@@ -491,7 +493,7 @@ def test_two_passes_never_run_at_the_same_time(proxy: Proxy) -> None:
             second.append(subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True))
             files = psutil.Process(second[0].pid).open_files
             wait_for(lambda: lock in [file.path for file in files()], "the second pass is at the lock")
-            with pytest.raises(subprocess.TimeoutExpired):  # several times what a pass takes
+            with pytest.raises(subprocess.TimeoutExpired):  # several times the duration of a pass
                 second[0].wait(1)
 
     proxy.record("web1", 8001)
@@ -501,16 +503,16 @@ def test_two_passes_never_run_at_the_same_time(proxy: Proxy) -> None:
     assert output.startswith("UNCHANGED")
 
 
-def test_an_unwritable_place_is_an_error_that_names_it(proxy: Proxy, short_dir: Path) -> None:
-    """A configuration directory that is missing stops the pass with the path in the error, nothing else changed."""
+def test_a_missing_directory_is_an_error_that_names_it(proxy: Proxy, short_dir: Path) -> None:
+    """A missing configuration directory ends the pass with an error that has the path, and changes nothing."""
     proxy.record("web1", 8001)
     with pytest.raises(SystemFault, match="missing/haproxy.cfg.candidate"):
         proxy.run_pass(config_path=str(short_dir / "missing" / "haproxy.cfg"))
     assert proxy.reload_count() == 0
 
 
-def test_a_missing_haproxy_is_named_with_its_remedy(proxy: Proxy) -> None:
-    """Without the HAProxy program nothing is published."""
+def test_a_missing_haproxy_program_is_an_error_with_a_remedy(proxy: Proxy) -> None:
+    """Without the HAProxy program, nothing is published and the error has the remedy."""
     proxy.record("web1", 8001)
     before = read(proxy.settings.config_path)
     with pytest.raises(SystemFault, match="cannot start /nowhere/haproxy: .*install it or set its path"):
@@ -518,8 +520,8 @@ def test_a_missing_haproxy_is_named_with_its_remedy(proxy: Proxy) -> None:
     assert read(proxy.settings.config_path) == before
 
 
-def test_many_quick_writes_end_in_the_last_configuration(proxy: Proxy) -> None:
-    """Passes during a hundred rewrites among 1,000 nodes: what HAProxy runs at the end is the last one."""
+def test_after_many_quick_changes_the_last_configuration_runs(proxy: Proxy) -> None:
+    """After a hundred quick changes among 1,000 nodes, HAProxy runs the last configuration."""
     for number in range(1000):
         proxy.record(f"web{number}", 1024 + number)
     environment = os.environ | proxy.environment
@@ -530,15 +532,17 @@ def test_many_quick_writes_end_in_the_last_configuration(proxy: Proxy) -> None:
         for number in range(100):
             line = f"web{number}\t127.0.0.1\t\tport={20000 + number}\n".encode()
             subprocess.run([handler], input=line, env=environment | {"SERF_EVENT": "member-update"}, check=True)
-            # The distance of the writes is what is tested: 20 to 70 ms, the handler's own time included.
+            # The test needs pauses of 20 to 70 ms between the changes, including the handler's own time.
             wait_for_s = (number * 37 % 50) / 1000
             multiprocessing.Event().wait(wait_for_s)
         last = probe.render(
             proxy.settings,
             probe.decide(proxy.settings).servers,
         )
-        wait_for(lambda: Path(proxy.settings.config_path).read_text() == last.text, "the last one is published")
-        wait_for(lambda: probe.runs_published(proxy.settings), "the last one runs")
+        wait_for(
+            lambda: Path(proxy.settings.config_path).read_text() == last.text, "the last configuration is published"
+        )
+        wait_for(lambda: probe.runs_published(proxy.settings), "the last configuration runs")
         assert all(f"server web{number} 127.0.0.1:{20000 + number}" in last.text for number in range(100))
         assert json.loads(Path(proxy.settings.state_dir, "last_pass.json").read_text())["verdict"] in (
             "APPLIED",

@@ -1,4 +1,4 @@
-"""Which members become servers, and what a roster puts right: tables and properties."""
+"""The decision which members become servers, and the roster's corrections: tables and properties."""
 
 from collections.abc import Mapping
 
@@ -37,17 +37,17 @@ def heard(*members: Member, status: str = ALIVE, at_ns: int = OLDER_NS) -> Evide
 
 
 def told(*members: Member, status: str = ALIVE) -> Told:
-    """Return what a roster says of these members."""
+    """Return these members in the form of a roster."""
     return {member.name: (status, member) for member in members}
 
 
 def roster_of(members: Told, self_name: str = "lb") -> Roster:
-    """Return a roster that was asked at ASKED_NS."""
+    """Return a roster requested at ASKED_NS."""
     return Roster(ASKED_NS, self_name, members)
 
 
 def apply(evidence: Mapping[str, NodeFile], corrections: Corrections, at_ns: int = NEWER_NS) -> Evidence:
-    """Return the node files after some corrections."""
+    """Return the node files after these corrections."""
     kept = {name: file for name, file in evidence.items() if name not in corrections.absent}
     return kept | {member.name: NodeFile(status, member, at_ns) for status, member in corrections.record}
 
@@ -67,7 +67,7 @@ def apply(evidence: Mapping[str, NodeFile], corrections: Corrections, at_ns: int
     ],
 )
 def test_member_becomes_a_server(member: Member, server: Server) -> None:
-    """A member that is alive becomes a server with its address in normal form, its port and its weight."""
+    """An alive member becomes a server with its normalized address, its port and its weight."""
     assert build(heard(member), RULES)[:2] == ((server,), {})
 
 
@@ -76,7 +76,7 @@ def test_member_becomes_a_server(member: Member, server: Server) -> None:
     [("10.1.2.3", "10.1.2.3:3000"), ("2001:db8::1", "[2001:db8::1]:3000"), ("::ffff:10.1.2.3", "10.1.2.3:3000")],
 )
 def test_endpoint_is_in_haproxys_notation(address: str, endpoint: str) -> None:
-    """An IPv6 address stands in brackets before its port."""
+    """An IPv6 address is in brackets before its port."""
     assert build(heard(web("web1", address)), RULES).servers[0].endpoint == endpoint
 
 
@@ -115,7 +115,7 @@ def test_endpoint_is_in_haproxys_notation(address: str, endpoint: str) -> None:
     ],
 )
 def test_malformed_member_is_quarantined_alone(member: Member, reason: str) -> None:
-    """A wrong address or tag keeps one member out, with a printable reason, and nobody else."""
+    """An invalid address or tag quarantines this member with a printable reason, and no other."""
     pool = build(heard(web("web0"), member, web("web2")), RULES)
     assert [server.name for server in pool.servers] == ["web0", "web2"]
     assert list(pool.quarantined) == ["web1"]
@@ -125,8 +125,8 @@ def test_malformed_member_is_quarantined_alone(member: Member, reason: str) -> N
 
 
 @pytest.mark.parametrize("status", [LEAVING, LEFT, FAILED])
-def test_only_the_living_serve(status: str) -> None:
-    """A member that leaves, has left or has failed is no server, and no matter how malformed not quarantined."""
+def test_only_alive_members_serve(status: str) -> None:
+    """A member that is leaving, left or failed is no server and is not quarantined, even if malformed."""
     assert build(heard(web("web1"), web("web2", port="x"), status=status), RULES)[:2] == ((), {})
 
 
@@ -145,7 +145,7 @@ def test_only_the_living_serve(status: str) -> None:
     ],
 )
 def test_rules_choose_the_members(rules: Rules, admitted: list[str]) -> None:
-    """Roles choose who serves, balancers never do, and neither does the balancer's own node."""
+    """Only members with an allowed role serve; balancers and the own node never do."""
     evidence = heard(web("web1", role="web"), web("api1", role="api"), web("lb1", role="lb"), web("bare"))
     pool = build(evidence, rules)
     assert [server.name for server in pool.servers] == admitted
@@ -153,19 +153,19 @@ def test_rules_choose_the_members(rules: Rules, admitted: list[str]) -> None:
 
 
 def test_members_outside_the_rules_are_not_quarantined() -> None:
-    """A balancer with a malformed tag is nobody's problem."""
+    """A balancer with a malformed tag is not quarantined."""
     assert build(heard(web("lb1", role="lb", port="x")), RULES)[:2] == ((), {})
 
 
 def test_servers_are_sorted() -> None:
-    """The order of the servers is that of their names, whatever the order of the evidence."""
+    """Servers are sorted by name, whatever the order of the evidence."""
     names = ["web10", "Web", "web1", "a"]
     assert [server.name for server in build(heard(*map(web, names)), RULES).servers] == ["Web", "a", "web1", "web10"]
 
 
 @given(st.text() | st.ip_addresses().map(str) | st.from_regex(r"[0-9a-f.:%]{0,20}", fullmatch=True))
 def test_address_is_an_address_or_refused(text: str) -> None:
-    """Whatever passes as an address has nothing but hexadecimal digits, dots and colons."""
+    """An accepted address has only hexadecimal digits, dots and colons."""
     try:
         address = read_address(text).text
     except ValueError:
@@ -181,7 +181,7 @@ MOVED = web("web1", "127.0.1.9")
 @pytest.mark.parametrize(
     ("evidence", "members", "expected"),
     [
-        pytest.param({}, {}, Corrections((), ()), id="nothing known, nobody there"),
+        pytest.param({}, {}, Corrections((), ()), id="no file, no member"),
         pytest.param({}, told(WEB1), Corrections(((ALIVE, WEB1),), ()), id="missed join"),
         pytest.param({}, told(WEB1, status=LEFT), Corrections(((LEFT, WEB1),), ()), id="missed join and leave"),
         pytest.param(heard(WEB1), told(WEB1), Corrections((), ()), id="both agree"),
@@ -199,7 +199,10 @@ MOVED = web("web1", "127.0.1.9")
         pytest.param(heard(WEB1, status=LEAVING), {}, Corrections((), ("web1",)), id="absent while it leaves"),
         pytest.param(heard(WEB1, status=FAILED), {}, Corrections((), ("web1",)), id="absent after its failure"),
         pytest.param(
-            heard(WEB1, WEB2), {}, Corrections(((FAILED, WEB1), (FAILED, WEB2)), ()), id="the agent knows nobody"
+            heard(WEB1, WEB2),
+            {},
+            Corrections(((FAILED, WEB1), (FAILED, WEB2)), ()),
+            id="the Serf agent knows no member",
         ),
         pytest.param(
             heard(WEB1), told(WEB2), Corrections(((ALIVE, WEB2), (FAILED, WEB1)), ()), id="another one instead"
@@ -213,12 +216,12 @@ MOVED = web("web1", "127.0.1.9")
     ],
 )
 def test_newer_evidence_wins(evidence: Evidence, members: Told, expected: Corrections) -> None:
-    """Of every node the newer of file and roster counts; one that the roster lacks has failed, as far as we know."""
+    """For each node the newer of file and roster is used; a member missing in the roster counts as failed."""
     assert show(correct(evidence, roster_of(members))) == show(expected)
 
 
 def show(corrections: Corrections) -> tuple[object, ...]:
-    """Return corrections in a form that can be compared."""
+    """Return corrections in a comparable form."""
     record = [(status, member.name, member.address, member.role, member.tags) for status, member in corrections.record]
     return record, corrections.absent
 
@@ -240,7 +243,7 @@ TOLD = st.lists(st.tuples(st.sampled_from(STATUSES), MEMBERS)).map(
 
 @given(EVIDENCE, TOLD)
 def test_corrections_are_made_once(evidence: Evidence, members: Told) -> None:
-    """After its corrections a roster has nothing more to correct."""
+    """After its corrections, a roster has nothing left to correct."""
     roster = roster_of(members)
     corrections = correct(evidence, roster)
     assert show(correct(apply(evidence, corrections), roster)) == ([], ())
@@ -248,7 +251,7 @@ def test_corrections_are_made_once(evidence: Evidence, members: Told) -> None:
 
 @given(EVIDENCE, TOLD)
 def test_newer_files_are_never_touched(evidence: Evidence, members: Told) -> None:
-    """A roster neither rewrites nor forgets what was heard after it was asked."""
+    """A roster neither rewrites nor removes node files newer than its request."""
     corrections = correct(evidence, roster_of(members))
     touched = {member.name for _, member in corrections.record} | set(corrections.absent)
     assert not touched & {name for name, file in evidence.items() if file.mtime_ns >= ASKED_NS}
@@ -260,12 +263,12 @@ GUARDED = RULES._replace(failed_grace_s=10, drain_timeout_s=30, guard=GuardRules
 
 
 def ago(age_s: float, *members: Member, status: str = FAILED) -> Evidence:
-    """Return node files that were written some seconds ago."""
+    """Return node files written this many seconds ago."""
     return heard(*members, status=status, at_ns=NOW_NS - int(age_s * S))
 
 
 def names(evidence: Evidence, rules: Rules = GUARDED, **context: object) -> tuple[list[str], list[str]]:
-    """Return the names of all servers, and of those that are held."""
+    """Return the names of all servers and of the held ones."""
     pool = build(evidence, rules, NOW_NS, Context(**context))
     return [server.name for server in pool.servers], list(pool.held)
 
@@ -274,15 +277,15 @@ WEB3, WEB4 = web("web3", "127.0.1.3"), web("web4", "127.0.1.4")
 WEB2B = web("web2", "127.0.1.2")
 
 
-def test_a_failed_server_goes_after_its_grace() -> None:
-    """One of three stays for the grace and no longer."""
+def test_a_failed_server_is_removed_after_its_grace() -> None:
+    """One failed server of three stays for the grace and no longer."""
     others = heard(WEB3, WEB4)
     assert names(others | ago(9, WEB1)) == (["web1", "web3", "web4"], [])
     assert names(others | ago(11, WEB1)) == (["web3", "web4"], [])
 
 
-def test_many_that_fail_together_are_held() -> None:
-    """Two of three stay after their grace, until the guard's time is over."""
+def test_many_servers_that_fail_together_are_held() -> None:
+    """Two failed servers of three stay after their grace, until the guard's time limit."""
     evidence = heard(WEB3) | ago(11, WEB1) | ago(40, WEB2B)
     assert names(evidence) == (["web1", "web2", "web3"], ["web1", "web2"])
     assert build(evidence, GUARDED, NOW_NS).changes_in_s == 3560
@@ -303,7 +306,7 @@ def test_many_that_fail_together_are_held() -> None:
     ids=["connected", "idle", "sticky", "sticky and down", "busy and down", "too long", "never served"],
 )
 def test_a_server_that_left_stays_for_its_clients(is_sticky: bool, context: Context, age_s: int, drains: bool) -> None:
-    """Connections keep it until their end, sticky clients for the whole time while HAProxy does not see it down."""
+    """Connections keep a server until they end, sticky clients keep it for the whole drain unless it is down."""
     rules = RULES._replace(drain_timeout_s=30, is_sticky=is_sticky)
     built = build(heard(WEB1, status=LEFT, at_ns=0), rules, int(age_s * 1e9), context)
     assert [(server.name, server.weight) for server in built.servers] == ([("web1", 0)] if drains else [])
@@ -311,13 +314,13 @@ def test_a_server_that_left_stays_for_its_clients(is_sticky: bool, context: Cont
 
 
 def test_leaving_together_is_believed() -> None:
-    """Servers that all left gracefully are gone, whatever their number."""
+    """Servers that left gracefully are removed, however many."""
     assert names(ago(1, WEB1, WEB2B, WEB3, status=LEFT)) == ([], [])
     assert names(ago(1, WEB1, WEB2B, status=LEFT) | ago(15, WEB3) | heard(WEB4)) == (["web4"], [])
 
 
-def test_a_failed_server_whose_place_is_taken_goes_at_once() -> None:
-    """An address and port belongs to the living: neither grace nor guard keeps a dead namesake there."""
+def test_a_failed_server_whose_endpoint_is_taken_is_removed_at_once() -> None:
+    """Neither grace nor guard keeps a failed server at an endpoint that an alive member has."""
     heir = web("heir", WEB1.address)
     assert names(heard(heir) | ago(1, WEB1)) == (["heir"], [])
     other = web("db", WEB1.address, role="db", port="3000")
@@ -328,7 +331,7 @@ def test_a_failed_server_whose_place_is_taken_goes_at_once() -> None:
 
 
 def test_quarantined_servers_are_held_as_they_were() -> None:
-    """When a wrong tag would take all servers away, they stay as the published configuration has them."""
+    """When a wrong tag would remove all servers, they stay as in the published configuration."""
     known = {
         "web1": read_line(("nodes", "web1"), "127.0.1.1:8080", 5),
         "web2": read_line(("nodes", "web2"), "127.0.1.2:80", 1),
@@ -345,15 +348,15 @@ HOUR_S = 3600.0
 TEN = [web(f"web{number}", f"10.0.0.{number + 1}", role="web", port="3000") for number in range(10)]
 PUBLISHED = {member.name: Server(member.name, member.address, 3000, None) for member in TEN}
 MISTAKES = {
-    "a secret that nobody knows": {"policy": Policy(secrets=(Secret(b"correct horse battery staple"),))},
-    "a role that nobody has": {"roles": ("webb",)},
+    "a secret that no node has": {"policy": Policy(secrets=(Secret(b"correct horse battery staple"),))},
+    "a role that no node has": {"roles": ("webb",)},
 }
 
 
 @pytest.mark.parametrize("rules", MISTAKES.values(), ids=MISTAKES)
 @pytest.mark.parametrize("ages_s", [[5.0] * 10, [HOUR_S * number for number in range(10)], [240 * HOUR_S] * 10])
-def test_a_mistake_takes_nobody_away(rules: dict[str, object], ages_s: list[float]) -> None:
-    """When a setting makes all members unfit at once, they stay, however long ago and far apart they joined."""
+def test_a_mistake_in_the_settings_removes_no_server(rules: dict[str, object], ages_s: list[float]) -> None:
+    """When a setting makes all members unfit at once, they are held, whenever they joined."""
     evidence: Evidence = {}
     for member, age_s in zip(TEN, ages_s, strict=True):
         evidence |= ago(age_s, member, status=ALIVE)
@@ -371,7 +374,7 @@ def test_a_mistake_takes_nobody_away(rules: dict[str, object], ages_s: list[floa
 
 
 def roll_out(tags: dict[str, str], gap_s: float, rules: Rules) -> list[int]:
-    """Give ten members other tags, one after the other; return how many servers there were after each."""
+    """Change the tags of ten members one after another; return the number of servers after each change."""
     evidence, context = ago(240 * HOUR_S, *TEN, status=ALIVE), Context(known=PUBLISHED)
     counts = []
     for number, member in enumerate(TEN):
@@ -387,21 +390,21 @@ WEB_ONLY = GUARDED._replace(roles=("web",))
 
 
 @pytest.mark.parametrize("tags", [{"role": "webb"}, {"role": "web", "port": "x"}])
-def test_a_wrong_rollout_brings_back_whom_it_took(tags: dict[str, str]) -> None:
-    """A rollout that makes one node after the other unfit takes half of them, and then none: they are remembered."""
+def test_a_wrong_rollout_restores_removed_servers(tags: dict[str, str]) -> None:
+    """A rollout that makes nodes unfit one by one removes half of them; then all are restored and held."""
     assert roll_out(tags, 5, WEB_ONLY) == [9, 8, 7, 6, 5, 10, 10, 10, 10, 10]
     assert roll_out(tags, 3601, WEB_ONLY) == [9, 8, 7, 6, 5, 4, 3, 2, 1, 1]
 
 
 def test_a_new_balancer_is_believed() -> None:
-    """A node that says that it balances is no server from that moment, nor is the balancer itself."""
+    """A node that takes the balancer's role is removed at once, and so is the own node."""
     known = {"web1": PUBLISHED["web1"]}
     assert names(ago(5, web("web1", role="lb"), status=ALIVE), known=known) == ([], [])
     assert names(ago(5, TEN[1], status=ALIVE), GUARDED._replace(self_name="web1"), known=known) == ([], [])
 
 
-def test_one_that_is_unfit_and_fails_was_lost_before() -> None:
-    """Servers that are held because they are unfit stay held when the gossip then loses them too."""
+def test_a_held_unfit_server_stays_held_when_it_fails() -> None:
+    """Servers held because they are unfit stay held when they also fail in the gossip."""
     evidence = ago(240 * HOUR_S, *TEN, status=ALIVE)
     rules = GUARDED._replace(roles=("webb",))
     unfit = build(evidence, rules, NOW_NS, Context(known=PUBLISHED)).unfit
@@ -414,7 +417,7 @@ def test_one_that_is_unfit_and_fails_was_lost_before() -> None:
 
 
 def test_members_of_other_roles_were_never_servers() -> None:
-    """What was never published is not remembered, and a place that another member has taken is his."""
+    """Members that were never published are not held, nor are servers whose endpoint another member has."""
     evidence = ago(5, *TEN, status=ALIVE)
     rules = GUARDED._replace(roles=("db",))
     assert build(evidence, rules, NOW_NS).unfit == {}
@@ -425,7 +428,7 @@ def test_members_of_other_roles_were_never_servers() -> None:
 
 
 def test_no_server_is_where_a_balancer_listens() -> None:
-    """The balancers' own node files tell where they are: a member there is quarantined, beside them it serves."""
+    """A member at an endpoint of a known balancer is quarantined; at another port or address it serves."""
     rules = RULES._replace(self_name="lb1", binds=(("", 80), ("", 1936)))
     balancers = heard(web("lb1", "10.0.0.1"), web("lb2", "10.0.0.2", role="lb"))
     loops = [web(f"loop{port}-{host}", f"10.0.0.{host}", port=str(port)) for port in (80, 1936) for host in (1, 2)]
@@ -440,8 +443,8 @@ def test_no_server_is_where_a_balancer_listens() -> None:
     assert build(balancers | local_ones, rules._replace(guard=GUARDED.guard), 2, Context(known=everyone)).servers == ()
 
 
-def test_a_damped_node_is_kept_out() -> None:
-    """A node that flaps is no server while the others are enough."""
+def test_a_damped_node_does_not_serve() -> None:
+    """A flapping node is no server while enough others serve."""
     rules = GUARDED._replace(flaps=FlapRules(4, 60))
     flaps = {"web1": Flap(5.0, NOW_NS / 1e9, True, True)}
     pool = build(heard(WEB1, WEB2B), rules, NOW_NS, Context(flaps=flaps))
@@ -451,8 +454,8 @@ def test_a_damped_node_is_kept_out() -> None:
     assert names(heard(WEB1), rules, flaps=flaps) == (["web1"], [])
 
 
-def test_a_damped_node_serves_where_no_other_works() -> None:
-    """While HAProxy takes all of the others for down, nobody is kept out; it is looked again soon."""
+def test_a_damped_node_serves_when_all_others_are_down() -> None:
+    """While all other servers are down in HAProxy, no node is damped, and the next look is soon."""
     rules = GUARDED._replace(flaps=FlapRules(4, 60))
     flaps = {"web1": Flap(5.0, NOW_NS / 1e9, True, True)}
     evidence = heard(WEB1, WEB2B, WEB3)
@@ -465,7 +468,7 @@ def test_a_damped_node_serves_where_no_other_works() -> None:
 
 @given(EVIDENCE, st.integers(0, 4))
 def test_failures_alone_never_empty_a_guarded_pool(evidence: Evidence, served: int) -> None:
-    """Where nobody left and somebody served, there is a server."""
+    """When servers only failed and none left, at least one server remains."""
     evidence = {
         name: NodeFile(status, file.member, NOW_NS - served * S)
         for name, file in evidence.items()
@@ -480,7 +483,7 @@ SECRET = Secret(b"correct horse battery staple")
 
 
 def prove(name: str, address: str, *tags: str) -> Member:
-    """Return a member with a proof of belonging."""
+    """Return a member with a valid proof."""
     proof = make_proof(SECRET, name, address, dict(tag.split("=", 1) for tag in tags))
     return Member(name, address, "", tuple(sorted((*tags, f"proof={proof}"))))
 
@@ -495,7 +498,7 @@ def prove(name: str, address: str, *tags: str) -> Member:
     ],
 )
 def test_policy_quarantines_alone(policy: Policy, refused: list[str]) -> None:
-    """A member that claims what policy does not allow is quarantined with the reason, and nobody else."""
+    """A member that violates the policy is quarantined with the reason, and no other."""
     members = [prove("a", "10.1.0.1", "port=80"), prove("b", "10.2.0.1", "port=80"), prove("c", "10.1.0.3", "port=81")]
     members.append(Member("thief", "10.1.0.1", "", members[0].tags))
     evidence = {member.name: NodeFile(ALIVE, member, 0) for member in members}
@@ -505,23 +508,23 @@ def test_policy_quarantines_alone(policy: Policy, refused: list[str]) -> None:
 
 
 def test_drained_node_needs_no_new_proof() -> None:
-    """Weight and drain are changed on a running node without the secret."""
+    """Weight and drain of a running node can be changed without the secret."""
     member = prove("a", "10.1.0.1", "port=80")
     member.tags = tuple(sorted((*member.tags, "drain=true", "weight=7")))
     pool = build({"a": NodeFile(ALIVE, member, 0)}, Rules(80, policy=Policy(secrets=(SECRET,))))
     assert [server.weight for server in pool.servers] == [0]
 
 
-def test_uncertain_tags_prove_nothing() -> None:
-    """While a comma makes the tags uncertain, a proof is not checked: the roster has to say them first."""
+def test_a_proof_with_uncertain_tags_is_not_checked() -> None:
+    """While a comma makes the tags uncertain, the proof is not checked until the roster has the exact tags."""
     member = prove("a", "10.1.0.1", "port=80")
     member.tags = ("port=22", *member.tags)
     pool = build({"a": NodeFile(ALIVE, member, 0)}, Rules(80, policy=Policy(secrets=(SECRET,))))
     assert "its tags ambiguous" in pool.quarantined["a"]
 
 
-def test_policy_is_not_outvoted_by_the_past() -> None:
-    """A server that policy no longer allows where it is does not stay because it was there before."""
+def test_policy_applies_to_published_servers() -> None:
+    """A published server whose address the policy no longer allows is not held."""
     member = Member("a", "10.2.0.1", "", ("port=x",))
     known = {"a": Server("a", "10.2.0.1", 80, None)}
     rules = Rules(80, failed_grace_s=60, guard=GuardRules(0.1, 60, 60, 0))
@@ -530,8 +533,8 @@ def test_policy_is_not_outvoted_by_the_past() -> None:
         assert [server.name for server in pool.servers] == names
 
 
-def test_what_is_remembered_of_members_ends_with_the_rules() -> None:
-    """The same members are judged anew under other rules, and one that says something else is read anew."""
+def test_changed_rules_or_members_are_judged_anew() -> None:
+    """The same members are judged anew under other rules, and so is a changed member under the same rules."""
     evidence = heard(web("a", "10.1.0.1"), web("b", "10.2.0.1"))
     narrow = Rules(80, policy=Policy(networks=read_networks("10.1.0.0/16")))
     for rules, served in ((Rules(80), "ab"), (narrow, "a"), (narrow, "a"), (Rules(80), "ab"), (Rules(81), "ab")):

@@ -1,4 +1,4 @@
-"""The client of Serf's RPC: real agents, serfclient as a second opinion, and agents that misbehave."""
+"""The client of Serf's RPC, with real Serf agents, serfclient as a reference, and misbehaving servers."""
 
 import ipaddress
 import json
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.usefixtures("time_limit")
 
 KEY = "correct horse battery staple"
 LIMIT_S = 0.4
-GRACE_S = 5.0  # the machine is noisy
+GRACE_S = 5.0  # tolerance for a busy machine
 
 
 class Cluster(NamedTuple):
-    """Where the RPC of one agent is that knows all the members, and the hosts of the members by name."""
+    """The RPC address of a Serf agent that knows all members, and the members' hosts by name."""
 
     rpc: tuple[str, int]
     hosts: dict[str, str]
@@ -38,7 +38,7 @@ class Cluster(NamedTuple):
 
 @pytest.fixture(scope="module")
 def cluster(start_serf: Callable, tmp_path_factory: pytest.TempPathFactory, wait_until: Callable) -> Cluster:
-    """Return a real cluster of members that are good, without tags, hostile, and gone."""
+    """Return a real cluster with ordinary members, one without tags, hostile ones, and one that left."""
     config_dir = tmp_path_factory.mktemp("config")
 
     def tags(**values: str) -> str:
@@ -48,7 +48,7 @@ def cluster(start_serf: Callable, tmp_path_factory: pytest.TempPathFactory, wait
 
     balancer = start_serf("lb", "-tag=role=lb")
     join = f"-join={balancer.gossip}"
-    # The one that leaves is the first to join: among two, nobody misses what it says.
+    # The member that leaves joins first: in a cluster of two, its leave message cannot be lost.
     gone = start_serf("web-gone", join, tags(role="web"))
     wait_until(lambda: "web-gone" in ask(balancer.rpc).members, "join of web-gone")
     gone.leave()
@@ -75,7 +75,7 @@ def connect(rpc: tuple[str, int], auth_file: Path | None = None) -> Connection:
 
 
 def ask(rpc: tuple[str, int], auth_file: Path | None = None) -> Roster:
-    """Return the roster that an agent gives, on a connection of its own with an ordinary time limit."""
+    """Return the roster of a Serf agent, read on a new connection with the default time limit."""
     connection = Connection(RpcAddress(*rpc, str(auth_file or "")))
     try:
         return connection.read_roster()
@@ -83,8 +83,8 @@ def ask(rpc: tuple[str, int], auth_file: Path | None = None) -> Roster:
         connection.close()
 
 
-def test_members_are_as_their_agents_say(cluster: Cluster) -> None:
-    """Every member of a real cluster comes with status, address, role and tags, and the agent with its own name."""
+def test_members_are_listed_as_they_are(cluster: Cluster) -> None:
+    """The roster of a real cluster has each member's status, address, role and tags, and the Serf agent's own name."""
     roster = ask(cluster.rpc)
     assert roster.self_name == "lb"
     assert {name: status for name, (status, _) in roster.members.items()} == {
@@ -98,8 +98,8 @@ def test_members_are_as_their_agents_say(cluster: Cluster) -> None:
     assert roster.members["web1"][1].role == "web"
 
 
-def test_hostile_tags_are_told_apart(cluster: Cluster) -> None:
-    """Commas, bytes that are no UTF-8, and control characters in a tag neither forge tags nor break the roster."""
+def test_hostile_tags_are_harmless(cluster: Cluster) -> None:
+    """Commas, bytes that are not UTF-8 and control characters in a tag neither forge tags nor break the roster."""
     members = {name: found for name, (_, found) in ask(cluster.rpc).members.items()}
     assert members["w-comma"].tag_values() == {"role": "web", "v": "1,role=lb,port=22"}
     assert members["w-comma"].tags_are_certain()
@@ -109,14 +109,14 @@ def test_hostile_tags_are_told_apart(cluster: Cluster) -> None:
 
 
 def test_hostile_name_is_refused_alone(cluster: Cluster) -> None:
-    """A member whose name must not become a path is told with a reason, and no other suffers."""
+    """A member with an unsafe name is refused with a reason, and the others are listed."""
     ((name, reason),) = ask(cluster.rpc).refused
     assert name == "../w"
     assert "does not start with an ASCII letter or digit" in reason
 
 
-def test_serfclient_has_the_same_opinion(cluster: Cluster) -> None:
-    """For members without hostile tags an independent client finds the same names, addresses, states and tags."""
+def test_serfclient_gives_the_same_result(cluster: Cluster) -> None:
+    """An independent client reads the same names, addresses, states and tags of members without hostile tags."""
     client = SerfClient(*cluster.rpc)
     entries = client.members(name="web.*").body["Members"]
     client.connection.close()
@@ -133,17 +133,17 @@ def test_serfclient_has_the_same_opinion(cluster: Cluster) -> None:
 
 
 def test_connection_can_be_used_again(cluster: Cluster) -> None:
-    """One connection gives any number of rosters, and is closed as often as one likes."""
+    """One connection can read several rosters, and can be closed more than once."""
     connection = connect(cluster.rpc)
     assert len({len(connection.read_roster().members) for _ in range(20)}) == 1
     connection.close()
     connection.close()
 
 
-def test_asking_has_a_time_on_the_clock_of_files(cluster: Cluster, tmp_path: Path) -> None:
-    """A file written before the roster was asked is not newer, and one written after it is not older."""
+def test_the_time_of_a_roster_is_on_the_clock_of_files(cluster: Cluster, tmp_path: Path) -> None:
+    """A file written before the roster was requested is not newer, and one written afterwards is not older."""
     (tmp_path / "before").write_text("")
-    time.sleep(0.02)  # newer kernels give a file a time that is up to a tick ahead of the coarse clock
+    time.sleep(0.02)  # newer kernels set file times up to one tick ahead of the coarse clock
     roster = ask(cluster.rpc)
     (tmp_path / "after").write_text("")
     assert (tmp_path / "before").stat().st_mtime_ns <= roster.asked_ns <= (tmp_path / "after").stat().st_mtime_ns
@@ -151,7 +151,7 @@ def test_asking_has_a_time_on_the_clock_of_files(cluster: Cluster, tmp_path: Pat
 
 @pytest.fixture(scope="module")
 def locked_rpc(start_serf: Callable, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
-    """Return where the RPC of a real agent is that asks for a key."""
+    """Return the RPC address of a real Serf agent that requires a key."""
     path = tmp_path_factory.mktemp("auth") / "agent.json"
     path.write_text(json.dumps({"rpc_auth": KEY}))
     rpc: tuple[str, int] = start_serf("locked", f"-config-file={path}").rpc
@@ -160,44 +160,44 @@ def locked_rpc(start_serf: Callable, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
-    """Return the path of a file for a key."""
+    """Return the path for a key file."""
     return tmp_path / "rpc_auth"
 
 
 @pytest.mark.parametrize("text", [KEY, f"{KEY}\n", f"  {KEY}\r\n"])
-def test_right_key_opens(locked_rpc: tuple[str, int], key_file: Path, text: str) -> None:
-    """With the key from its file, with or without a line end, a real agent answers."""
+def test_right_key_is_accepted(locked_rpc: tuple[str, int], key_file: Path, text: str) -> None:
+    """A real Serf agent accepts the key from its file, with or without a line end."""
     key_file.write_text(text)
     assert ask(locked_rpc, key_file).self_name == "locked"
 
 
 @pytest.mark.parametrize("key", [b"wrong horse", b"wrong\xff\xfe horse", KEY[:-1].encode()])
-def test_wrong_key_is_a_fault_without_the_key(locked_rpc: tuple[str, int], key_file: Path, key: bytes) -> None:
-    """A wrong key is a fault with Serf's words, and the key is in neither the text nor the traceback."""
+def test_wrong_key_is_an_error_without_the_key(locked_rpc: tuple[str, int], key_file: Path, key: bytes) -> None:
+    """A wrong key is an error with Serf's message, and neither its text nor its traceback contains the key."""
     key_file.write_bytes(key)
     with pytest.raises(SerfFault, match="refused auth: Invalid authentication token") as caught:
         connect(locked_rpc, key_file)
     assert "horse" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_no_key_is_a_fault(locked_rpc: tuple[str, int]) -> None:
-    """Without a key an agent that asks for one refuses to list its members."""
+def test_missing_key_is_an_error(locked_rpc: tuple[str, int]) -> None:
+    """Without a key, a Serf agent that requires one refuses to list its members."""
     connection = connect(locked_rpc)
     with pytest.raises(SerfFault, match="refused stats: Authentication required"):
         connection.read_roster()
     assert connection.fileno() == -1
 
 
-def test_key_is_not_asked_for(cluster: Cluster, key_file: Path) -> None:
-    """An agent that asks for no key says so, which is a fault that a person mends."""
+def test_unneeded_key_is_an_error(cluster: Cluster, key_file: Path) -> None:
+    """A key for a Serf agent that requires none is an error with Serf's message."""
     key_file.write_text(KEY)
     with pytest.raises(SerfFault, match="refused auth: "):
         connect(cluster.rpc, key_file)
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "blank", "directory"])
-def test_unusable_key_file_is_a_fault(locked_rpc: tuple[str, int], key_file: Path, kind: str) -> None:
-    """A key file that is missing, empty or unreadable is a fault of Serf's, which stops nobody, and names the file."""
+def test_unusable_key_file_is_an_error(locked_rpc: tuple[str, int], key_file: Path, kind: str) -> None:
+    """A key file that is missing, empty or unreadable is a SerfFault that names the file."""
     if kind == "directory":
         key_file.mkdir()
     elif kind != "missing":
@@ -207,14 +207,14 @@ def test_unusable_key_file_is_a_fault(locked_rpc: tuple[str, int], key_file: Pat
 
 
 @pytest.mark.parametrize("rpc", [("127.0.0.1", 1), ("no-such-host.invalid", 7373), ("a..b", 7373), ("x" * 70, 7373)])
-def test_unreachable_agent_is_a_fault(rpc: tuple[str, int]) -> None:
-    """Nobody there, or no such host, is a fault that names the address."""
+def test_unreachable_serf_agent_is_an_error(rpc: tuple[str, int]) -> None:
+    """A closed port and an unknown host are errors that name the address."""
     with pytest.raises(SerfFault, match=f"Serf's RPC at {rpc[0]}:{rpc[1]} cannot be reached: "):
         Connection(RpcAddress(*rpc))
 
 
 def then(connection_end: Talk, first: bytes) -> Talk:
-    """Say something, and go on in another way."""
+    """Send these bytes, then continue with another behaviour."""
 
     def talk(connection: object) -> None:
         connection.sendall(first)  # type: ignore[attr-defined]
@@ -251,8 +251,8 @@ HALF = say(header(1))[:-3]
         pytest.param(then(pour, b"\xc6\x03\xff\xff\xff"), "Serf's RPC at", id="endless answer"),
     ],
 )
-def test_misbehaving_agent_is_a_fault(talk: Talk, words: str) -> None:
-    """Whatever an agent does instead of answering the handshake is a fault within the time limit."""
+def test_misbehaving_serf_agent_is_an_error(talk: Talk, words: str) -> None:
+    """Any behaviour other than an answer to the handshake is an error within the time limit."""
     start_s = time.monotonic()
     with serving_tcp(talk) as rpc, pytest.raises(SerfFault, match=words) as caught:
         connect(rpc)
@@ -261,7 +261,7 @@ def test_misbehaving_agent_is_a_fault(talk: Talk, words: str) -> None:
 
 
 def body(answer: object) -> Answer:
-    """Answer with a good header and this body."""
+    """Return an answer with a valid header and this body."""
     return lambda seq: say(header(seq), answer)
 
 
@@ -285,8 +285,8 @@ MEMBER = member("web1")
         pytest.param({"handshake": lambda seq: say(header(seq), header(seq))}, id="answers twice"),
     ],
 )
-def test_wrong_answer_is_a_fault_and_closes(answers: dict[str, Answer]) -> None:
-    """An answer that is not what the protocol says is a fault within the time limit, and closes the connection."""
+def test_invalid_answer_is_an_error_and_closes(answers: dict[str, Answer]) -> None:
+    """An answer that violates the protocol is an error within the time limit and closes the connection."""
     with serving_tcp(speak(answers)) as rpc:
         connection = connect(rpc)
         start_s = time.monotonic()
@@ -298,7 +298,7 @@ def test_wrong_answer_is_a_fault_and_closes(answers: dict[str, Answer]) -> None:
 
 @pytest.fixture
 def ask_for() -> Callable[..., Roster]:
-    """Return a function that returns the roster of an agent that lists these members."""
+    """Return a function that reads a roster with these members."""
 
     def ask_fake(*members: dict[str, object]) -> Roster:
         with serving_tcp(speak(None, *members)) as rpc:
@@ -323,15 +323,15 @@ def ask_for() -> Callable[..., Roster]:
         (MEMBER | {"Name": "a\nb", "Tags": 1}, "a\\nb", "it has int where Serf's protocol has Tags"),
     ],
 )
-def test_odd_entry_is_refused_alone(ask_for: Callable[..., Roster], odd: object, shown: str, reason: str) -> None:
-    """An entry that is not what the protocol says is told with a reason, and every other member is listed."""
+def test_invalid_entry_is_refused_alone(ask_for: Callable[..., Roster], odd: object, shown: str, reason: str) -> None:
+    """An entry that violates the protocol is refused with a reason, and every other member is listed."""
     roster = ask_for(member("web0"), odd, member("web2"))
     assert list(roster.members) == ["web0", "web2"]
     assert roster.refused == ((shown, reason),)
 
 
-def test_no_tags_and_no_address_are_none(ask_for: Callable[..., Roster]) -> None:
-    """What Go has never made it sends as nil: a member without tags, or an address that the pool quarantines."""
+def test_nil_tags_and_address_are_empty(ask_for: Callable[..., Roster]) -> None:
+    """Nil tags are none, and a nil address is an empty one, which the pool quarantines."""
     roster = ask_for(MEMBER | {"Tags": None}, member("web2") | {"Addr": None})
     assert {name: (found.address, found.tags) for name, (_, found) in roster.members.items()} == {
         "web1": ("127.0.1.1", ()),
@@ -342,10 +342,10 @@ def test_no_tags_and_no_address_are_none(ask_for: Callable[..., Roster]) -> None
 @pytest.mark.parametrize(
     ("address", "tags"), [(b"\x7f\1\1\1", None), (b"", {"role": "web"}), (b"\x7f", None), (b"\x7f\1\1\1", 5)]
 )
-def test_a_packet_of_a_stranger_blinds_nobody(
+def test_a_forged_packet_hides_no_member(
     start_serf: Callable, wait_until: Callable, address: bytes, tags: object
 ) -> None:
-    """One UDP packet makes a real agent list a member without tags or address; its other members are told as before."""
+    """A forged packet makes a real Serf agent list a member without tags or address; all others are still read."""
     agent = start_serf("lb", "-tag=role=lb")
     say_alive(agent.gossip, "web1", b"\x7f\0\1\1", {"role": "web"})
     say_alive(agent.gossip, "odd", address, tags)
@@ -367,33 +367,33 @@ def test_a_packet_of_a_stranger_blinds_nobody(
     ],
 )
 def test_address_is_read_from_its_bytes(ask_for: Callable[..., Roster], raw: bytes, address: str) -> None:
-    """Four bytes and sixteen are an address; an IPv4 address in sixteen is one of four; others stay for the pool."""
+    """4 or 16 bytes are an address; a mapped IPv4 address becomes IPv4; the pool quarantines anything else."""
     assert ask_for(member("web1", raw)).members["web1"][1].address == address
 
 
 @pytest.mark.parametrize("status", [ALIVE, LEAVING, LEFT, FAILED])
 def test_status_is_kept(ask_for: Callable[..., Roster], status: str) -> None:
-    """The four states of Serf's come through."""
+    """Each of Serf's four states is read."""
     assert ask_for(member("web1", status=status)).members["web1"][0] == status
 
 
 def test_member_without_a_state_is_left_out(ask_for: Callable[..., Roster]) -> None:
-    """A member in a state that is none of the four is not listed."""
+    """A member in any other state is not listed."""
     assert list(ask_for(member("web1", status="none"), MEMBER | {"Name": "web2"}).members) == ["web2"]
 
 
 def test_empty_roster_is_a_roster(ask_for: Callable[..., Roster]) -> None:
-    """An agent that lists nobody gives a roster of nobody."""
+    """An answer without members is an empty roster."""
     assert ask_for().members == {}
 
 
 def test_ten_thousand_members_are_read(ask_for: Callable[..., Roster]) -> None:
-    """A large cluster comes in one answer."""
+    """The roster of a large cluster is read from one answer."""
     assert len(ask_for(*(member(f"web{number}", k="v" * 400) for number in range(10_000))).members) == 10_000
 
 
 def test_member_too_large_for_a_node_file_is_refused(ask_for: Callable[..., Roster]) -> None:
-    """A member whose tags no node file can hold is told with a reason, and the others are listed."""
+    """A member too large for a node file is refused with a reason, and the others are listed."""
     roster = ask_for(member("huge", k="v" * LINE_BYTES), member("web1"))
     assert list(roster.members) == ["web1"]
     ((name, reason),) = roster.refused
@@ -403,7 +403,7 @@ def test_member_too_large_for_a_node_file_is_refused(ask_for: Callable[..., Rost
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a\nb", "x" * 1400, "é", "a\udcff"])
 def test_unsafe_name_is_refused(ask_for: Callable[..., Roster], name: str) -> None:
-    """A name that must not become a path is refused under a name that can be printed."""
+    """An unsafe name is refused and reported in a printable form."""
     roster = ask_for(member(name), member("web1"))
     assert list(roster.members) == ["web1"]
     ((shown, reason),) = roster.refused
@@ -411,8 +411,8 @@ def test_unsafe_name_is_refused(ask_for: Callable[..., Roster], name: str) -> No
     assert (shown + reason).isprintable()
 
 
-def test_agent_that_goes_makes_the_connection_readable(start_serf: Callable, wait_until: Callable) -> None:
-    """Between exchanges the connection turns readable when its agent dies, and the next exchange is a fault."""
+def test_the_end_of_the_serf_agent_makes_the_connection_readable(start_serf: Callable, wait_until: Callable) -> None:
+    """When the Serf agent dies, the idle connection becomes readable and the next exchange is an error."""
     import select
 
     agent = start_serf("mortal")
@@ -438,8 +438,8 @@ def test_agent_that_goes_makes_the_connection_readable(start_serf: Callable, wai
         ([], False),
     ],
 )
-def test_lines_that_are_hints(wait_until: Callable, lines: list[str], is_hint: bool) -> None:
-    """A change of the membership is a hint, and so is the first word of a leave: that of web0 was heard before."""
+def test_hints_in_log_lines(wait_until: Callable, lines: list[str], is_hint: bool) -> None:
+    """A membership change and the first leave message of a member are hints; web0's was read before."""
     first, *rest = (
         say(header(2), {"Log": f"2026/01/01 00:00:00 {line}"})
         for line in ("[DEBUG] serf: messageLeaveType: web0", *lines, "[DEBUG] end")
@@ -467,7 +467,7 @@ LOG_LINE = say(header(2), {"Log": "[DEBUG] memberlist: Stream connection from=12
 
 
 def test_a_log_without_end_is_read_in_parts() -> None:
-    """However much an agent logs, one look at it comes to an end."""
+    """`read_hint` returns, however much the Serf agent logs."""
     with serving_tcp(pour_log(LOG_LINE)) as rpc:
         monitor = Monitor(RpcAddress(*rpc))
         for _ in range(3):
@@ -477,8 +477,8 @@ def test_a_log_without_end_is_read_in_parts() -> None:
 
 
 @pytest.mark.parametrize("message", [b"x", say([]), b"\xc1"])
-def test_what_is_no_log_is_a_fault(message: bytes) -> None:
-    """Something else than maps on the connection of the log closes it."""
+def test_invalid_log_messages_are_an_error(message: bytes) -> None:
+    """Messages of the log that are not maps are an error and close the connection."""
     with serving_tcp(pour_log(message)) as rpc:
         monitor = Monitor(RpcAddress(*rpc))
         assert select.select([monitor], [], [], 5)[0]
@@ -487,8 +487,8 @@ def test_what_is_no_log_is_a_fault(message: bytes) -> None:
         assert monitor.fileno() == -1
 
 
-def test_a_roster_that_is_asked_again_tells_what_is_new() -> None:
-    """What a member said before is not read again, and whatever it says otherwise counts: status, address, tags."""
+def test_a_second_roster_has_all_changes() -> None:
+    """A second roster has each changed status, address and tag; unchanged members are not parsed again."""
     said = [member("web1"), member("web1", status="left"), member("web1", b"\x7f\0\1\2"), member("web1", port="1")]
     nested: object = b"x"
     for _ in range(900):
