@@ -95,3 +95,13 @@ pins:
 
 clean:
 	rm -rf $(VENV) handlers/member_event dist images/wheels
+
+.PHONY: docs man
+
+# The generated parts of docs/reference: the table of settings, the list of commands.
+docs: install
+	$(BIN)/python docs/generate.py
+
+# The man page and the shell completions, as the wheel installs them, into dist/share.
+man: install
+	$(BIN)/python agent/hatch_build.py dist/share

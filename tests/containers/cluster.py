@@ -15,7 +15,7 @@ from containers.engine import PREFIX, Engine
 from integration import load
 from integration.proxy import wait_for
 
-# What docs/security.md promises to be enough. Every test runs with it.
+# What docs/reference/image-security.md promises to be enough. Every test runs with it.
 CONFINED = (
     "--read-only",
     "--tmpfs=/run:exec",
