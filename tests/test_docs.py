@@ -1,4 +1,4 @@
-"""The documentation held against the code."""
+"""The documentation, compared with the code."""
 
 import argparse
 import dataclasses
@@ -96,7 +96,7 @@ def test_pages_that_code_names_exist() -> None:
 
 
 def test_tests_that_the_failure_modes_name_exist() -> None:
-    """Every test that stands in a table of the failure modes is there."""
+    """Every test that a table of the failure modes names exists."""
     named = set(re.findall(r"`((?:\w+/)?test_\w+\.py)`", (DOCS_DIR / "explanation" / "failure-modes.md").read_text()))
     assert named
     assert {name for name in named if not (ROOT / "tests" / name).exists()} == set()
@@ -154,7 +154,7 @@ def test_the_completions_have_every_command_and_option(shell: str, tmp_path: Pat
 
 
 def test_settings_are_documented() -> None:
-    """The table of settings has every setting, in order, with its allowed values and its default, and no other."""
+    """The table of settings has exactly the settings, in order, with allowed values and defaults."""
     rows = [row[:3] for row in ROW.findall((REFERENCE_DIR / "settings.md").read_text())]
     expected = []
     for field in dataclasses.fields(Settings):
@@ -165,12 +165,12 @@ def test_settings_are_documented() -> None:
 
 
 def test_settings_file_is_documented() -> None:
-    """The variable that names the TOML file is explained with the settings."""
+    """The page of settings documents the variable that names the TOML file."""
     assert SETTINGS_FILE in (REFERENCE_DIR / "settings.md").read_text()
 
 
 def test_variables_of_the_tree_and_the_images_are_documented() -> None:
-    """Every variable that a script of the s6 tree or of the images reads stands in the documents for people."""
+    """Every variable that a script of the s6 tree or the images reads is documented."""
     read: set[str] = set()
     for path in [*(ROOT / "s6").rglob("*"), *(ROOT / "images").rglob("*")]:
         text = path.read_text(errors="replace") if path.is_file() else ""
