@@ -1,4 +1,4 @@
-"""What the tests share: deadlines, the installed handler, and real Serf agents on loopback addresses."""
+"""Shared fixtures: deadlines, the installed handler, and real Serf agents on loopback addresses."""
 
 import contextlib
 import itertools
@@ -21,20 +21,20 @@ ROOT = Path(__file__).parent.parent
 DEADLINE_S = 60.0
 HANG_S = 60.0
 
-# The machine is noisy: how long one example takes says nothing.
+# No deadline per example: on a busy machine the time of one example means nothing.
 hypothesis.settings.register_profile("here", deadline=None, max_examples=200)
 hypothesis.settings.load_profile("here")
 
 
 class Serf(NamedTuple):
-    """A running Serf agent: its process, where it gossips and where its RPC is."""
+    """A running Serf agent: its process, gossip address and RPC address."""
 
     process: subprocess.Popen[bytes]
     gossip: str
     rpc: tuple[str, int]
 
     def leave(self) -> None:
-        """Have it leave the cluster; a signal would kill it in its first moments."""
+        """Leave the cluster. A signal shortly after the start would kill the Serf agent instead."""
         subprocess.run(["serf", "leave", "-rpc-addr={}:{}".format(*self.rpc)], stdout=subprocess.DEVNULL, check=True)
 
 
@@ -43,7 +43,7 @@ StartSerf = Callable[..., Serf]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what became of all faults that were done."""
+    """Print the summary of all injected faults."""
     if lines := faults.summarize():
         terminalreporter.section("faults")
         for line in lines:
@@ -52,10 +52,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def time_limit() -> Iterator[None]:
-    """Fail a test that hangs instead of hanging with it."""
+    """Fail a test that runs longer than HANG_S."""
 
     def fail(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise AssertionError(f"hangs: no end within {HANG_S:g} s")
+        raise AssertionError(f"the test did not end within {HANG_S:g} s")
 
     before = signal.signal(signal.SIGALRM, fail)
     signal.setitimer(signal.ITIMER_REAL, HANG_S)
@@ -66,7 +66,7 @@ def time_limit() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def wait_until() -> WaitUntil:
-    """Return a function that returns once a condition holds, and fails after a deadline."""
+    """Return a function that waits until a condition holds, and fails after a deadline."""
 
     def wait(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
         end_s = time.monotonic() + deadline_s
@@ -87,15 +87,15 @@ def nodes_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def handler() -> Path:
-    """Return the executable that Serf runs."""
+    """Return the path of the installed event handler."""
     path = ROOT / "handlers" / "member_event"
-    assert os.access(path, os.X_OK), f"{path} is missing: make it with 'make install'"
+    assert os.access(path, os.X_OK), f"{path} is missing: run 'make install'"
     return path
 
 
 @pytest.fixture(scope="session")
 def start_serf(tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil) -> Iterator[StartSerf]:
-    """Yield a function that starts a Serf agent and returns once its RPC answers; all are killed in the end."""
+    """Yield a function that starts a Serf agent and waits for its RPC; all are killed at the end."""
     numbers = itertools.count(1)
     with contextlib.ExitStack() as stack:
 
@@ -109,7 +109,7 @@ def start_serf(tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil) 
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | environ)
             stack.callback(process.wait)
             stack.callback(process.kill)
-            wait_until(lambda: process.poll() is not None or accepts(host, rpc), f"RPC of the agent {name}")
+            wait_until(lambda: process.poll() is not None or accepts(host, rpc), f"RPC of the Serf agent {name}")
             assert process.poll() is None, log_path.read_text()
             return Serf(process, f"{host}:{gossip}", (host, rpc))
 
@@ -117,7 +117,7 @@ def start_serf(tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil) 
 
 
 def choose_port(host: str) -> int:
-    """Return a port that is free on this address, for TCP and for UDP."""
+    """Return a port that is free on this address for TCP and UDP."""
     while True:
         with socket.create_server((host, 0)) as listener, socket.socket(type=socket.SOCK_DGRAM) as probe:
             port = int(listener.getsockname()[1])
@@ -127,7 +127,7 @@ def choose_port(host: str) -> int:
 
 
 def accepts(host: str, port: int) -> bool:
-    """Tell whether somebody accepts connections there."""
+    """Return whether a process accepts connections at this address."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), DEADLINE_S):
         return True
     return False

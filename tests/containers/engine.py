@@ -1,4 +1,4 @@
-"""A container engine: the one that answers, else one of our own on a private socket and data folder."""
+"""A container engine: the one that answers, or a new one with its own socket and data directory."""
 
 import contextlib
 import os
@@ -29,14 +29,14 @@ _PACKAGES = {
 
 
 class Engine:
-    """A Docker engine; everything that it starts for us carries our label.
+    """A Docker engine; everything that the tests start has their label.
 
     Args:
-        environ: The environment of the command `docker`, which says where the engine is.
+        environ: The environment of the command `docker`, which determines the engine.
 
     Attributes:
         label: The label.
-        base: The image that all others are built on.
+        base: The base image of all others.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -45,7 +45,7 @@ class Engine:
         self.base = BASE
 
     def __call__(self, *words: str, timeout_s: float = _COMMAND_S, is_checked: bool = True) -> str:
-        """Run a command of `docker` and return what it prints, both streams."""
+        """Run a `docker` command; return its standard output and error."""
         return run(["docker", *words], timeout_s, self.environ, is_checked)
 
     def build(self, target: str, dockerfile: Path, context: Path, *options: str) -> str:
@@ -56,7 +56,7 @@ class Engine:
         return tag
 
     def remove_all(self) -> None:
-        """Remove every container, network and volume that carries our label."""
+        """Remove every container, network and volume with the label."""
         mine = f"--filter=label={self.label}"
         for kind, words in (
             ("ps", ["rm", "--force", "--volumes"]),
@@ -71,7 +71,7 @@ class Engine:
 
 @contextlib.contextmanager
 def running_engine() -> Iterator[Engine]:
-    """Yield an engine for the length of a block; everything that was started there is removed."""
+    """Yield an engine for the duration of a block; remove everything that was started in it."""
     with _answering_engine() as engine:
         try:
             yield engine
@@ -80,13 +80,13 @@ def running_engine() -> Iterator[Engine]:
 
 
 def need(program: str) -> None:
-    """See that a program is there: root on Debian has it installed; else the test fails and says what is missing."""
+    """Ensure that a program exists: install it as root on Debian, otherwise fail with the missing package."""
     if shutil.which(program):
         return
     packages = _PACKAGES[program]
     if not Path("/etc/debian_version").exists() or os.geteuid() != 0:
         names = " ".join(packages)
-        pytest.fail(f"{program} is missing, and only root on Debian can have it installed; install {names}")
+        pytest.fail(f"{program} is missing, and only root on Debian can install it here; install {names}")
     run(["apt-get", "-qq", "update"], _BUILD_S)
     known = [name for name in packages if _succeeds(["apt-cache", "show", name], os.environ)]
     noninteractive = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
@@ -94,7 +94,7 @@ def need(program: str) -> None:
 
 
 def ensure_base(engine: Engine) -> None:
-    """See that the engine has the base image: Debian's, or one made of Debian's packages, which has a name of ours."""
+    """Ensure that the engine has the base image: Debian's, or one built from Debian's packages under another name."""
     if engine("images", "--quiet", BASE) or _succeeds(["docker", "pull", BASE], engine.environ, _PULL_S):
         return
     engine.base = f"{PREFIX}/base"
@@ -103,13 +103,13 @@ def ensure_base(engine: Engine) -> None:
     need("mmdebstrap")
     with tempfile.TemporaryDirectory(prefix="base-") as directory:
         tar = os.path.join(directory, "base.tar")
-        left_out = "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"
-        run(["mmdebstrap", "--quiet", "--variant=minbase", *left_out, "trixie", tar], _BUILD_S)
+        excluded = "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"
+        run(["mmdebstrap", "--quiet", "--variant=minbase", *excluded, "trixie", tar], _BUILD_S)
         engine("import", tar, engine.base)
 
 
 def run(argv: list[str], timeout_s: float, environ: Mapping[str, str] | None = None, is_checked: bool = True) -> str:
-    """Run a program and return what it prints, both streams; fail with that when its exit code is not 0."""
+    """Run a program; return its standard output and error, or fail with them when its exit code is not 0."""
     completed = subprocess.run(
         argv,
         stdin=subprocess.DEVNULL,
@@ -139,13 +139,13 @@ def _succeeds(argv: list[str], environ: Mapping[str, str], timeout_s: float = _C
 def _answering_engine() -> Iterator[Engine]:
     environ = dict(os.environ)
     if not _succeeds(["docker", "buildx", "version"], environ):
-        environ["DOCKER_BUILDKIT"] = "0"  # the builder of before, where the new one is not installed
+        environ["DOCKER_BUILDKIT"] = "0"  # use the legacy builder when buildx is not installed
     if _answers(environ):
         yield Engine(environ)
         return
     if not Path("/etc/debian_version").exists() or os.geteuid() != 0:
         pytest.fail(
-            "no Docker engine answers, and only root on Debian can have one of its own: start one, set DOCKER_HOST"
+            "no Docker engine answers, and only root on Debian can start a new one: start one or set DOCKER_HOST"
         )
     need("docker")
     need("dockerd")
@@ -172,7 +172,7 @@ def _start_daemon(directory: str) -> subprocess.Popen[bytes]:
 
 
 def _stop_daemon(daemon: subprocess.Popen[bytes], directory: str) -> None:
-    """Stop it, and unmount what it leaves mounted."""
+    """Stop the engine and unmount what it leaves mounted."""
     daemon.terminate()
     try:
         daemon.wait(_START_S)

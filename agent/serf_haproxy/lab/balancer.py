@@ -14,7 +14,7 @@ from serf_haproxy.lab.records import Balancer, Record
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.processes import run
 
-SERVICES = ("haproxy", "agent", "serf")
+SERVICES = ("haproxy", "daemon", "serf")
 _SOCKET_BYTES = 97  # HAProxy binds to a longer name first, which must fit into the kernel's 107
 _STOP_S = 30.0  # the tree's own limits add up to less
 _ORPHANS_S = 15.0
