@@ -32,7 +32,7 @@ WRITABLE = (
 
 
 def table(title: str) -> list[list[str]]:
-    """Return the table below a title of docs/reference/image-security.md as rows of cells, without heading and backquotes."""
+    """Return the table below a title of that page as rows of cells, without heading and backquotes."""
     section = SECURITY.split(f"## {title}\n")[1].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip().replace("`", "") for cell in row] for row in rows[2:]]
