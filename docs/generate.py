@@ -30,35 +30,60 @@ def list_settings() -> str:
 
 def list_commands() -> str:
     """Return a section for every command, with its options."""
-    return "\n".join(
-        section for name, help_, parser in walk(build_parser()) for section in describe(name, help_, parser)
-    )
+    return "\n".join(describe_commands(build_parser(), frozenset()))
 
 
-def walk(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
-    """Yield name, help text and parser of every command below a parser, depth first."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
-            for name, command in action.choices.items():
-                if name in helps:
-                    yield command.prog, helps[name], command
-                    yield from walk(command)
+def describe_commands(parser: argparse.ArgumentParser, shared: frozenset[str]) -> Iterator[str]:
+    """Yield the text of every command below a parser, depth first.
+
+    Args:
+        parser: The parser of a program or of a group of commands.
+        shared: Options that the group has described already.
+    """
+    for group in parser._actions:
+        if not isinstance(group, argparse._SubParsersAction):
+            continue
+        for choice in group._choices_actions:
+            command = group.choices[choice.dest]
+            yield f"{'#' * len(command.prog.split())} {command.prog}\n\n{choice.help}\n"
+            if commands := find_commands(command):
+                known = [{action.option_strings[-1] for action in list_options(each)} for each in commands]
+                common = shared.union(frozenset.intersection(*map(frozenset, known)))
+                rows = [action for action in list_options(commands[0]) if action.option_strings[-1] in common]
+                yield f"```\n{command.prog} COMMAND ...\n```\n"
+                yield from list_rows("Every one of its commands takes these options:\n\n", rows)
+                yield from describe_commands(command, common)
+            else:
+                actions = [action for action in list_actions(command) if not shared & {*action.option_strings}]
+                options = [action for action in actions if action.option_strings]
+                arguments = [action for action in actions if not action.option_strings]
+                words = [command.prog, *map(synopsis_of, [*arguments, *options])]
+                yield f"```\n{' '.join(words)}\n```\n"
+                yield from list_rows("", [*arguments, *options])
 
 
-def describe(name: str, help_: str, parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Yield the lines of one command: title, help text, synopsis, table of options."""
-    hidden = (argparse._HelpAction, argparse._VersionAction)
-    actions = [action for action in parser._actions if action.help != argparse.SUPPRESS]
-    actions = [action for action in actions if not isinstance(action, hidden)]
-    nested = any(isinstance(action, argparse._SubParsersAction) for action in actions)
-    yield f"{'#' * (len(name.split()))} {name}\n"
-    yield f"{help_}\n"
-    synopsis = "COMMAND ..." if nested else " ".join(synopsis_of(action) for action in actions)
-    yield f"```\n{f'{name} {synopsis}'.strip()}\n```\n"
-    rows = [f"| `{title_of(action)}` | {action.help or ''} |" for action in actions if action.help]
-    if rows and not nested:
-        yield "\n".join(["| argument | meaning |", "|---|---|", *rows]) + "\n"
+def find_commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """Return the parsers of the commands of a group; none for a command."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return [group.choices[choice.dest] for group in groups for choice in group._choices_actions]
+
+
+def list_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Return the options and arguments of a command, without `--help` and hidden ones."""
+    actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
+    return [action for action in actions if action.help != argparse.SUPPRESS]
+
+
+def list_options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Return the options of a command."""
+    return [action for action in list_actions(parser) if action.option_strings]
+
+
+def list_rows(title: str, actions: list[argparse.Action]) -> Iterator[str]:
+    """Yield a table of those options and arguments that have a help text, if there are any."""
+    rows = [f"| `{title_of(action)}` | {action.help} |" for action in actions if action.help]
+    if rows:
+        yield title + "\n".join(["| argument | meaning |", "|---|---|", *rows]) + "\n"
 
 
 def value_of(action: argparse.Action) -> str:
