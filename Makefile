@@ -98,10 +98,8 @@ clean:
 
 .PHONY: docs man
 
-# The generated parts of docs/reference: the table of settings, the list of commands.
-docs: install
+docs: install ## Renew the generated parts of docs/reference: the settings, the commands.
 	$(BIN)/python docs/generate.py
 
-# The man page and the shell completions, as the wheel installs them, into dist/share.
-man: install
+man: install ## Write the man page and the shell completions to dist/share, as the wheel installs them.
 	$(BIN)/python agent/hatch_build.py dist/share
