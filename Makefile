@@ -95,3 +95,11 @@ pins:
 
 clean:
 	rm -rf $(VENV) handlers/member_event dist images/wheels
+
+.PHONY: docs man
+
+docs: install ## Renew the generated parts of docs/reference: the settings, the commands.
+	$(BIN)/python docs/generate.py
+
+man: install ## Write the man page and the shell completions to dist/share, as the wheel installs them.
+	$(BIN)/python agent/hatch_build.py dist/share

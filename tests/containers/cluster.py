@@ -15,7 +15,7 @@ from containers.engine import PREFIX, Engine
 from integration import load
 from integration.proxy import wait_for
 
-# The options that docs/security.md recommends. Every test uses them.
+# The options that docs/reference/image-security.md recommends. Every test uses them.
 CONFINED = (
     "--read-only",
     "--tmpfs=/run:exec",

@@ -1,4 +1,4 @@
-"""The content of the images, compared with docs/security.md."""
+"""The content of the images, compared with docs/reference/image-security.md."""
 
 import re
 
@@ -8,7 +8,7 @@ from containers.cluster import CONFINED, Balancer, Cluster, Container
 from containers.engine import PREFIX, ROOT, Engine
 from integration.proxy import wait_for
 
-SECURITY = (ROOT / "docs" / "security.md").read_text()
+SECURITY = (ROOT / "docs" / "reference" / "image-security.md").read_text()
 EXPLORE = ("--rm", "--network=none", "--entrypoint=sh")
 PASSING = {"sh", "cat", "stat", "grep", "cut", "getent", "tr", "sleep", "hostname", "runc:[2:INIT]", "health"}
 OVERFLOW_UID = 65534
@@ -32,7 +32,7 @@ WRITABLE = (
 
 
 def table(title: str) -> list[list[str]]:
-    """Return the table below a title of docs/security.md as rows of cells, without heading and backquotes."""
+    """Return the table below a title of that page as rows of cells, without heading and backquotes."""
     section = SECURITY.split(f"## {title}\n")[1].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip().replace("`", "") for cell in row] for row in rows[2:]]
