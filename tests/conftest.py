@@ -1,25 +1,46 @@
 """What the tests share: deadlines, the installed handler, and real Serf agents on loopback addresses."""
 
+import collections
 import contextlib
+import dataclasses
 import itertools
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import hypothesis
 import pytest
 
+import workers
+from containers import engine
 from integration import faults
 
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 60.0
 HANG_S = 60.0
+# Tests that one worker runs one after another, because they share what takes long to start or need most of the machine:
+# for each module the name of its group, and among how many such groups its tests are divided. The longest come first.
+# Other integration tests are on their own; unit tests are grouped by module.
+GROUPS = {
+    "containers/test_newer": ("heavy", 1),
+    "containers/test_rolling": ("heavy", 1),
+    "containers/test_twenty": ("heavy", 1),
+    "containers/test_partitions": ("partitions", 3),
+    "containers/test_faults": ("faults", 2),
+    "containers/test_images": ("images", 1),
+    "containers/test_services": ("services", 1),
+    "integration/test_faults": ("passes", 3),
+    "integration/test_resident_faults": ("resident", 2),
+}
+ALONE = ("containers", "integration")
 
 # The machine is noisy: how long one example takes says nothing.
 hypothesis.settings.register_profile("here", deadline=None, max_examples=200)
@@ -40,6 +61,64 @@ class Serf(NamedTuple):
 
 WaitUntil = Callable[..., None]
 StartSerf = Callable[..., Serf]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the directory that the workers share, before they are started."""
+    if not _is_worker(config):
+        os.environ[workers.RUN_DIR] = tempfile.mkdtemp(prefix="serf-haproxy-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the container engine that a worker has started, and remove the directory."""
+    if not _is_worker(config):
+        engine.stop_engine()
+        shutil.rmtree(workers.run_dir(), ignore_errors=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where workers divide the tests, group those that belong together, and put the longest groups first.
+
+    The order that pytest-randomly has chosen stays within a group and among the tests without one.
+    """
+    if not _is_worker(config):
+        return
+    order = list(GROUPS)
+    counts: collections.Counter[str] = collections.Counter()
+    ranks: dict[pytest.Item, int] = {}
+    for item in items:
+        module = item.path.relative_to(ROOT / "tests").with_suffix("").as_posix()
+        if module in GROUPS:
+            group, count = GROUPS[module]
+            item.add_marker(pytest.mark.xdist_group(f"{group}-{counts[module] % count}"))
+            ranks[item] = order.index(module)
+        elif module.startswith(ALONE):
+            ranks[item] = len(order)
+        else:
+            item.add_marker(pytest.mark.xdist_group(module))
+            ranks[item] = len(order) + 1
+        counts[module] += 1
+    items.sort(key=ranks.__getitem__)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what became of the faults of a worker to the controller."""
+    if _is_worker(session.config):
+        rows = {name: dataclasses.asdict(row) for name, row in faults.SUMMARY.items()}
+        session.config.workeroutput["faults"] = rows  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add what became of the faults of a worker; a worker that crashed tells nothing."""
+    faults.add_rows(getattr(node, "workeroutput", {}).get("faults", {}))
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Return whether this process is a worker that a controller has started."""
+    return hasattr(config, "workerinput")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -100,7 +179,7 @@ def start_serf(tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil) 
     with contextlib.ExitStack() as stack:
 
         def start(name: str, *options: str | bytes, **environ: str) -> Serf:
-            host = f"127.83.0.{next(numbers)}"
+            host = f"127.83.{workers.NUMBER}.{next(numbers)}"
             gossip, rpc = choose_port(host), choose_port(host)
             log_path = tmp_path_factory.mktemp("serf") / "log"
             log = stack.enter_context(log_path.open("wb"))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import workers
 from serf_haproxy.control import goal, outcome, reconcile
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy import runtime
@@ -16,12 +17,16 @@ from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import record
 from serf_haproxy.settings import Settings, load_settings, variable
 
+_PORTS = workers.free_ports()
+
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """Return a TCP port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of this worker that is free at this moment."""
+    for port in _PORTS:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((address, port))
+            return port
+    raise AssertionError("there is no end of ports")
 
 
 def wait_for(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 20.0) -> None:

@@ -15,8 +15,9 @@ import psutil
 import pytest
 import requests
 
+import workers
 from integration.load import Load, run_load
-from integration.proxy import wait_for
+from integration.proxy import free_port, wait_for
 from serf_haproxy.config import render
 from serf_haproxy.control import apply, goal
 from serf_haproxy.haproxy import runtime
@@ -73,7 +74,7 @@ class Cluster:
         return live == right.text and apply.runs_published(self.settings)
 
 
-PORTS = iter(range(21000, 30000, 10))
+PORTS = workers.lab_bases()
 
 
 @contextlib.contextmanager
@@ -121,7 +122,7 @@ def test_a_life_of_joins_and_leaves_loses_no_request(cluster: Cluster) -> None:
 def test_a_tag_update_changes_the_port(cluster: Cluster) -> None:
     """A member-update with another port tag sends the requests there."""
     old = cluster.backend("web1")
-    environment = os.environ | {"APP_HOST": old["address"], "APP_PORT": str(int(old["port"]) + 1000)}
+    environment = os.environ | {"APP_HOST": old["address"], "APP_PORT": str(free_port(old["address"]))}
     app = Path(__file__).parents[2] / "images" / "webapp" / "app.py"
     second = subprocess.Popen([sys.executable, app], env=environment)
     try:
