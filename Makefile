@@ -8,7 +8,7 @@ DEBIAN_PACKAGES := serf haproxy s6 execline python3-venv
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 # Tests run in this many processes: more than there are processors, since most of the time they wait.
-WORKERS ?= 8
+WORKERS ?= 6
 UNIT_WORKERS ?= 4
 # SEED=N repeats the order and the random numbers of a test run, which prints its seed.
 PYTEST := $(BIN)/pytest tests $(if $(SEED),-p randomly --randomly-seed=$(SEED))

@@ -30,17 +30,17 @@ HANG_S = 60.0
 # for each module the name of its group, and among how many such groups its tests are divided. The longest come first.
 # Other integration tests are on their own; unit tests are grouped by module.
 GROUPS = {
-    "containers/test_newer": ("heavy", 1),
-    "containers/test_rolling": ("heavy", 1),
-    "containers/test_twenty": ("heavy", 1),
+    "containers/test_newer": ("newer", 1),
     "containers/test_partitions": ("partitions", 3),
+    "integration/test_faults": ("passes", 3),  # these run while the images are built
+    "integration/test_resident_faults": ("resident", 2),
+    "containers/test_rolling": ("fleet", 1),
+    "containers/test_twenty": ("fleet", 1),
     "containers/test_faults": ("faults", 2),
     "containers/test_images": ("images", 1),
     "containers/test_services": ("services", 1),
-    "integration/test_faults": ("passes", 3),
-    "integration/test_resident_faults": ("resident", 2),
 }
-ALONE = ("containers", "integration")
+SINGLE = ("containers/", "integration/")
 
 # The machine is noisy: how long one example takes says nothing.
 hypothesis.settings.register_profile("here", deadline=None, max_examples=200)
@@ -93,7 +93,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             group, count = GROUPS[module]
             item.add_marker(pytest.mark.xdist_group(f"{group}-{counts[module] % count}"))
             ranks[item] = order.index(module)
-        elif module.startswith(ALONE):
+        elif module.startswith(SINGLE):
             ranks[item] = len(order)
         else:
             item.add_marker(pytest.mark.xdist_group(module))
@@ -107,7 +107,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand what became of the faults of a worker to the controller."""
     if _is_worker(session.config):
         rows = {name: dataclasses.asdict(row) for name, row in faults.SUMMARY.items()}
-        session.config.workeroutput["faults"] = rows  # type: ignore[attr-defined]
+        session.config.workeroutput["faults"] = rows
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -24,6 +24,7 @@ _COMMAND_S = 120.0
 _PULL_S = 60.0
 _BUILD_S = 900.0
 _START_S = 60.0
+_DAEMONS: list[subprocess.Popen[bytes]] = []  # what outlives this process; without a reference, Python warns
 _PACKAGES = {
     "docker": ["docker.io", "docker-cli"],  # Debian 12 has both in one package
     "dockerd": ["docker.io", "iptables"],
@@ -221,4 +222,6 @@ def _start_daemon(directory: Path) -> subprocess.Popen[bytes]:
     argv = ["dockerd", f"--data-root={directory}/data", f"--exec-root={directory}/exec", f"--pidfile={directory}/pid"]
     argv += [f"--host=unix://{directory}/docker.sock", "--bridge=none"]
     with open(directory / "log", "wb") as log:
-        return subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+        daemon = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+    _DAEMONS.append(daemon)
+    return daemon

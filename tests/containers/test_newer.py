@@ -7,7 +7,7 @@ from pathlib import Path
 
 from containers.engine import PREFIX, ROOT, Engine, run
 
-TESTS = ("tests/test_render.py", *(f"tests/integration/test_{name}.py" for name in ("live", "load", "pass")))
+TESTS = ("tests/config/test_render.py", *(f"tests/integration/test_{name}.py" for name in ("live", "load", "pass")))
 PACKAGES = ("pytest", "pytest-randomly", "hypothesis", "requests", "starlette", "uvicorn")
 # The code under test is the image's; only what tests need besides is ours. The image's settings are for its own paths.
 SCRIPT = f"""

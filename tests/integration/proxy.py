@@ -29,7 +29,7 @@ def free_port(address: str = "127.0.0.1") -> int:
     raise AssertionError("there is no end of ports")
 
 
-def wait_for(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 60.0) -> None:
     """Wait until a condition holds; fail otherwise with its name, or with what a function then tells."""
     deadline = time.monotonic() + timeout_s
     while not condition():
