@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 WORKERS ?= 6
 UNIT_WORKERS ?= 4
 # SEED=N repeats the order and the random numbers of a test run, which prints its seed.
-PYTEST := $(BIN)/pytest tests $(if $(SEED),-p randomly --randomly-seed=$(SEED))
+PYTEST := $(BIN)/pytest tests $(if $(SEED),--randomly-seed=$(SEED))
 SIDE_BY_SIDE := --dist=loadgroup --no-loadscope-reorder
 UNIT := --ignore=tests/integration --ignore=tests/containers --ignore=tests/benchmarks
 

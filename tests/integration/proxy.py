@@ -30,12 +30,19 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 
 def wait_for(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 60.0) -> None:
-    """Wait until a condition holds; fail otherwise with its name, or with what a function then tells."""
+    """Wait until a condition holds; fail otherwise with its name, or with what a function then tells.
+
+    The pause between two looks grows with the time that a look takes. Tests that run side by side wait most of the
+    time, and a look may cost as much as `docker exec` does: without longer pauses they would take all processors.
+    """
     deadline = time.monotonic() + timeout_s
+    looked_s = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        now_s = time.monotonic()
+        if now_s > deadline:
             raise AssertionError(f"not within {timeout_s} s: {what if isinstance(what, str) else what()}")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, 2 * (now_s - looked_s)), 0.5))
+        looked_s = time.monotonic()
 
 
 def make_environment(directory: Path) -> dict[str, str]:
