@@ -31,12 +31,12 @@ HANG_S = 60.0
 # Other integration tests are on their own; unit tests are grouped by module.
 GROUPS = {
     "containers/test_newer": ("newer", 1),
-    "containers/test_partitions": ("partitions", 3),
-    "integration/test_faults": ("passes", 3),  # these run while the images are built
-    "integration/test_resident_faults": ("resident", 2),
+    "containers/test_partitions": ("partitions", 2),
+    "integration/test_faults": ("passes", 2),  # these run while the images are built
+    "integration/test_resident_faults": ("resident", 1),
     "containers/test_rolling": ("fleet", 1),
     "containers/test_twenty": ("fleet", 1),
-    "containers/test_faults": ("faults", 2),
+    "containers/test_faults": ("faults", 1),
     "containers/test_images": ("images", 1),
     "containers/test_services": ("services", 1),
 }

@@ -37,7 +37,7 @@ USUAL = {
 # since for that of another user's process root alone is not always enough.
 AS_USER = """
 import encodings.idna, os, resource, signal, sys
-import serf_haproxy.__main__, serf_haproxy.daemon
+import serf_haproxy.__main__, serf_haproxy.daemon.loop, serf_haproxy.daemon.log
 user_id = int(sys.argv.pop(1))
 os.setgroups([])
 os.setgid(user_id)
