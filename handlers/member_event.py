@@ -1,7 +1,7 @@
-"""What Serf executes on every membership event: write down what it said, then wake the daemon.
+"""Serf's event handler: write each membership event to the node files, then wake the daemon.
 
-The executable `handlers/member_event` is this file behind an absolute interpreter path (`handlers/install`).
-It imports the cheap set alone, because Serf runs its handlers one at a time and waits for each.
+`handlers/install` makes the executable `handlers/member_event` of this file and the absolute path of an interpreter.
+It imports only cheap modules, because Serf runs handlers one at a time and waits for each.
 """
 
 import os
@@ -12,7 +12,7 @@ from serf_haproxy.serf import events, nodes, wake
 
 
 def main() -> int:
-    """Handle one event; return 0, 100 for wrong input or 111 for a system failure."""
+    """Handle one event; return 0, 100 for invalid input or 111 for a system failure."""
     nodes_dir = os.environ.get("SERF_HAPROXY_NODES_DIR") or "/run/serf-haproxy/nodes"
     wake_fifo = os.environ.get("SERF_HAPROXY_WAKE_FIFO") or "/run/serf-haproxy/wake"
     try:
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def read_payload() -> bytes:
-    """Return all of standard input, but little more than the most that Serf can send; b"" when it is closed."""
+    """Return standard input, cut one byte after the largest payload that Serf can send; b"" when it is closed."""
     chunks = []
     missing = events.PAYLOAD_BYTES + 1
     try:
@@ -52,11 +52,11 @@ def read_payload() -> bytes:
 
 
 def complain(error: errors.SerfHaproxyError) -> int:
-    """Put one line on standard error; return the exit code that goes with it."""
+    """Write the error to standard error as one line; return its exit code."""
     try:  # noqa: SIM105 - contextlib is not cheap
         os.write(2, f"member_event: {error}\n".encode("ascii", "backslashreplace"))
     except OSError:
-        pass  # nobody listens; what remains is to be done all the same
+        pass  # standard error is closed; handle the rest of the event anyway
     return error.exit_code
 
 

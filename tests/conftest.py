@@ -1,4 +1,4 @@
-"""What the tests share: deadlines, the installed handler, and real Serf agents on loopback addresses."""
+"""Shared fixtures: deadlines, the installed handler, and real Serf agents on loopback addresses."""
 
 import collections
 import contextlib
@@ -26,14 +26,14 @@ from integration import faults
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 60.0
 HANG_S = 60.0
-# Tests that one worker runs one after another, because they share what takes long to start or need most of the machine:
-# for each module the name of its group, and among how many such groups its tests are divided. The longest come first.
-# Other integration tests are on their own; unit tests are grouped by module.
+# Tests that one worker runs one after another, because they share an expensive fixture or need most of the machine. For
+# each module: the name of its group, and the number of groups that share its tests. The groups start in this order, the
+# longest first. Every other integration test may run in any worker; unit tests are grouped by module.
 GROUPS = {
     "containers/test_newer": ("newer", 1),
     "containers/test_partitions": ("partitions", 2),
-    "integration/test_faults": ("passes", 2),  # these run while the images are built
-    "integration/test_resident_faults": ("resident", 1),
+    "integration/test_faults": ("passes", 2),  # these three run while the images are built
+    "integration/test_daemon_faults": ("daemon", 1),
     "containers/test_rolling": ("fleet", 1),
     "containers/test_twenty": ("fleet", 1),
     "containers/test_faults": ("faults", 1),
@@ -42,20 +42,20 @@ GROUPS = {
 }
 SINGLE = ("containers/", "integration/")
 
-# The machine is noisy: how long one example takes says nothing.
+# No deadline per example: on a busy machine the time of one example means nothing.
 hypothesis.settings.register_profile("here", deadline=None, max_examples=200)
 hypothesis.settings.load_profile("here")
 
 
 class Serf(NamedTuple):
-    """A running Serf agent: its process, where it gossips and where its RPC is."""
+    """A running Serf agent: its process, gossip address and RPC address."""
 
     process: subprocess.Popen[bytes]
     gossip: str
     rpc: tuple[str, int]
 
     def leave(self) -> None:
-        """Have it leave the cluster; a signal would kill it in its first moments."""
+        """Leave the cluster. A signal shortly after the start would kill the Serf agent instead."""
         subprocess.run(["serf", "leave", "-rpc-addr={}:{}".format(*self.rpc)], stdout=subprocess.DEVNULL, check=True)
 
 
@@ -64,13 +64,13 @@ StartSerf = Callable[..., Serf]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the directory that the workers share, before they are started."""
+    """Create the directory that the workers share, before they start."""
     if not _is_worker(config):
         os.environ[workers.RUN_DIR] = tempfile.mkdtemp(prefix="serf-haproxy-tests-")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the container engine that a worker has started, and remove the directory."""
+    """Stop the container engine if a worker started one, and remove the directory."""
     if not _is_worker(config):
         engine.stop_engine()
         shutil.rmtree(workers.run_dir(), ignore_errors=True)
@@ -78,17 +78,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where workers divide the tests, group those that belong together, and put the longest groups first.
+    """In a worker, group the tests that belong together, and sort the longest groups to the front.
 
-    The order that pytest-randomly has chosen stays within a group and among the tests without one.
+    The order that pytest-randomly chose stays the same within a group and among the tests without a group.
     """
     if not _is_worker(config):
         return
+    tests = ROOT / "tests"
+    missing = [module for module in GROUPS if not (tests / f"{module}.py").exists()]
+    assert not missing, f"GROUPS names modules that do not exist: {missing}"
     order = list(GROUPS)
     counts: collections.Counter[str] = collections.Counter()
     ranks: dict[pytest.Item, int] = {}
     for item in items:
-        module = item.path.relative_to(ROOT / "tests").with_suffix("").as_posix()
+        module = item.path.relative_to(tests).with_suffix("").as_posix()
         if module in GROUPS:
             group, count = GROUPS[module]
             item.add_marker(pytest.mark.xdist_group(f"{group}-{counts[module] % count}"))
@@ -104,7 +107,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand what became of the faults of a worker to the controller."""
+    """Send the summary of a worker's faults to the controller."""
     if _is_worker(session.config):
         rows = {name: dataclasses.asdict(row) for name, row in faults.SUMMARY.items()}
         session.config.workeroutput["faults"] = rows
@@ -112,7 +115,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Add what became of the faults of a worker; a worker that crashed tells nothing."""
+    """Add a worker's faults to the summary; a worker that crashed sent none."""
     faults.add_rows(getattr(node, "workeroutput", {}).get("faults", {}))
 
 
@@ -122,7 +125,7 @@ def _is_worker(config: pytest.Config) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what became of all faults that were done."""
+    """Print the summary of all injected faults."""
     if lines := faults.summarize():
         terminalreporter.section("faults")
         for line in lines:
@@ -131,10 +134,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def time_limit() -> Iterator[None]:
-    """Fail a test that hangs instead of hanging with it."""
+    """Fail a test that runs longer than HANG_S."""
 
     def fail(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise AssertionError(f"hangs: no end within {HANG_S:g} s")
+        raise AssertionError(f"the test did not end within {HANG_S:g} s")
 
     before = signal.signal(signal.SIGALRM, fail)
     signal.setitimer(signal.ITIMER_REAL, HANG_S)
@@ -145,7 +148,7 @@ def time_limit() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def wait_until() -> WaitUntil:
-    """Return a function that returns once a condition holds, and fails after a deadline."""
+    """Return a function that waits until a condition holds, and fails after a deadline."""
 
     def wait(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
         end_s = time.monotonic() + deadline_s
@@ -166,15 +169,15 @@ def nodes_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def handler() -> Path:
-    """Return the executable that Serf runs."""
+    """Return the path of the installed event handler."""
     path = ROOT / "handlers" / "member_event"
-    assert os.access(path, os.X_OK), f"{path} is missing: make it with 'make install'"
+    assert os.access(path, os.X_OK), f"{path} is missing: run 'make install'"
     return path
 
 
 @pytest.fixture(scope="session")
 def start_serf(tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil) -> Iterator[StartSerf]:
-    """Yield a function that starts a Serf agent and returns once its RPC answers; all are killed in the end."""
+    """Yield a function that starts a Serf agent and waits for its RPC; all are killed at the end."""
     numbers = itertools.count(1)
     with contextlib.ExitStack() as stack:
 
@@ -188,7 +191,7 @@ def start_serf(tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil) 
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | environ)
             stack.callback(process.wait)
             stack.callback(process.kill)
-            wait_until(lambda: process.poll() is not None or accepts(host, rpc), f"RPC of the agent {name}")
+            wait_until(lambda: process.poll() is not None or accepts(host, rpc), f"RPC of the Serf agent {name}")
             assert process.poll() is None, log_path.read_text()
             return Serf(process, f"{host}:{gossip}", (host, rpc))
 
@@ -196,7 +199,7 @@ def start_serf(tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil) 
 
 
 def choose_port(host: str) -> int:
-    """Return a port that is free on this address, for TCP and for UDP."""
+    """Return a port that is free on this address for TCP and UDP."""
     while True:
         with socket.create_server((host, 0)) as listener, socket.socket(type=socket.SOCK_DGRAM) as probe:
             port = int(listener.getsockname()[1])
@@ -206,7 +209,7 @@ def choose_port(host: str) -> int:
 
 
 def accepts(host: str, port: int) -> bool:
-    """Tell whether somebody accepts connections there."""
+    """Return whether a process accepts connections at this address."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), DEADLINE_S):
         return True
     return False

@@ -1,4 +1,4 @@
-"""The documentation held against the code."""
+"""The documentation, compared with the code."""
 
 import dataclasses
 import re
@@ -12,7 +12,7 @@ ROW = re.compile(r"^\| `(SERF_HAPROXY_\w+)` \| (.+) \| (.+) \| (.+) \|$", re.MUL
 
 
 def test_settings_are_documented() -> None:
-    """The table of settings has every setting, in order, with its allowed values and its default, and no other."""
+    """The table of settings has exactly the settings, in order, with allowed values and defaults."""
     rows = [row[:3] for row in ROW.findall((DOCS_DIR / "settings.md").read_text())]
     expected = []
     for field in dataclasses.fields(Settings):
@@ -23,12 +23,12 @@ def test_settings_are_documented() -> None:
 
 
 def test_settings_file_is_documented() -> None:
-    """The variable that names the TOML file is explained with the settings."""
+    """The page of settings documents the variable that names the TOML file."""
     assert SETTINGS_FILE in (DOCS_DIR / "settings.md").read_text()
 
 
 def test_variables_of_the_tree_and_the_images_are_documented() -> None:
-    """Every variable that a script of the s6 tree or of the images reads stands in the documents for people."""
+    """Every variable that a script of the s6 tree or the images reads is documented."""
     read: set[str] = set()
     for path in [*(ROOT / "s6").rglob("*"), *(ROOT / "images").rglob("*")]:
         text = path.read_text(errors="replace") if path.is_file() else ""

@@ -1,4 +1,4 @@
-"""The architecture's import rules held against the code: one ordered list of rooms, and two flags."""
+"""The architecture's import rules, checked on the code: one ordered list of rooms, and two flags."""
 
 import ast
 import graphlib
@@ -25,7 +25,7 @@ PURE = ("policy/*", "config/*", "*/law", "*/schedule")
 PURE_OUTSIDE = {"base64", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress"}
 PURE_OUTSIDE |= {"collections.abc", "contextlib", "math", "re", "string", "struct", "traceback", "typing", "jinja2"}
 
-# The one home of each package that is not ours, and of the module that starts processes.
+# The modules that may import each third-party package, or the module that starts processes.
 HOMES = {
     "jinja2": {"config/render"},
     "msgpack": {"serf/rpc"},
@@ -40,7 +40,7 @@ PATHS = sorted(PACKAGE_DIR.rglob("*.py"))
 
 
 def name_module(path: Path) -> str:
-    """Return the name of one of our modules, such as `serf/events`."""
+    """Return the name of a module of the package, such as `serf/events`."""
     return HANDLER.stem if path == HANDLER else str(path.relative_to(PACKAGE_DIR).with_suffix(""))
 
 
@@ -67,7 +67,7 @@ def list_imports(path: Path) -> Iterator[str]:
 
 
 def list_ours(path: Path) -> set[str]:
-    """Return the modules of ours that a file imports."""
+    """Return the modules of the package that a file imports."""
     ours = set()
     for name in list_imports(path):
         words = name.split(".")
@@ -80,32 +80,32 @@ def list_ours(path: Path) -> set[str]:
 
 
 def list_outside(path: Path) -> set[str]:
-    """Return the modules that a file imports and that are not ours."""
+    """Return the imported modules of a file that are not in the package."""
     return {name for name in list_imports(path) if name.split(".")[0] != PACKAGE}
 
 
 def test_every_room_is_in_the_list() -> None:
-    """Every file and folder of the package has a place in the list, and the list has none that is gone."""
+    """The list contains exactly the files and folders of the package."""
     assert {name_room(module) for module in MODULES} == set(ORDER)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_to_the_left(module: str) -> None:
-    """A module imports from rooms further left in the list, or from its own."""
+    """A module imports only from rooms further left in the list, or from its own."""
     depth = ORDER.index(name_room(module))
     wrong = {other for other in list_ours(MODULES[module]) if ORDER.index(name_room(other)) > depth}
     assert not wrong
 
 
 def test_there_is_no_circle() -> None:
-    """Inside a room only circles are forbidden."""
+    """No imports form a circle."""
     graph = {module: list_ours(path) - {module} for module, path in MODULES.items()}
     graphlib.TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("path", [*PATHS, HANDLER], ids=name_module)
-def test_packages_stay_at_home(path: Path) -> None:
-    """A package that is not ours, and the starting of processes, is imported in its home alone."""
+def test_packages_are_imported_only_in_their_homes(path: Path) -> None:
+    """A third-party package, or `subprocess`, is imported only by the modules of its home."""
     module = name_module(path)
     for name in list_outside(path):
         top = name.split(".")[0]
@@ -115,19 +115,19 @@ def test_packages_stay_at_home(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [*(MODULES[name] for name in CHEAP), HANDLER], ids=name_module)
 def test_cheap_modules_import_the_cheap_set(path: Path) -> None:
-    """What a handler loads imports nothing but the cheapest modules and itself."""
+    """The modules that a handler loads import only each other and the cheapest standard modules."""
     assert list_outside(path) <= CHEAP_OUTSIDE
     assert list_ours(path) <= {*CHEAP, "__init__"}
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if any(Path(name_module(path)).match(flag) for flag in PURE)])
 def test_pure_modules_cannot_touch_the_world(path: Path) -> None:
-    """A pure module imports nothing that reaches a file, a clock, a process or the network."""
+    """A pure module imports no module that can reach a file, a clock, a process or the network."""
     assert list_outside(path) <= PURE_OUTSIDE
 
 
 def test_all_exceptions_are_caught_in_one_place() -> None:
-    """`except Exception` stands once, in the daemon's loop."""
+    """`except Exception` occurs once, in the daemon's loop."""
     caught = [
         name_module(path)
         for path in [*PATHS, HANDLER]

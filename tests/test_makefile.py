@@ -1,4 +1,4 @@
-"""The Makefile as an ordinary user meets it."""
+"""The Makefile, run as an ordinary user."""
 
 import os
 import re
@@ -9,15 +9,15 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_programs_of_the_system_are_found() -> None:
-    """What make runs finds haproxy, whose directory is not on an ordinary user's PATH."""
+    """Recipes find haproxy, whose directory is not on an ordinary user's PATH."""
     argv = ["make", "--silent", "--eval=where: ; @command -v haproxy", "where"]
-    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin"}  # nothing of a make that runs us
+    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin"}  # without the variables of a make that runs the tests
     found = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert (found.returncode, os.path.basename(found.stdout.strip())) == (0, "haproxy"), found.stderr
 
 
-def test_every_target_has_a_rule_and_a_line_in_the_help() -> None:
-    """What .PHONY declares can be made: it has a recipe or prerequisites; `make help` describes nothing else."""
+def test_every_phony_target_has_a_rule() -> None:
+    """Each target that .PHONY declares has a recipe or prerequisites, and `make help` lists only such targets."""
     text = (ROOT / "Makefile").read_text()
     declared = set(re.findall(r"\S+", "".join(re.findall(r"^\.PHONY:(.*)$", text, re.MULTILINE))))
     environ = {"PATH": os.environ["PATH"]}

@@ -1,4 +1,4 @@
-"""Settings: defaults, the environment, the TOML file, and everything that can be wrong with them."""
+"""Settings: defaults, the environment, the TOML file, and invalid values."""
 
 import dataclasses
 import ipaddress
@@ -21,33 +21,33 @@ FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
 
 def load_one(name: str, text: str) -> object:
-    """Return the value of one setting whose variable has this text."""
+    """Return the value of one setting, read from its variable."""
     return getattr(load_settings({variable(name): text}), name)
 
 
 def load_faults(environ: dict[str, str]) -> list[str]:
-    """Return the lines of the fault that these variables are."""
+    """Return the lines of the error that these variables cause."""
     with pytest.raises(SettingsError) as caught:
         load_settings(environ)
     return str(caught.value).splitlines()
 
 
 def load_file(tmp_path: Path, text: str | bytes, **environ: str) -> Settings:
-    """Return the settings of a TOML file and some variables."""
+    """Return the settings from a TOML file and these variables."""
     path = tmp_path / "settings.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return load_settings({SETTINGS_FILE: str(path), **environ})
 
 
 def test_empty_environment_gives_the_defaults() -> None:
-    """Without any variable every setting has its default."""
+    """Without variables, every setting has its default."""
     assert load_settings({}) == Settings()
     assert load_settings({"PATH": "/bin", "SERF_EVENT": "member-join"}) == Settings()
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_every_setting_is_described(name: str) -> None:
-    """Each setting has a meaning, an allowed range, and a default that its own kind reads as this value."""
+def test_every_setting_has_metadata(name: str) -> None:
+    """Each setting has a description, an allowed range, and a default that its kind can parse."""
     metadata = FIELDS[name].metadata
     assert metadata["doc"]
     assert metadata["kind"].allowed
@@ -55,7 +55,7 @@ def test_every_setting_is_described(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_default_can_be_said(name: str) -> None:
+def test_default_can_be_set_explicitly(name: str) -> None:
     """Setting a variable to the default's text changes nothing."""
     assert load_settings({variable(name): FIELDS[name].metadata["default"]}) == Settings()
 
@@ -86,7 +86,7 @@ def test_default_can_be_said(name: str) -> None:
     ],
 )
 def test_variable_sets_a_setting(name: str, text: str, value: object) -> None:
-    """A variable with an allowed text gives the setting its value."""
+    """A variable with an allowed text sets its setting."""
     assert load_one(name, text) == value
 
 
@@ -143,14 +143,14 @@ def test_variable_sets_a_setting(name: str, text: str, value: object) -> None:
         ("cookie", "a;b"),
     ],
 )
-def test_wrong_value_is_a_fault(name: str, text: str) -> None:
-    """A text that is not allowed is a fault of one line with the variable, the text and what is allowed."""
+def test_invalid_value_is_an_error(name: str, text: str) -> None:
+    """A text that is not allowed is an error of one line with the variable, the text and the allowed values."""
     expected = f"{variable(name)}={text!a}: must be {FIELDS[name].metadata['kind'].allowed}"
     assert load_faults({variable(name): text}) == [expected]
 
 
-def test_all_faults_are_told_at_once() -> None:
-    """Every wrong setting is told, those of the file as well, and the right ones are not."""
+def test_all_errors_are_reported_together() -> None:
+    """All invalid settings are reported, also those of the file, and no valid one."""
     faults = load_faults(
         {
             "SERF_HAPROXY_DEFAULT_PORT": "http",
@@ -170,13 +170,13 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 def test_longest_wait_is_not_shorter_than_the_quiet_time() -> None:
-    """Two settings that are right alone and wrong together are a fault that names both."""
+    """Two settings that are valid alone and invalid together are one error that names both."""
     (fault,) = load_faults({"SERF_HAPROXY_QUIET_S": "3", "SERF_HAPROXY_MAX_WAIT_S": "2.5"})
     assert fault == "SERF_HAPROXY_MAX_WAIT_S=2.5: must be at least SERF_HAPROXY_QUIET_S (3)"
 
 
-def test_what_is_wrong_together_is_told_beside_what_is_wrong_alone() -> None:
-    """The fault of two settings is told with those of others, but not where one of the two cannot be read."""
+def test_errors_of_two_settings_are_reported_beside_errors_of_one() -> None:
+    """The error of two settings is reported with others, but not when one of the two is invalid itself."""
     other = {"SERF_HAPROXY_DEFAULT_PORT": "http"}
     faults = load_faults({"SERF_HAPROXY_QUIET_S": "3"} | other)
     assert [fault.partition("=")[0] for fault in faults] == ["SERF_HAPROXY_DEFAULT_PORT", "SERF_HAPROXY_MAX_WAIT_S"]
@@ -185,19 +185,19 @@ def test_what_is_wrong_together_is_told_beside_what_is_wrong_alone() -> None:
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_empty_variable_counts_as_unset(name: str, tmp_path: Path) -> None:
-    """An empty variable leaves the default, and the file's value where there is one."""
+    """An empty variable leaves the default or the file's value."""
     assert load_settings({variable(name): ""}) == Settings()
     assert load_file(tmp_path, "default_port = 8080", SERF_HAPROXY_DEFAULT_PORT="").default_port == 8080
 
 
 def test_file_sets_settings(tmp_path: Path) -> None:
-    """The file has its own types: strings, numbers, and lists for words."""
+    """The file may use strings, numbers, and lists of words."""
     settings = load_file(tmp_path, 'balance = "first"\ndefault_port = 8080\nquiet_s = 0.5\nroles = ["web", "api"]')
     assert settings == Settings().replace(balance="first", default_port=8080, quiet_s=0.5, roles=("api", "web"))
 
 
 def test_environment_wins_over_the_file(tmp_path: Path) -> None:
-    """Of a setting that stands in both the environment's value counts, even when the file's is wrong."""
+    """The environment overrides the file, even when the file's value is invalid."""
     settings = load_file(tmp_path, 'default_port = 0\nbalance = "first"', SERF_HAPROXY_DEFAULT_PORT="9090")
     assert (settings.default_port, settings.balance) == (9090, "first")
 
@@ -215,16 +215,16 @@ def test_environment_wins_over_the_file(tmp_path: Path) -> None:
         (b"\xff\xfe", "SERF_HAPROXY_SETTINGS_FILE='{path}': "),
     ],
 )
-def test_wrong_file_is_a_fault(tmp_path: Path, text: str | bytes, words: str) -> None:
-    """A key that is no setting, a wrong value, and a file that is no TOML are faults that name the file."""
+def test_invalid_file_is_an_error(tmp_path: Path, text: str | bytes, words: str) -> None:
+    """An unknown key, an invalid value and a file that is not TOML are errors that name the file."""
     with pytest.raises(SettingsError) as caught:
         load_file(tmp_path, text)
     assert str(caught.value).startswith(words.format(path=tmp_path / "settings.toml"))
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_misspelt_variables_are_known() -> None:
-    """A variable with our prefix that is no setting is reported; every real one is not."""
+def test_misspelt_variables_are_reported() -> None:
+    """A variable with the prefix SERF_HAPROXY_ that is not a setting is reported; no setting is."""
     environ = {variable(name): "" for name in FIELDS} | {SETTINGS_FILE: "", "SERF_EVENT": "", "PATH": ""}
     assert unknown_variables(environ) == []
     misspelt = {"SERF_HAPROXY_PORT": "", "SERF_HAPROXY_default_port": "", "SERF_HAPROXY_": ""}
@@ -233,7 +233,7 @@ def test_misspelt_variables_are_known() -> None:
 
 @given(st.text("0123456789:[].%*abf \n_#x", max_size=20))
 def test_bind_is_one_word_of_address_and_port(text: str) -> None:
-    """Whatever passes as an address to bind is one word: nothing, a star or an IP address, then a port."""
+    """An accepted bind address is one word: nothing, a star or an IP address, then a port."""
     try:
         bind = load_one("stats_bind", text)
     except SettingsError:
@@ -244,7 +244,7 @@ def test_bind_is_one_word_of_address_and_port(text: str) -> None:
 
 
 def test_settings_cannot_be_changed() -> None:
-    """Settings are frozen; `replace` gives a changed copy."""
+    """Settings are frozen; `replace` returns a changed copy."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().default_port = 1  # type: ignore[misc]
     assert Settings().replace(default_port=1).default_port == 1

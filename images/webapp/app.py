@@ -1,7 +1,7 @@
-"""The demo web application behind HAProxy: it says who answered, and it can be made slow.
+"""The demo web application: its answers name the instance, and it can delay them.
 
-GET / answers, HEAD / and GET /health check, POST /delay slows GET / down. Session views live in the cookie
-`NODESESSID=<id>.<views>` and nowhere else, so they outlive the instance that counted them.
+GET / answers, HEAD / and GET /health check the health, POST /delay sets the delay of GET /. The count of session views
+is stored only in the cookie `NODESESSID=<id>.<views>`, so it outlives the instance that counted.
 
 Settings: APP_HOST (0.0.0.0), APP_PORT (3000), APP_TAG (empty). Exit codes: 0 after SIGTERM or SIGINT, 100 for
 a wrong setting, 111 when the address cannot be bound.
@@ -29,8 +29,12 @@ DELAY_ALLOWED = f'{{"delay": ms}} with a whole number, 0 to {DELAY_MS}, in at mo
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[str, int, str]:
-    """Return address, port and tag from the environment; a wrong value raises ValueError with one line."""
-    host = environ.get("APP_HOST", "0.0.0.0")  # noqa: S104 - a container is reached by any of its addresses
+    """Return address, port and tag from the environment.
+
+    Raises:
+        ValueError: A value is invalid; the text is one line.
+    """
+    host = environ.get("APP_HOST", "0.0.0.0")  # noqa: S104 - clients use any address of the container
     port, tag = environ.get("APP_PORT", "3000"), environ.get("APP_TAG", "")
     try:
         ipaddress.ip_address(host)
@@ -44,13 +48,13 @@ def read_settings(environ: Mapping[str, str]) -> tuple[str, int, str]:
 
 
 def count_view(cookie: str) -> tuple[str, int]:
-    """Return session id and views, this one included; a cookie that is not ours starts a new session."""
-    ours = re.fullmatch(r"([0-9a-f]{16})\.([0-9]{1,9})", cookie)
-    return (ours[1], int(ours[2]) + 1) if ours else (secrets.token_hex(8), 1)
+    """Return the session id and the count of views, this one included; an invalid cookie starts a new session."""
+    match = re.fullmatch(r"([0-9a-f]{16})\.([0-9]{1,9})", cookie)
+    return (match[1], int(match[2]) + 1) if match else (secrets.token_hex(8), 1)
 
 
 async def read_delay(request: Request) -> int | None:
-    """Return the milliseconds that the body asks for; None means that it is not DELAY_ALLOWED."""
+    """Return the delay in the body, milliseconds; None when the body is not DELAY_ALLOWED."""
     body = b""
     try:
         async for chunk in request.stream():
@@ -65,7 +69,7 @@ async def read_delay(request: Request) -> int | None:
 
 
 class WebApp:
-    """The ASGI application of one instance; every answer of it names the local address in X-Backend-IP."""
+    """The ASGI application of one instance; each answer has the local address in X-Backend-IP."""
 
     def __init__(self, tag: str) -> None:
         self.tag, self.host, self.delay_s = tag, socket.gethostname(), 0.0
@@ -73,7 +77,7 @@ class WebApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         request = Request(scope, receive)
-        ip = scope["server"][0]  # of the accepted socket: a real address, even when bound to a wildcard
+        ip = scope["server"][0]  # the accepted socket's address, which is never a wildcard
         match request.method, scope["path"]:
             case "GET", "/":
                 response = await self.show(request, ip)
@@ -82,12 +86,12 @@ class WebApp:
             case "POST", "/delay":
                 response = await self.set_delay(request)
             case _:
-                response = JSONResponse({"error": "there is only GET /, GET /health and POST /delay"}, 404)
+                response = JSONResponse({"error": "only GET /, GET /health and POST /delay exist"}, 404)
         response.headers["X-Backend-IP"] = ip
         await response(scope, receive, send)
 
     async def show(self, request: Request, ip: str) -> Response:
-        """Answer who we are and how often this session came, after the delay."""
+        """Answer with this instance and the session's count of views, after the delay."""
         await asyncio.sleep(self.delay_s)
         session, views = count_view(request.cookies.get(COOKIE, ""))
         who = {"hello": "world!", "ip": ip, "host": self.host, "tag": self.tag}
@@ -96,7 +100,7 @@ class WebApp:
         return response
 
     async def set_delay(self, request: Request) -> Response:
-        """Make every later GET / take the wanted milliseconds; a wrong wish is 400 and changes nothing."""
+        """Set the delay of GET /; an invalid request is answered with 400 and changes nothing."""
         delay_ms = await read_delay(request)
         if delay_ms is None:
             return JSONResponse({"error": f"allowed is {DELAY_ALLOWED}"}, 400)
@@ -105,18 +109,18 @@ class WebApp:
 
 
 def serve(listener: socket.socket, tag: str) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the requests in flight, for 30 seconds at most."""
+    """Serve until SIGTERM or SIGINT, then finish the requests in flight for up to 30 seconds."""
     config = uvicorn.Config(
         WebApp(tag),
         loop="asyncio",
         http="h11",
         ws="none",
         lifespan="off",
-        log_config=None,  # warnings go to stderr as they are
+        log_config=None,  # warnings go to stderr unchanged
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_keep_alive=75,  # longer than HAProxy keeps an idle connection, so that HAProxy closes first
+        timeout_keep_alive=75,  # longer than HAProxy's, so that HAProxy closes idle connections first
         timeout_graceful_shutdown=30,
     )
     uvicorn.Server(config).run(sockets=[listener])
@@ -125,14 +129,14 @@ def serve(listener: socket.socket, tag: str) -> None:
 def main() -> int:
     """Read the settings, listen and serve; return the exit code."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        # Uvicorn, when done, raises the signal once more for this handler: a clean end instead of a death.
+        # After its shutdown, Uvicorn raises the signal again. This handler makes that a clean exit.
         signal.signal(number, lambda *_: sys.exit(0))
     try:
         host, port, tag = read_settings(os.environ)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
-        # Each connection inherits it; asyncio does not set it on sockets of create_server. Without it a body
-        # waits some 40 ms for the acknowledgement of its head.
+        # Connections inherit the option; asyncio does not set it for sockets of create_server. Without it, a body
+        # waits about 40 ms for the acknowledgement of its headers.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"webapp: {error}\n")

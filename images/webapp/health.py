@@ -1,5 +1,5 @@
 #!/opt/webapp/bin/python -I
-"""Ask the web application of this container whether it is well; exit code 0 means that it is."""
+"""Check the health of this container's web application; exit 0 if it is healthy, 1 if not."""
 
 import http.client
 import ipaddress
@@ -12,7 +12,7 @@ if host.is_unspecified:
 connection = http.client.HTTPConnection(str(host), int(os.environ.get("APP_PORT") or "3000"), timeout=3)
 try:
     connection.request("GET", "/health")
-    is_well = connection.getresponse().status == 200
+    is_healthy = connection.getresponse().status == 200
 except OSError:
-    is_well = False
-sys.exit(not is_well)
+    is_healthy = False
+sys.exit(not is_healthy)

@@ -1,8 +1,8 @@
-"""A load of HTTP requests at a constant rate against loopback, exact about every single answer.
+"""HTTP requests at a constant rate against loopback, each answer checked.
 
-Each worker is a process of its own with one raw, non-blocking socket for each request (or for each of its keep-alive
-clients). An answer counts only when its status is 200, its length is as announced and its body is one of those that
-our backends give; everything else is a failure, kept with the time and the reason. Nothing is tried twice.
+Each worker is a process with one non-blocking socket for each request, or for each of its keep-alive clients. An answer
+is good when its status is 200, its length is as announced and its body is one of an application. All other results are
+failures, kept with time and reason. No request is repeated.
 """
 
 import array
@@ -25,19 +25,19 @@ _REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: %s\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _ANSWER_S = 20.0
-_LIFE_S = 3600.0  # no worker lives longer
-_OPEN_COUNT = 400  # requests of one worker at a time; a late worker waits instead of piling up
+_LIFE_S = 3600.0  # a worker ends after this time in any case
+_OPEN_COUNT = 400  # requests of one worker at a time; at this limit it starts no more
 
 
 @dataclasses.dataclass
 class Seen:
-    """What a worker saw.
+    """The results of a worker.
 
     Attributes:
-        starts_s: When each good request was sent, on the monotonic clock.
-        took_s: How long its answer took, from before the connection to the last byte.
-        failures: When each bad one was sent, and what happened instead.
-        bodies: Good answers by body.
+        starts_s: When each request with a good answer was sent, on the monotonic clock.
+        took_s: How long each of these took, from before the connection to the last byte.
+        failures: When each other request was sent, and what happened.
+        bodies: Number of good answers by body.
     """
 
     starts_s: "array.array[float]" = dataclasses.field(default_factory=lambda: array.array("d"))
@@ -47,11 +47,11 @@ class Seen:
 
 
 class Fault(Exception):
-    """An answer that is not what it should be."""
+    """A bad answer."""
 
 
 class Exchange:
-    """One connection and the request that is under way on it."""
+    """One connection and the request in flight on it."""
 
     __slots__ = ("data", "is_reusable", "link", "started_s", "unsent")
 
@@ -63,19 +63,19 @@ class Exchange:
             raise Fault(f"connect: {errno.errorcode.get(code, code)}")
 
     def send(self, request: bytes, started_s: float) -> bool:
-        """Send a request; return whether all of it is sent."""
+        """Send a request; return whether it was sent completely."""
         self.started_s, self.unsent, self.data, self.is_reusable = started_s, request, b"", False
         return self.go_on()
 
     def go_on(self) -> bool:
-        """Send what is left of the request; return whether that was all."""
+        """Send the rest of the request; return whether it was sent completely."""
         if self.unsent:
             with contextlib.suppress(BlockingIOError):
                 self.unsent = self.unsent[self.link.send(self.unsent) :]
         return not self.unsent
 
     def receive(self) -> bytes | None:
-        """Read what is there; return the body once the answer is whole, None before."""
+        """Read the data that has arrived; return the body once the answer is complete, None before."""
         try:
             chunk = self.link.recv(65536)
         except BlockingIOError:
@@ -101,13 +101,13 @@ class Exchange:
 
 
 class Worker:
-    """Sends requests at a constant rate until told to stop.
+    """Sends requests at a constant rate until it is stopped.
 
     Args:
         target: Loopback address and port.
         rate: Requests a second.
-        clients: Keep-alive clients that take turns; 0 for a new connection with each request.
-        bodies: The bodies that are right.
+        clients: Number of keep-alive clients that take turns; 0 for a new connection for each request.
+        bodies: The bodies of good answers.
     """
 
     def __init__(self, target: tuple[str, int], rate: float, clients: int, bodies: frozenset[bytes]) -> None:
@@ -119,7 +119,7 @@ class Worker:
         self.idle: collections.deque[Exchange] = collections.deque()
 
     def run(self, stop: Event, answered: "Synchronized[int]") -> Seen:
-        """Work until told to stop, then finish what is under way; tell meanwhile how many were answered."""
+        """Send requests until `stop` is set, then wait for those in flight; count good answers in `answered`."""
         self.poll = select.epoll()
         due_s = time.monotonic()
         end_s, looked_s = due_s + _LIFE_S, due_s
@@ -144,8 +144,8 @@ class Worker:
         return self.clients or _OPEN_COUNT
 
     def _start_due(self, now_s: float, due_s: float) -> float:
-        """Start the requests that are due; return when the next one is."""
-        due_s = max(due_s, now_s - 1.0)  # who was held up for longer does not make up for it
+        """Start the requests that are due; return when the next one is due."""
+        due_s = max(due_s, now_s - 1.0)  # after a longer delay, the missed requests are skipped
         while due_s <= now_s and len(self.open) < self._most():
             self._start()
             due_s += 1 / self.rate
@@ -173,7 +173,7 @@ class Worker:
             if body is None:
                 return
             if body not in self.bodies:
-                raise Fault(f"a body that no backend gives: {body[:60]!r}")
+                raise Fault(f"not the body of an application: {body[:60]!r}")
         except (OSError, Fault) as error:
             self.seen.failures.append((exchange.started_s, repr(error)))
             exchange.is_reusable = False
@@ -200,20 +200,20 @@ class Worker:
 
 
 class Load:
-    """Workers that run; `seen` holds what they saw, once the block is left."""
+    """Running workers; `seen` has their results after the block."""
 
     def __init__(self, counts: "list[Synchronized[int]]") -> None:
         self._counts = counts
         self.seen: list[Seen] = []
 
     def answered_counts(self) -> list[int]:
-        """Return how many requests have been answered so far, by worker."""
+        """Return the number of good answers so far, by worker."""
         return [count.value for count in self._counts]
 
 
 @contextlib.contextmanager
 def run_workers(workers: list[Worker]) -> Iterator[Load]:
-    """Run workers, each in a process of its own, for the length of a block."""
+    """Run workers, each in a process of its own, for the length of the block."""
     context = multiprocessing.get_context("fork")
     stop = context.Event()
     counts: list[Synchronized[int]] = [context.Value("l", 0) for _ in workers]

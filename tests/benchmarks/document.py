@@ -1,12 +1,12 @@
-"""Results in JSON -> the tables of docs/benchmarks.md and the plots beside it.
+"""Write the results in JSON into the tables of docs/benchmarks.md, and draw the plots.
 
 Usage: .venv/bin/python tests/benchmarks/document.py [--results DIR] [--docs PATH]
 
-It ends with an error when one of the results was made by another command than those of `make bench`.
+It fails when a result was made by a command that is not in `make bench`.
 
-A table in the document stands between `<!-- NAME.TABLE -->` and `<!-- end -->` and is replaced by the one in NAME.json;
-`<!-- NAME -->` stands for the command, the machine and the goals. The plots are NAME.svg, beside the document's JSON
-files: the same results make the same bytes.
+The text between `<!-- NAME.TABLE -->` and `<!-- end -->` is replaced by that table in NAME.json, the text after
+`<!-- NAME -->` by the command, the machine and the goals. The plots are NAME.svg, in the directory of the JSON files.
+The same results make the same bytes.
 """
 
 import argparse
@@ -27,7 +27,7 @@ COLOURS = ("#1b6ca8", "#8ab6d6", "#c8553d")
 
 
 def main(options: argparse.Namespace) -> None:
-    """Rewrite the document's tables and draw the plots for which there are results."""
+    """Rewrite the tables of the document, and draw the plots that have results."""
     results_dir = Path(options.results)
     results = {path.stem: json.loads(path.read_text()) for path in sorted(results_dir.glob("*.json"))}
     document = Path(options.docs)
@@ -42,10 +42,10 @@ def main(options: argparse.Namespace) -> None:
             figure.savefig(results_dir / f"{name}.svg", metadata={"Date": None, "Creator": None})
             pyplot.close(figure)
     known = read_commands()
-    if strangers := [
+    if unknown := [
         f"{name}: {result['command']}" for name, result in results.items() if result["command"] not in known
     ]:
-        sys.exit("not measured by `make bench`: " + "; ".join(strangers))
+        sys.exit("not measured by `make bench`: " + "; ".join(unknown))
 
 
 def read_commands() -> set[str]:
@@ -57,7 +57,7 @@ def read_commands() -> set[str]:
 
 
 def fill(found: "re.Match[str]", results: dict[str, Any]) -> str:
-    """Return a block with what the results say; one without results stays as it is."""
+    """Return a block with its results; a block without results stays as it is."""
     name, table = found[1], found[2]
     if name not in results or (table and table not in results[name]["tables"]):
         return found[0]
@@ -76,7 +76,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def draw_routes(axes: Any, data: dict[str, Any]) -> None:
-    """Draw which share of the joins was served how soon, by balancer."""
+    """Draw the cumulative distribution of the times from join to first request, by balancer."""
     for (door, joins_s), style in zip(data["joins_s"].items(), ("-", "--"), strict=True):
         for (name, values_s), colour in zip(joins_s.items(), COLOURS, strict=True):
             ordered = sorted(values_s)
@@ -84,12 +84,12 @@ def draw_routes(axes: Any, data: dict[str, Any]) -> None:
             label = f"{name}, through {door}"
             axes.step([1000 * value_s for value_s in ordered], shares, style, where="post", label=label, color=colour)
     axes.set(
-        xscale="log", xlabel="from the start of a backend's agent to its first request, ms", ylabel="share of joins"
+        xscale="log", xlabel="from the start of a node's Serf agent to its first request, ms", ylabel="share of joins"
     )
 
 
 def draw_latency(axes: Any, data: dict[str, Any]) -> None:
-    """Draw the latency at each percentile, quiet and with changes."""
+    """Draw the latency at each percentile, in quiet phases and with changes."""
     for (name, points), colour in zip(data["latency_s"].items(), (COLOURS[1], COLOURS[2]), strict=True):
         kept = [(100 - percent, 1000 * value_s) for percent, value_s in points if percent < 100]
         axes.plot(*zip(*kept, strict=True), marker=".", label=name, color=colour)
@@ -98,7 +98,7 @@ def draw_latency(axes: Any, data: dict[str, Any]) -> None:
 
 
 def draw_growth(axes: Any, data: dict[str, Any]) -> None:
-    """Draw the time of one change by the number of nodes, ours and HAProxy's apart."""
+    """Draw the time of one change by the number of nodes: that of serf-haproxy and that of HAProxy."""
     for (path, key, name), colour in zip(
         (
             ("event", "ours_s", "ours, by event"),
@@ -114,11 +114,11 @@ def draw_growth(axes: Any, data: dict[str, Any]) -> None:
 
 
 def draw_gossip(axes: Any, data: dict[str, Any]) -> None:
-    """Draw how long each of many agents took from its start to its first use."""
+    """Draw the cumulative distribution of the times from the start of a Serf agent to its use in HAProxy."""
     ordered = sorted(data["took_s"])
     shares = [(number + 1) / len(ordered) for number in range(len(ordered))]
-    axes.step(ordered, shares, where="post", label=f"{len(ordered)} agents", color=COLOURS[0])
-    axes.set(xlabel="from an agent's start to HAProxy using it, s", ylabel="share of agents")
+    axes.step(ordered, shares, where="post", label=f"{len(ordered)} Serf agents", color=COLOURS[0])
+    axes.set(xlabel="from the start of a Serf agent to its use in HAProxy, s", ylabel="share of Serf agents")
 
 
 PLOTS: dict[str, Callable[[Any, dict[str, Any]], None]] = {

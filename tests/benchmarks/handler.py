@@ -1,9 +1,9 @@
-"""The handler's CPU time per event, as a ratio to a bare `python -I -c pass` of the same interpreter in the same run.
+"""The handler's CPU time per event, relative to `python -I -c pass` with the same interpreter in the same run.
 
 Usage: .venv/bin/python tests/benchmarks/handler.py [--rounds 100] [--results DIR]
 
-Both run in turn, so that a change of the machine's speed meets both. "changed" events rewrite every member's node
-file, "repeated" ones say nothing new.
+Both run in turn, so that a change of the machine's speed affects both. A "changed" event rewrites the node files of all
+its members, a "repeated" event changes none.
 """
 
 import argparse
@@ -21,7 +21,7 @@ PYTHON = str(REPO / ".venv" / "bin" / "python")
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure and print the table."""
+    """Measure and report."""
     report = Report("handler", options)
     rows: list[tuple[object, ...]] = []
     ratios: dict[tuple[int, str], float] = {}
@@ -48,11 +48,11 @@ def main(options: argparse.Namespace) -> None:
 
 
 def members(count: int, number: int) -> str:
-    """Return an event's standard input whose tags differ from one number to the next."""
+    """Return the standard input of an event; the members' tags contain the number."""
     return "".join(f"web{node}\t10.0.0.{node + 1}\tweb\tport=8080,role=web,v={number}\n" for node in range(count))
 
 
 if __name__ == "__main__":
     parser = make_parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=100, help="events of each kind (default: 100)")
     main(parser.parse_args())

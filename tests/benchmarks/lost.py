@@ -1,15 +1,15 @@
-"""Requests lost, and the latency of the others, while the membership changes under a constant load.
+"""Lost requests, and the latency of the others, while the membership changes under a constant load.
 
 Usage: .venv/bin/python tests/benchmarks/lost.py [--changes 200] [--requests 1000000] [--rate 2500] [--reload]
 
-Joins, leaves, crashes, rejoins under another address, changed weights and ports, and drains happen one after another
-under new connections (`--rate` a second) and 100 keep-alive clients (a fifth of that), while every answer is looked at.
-It ends when there were `--changes` of them and `--requests` on new connections; those of the keep-alive clients come
-on top.
-Quiet phases and phases with changes take turns, so that the machine's noise meets both. Every second change is told by
-a hint of Serf's log first and by the event a second later, the others by the event alone. With `--reload` the
-algorithm is one that takes no servers at run time, so that changes go by reload. The backends of a phase are started
-before it: their machines are not the balancer's.
+Joins, leaves, crashes, rejoins at another address, changed weights and ports, and drains happen one after another.
+Meanwhile requests are made on new connections, `--rate` a second, and by 100 keep-alive clients, a fifth of that. Each
+answer is checked. It ends after `--changes` changes and `--requests` requests on new connections.
+
+Quiet phases and phases with changes alternate, so that noise of the machine affects both. Every second change is
+reported by a hint first and by the event a second later, the others by the event only. With `--reload` the algorithm is
+one for which HAProxy takes no servers at run time, so that changes need a reload. The applications of a phase are
+started before it, because in a real cluster they do not run on the balancer's machine.
 """
 
 import argparse
@@ -17,197 +17,37 @@ import contextlib
 import itertools
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from backends import Backend, body_of
+from applications import body_of
+from balancer import Daemon, running_daemon
 from client import Load, Worker, run_workers
+from fleet import KINDS, NAMES, SPARE_COUNT, START_COUNT, Change, Fleet
 from measure import Report, make_parser, median, percentile
-from membership import Membership, Node, serving
-from resident import Resident, running_resident
+from membership import Membership, serving
 
-from integration.proxy import free_port, running_proxy, wait_for
+from integration.proxy import running_proxy
 
-KINDS = ("join", "weight", "leave", "drain", "rejoin", "crash", "port", "undrain")
-START_COUNT = 4
-SPARE_COUNT = 8
 PAUSE_S = 0.5  # between two changes
 LONGEST_S = 1800.0
-LEAVE_S = 0.5  # a node that leaves goes on serving for so long, as its supervisor has it
-EVENT_S = 1.0  # Serf holds an event back for so long
-FAILED_S = 1.0  # so long after a crash, or longer, Serf says that a member failed
 PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.9, 99.99, 100)
-NAMES = [f"web{number}" for number in range(1, 1000)]
-
-
-class Change(NamedTuple):
-    """One change of the membership: when it began, and how long it took until HAProxy had it."""
-
-    started_s: float
-    kind: str
-    is_hinted: bool
-    took_s: float
 
 
 class Phase(NamedTuple):
-    """A time with changes, or without any."""
+    """A period with changes (kind "changes") or without any ("quiet")."""
 
     kind: str
     from_s: float
     to_s: float
 
 
-class Fleet:
-    """The nodes, their backends, and the changes of both."""
-
-    def __init__(self, directory: Path, resident: Resident, membership: Membership) -> None:
-        self._directory, self._resident, self._membership = directory, resident, membership
-        self._names = iter(NAMES)
-        self._spares: list[Backend] = []
-        self._ended: list[Backend] = []
-        self._running: dict[str, Backend] = {}
-        self._gone: list[str] = []
-        self._drained: list[str] = []
-        self._threads: list[threading.Thread] = []
-        self._numbers = itertools.count()
-        self.done: list[Change] = []
-
-    def prepare(self) -> None:
-        """Have spare backends, and let those that were stopped end."""
-        for thread in self._threads:
-            thread.join()
-        self._threads.clear()
-        while self._ended:
-            self._ended.pop().end()
-        while len(self._spares) < SPARE_COUNT:
-            name = next(self._names)
-            address = f"127.0.{1 + len(name)}.{1 + int(name[3:]) % 250}"
-            self._spares.append(Backend(self._directory, name, address, free_port(address)))
-
-    def end(self) -> None:
-        """End every backend."""
-        for thread in self._threads:
-            thread.join()
-        for backend in (*self._spares, *self._ended, *self._running.values()):
-            backend.process.kill()
-            backend.process.wait(10)
-
-    def can(self, kind: str) -> bool:
-        """Tell whether a change is possible now."""
-        return {
-            "rejoin": bool(self._gone),
-            "undrain": bool(self._drained),
-            "leave": len(self._running) - len(self._drained) >= START_COUNT,
-            "crash": len(self._running) - len(self._drained) >= START_COUNT,
-            "drain": len(self._running) - len(self._drained) >= START_COUNT,
-        }.get(kind, True)
-
-    def change(self, kind: str) -> None:
-        """Make a change and wait until HAProxy has it."""
-        started_s = time.monotonic()
-        name, event, is_there = getattr(self, f"_{kind}")()
-        node = self._membership.nodes[name]
-        number = next(self._numbers)
-        is_hinted = (number + number // len(KINDS)) % 2 == 0  # of each kind every second one
-        if is_hinted:
-            self._membership.hint(event, [node])
-            self._later(EVENT_S, lambda: self._membership.event(event, [node]))
-        else:
-            self._membership.event(event, [node])
-        wait_for(is_there, lambda: f"{kind} of {name}: {self._resident.up()}", 20)
-        self.done.append(Change(started_s, kind, is_hinted, time.monotonic() - started_s))
-
-    def _join(self, name: str = "") -> tuple[str, str, Callable[[], bool]]:
-        backend = self._spares.pop()
-        name = name or backend.name
-        self._running[name] = backend
-        self._say("member-join", name, backend)
-        return name, "member-join", lambda: self._has(name)
-
-    def _rejoin(self) -> tuple[str, str, Callable[[], bool]]:
-        return self._join(self._gone.pop(0))
-
-    def _leave(self) -> tuple[str, str, Callable[[], bool]]:
-        name, backend = self._take()
-        self._say("member-leave", name, backend)
-        self._later(LEAVE_S, backend.stop)
-        return name, "member-leave", lambda: not self._gets_requests(name)
-
-    def _crash(self) -> tuple[str, str, Callable[[], bool]]:
-        name, backend = self._take()
-        backend.crash()
-        time.sleep(FAILED_S)
-        self._say("member-failed", name, backend)
-        return name, "member-failed", lambda: not self._gets_requests(name)
-
-    def _weight(self) -> tuple[str, str, Callable[[], bool]]:
-        name, backend = self._first()
-        tags = self._membership.nodes[name].tags
-        weight = "2" if tags.get("weight") != "2" else "1"
-        self._say("member-update", name, backend, weight=weight)
-        return name, "member-update", lambda: self._weight_of(name) == int(weight)
-
-    def _port(self) -> tuple[str, str, Callable[[], bool]]:
-        """Move a node to another port of another server; the old one stops a little later."""
-        name, before = self._first()
-        self._running[name] = self._spares.pop()
-        self._say("member-update", name, self._running[name])
-        self._later(LEAVE_S + EVENT_S, before.stop)
-        self._ended.append(before)
-        return name, "member-update", lambda: self._has(name)
-
-    def _drain(self) -> tuple[str, str, Callable[[], bool]]:
-        name, backend = self._first()
-        self._drained.append(name)
-        self._say("member-update", name, backend, drain="true")
-        return name, "member-update", lambda: self._weight_of(name) == 0
-
-    def _undrain(self) -> tuple[str, str, Callable[[], bool]]:
-        name = self._drained.pop(0)
-        self._say("member-update", name, self._running[name], drain="false")
-        return name, "member-update", lambda: self._weight_of(name) > 0
-
-    def _first(self) -> tuple[str, Backend]:
-        """Return a node that serves; each time another one."""
-        name = next(name for name in self._running if name not in self._drained)
-        self._running[name] = self._running.pop(name)
-        return name, self._running[name]
-
-    def _take(self) -> tuple[str, Backend]:
-        name, backend = self._first()
-        del self._running[name]
-        self._gone.append(name)
-        self._ended.append(backend)
-        return name, backend
-
-    def _say(self, kind: str, name: str, backend: Backend, **tags: str) -> None:
-        all_tags = {"role": "web", "port": str(backend.port), **tags}
-        self._membership.put([Node(name, backend.address, all_tags)], kind)
-
-    def _has(self, name: str) -> bool:
-        backend = self._running[name]
-        return self._resident.up().get(name) == f"{backend.address}:{backend.port}"
-
-    def _gets_requests(self, name: str) -> bool:
-        """Tell whether HAProxy gives a server new requests: one that drains is still up, with the weight 0."""
-        return self._weight_of(name) > 0 and name in self._resident.up()
-
-    def _weight_of(self, name: str) -> int:
-        return self._resident.weights().get(name, -1)
-
-    def _later(self, pause_s: float, act: Callable[[], object]) -> None:
-        thread = threading.Timer(pause_s, act)
-        thread.start()
-        self._threads.append(thread)
-
-
 def run_phases(fleet: Fleet, load: Load, options: argparse.Namespace) -> list[Phase]:
-    """Change and rest in turn until there were enough changes and new connections; return the phases."""
+    """Alternate phases until there were enough changes and requests on new connections; return the phases."""
     kinds = itertools.cycle(KINDS)
     phases: list[Phase] = []
     end_s = time.monotonic() + LONGEST_S
@@ -237,44 +77,44 @@ def run_phases(fleet: Fleet, load: Load, options: argparse.Namespace) -> list[Ph
 
 
 @contextlib.contextmanager
-def running_fleet(directory: Path, by_reload: bool) -> Iterator[tuple[Fleet, Resident]]:
-    """Run a balancer with its first nodes for the length of a block."""
+def running_fleet(directory: Path, by_reload: bool) -> Iterator[tuple[Fleet, Daemon]]:
+    """Run a balancer with its first nodes for the length of the block."""
     options = {"SERF_HAPROXY_DRAIN_TIMEOUT_S": "5"}
     if by_reload:
         options["SERF_HAPROXY_BALANCE"] = "static-rr"
     with running_proxy(directory, **options) as proxy:
         membership = Membership(proxy.environment)
-        with serving(membership, proxy.settings.rpc_addr), running_resident(proxy) as resident:
-            fleet = Fleet(directory, resident, membership)
+        with serving(membership, proxy.settings.rpc_addr), running_daemon(proxy) as daemon:
+            fleet = Fleet(directory, daemon, membership)
             try:
                 fleet.prepare()
                 for _ in range(START_COUNT):
                     fleet.change("join")
-                # No handler runs when the load's processes are forked: they would keep its standard input open.
+                # No handler may run when the load's processes are forked: they would keep its standard input open.
                 fleet.prepare()
                 fleet.done.clear()
-                yield fleet, resident
+                yield fleet, daemon
             finally:
                 fleet.end()
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure and print."""
+    """Measure and report."""
     report = Report("lost-by-reload" if options.reload else "lost", options)
     bodies = frozenset(body_of(name).encode() for name in NAMES)
     with (
         tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory,
-        running_fleet(Path(directory), options.reload) as (fleet, resident),
+        running_fleet(Path(directory), options.reload) as (fleet, daemon),
     ):
-        host, _, port = resident.proxy.settings.frontend_bind.rpartition(":")
+        host, _, port = daemon.proxy.settings.frontend_bind.rpartition(":")
         target = host, int(port)
-        reloads = resident.proxy.reload_count()
+        reloads = daemon.proxy.reload_count()
         new, kept = options.rate / 2, options.rate / 5
         workers = [Worker(target, rate, clients, bodies) for rate, clients in ((new, 0), (new, 0), (kept, 100))]
         with run_workers(workers) as load:
             phases = run_phases(fleet, load, options)
-        reload_count = resident.proxy.reload_count() - reloads
-        counters = resident.frontend_counters()
+        reload_count = daemon.proxy.reload_count() - reloads
+        counters = daemon.frontend_counters()
     tell_changes(report, fleet.done)
     tell_requests(report, load, fleet.done, options)
     tell_latency(report, load, phases)
@@ -288,7 +128,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def tell_changes(report: Report, done: list[Change]) -> None:
-    """Print how long HAProxy took to have a change, by its kind."""
+    """Report how long changes took until HAProxy had them, by kind."""
     rows = []
     for kind in sorted({change.kind for change in done}):
         row: list[object] = [kind, sum(change.kind == kind for change in done)]
@@ -302,7 +142,7 @@ def tell_changes(report: Report, done: list[Change]) -> None:
 
 
 def tell_requests(report: Report, load: Load, done: list[Change], options: argparse.Namespace) -> None:
-    """Print how many requests were answered and how many were not, and around which change."""
+    """Report how many requests were answered and how many failed, and after which change."""
     rows = []
     answered: dict[str, int] = {}
     for name, seen in (("new connections", load.seen[:-1]), ("keep-alive", load.seen[-1:])):
@@ -323,7 +163,7 @@ def tell_requests(report: Report, load: Load, done: list[Change], options: argpa
 
 
 def tell_latency(report: Report, load: Load, phases: list[Phase]) -> None:
-    """Print how long answers took in quiet phases and in those with changes."""
+    """Report how long answers took in quiet phases and in those with changes."""
     sorted_s = sort_by_phase(load, phases)
     merged_s = {kind: sorted(itertools.chain.from_iterable(lists_s)) for kind, lists_s in sorted_s.items()}
     rows = [
@@ -348,7 +188,7 @@ def tell_latency(report: Report, load: Load, phases: list[Phase]) -> None:
 
 
 def sort_by_phase(load: Load, phases: list[Phase]) -> dict[str, list[list[float]]]:
-    """Return the times of the answers: of each kind of phase a list for each phase."""
+    """Return the latencies, seconds: for each kind of phase, one list for each phase."""
     sorted_s: dict[str, list[list[float]]] = {"quiet": [], "changes": []}
     for phase in phases:
         took_s: list[float] = []
@@ -361,8 +201,8 @@ def sort_by_phase(load: Load, phases: list[Phase]) -> dict[str, list[list[float]
 
 if __name__ == "__main__":
     parser = make_parser(__doc__)
-    parser.add_argument("--changes", type=int, default=200, help="at least so many")
-    parser.add_argument("--requests", type=int, default=1_000_000, help="at least so many on new connections")
+    parser.add_argument("--changes", type=int, default=200, help="least number of changes (default: 200)")
+    parser.add_argument("--requests", type=int, default=1_000_000, help="least number on new connections")
     parser.add_argument("--rate", type=float, default=2500)
     parser.add_argument("--phase-s", type=float, default=12)
     parser.add_argument("--reload", action="store_true")

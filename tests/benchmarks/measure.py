@@ -1,4 +1,4 @@
-"""What the benchmarks share: CPU and memory of processes, percentiles, tables in Markdown, and results in JSON."""
+"""Functions of all benchmarks: CPU and memory of processes, percentiles, tables in Markdown, results in JSON."""
 
 import argparse
 import contextlib
@@ -20,15 +20,15 @@ import psutil
 REPO = Path(__file__).parents[2]
 RESULTS_DIR = REPO / "docs" / "benchmarks"
 
-_CPUCLOCK_SCHED = 2  # linux/posix-timers.h: how the clock of another process is numbered
+_CPUCLOCK_SCHED = 2  # linux/posix-timers.h: the number of another process's CPU clock
 
 
 class Report:
-    """The results of one benchmark: printed as they come, written as NAME.json in the end.
+    """The results of one benchmark, printed at once and written to NAME.json at the end.
 
     Args:
-        name: The benchmark's name; the tables stand in docs/benchmarks.md under NAME.TABLE.
-        options: The parsed command line; `options.results` is the directory of the JSON file, None for none.
+        name: The benchmark's name; docs/benchmarks.md refers to its tables as NAME.TABLE.
+        options: The parsed command line; `options.results` is the directory of the JSON file, None to write none.
     """
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
@@ -44,38 +44,38 @@ class Report:
         }
 
     def add_table(self, name: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Print a table and keep it."""
+        """Print and record a table."""
         self._result["tables"][name] = format_table(header, rows)
         print(f"\n{format_table(header, rows)}", flush=True)
 
     def add_goal(self, goal: str, found: str, is_met: bool) -> None:
-        """Print what was aimed at and what was found, and keep it."""
+        """Print and record a goal and the result."""
         self._result["goals"].append({"goal": goal, "found": found, "is_met": is_met})
         print(f"goal: {goal}; found: {found}; {'met' if is_met else 'NOT MET'}", flush=True)
 
     def add_data(self, **data: object) -> None:
-        """Keep what the plots are drawn from."""
+        """Record the data of the plots."""
         self._result["data"].update(data)
 
     def write(self) -> None:
-        """Write the JSON file, where one is wanted."""
+        """Write the JSON file, if the command line names a directory."""
         if self._path:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Microseconds are enough.
+            # Microseconds are precise enough.
             result = json.loads(json.dumps(self._result), parse_float=lambda text: round(float(text), 6))
             self._path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def make_parser(text: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has; from here on a SIGTERM ends it in good order."""
+    """Return a parser with the options of all benchmarks; from now on SIGTERM exits with cleanup."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", metavar="DIR", help="write NAME.json there")
+    parser.add_argument("--results", metavar="DIR", help="write NAME.json to this directory")
     return parser
 
 
 def command_line() -> str:
-    """Return the command that runs, without the place of its results."""
+    """Return the command line, without the option for the results."""
     words = [os.path.relpath(sys.argv[0], REPO), *sys.argv[1:]]
     if "--results" in words:
         index = words.index("--results")
@@ -98,17 +98,17 @@ def describe_machine() -> str:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU time of a process, all threads and no children, seconds; exact, where /proc has 10 ms at best."""
+    """Return the CPU time of a process with all threads, without children, seconds; /proc has only steps of 10 ms."""
     return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
 
 
 def ended_cpu_s(pid: int) -> float:
-    """Return the CPU time of the children of a process that have ended, seconds."""
+    """Return the CPU time of those children of a process that have ended, seconds."""
     return sum(psutil.Process(pid).cpu_times()[2:4])
 
 
 def tree_cpu_s(pid: int) -> float:
-    """Return the CPU time of a process and of all its descendants, those that have ended included, seconds."""
+    """Return the CPU time of a process and all its descendants, also of those that have ended, seconds."""
     used_s = 0.0
     for each in (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))):
         with contextlib.suppress(psutil.NoSuchProcess, OSError):
@@ -117,14 +117,14 @@ def tree_cpu_s(pid: int) -> float:
 
 
 def memory_mib(pid: int) -> tuple[float, float]:
-    """Return a process's resident memory and its share of it (PSS), MiB."""
+    """Return a process's resident memory (RSS) and proportional share (PSS), MiB."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     sizes_kib = {words[0]: int(words[1]) for words in map(str.split, lines[1:])}
     return sizes_kib["Rss:"] / 1024, sizes_kib["Pss:"] / 1024
 
 
 def child_cpu_s(run: Callable[[], object]) -> float:
-    """Return the CPU time, user and system, of the children that ended while a function ran, seconds."""
+    """Run a function; return the CPU time, user and system, of the children that ended meanwhile, seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -132,7 +132,7 @@ def child_cpu_s(run: Callable[[], object]) -> float:
 
 
 def spawn(argv: Sequence[str], environ: dict[str, str], stdin_path: str) -> None:
-    """Run a program to its end with a file as its standard input, at no cost of Python's own machinery."""
+    """Run a program to its end with a file as its standard input, without the overhead of `subprocess`."""
     actions = [(os.POSIX_SPAWN_OPEN, 0, stdin_path, os.O_RDONLY, 0)]
     pid = os.posix_spawn(argv[0], argv, environ, file_actions=actions)
     _, status = os.waitpid(pid, 0)
@@ -145,14 +145,14 @@ def median(values: Sequence[float]) -> float:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that `percent` of all do not exceed (nearest rank)."""
+    """Return the smallest value that `percent` of all values do not exceed (nearest rank)."""
     ordered = sorted(values)
     rank = -(-len(ordered) * percent // 100)
     return ordered[max(0, int(rank) - 1)]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table in Markdown, as docs/benchmarks.md holds it."""
+    """Return a table in Markdown, in the format of docs/benchmarks.md."""
     lines = [list(header), *[[str(cell) for cell in row] for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = ["| " + " | ".join(map(str.rjust, line, widths)) + " |" for line in lines]

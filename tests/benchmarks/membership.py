@@ -1,6 +1,6 @@
-"""A cluster that a benchmark makes up: the roster of Serf's RPC, its hints, and events through the real handler.
+"""A simulated Serf cluster: the roster and the hints of Serf's RPC, and events through the real handler.
 
-The RPC is the one of the tests, on a real socket; the handler runs as Serf runs it, `/bin/sh -c HANDLER`, with Serf's
+The RPC is that of the tests, on a real socket. The handler runs as Serf runs it, `/bin/sh -c HANDLER`, with Serf's
 environment and standard input.
 """
 
@@ -21,8 +21,8 @@ _LOG_WORD = {"member-join": "MemberJoin", "member-leave": "MemberLeave", "member
 _STATUS = {"member-leave": "left", "member-failed": "failed"}
 
 
-class Node(NamedTuple):
-    """A member as Serf knows it."""
+class Member(NamedTuple):
+    """Serf's record of a node."""
 
     name: str
     address: str
@@ -30,37 +30,37 @@ class Node(NamedTuple):
     status: str = "alive"
 
     def line(self) -> str:
-        """Return its line on a handler's standard input."""
+        """Return its line in the standard input of a handler."""
         tags = ",".join(f"{key}={value}" for key, value in self.tags.items())
         return f"{self.name}\t{self.address}\t{self.tags.get('role', '')}\t{tags}\n"
 
 
 class Membership:
-    """The members that a Serf agent of our own making knows.
+    """The members that a simulated Serf agent knows.
 
     Args:
         environment: SERF_HAPROXY_* variables that the handler needs.
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
-        self.nodes: dict[str, Node] = {}
+        self.members: dict[str, Member] = {}
         self._environ = os.environ | environment
         self._lock = threading.Lock()
         self._packed = b""
         self._monitors: list[Any] = []
         self._is_packed = False
 
-    def put(self, nodes: Iterable[Node], kind: str = "member-join") -> None:
-        """Let an event of some kind be true of members; nobody is told."""
+    def put(self, members: Iterable[Member], kind: str = "member-join") -> None:
+        """Change the roster as an event of this kind would, without a hint or an event."""
         with self._lock:
-            for node in nodes:
-                self.nodes[node.name] = node._replace(status=_STATUS.get(kind, "alive"))
+            for member in members:
+                self.members[member.name] = member._replace(status=_STATUS.get(kind, "alive"))
             self._is_packed = False
 
-    def hint(self, kind: str, nodes: Iterable[Node]) -> None:
-        """Log a change at once, as Serf's agent does, for whoever follows its log."""
+    def hint(self, kind: str, members: Iterable[Member]) -> None:
+        """Send the log lines of a change at once, as a Serf agent does, to all connections that follow its log."""
         word = _LOG_WORD.get(kind, "MemberUpdate")
-        lines = [f"[INFO] serf: Event{word}: {node.name} {node.address}" for node in nodes]
+        lines = [f"[INFO] serf: Event{word}: {member.name} {member.address}" for member in members]
         message = b"".join(serf_rpc.say(serf_rpc.header(0), {"Log": line}) for line in lines)
         for connection in list(self._monitors):
             try:
@@ -68,39 +68,39 @@ class Membership:
             except OSError:
                 self._monitors.remove(connection)
 
-    def event(self, kind: str, nodes: Iterable[Node]) -> None:
-        """Run the handler with an event about some members and wait for it."""
+    def event(self, kind: str, members: Iterable[Member]) -> None:
+        """Run the handler with an event and wait for its end."""
         subprocess.run(
             ["/bin/sh", "-c", HANDLER],
             env=self._environ | {"SERF_EVENT": kind, "SERF_SELF_NAME": "lb"},
-            input="".join(node.line() for node in nodes).encode(),
+            input="".join(member.line() for member in members).encode(),
             check=True,
             timeout=60,
         )
 
     def answer(self, seq: int) -> bytes:
-        """Return the answer to `members`; a long list is packed once."""
+        """Return the answer to `members`; the list is packed once for each change."""
         with self._lock:
             if not self._is_packed:
-                members = [self._member(node) for node in self.nodes.values()]
+                members = [self._member(member) for member in self.members.values()]
                 self._packed = serf_rpc.say({"Members": members})
                 self._is_packed = True
             return serf_rpc.say(serf_rpc.header(seq)) + self._packed
 
     def follow(self, connection: Any, seq: int) -> bytes:
-        """Note a connection that wants the log."""
+        """Register a connection that follows the log; return the answer."""
         self._monitors.append(connection)
         return serf_rpc.say(serf_rpc.header(seq))
 
     @staticmethod
-    def _member(node: Node) -> dict[str, object]:
-        address = bytes(map(int, node.address.split(".")))
-        return serf_rpc.member(node.name, address, node.status, **node.tags)
+    def _member(member: Member) -> dict[str, object]:
+        address = bytes(map(int, member.address.split(".")))
+        return serf_rpc.member(member.name, address, member.status, **member.tags)
 
 
 @contextlib.contextmanager
 def serving(membership: Membership, address: tuple[str, int]) -> Iterator[Membership]:
-    """Serve a membership's RPC for the length of a block."""
+    """Serve the RPC for the length of the block."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

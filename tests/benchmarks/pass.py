@@ -1,15 +1,16 @@
-"""Growth: the cost of one change among 10 to 10,000 nodes, our share and HAProxy's apart, against a real HAProxy.
+"""Growth: the cost of one change among 10 to 10,000 nodes with a real HAProxy, by serf-haproxy and by HAProxy.
 
 Usage: .venv/bin/python tests/benchmarks/pass.py [--rounds 10] [--counts 10 100 ...] [--own-template] [--results DIR]
 
-In each round one node changes its port, so that every pass is a whole one: read, render, apply, check, publish, record.
-"event": its node file was written by a handler. "hint": the roster corrects the file. "reload": as an event, with
-another algorithm each time, so that it takes a reload. Each asks for Serf's roster, over a real socket. "ours" is the
-pass without HAProxy's own work: the check, the change at run time or the reload, and the time in which it answers what
-it runs. "our CPU" is that of the thread that makes the pass: another one plays Serf's part. The health checks are put
-off, because thousands of checks a second would take the processor from what is measured.
-With --own-template the same template is one of the user's, which is filled in by a child process. With --profile the
-functions that take most of our time are printed instead.
+In each round one node changes its port, so that all passes are complete: read, render, apply, check, publish, record.
+"event": a handler has written the node file. "hint": the roster corrects the node file. "reload": like an event, but
+with another algorithm each time, which needs a reload. All query the roster over a real socket. "ours" is the time of a
+pass without that of HAProxy: the check, the change at run time or the reload, and the answers about what it runs.
+"our CPU" is that of the thread that makes the pass; another thread simulates Serf. Health checks are rare here, because
+thousands of checks a second would use the processor.
+
+With --own-template the same template is used as a user's template, which a child process renders. With --profile the
+functions that take the most time are printed instead.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from measure import Report, child_cpu_s, make_parser, median, tree_cpu_s
-from membership import Membership, Node, serving
+from membership import Member, Membership, serving
 
 from integration.proxy import Proxy, running_proxy
 from serf_haproxy.control import goal
@@ -39,12 +40,12 @@ from serf_haproxy.serf.client import Link
 from serf_haproxy.system import processes
 
 PATHS = ("event", "hint", "reload")
-LINEAR_COUNT = 5000  # up to so many nodes our share must grow no faster than they do
-SETTLED_S = 1.1  # a node file that is younger is read by every pass (nodes.py)
+LINEAR_COUNT = 5000  # up to this number of nodes our time must not grow faster than they do
+SETTLED_S = 1.1  # every pass reads node files that are younger (nodes.py)
 
 
 class Shares(NamedTuple):
-    """Where the time of one pass went, seconds."""
+    """The parts of the time of one pass, seconds."""
 
     ours_s: float
     our_cpu_s: float
@@ -56,7 +57,7 @@ class Shares(NamedTuple):
 
 
 class Cluster:
-    """A balancer, its nodes and the Serf agent that knows them."""
+    """A balancer, its nodes, and the simulated Serf agent that knows them."""
 
     def __init__(self, proxy: Proxy, membership: Membership, count: int) -> None:
         self.proxy, self.membership = proxy, membership
@@ -64,7 +65,7 @@ class Cluster:
         self._number = 0
         self._balance = proxy.settings.balance
         membership.put(
-            Node(f"web{n}", f"10.{n // 65536}.{n // 256 % 256}.{n % 256}", self._tags(8080)) for n in range(count)
+            Member(f"web{n}", f"10.{n // 65536}.{n // 256 % 256}.{n % 256}", self._tags(8080)) for n in range(count)
         )
         self.run()
 
@@ -73,9 +74,9 @@ class Cluster:
         return {"role": "web", "port": str(port), "weight": "10"}
 
     def change(self, path: str) -> dict[str, Any]:
-        """Let a node change its port; return the settings that the pass needs."""
+        """Change the port of a node; return the settings for the pass."""
         self._number += 1
-        node = self.membership.nodes["web1"]._replace(tags=self._tags(10000 + self._number))
+        node = self.membership.members["web1"]._replace(tags=self._tags(10000 + self._number))
         self.membership.put([node])
         self.membership.answer(0)  # packed now and not while it is measured
         if path != "hint":
@@ -86,13 +87,13 @@ class Cluster:
         return {"balance": self._balance}
 
     def run(self, on_step: Any = str, **changes: Any) -> Outcome:
-        """Make a pass."""
+        """Run a pass."""
         return reconcile(self.proxy.settings.replace(**changes), self.link.ask, is_resync=True, on_step=on_step)
 
 
 @contextlib.contextmanager
 def running_cluster(count: int, own_template: bool = False) -> Iterator[Cluster]:
-    """Run a balancer with nodes for the length of a block."""
+    """Run a balancer with nodes for the length of the block."""
     with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory:
         template = Path(directory, "own.j2")
         checks = "check inter 1s fastinter 250ms downinter 50ms"
@@ -114,7 +115,7 @@ def running_cluster(count: int, own_template: bool = False) -> Iterator[Cluster]
 
 
 def measure(cluster: Cluster, path: str) -> Shares:
-    """Change one node and make a pass."""
+    """Change one node and measure a pass."""
     changes = cluster.change(path)
     at_s: dict[str, float] = {}
     answers_s = [0.0]
@@ -123,7 +124,7 @@ def measure(cluster: Cluster, path: str) -> Shares:
     def ask(*words: Any) -> str:
         asked_s = time.perf_counter()
         answer = processes.ask(*words)
-        # What is asked during the change or the reload is in their share already.
+        # Questions during the change or the reload are part of its time already.
         answers_s[0] += 0.0 if first in at_s and last not in at_s else time.perf_counter() - asked_s
         return answer
 
@@ -148,7 +149,7 @@ def measure(cluster: Cluster, path: str) -> Shares:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure and print."""
+    """Measure and report."""
     report = Report("growth", options)
     medians: dict[str, dict[int, Shares]] = {path: {} for path in PATHS}
     for count in options.counts:
@@ -174,7 +175,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def judge(report: Report, path: str, by_count: dict[int, Shares]) -> None:
-    """Hold what was found on one path against the goals."""
+    """Compare the results of one path with the goals."""
     if {10, 1000} <= by_count.keys():
         few, many = by_count[10], by_count[1000]
         cpu, ours = many.our_cpu_s / few.our_cpu_s, many.ours_s / few.ours_s
@@ -193,7 +194,7 @@ def judge(report: Report, path: str, by_count: dict[int, Shares]) -> None:
 
 
 def profile(options: argparse.Namespace) -> None:
-    """Print the functions in which most of the time of a pass is spent."""
+    """Print the functions in which a pass spends the most time."""
     for count in options.counts:
         with running_cluster(count, options.own_template) as cluster:
             for path in ("event", "hint"):
@@ -210,6 +211,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 1000, 5000, 10000])
     parser.add_argument("--own-template", action="store_true")
-    parser.add_argument("--profile", choices=["tottime", "cumtime"], help="print a profile, sorted by it, instead")
+    parser.add_argument("--profile", choices=["tottime", "cumtime"], help="print a profile in this order instead")
     arguments = parser.parse_args()
     (profile if arguments.profile else main)(arguments)

@@ -1,4 +1,4 @@
-"""The size on disk of what we install: our wheel and its dependencies in a fresh environment without pip.
+"""The size on disk of an installation: the wheel and its dependencies in a new environment without pip.
 
 Usage: .venv/bin/python tests/benchmarks/size.py [--results DIR]
 """
@@ -17,7 +17,7 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 
 
 def main(options: argparse.Namespace) -> None:
-    """Install, measure and print."""
+    """Install, measure and report."""
     report = Report("size", options)
     with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory:
         environment = Path(directory, "venv")
@@ -30,7 +30,7 @@ def main(options: argparse.Namespace) -> None:
         subprocess.run([*install, str(wheel)], check=True)
         bare_kib = size_kib(environment) - empty_kib
         packages = next(environment.glob("lib/python3*/site-packages"))
-        rows = [("our wheel, as a file", f"{wheel.stat().st_size / 1024:,.0f}")]
+        rows = [("the wheel, as a file", f"{wheel.stat().st_size / 1024:,.0f}")]
         parts = {path.name: size_kib(path) for path in packages.iterdir() if path.is_dir()}
         rows += [(name, f"{kib:,.0f}") for name, kib in sorted(parts.items()) if not name.endswith(".dist-info")]
         share = environment / "share" / "serf-haproxy"
@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def size_kib(path: Path) -> float:
-    """Return the space that a tree takes on disk, as du counts it."""
+    """Return the disk usage of a directory tree as `du` counts it, KiB."""
     found = [os.lstat(path), *(os.lstat(each) for each in path.rglob("*"))]
     return sum(status.st_blocks for status in found) / 2
 

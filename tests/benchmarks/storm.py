@@ -1,11 +1,11 @@
-"""A storm: many members join within a second and leave again. Reloads, passes, CPU time of the resident and of HAProxy.
+"""A storm: many members join within a second and leave again; reloads, passes, CPU time of the daemon and of HAProxy.
 
 Usage: .venv/bin/python tests/benchmarks/storm.py [--members 500] [--results DIR]
 
-The members are told as Serf would: a hint for each, spread over the second, and one event of all of them through the
-real handler a second later. One real HTTP server answers under every member's address. Three balancers, one after the
-other: one that takes runtime changes, one whose algorithm takes none, and one with a cookie, which HAProxy 2.6 takes
-for servers in its file alone.
+Changes are reported as by Serf: a hint for each member, spread over the second, and a second later one event for all of
+them through the real handler. One real HTTP server listens on all addresses. Three balancers are measured one after
+another: with servers that change at run time, with an algorithm for which they cannot, and with a cookie, which HAProxy
+2.6 supports only for servers in its configuration file.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from backends import one_for_all
+from applications import one_for_all
+from balancer import Daemon, PassCounter, running_daemon
 from measure import Report, child_cpu_s, make_parser
-from membership import Membership, Node, serving
-from resident import PassCounter, Resident, running_resident
+from membership import Member, Membership, serving
 
 from integration.proxy import free_port, running_proxy, wait_for
 
@@ -33,7 +33,7 @@ BALANCERS = {
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure and print."""
+    """Measure and report."""
     report = Report("storm", options)
     rows = []
     for name, environment in BALANCERS.items():
@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> None:
         "took, s",
         "reloads",
         "passes",
-        "resident, CPU s",
+        "daemon, CPU s",
         "haproxy -c, CPU s",
         "HAProxy, CPU s",
         "handlers, CPU s",
@@ -58,23 +58,23 @@ def main(options: argparse.Namespace) -> None:
 
 
 def run_storm(directory: Path, name: str, environment: dict[str, str], options: argparse.Namespace) -> list[list[str]]:
-    """Let the members come and go at one balancer; return a row for each."""
+    """Let the members join and leave at one balancer; return a row for each direction."""
     port = free_port("0.0.0.0")
-    nodes = [
-        Node(f"web{number}", f"127.1.{number // 250}.{1 + number % 250}", {"role": "web", "port": str(port)})
+    members = [
+        Member(f"web{number}", f"127.1.{number // 250}.{1 + number % 250}", {"role": "web", "port": str(port)})
         for number in range(options.members)
     ]
-    kept = Node("kept", "127.2.0.1", {"role": "web", "port": str(port)})
+    kept = Member("kept", "127.2.0.1", {"role": "web", "port": str(port)})
     with one_for_all(directory, port), running_proxy(directory, **environment) as proxy:
         membership = Membership(proxy.environment)
         membership.put([kept])
-        with serving(membership, proxy.settings.rpc_addr), running_resident(proxy) as resident:
-            wait_for(lambda: set(resident.up()) == {"kept"}, "the first server")
+        with serving(membership, proxy.settings.rpc_addr), running_daemon(proxy) as daemon:
+            wait_for(lambda: set(daemon.up()) == {"kept"}, "the first server")
             storms = (
-                Storm("member-join", nodes, {"kept"} | {node.name for node in nodes}),
-                Storm("member-leave", nodes, {"kept"}),
+                Storm("member-join", members, {"kept"} | {member.name for member in members}),
+                Storm("member-leave", members, {"kept"}),
             )
-            joined, left = (measure(resident, membership, storm, options.settle_s) for storm in storms)
+            joined, left = (measure(daemon, membership, storm, options.settle_s) for storm in storms)
     return [[name, f"{options.members} join", *joined], [name, f"{options.members} leave", *left]]
 
 
@@ -83,32 +83,32 @@ class Storm(NamedTuple):
 
     Attributes:
         kind: Serf's name of the event.
-        nodes: The members that it is about.
+        members: The members that change.
         names: The servers that HAProxy has afterwards.
     """
 
     kind: str
-    nodes: list[Node]
+    members: list[Member]
     names: set[str]
 
 
-def measure(resident: Resident, membership: Membership, storm: Storm, settle_s: float) -> list[str]:
-    """Tell of members within a second and wait until HAProxy has just what it should; return what it cost."""
-    before_s, reloads = costs_s(resident), resident.proxy.reload_count()
+def measure(daemon: Daemon, membership: Membership, storm: Storm, settle_s: float) -> list[str]:
+    """Report changes within a second and wait until HAProxy has exactly the right servers; return the costs."""
+    before_s, reloads = costs_s(daemon), daemon.proxy.reload_count()
     started_s = time.monotonic()
-    with PassCounter(resident.proxy) as passes:
-        for number, node in enumerate(storm.nodes):
-            time.sleep(max(0.0, started_s + number / len(storm.nodes) - time.monotonic()))
-            membership.put([node], storm.kind)
-            membership.hint(storm.kind, [node])
-        # Serf's agent collects events until a second was quiet, and runs the handler once.
+    with PassCounter(daemon.proxy) as passes:
+        for number, member in enumerate(storm.members):
+            time.sleep(max(0.0, started_s + number / len(storm.members) - time.monotonic()))
+            membership.put([member], storm.kind)
+            membership.hint(storm.kind, [member])
+        # A Serf agent collects events until there is none for a second, then runs the handler once.
         time.sleep(EVENT_S)
-        handler_s = child_cpu_s(lambda: membership.event(storm.kind, storm.nodes))
-        wait_for(lambda: is_done(resident, storm.names), "HAProxy has all changes", 120)
+        handler_s = child_cpu_s(lambda: membership.event(storm.kind, storm.members))
+        wait_for(lambda: is_done(daemon, storm.names), "HAProxy has all changes", 120)
         took_s = time.monotonic() - started_s
-        used_s = [after_s - earlier_s for after_s, earlier_s in zip(costs_s(resident), before_s, strict=True)]
-        time.sleep(settle_s)  # the roster is asked once more, servers are deleted
-    reload_count = resident.proxy.reload_count() - reloads
+        used_s = [after_s - earlier_s for after_s, earlier_s in zip(costs_s(daemon), before_s, strict=True)]
+        time.sleep(settle_s)  # one more query of the roster, and servers are deleted
+    reload_count = daemon.proxy.reload_count() - reloads
     return [
         f"{took_s:.1f}",
         str(reload_count),
@@ -117,14 +117,14 @@ def measure(resident: Resident, membership: Membership, storm: Storm, settle_s: 
     ]
 
 
-def is_done(resident: Resident, names: set[str]) -> bool:
-    """Tell whether HAProxy has just those servers, and uses them."""
-    return resident.proxy.servers() == names and set(resident.up()) == names
+def is_done(daemon: Daemon, names: set[str]) -> bool:
+    """Return whether HAProxy has exactly these servers, all up."""
+    return daemon.proxy.servers() == names and set(daemon.up()) == names
 
 
-def costs_s(resident: Resident) -> tuple[float, float, float]:
-    """Return the CPU time so far of the resident, of its checks and of HAProxy."""
-    return resident.cpu_s(), resident.check_cpu_s(), resident.haproxy_cpu_s()
+def costs_s(daemon: Daemon) -> tuple[float, float, float]:
+    """Return the CPU time so far of the daemon, of its checks and of HAProxy, seconds."""
+    return daemon.cpu_s(), daemon.check_cpu_s(), daemon.haproxy_cpu_s()
 
 
 if __name__ == "__main__":

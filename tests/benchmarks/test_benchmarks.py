@@ -1,4 +1,4 @@
-"""The benchmarks held against themselves: each runs in its smallest form, so that none rots."""
+"""All benchmarks run in their smallest form, so that they keep working."""
 
 import json
 import re
@@ -23,21 +23,21 @@ BLOCK = re.compile(r"^<!-- ([a-z-]+)\.([a-z-]+) -->$", re.MULTILINE)
 
 @pytest.mark.alone
 def test_every_benchmark_runs_and_fills_its_tables(tmp_path: Path) -> None:
-    """Every benchmark, as small as it gets: none fails, no request is lost, and no table is left out."""
+    """In their smallest form all benchmarks succeed, lose no request, and fill all tables of the document."""
     for name, *options in SMALLEST:
         argv = [sys.executable, ROOT / "tests" / "benchmarks" / name, *options, "--results", tmp_path]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
             try:
                 said, _ = run.communicate(timeout=300)
             finally:
-                run.terminate()  # it takes down what it has started
+                run.terminate()  # it stops the processes that it has started
         assert run.returncode == 0, f"{name}: {said}"
     results = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     assert len(results) == len(SMALLEST)
     assert [goal for goal in results["lost"]["goals"] if "request" in goal["goal"] and not goal["is_met"]] == []
-    # CPU time, and the ratio of two programs that run in turn: that holds on a busy machine, too.
+    # A ratio of the CPU times of two programs that run in turn: it holds on a busy machine, too.
     assert [goal for goal in results["handler"]["goals"] if not goal["is_met"]] == []
-    # The same benchmarks with other options.
+    # These are the same benchmarks with other options.
     results |= {"lost-by-reload": results["lost"], "time-to-route-local": results["time-to-route"]}
     wanted = BLOCK.findall((ROOT / "docs" / "benchmarks.md").read_text())
     assert {name for name, _ in wanted} == results.keys() | WITH_A_PACKAGE_INDEX

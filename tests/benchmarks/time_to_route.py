@@ -1,229 +1,53 @@
-"""The time from a backend's join to its first request, and from its leave to the last one sent to it.
+"""The time from a node's join to its first request, and from its leave to its last request.
 
-Ours, with and without hints, beside a plain `serf agent -event-handler` with a shell handler that renders and reloads.
+serf-haproxy with and without hints, compared to a Serf agent with a shell handler that renders and reloads.
 
 Usage: .venv/bin/python tests/benchmarks/time_to_route.py [--joins 50] [--profile local] [--results DIR]
 
-All three run at the same time on one machine and hear the same joins; a client of each asks without a pause, each time
-on a new connection. The backends answer before their Serf agents start. Half of the joins (`--joins`) name every
-balancer and half name another backend alone, from which gossip has to carry the news. For ours the way is told
-apart as well: when Serf's agent of the balancer logged the change, when the resident logged that HAProxy has it.
+All three run at the same time on one machine and see the same joins. Each has a client that makes requests without a
+pause, each on a new connection. The applications answer before their Serf agents start. `--joins` joins name all
+balancers; as many name only another node, from which gossip has to spread the change. For serf-haproxy with hints the
+steps are reported as well: when the balancer's Serf agent logged the change, and when the daemon logged that HAProxy
+has it.
 """
 
 import argparse
 import contextlib
-import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from backends import Backend
+from applications import Application
+from contestants import Balancer, Log, Tail, ours, plain
 from measure import Report, make_parser, percentile
-from membership import HANDLER
 
 from integration.agents import run_serf
-from integration.proxy import Proxy, free_port, running_proxy, wait_for
+from integration.proxy import free_port, wait_for
 
-REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
-ANSWERED_BY = re.compile(rb"\r\nx-backend-ip: *([0-9.]+)\r\n", re.IGNORECASE)
-GAP_S = 3.0  # more than Serf's coalescing of one change, a handler and a reload: every join stands for itself
+GAP_S = 3.0  # longer than coalescing, a handler and a reload, so that joins do not overlap
 BALANCERS = ("ours", "ours, no hints", "shell handler")
-DOORS = ("the balancers", "a backend")  # what a join names
-LEFT_S = 15.0  # a leave that gossip lost takes Serf some seconds, a reload that was lost takes the next event
-# What is looked for in the logs of ours, with {name} for the node's name.
+DOORS = ("the balancers", "a node")  # the addresses that a join names
+LEFT_S = 15.0  # Serf repairs a lost leave after some seconds; a lost reload waits for the next event
+# Patterns for the logs of serf-haproxy, with {name} for the node's name.
 GOSSIPED = re.escape("serf: EventMemberJoin: {name} ")
 LEFT_GOSSIPED = r"serf: messageLeaveType: {name}$"
 LEFT = re.escape("serf: EventMemberLeave: {name} ")
 ROUTED = r"(APPLIED|RELOADED) servers changed:.* \+{name}\b"
-RAISED = r"Server nodes/{name} is UP, reason: "  # and not "is UP/DRAIN", on the way there
-_SAYINGS = ("Server nodes/", "Health check for server nodes/")
+RAISED = r"Server nodes/{name} is UP, reason: "  # not "is UP/DRAIN", which comes before
 UNROUTED = r"(APPLIED|RELOADED) servers changed:.* [-~]{name}\b"
-
-# What the field does: a line per server in the order of `serf members`, then a reload of the master.
-SHELL_HANDLER = """#!/bin/sh
-cat > /dev/null
-{
-    sed '/^    server /d; /^# The mark/,$d' "$CONFIG.base"
-    printf 'backend nodes_of_shell\\n    balance roundrobin\\n'
-    serf members -rpc-addr="$RPC" -status=alive -tag role=web |
-        sed -n 's/^\\([^ ]*\\) *\\([0-9.]*\\):.*port=\\([0-9]*\\).*/    server \\1 \\2:\\3 check inter 1s/p'
-} > "$CONFIG"
-haproxy -c -f "$CONFIG" > /dev/null 2>&1 && kill -USR2 "$(cat "$CONFIG.pid")"
-"""
-
-
-class Client(threading.Thread):
-    """A client that asks a frontend without a pause and notes when each backend was first and last met."""
-
-    def __init__(self, frontend: str) -> None:
-        super().__init__(daemon=True)
-        host, _, port = frontend.rpartition(":")
-        self.target = host, int(port)
-        self.first_s: dict[str, float] = {}
-        self.last_s: dict[str, float] = {}
-        self.stopping = False
-
-    def has_met(self, address: str, within_s: float) -> bool:
-        """Tell whether a backend has answered in so many seconds before now."""
-        return time.monotonic() - self.last_s.get(address, 0.0) < within_s
-
-    def run(self) -> None:
-        """Ask until told to stop."""
-        while not self.stopping:
-            started_s = time.monotonic()
-            with contextlib.suppress(OSError), socket.create_connection(self.target, 5) as connection:
-                connection.sendall(REQUEST)
-                answer = b"".join(iter(lambda: connection.recv(65536), b""))
-                if found := ANSWERED_BY.search(answer):
-                    self.first_s.setdefault(found[1].decode(), time.monotonic())
-                    self.last_s[found[1].decode()] = started_s
-            time.sleep(0.001)
-
-
-class Log(threading.Thread):
-    """Reads what a process says and notes when each line came."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._read_fd, self.write_fd = os.pipe()
-        self.lines: list[tuple[float, str]] = []
-
-    def run(self) -> None:
-        """Read until whoever writes has ended."""
-        with os.fdopen(self._read_fd, encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                self.lines.append((time.monotonic(), line.rstrip("\n")))
-
-    def close(self) -> None:
-        """Close our end of the pipe; the reader ends with the last writer."""
-        os.close(self.write_fd)
-        self.join(10)
-
-    def find_s(self, pattern: str, name: str, since_s: float) -> float | None:
-        """Return when the first line came that matches a pattern, None when none did."""
-        wanted = re.compile(pattern.replace("{name}", name).replace(r"\{name\}", name))
-        return next((at_s for at_s, line in list(self.lines) if at_s >= since_s and wanted.search(line)), None)
-
-
-class Tail(threading.Thread):
-    """Follows what HAProxy writes into its log file, and keeps what it says of its servers."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(daemon=True)
-        self._path = path
-        self._is_over = threading.Event()
-        self.lines: list[tuple[float, str]] = []
-
-    find_s = Log.find_s
-
-    def run(self) -> None:
-        """Look every few milliseconds, until told to stop."""
-        with self._path.open(encoding="utf-8", errors="replace") as stream:
-            while not self._is_over.wait(0.003):
-                for line in stream:
-                    if line.startswith(_SAYINGS):
-                        self.lines.append((time.monotonic(), line))
-
-    def close(self) -> None:
-        """Stop."""
-        self._is_over.set()
-        self.join(10)
-
-
-class Balancer(NamedTuple):
-    """A balancer that runs: its client, its gossip address, and what its Serf agent, resident and HAProxy say."""
-
-    client: Client
-    bind: str
-    serf_log: Log
-    resident_log: Log
-    haproxy_log: Tail
-
-
-@contextlib.contextmanager
-def ours(directory: Path, number: int, hints: str, profile: str) -> Iterator[Balancer]:
-    """Run a balancer of ours."""
-    with running_proxy(directory) as proxy, reading() as log:
-        environ = os.environ | proxy.environment | {"SERF_HAPROXY_HINTS": hints}
-        argv = [sys.executable, "-m", "serf_haproxy", "run"]
-        resident = subprocess.Popen(argv, env=environ, stderr=log.write_fd)
-        try:
-            with balancer(f"ours{number}", proxy, [profile, f"-event-handler={HANDLER}"], environ, log) as running:
-                yield running
-        finally:
-            resident.terminate()
-            resident.wait(20)
-
-
-@contextlib.contextmanager
-def plain(directory: Path, profile: str) -> Iterator[Balancer]:
-    """Run a HAProxy that a shell handler rewrites and reloads."""
-    with running_proxy(directory) as proxy, reading() as log:
-        assert proxy.process
-        config = Path(proxy.settings.config_path)
-        base = config.read_text().replace("default_backend nodes", "default_backend nodes_of_shell")
-        Path(f"{config}.base").write_text(base)
-        Path(f"{config}.pid").write_text(str(proxy.process.pid))
-        handler = directory / "handler"
-        handler.write_text(SHELL_HANDLER)
-        handler.chmod(0o755)
-        host, port = proxy.settings.rpc_addr
-        environ = os.environ | {"CONFIG": str(config), "RPC": f"{host}:{port}"}
-        with balancer("plain", proxy, [profile, f"-event-handler={handler}"], environ, log) as running:
-            yield running
-
-
-@contextlib.contextmanager
-def reading() -> Iterator[Log]:
-    """Read a log for the length of a block."""
-    log = Log()
-    log.start()
-    try:
-        yield log
-    finally:
-        log.close()
-
-
-@contextlib.contextmanager
-def balancer(
-    name: str, proxy: Proxy, options: list[str], environ: dict[str, str], resident_log: Log
-) -> Iterator[Balancer]:
-    """Run a balancer's Serf agent, and a client of its frontend."""
-    host, port = proxy.settings.rpc_addr
-    bind = f"{host}:{free_port(host)}"
-    argv = ["serf", "agent", f"-node={name}", f"-bind={bind}", f"-rpc-addr={host}:{port}", "-log-level=debug"]
-    argv += ["-tag", "role=balancer", *options]
-    haproxy_log = Tail(Path(proxy.settings.state_dir, "haproxy.log"))
-    with reading() as serf_log:
-        haproxy_log.start()
-        agent = subprocess.Popen(argv, env=environ, stdout=serf_log.write_fd, stderr=serf_log.write_fd)
-        info = ["serf", "info", f"-rpc-addr={host}:{port}"]
-        client = Client(proxy.settings.frontend_bind)
-        try:
-            wait_for(lambda: subprocess.run(info, capture_output=True, check=False).returncode == 0, name)
-            client.start()
-            yield Balancer(client, bind, serf_log, resident_log, haproxy_log)
-            client.stopping = True
-            client.join(10)
-        finally:
-            haproxy_log.close()
-            agent.kill()
-            agent.wait(10)
 
 
 class Guest(NamedTuple):
-    """A node that joins: its name, what its join names, and the options of its Serf agent."""
+    """A node that joins: its name, the addresses that its join names (of DOORS), the options of its Serf agent."""
 
     name: str
     door: str
@@ -234,7 +58,7 @@ Marks = dict[str, tuple[Log | Tail, str] | None]
 
 
 class Times:
-    """What was measured: of each balancer the seconds of every join and leave, and of ours those of the way."""
+    """The results, seconds: each join and leave by balancer, and the steps of those with hints."""
 
     def __init__(self, gap_s: float) -> None:
         self.gap_s = gap_s
@@ -245,7 +69,7 @@ class Times:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure and print."""
+    """Measure and report."""
     report = Report("time-to-route" if options.profile == "lan" else f"time-to-route-{options.profile}", options)
     profile = f"-profile={options.profile}"
     times = Times(options.gap_s)
@@ -253,11 +77,13 @@ def main(options: argparse.Namespace) -> None:
         directories = [
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp"))) for _ in BALANCERS
         ]
-        # One backend is always there, so that a leave does not end in 503. They end last, when nobody asks them.
-        backends = [Backend(directories[0], f"web{n}", f"127.0.1.{n}", free_port(f"127.0.1.{n}")) for n in (1, 2)]
-        for backend in backends:
-            stack.callback(backend.end)
-        kept, moving = backends
+        # One application always runs, so that a leave causes no 503. Both end after the clients.
+        applications = [
+            Application(directories[0], f"web{n}", f"127.0.1.{n}", free_port(f"127.0.1.{n}")) for n in (1, 2)
+        ]
+        for application in applications:
+            stack.callback(application.end)
+        kept, moving = applications
         running = [
             stack.enter_context(ours(directories[0], 1, "on", profile)),
             stack.enter_context(ours(directories[1], 2, "off", profile)),
@@ -280,9 +106,9 @@ def main(options: argparse.Namespace) -> None:
     report.write()
 
 
-def come_and_go(balancers: dict[str, Balancer], guest: Guest, backend: Backend, times: Times) -> None:
-    """Let one backend join, and leave again when all balancers have it."""
-    address, port = backend.address, backend.port
+def come_and_go(balancers: dict[str, Balancer], guest: Guest, application: Application, times: Times) -> None:
+    """Let one node join, and leave again when all balancers have it."""
+    address, port = application.address, application.port
     name, door = guest.name, guest.door
     clients = {each: balancer.client for each, balancer in balancers.items()}
     mine = balancers["ours"]
@@ -304,7 +130,7 @@ def come_and_go(balancers: dict[str, Balancer], guest: Guest, backend: Backend, 
             "Serf logs the join": (mine.serf_log, GOSSIPED),
             "HAProxy's first good check": (mine.haproxy_log, RAISED),
             "first request": None,
-            "the resident logs it": (mine.resident_log, ROUTED),
+            "the daemon logs it": (mine.daemon_log, ROUTED),
         }
         if "ours" in clients:
             times.join_way_s[door].append(way(started_s, marks, name, times.joins_s[door]["ours"][-1]))
@@ -323,19 +149,19 @@ def come_and_go(balancers: dict[str, Balancer], guest: Guest, backend: Backend, 
         "Serf logs the intent": (mine.serf_log, LEFT_GOSSIPED),
         "Serf logs the leave": (mine.serf_log, LEFT),
         "last request": None,
-        "the resident logs it": (mine.resident_log, UNROUTED),
+        "the daemon logs it": (mine.daemon_log, UNROUTED),
     }
     if "ours" in clients:
         times.leave_way_s.append(way(left_s, marks, name, times.leaves_s["ours"][-1]))
 
 
 def pause(gap_s: float) -> None:
-    """Let everything come to rest, for a time that is in step with no timer of Serf's."""
+    """Wait for a random time, so that the next step is not in phase with a timer of Serf."""
     time.sleep(gap_s * random.uniform(1.0, 1.25))
 
 
 def way(since_s: float, marks: Marks, name: str, request_s: float) -> dict[str, float | None]:
-    """Return how long after a moment each log had a line about a node; where no log can tell, the request's time."""
+    """Return how long after `since_s` each log had its line about a node; a mark without a log gets `request_s`."""
     way_s: dict[str, float | None] = {}
     for mark, place in marks.items():
         at_s = place[0].find_s(place[1], name, since_s) if place else since_s + request_s
@@ -344,7 +170,7 @@ def way(since_s: float, marks: Marks, name: str, request_s: float) -> dict[str, 
 
 
 def tell(report: Report, times: Times) -> None:
-    """Print the tables and judge."""
+    """Report the tables and the goals."""
     through = [f"join through {door}" for door in DOORS]
     tables = {**dict(zip(through, times.joins_s.values(), strict=True)), "leave": times.leaves_s}
     rows = [
@@ -369,14 +195,14 @@ def tell(report: Report, times: Times) -> None:
 
 
 def shares(values_s: list[float]) -> tuple[str, ...]:
-    """Return median, 95th percentile and greatest of some times, milliseconds; dashes for none."""
+    """Return median, 95th percentile and maximum, milliseconds; dashes when there are no values."""
     if not values_s:
         return ("-",) * 3
     return tuple(f"{1000 * percentile(values_s, percent):.0f}" for percent in (50, 95, 100))
 
 
 def tell_slowest(what: str, ways_s: list[dict[str, float | None]], last: str) -> None:
-    """Print where the three slowest spent their time."""
+    """Print the steps of the three slowest."""
     for way_s in sorted(ways_s, key=lambda way_s: way_s[last] or 0.0)[-3:]:
         shown = (
             f"{mark} {1000 * at_s:.0f} ms" if at_s is not None else f"{mark} never" for mark, at_s in way_s.items()
@@ -385,7 +211,7 @@ def tell_slowest(what: str, ways_s: list[dict[str, float | None]], last: str) ->
 
 
 def judge(report: Report, times: Times) -> None:
-    """Hold what was found against the goals, each join by what it named."""
+    """Compare the results with the goals, joins by door."""
     for goal, percent, most_s in (
         ("median of a join at most 100 ms", 50, 0.1),
         ("95th percentile of a join at most 250 ms", 95, 0.25),
@@ -402,13 +228,13 @@ def judge(report: Report, times: Times) -> None:
 
 
 def by_door(values: Iterable[str]) -> str:
-    """Say what was found for each way of joining."""
+    """Return a text with the values of all doors."""
     return ", ".join(f"{value} through {door}" for value, door in zip(values, DOORS, strict=True))
 
 
 if __name__ == "__main__":
     parser = make_parser(__doc__)
-    parser.add_argument("--joins", type=int, default=50, help="so many through each door")
+    parser.add_argument("--joins", type=int, default=50, help="number of joins through each door (default: 50)")
     parser.add_argument("--gap-s", type=float, default=GAP_S, help="pause after each join and each leave")
     parser.add_argument("--profile", choices=["lan", "wan", "local"], default="lan", help="of every Serf agent")
     main(parser.parse_args())

@@ -1,4 +1,4 @@
-"""A configuration taken apart, and what turns the servers that run into those that should."""
+"""The parsed configuration, and the commands that change the running servers to the wanted ones."""
 
 from typing import Any
 
@@ -26,8 +26,8 @@ def changed(before: str, after: str) -> str:
     return CONFIG.replace(before, after)
 
 
-def test_a_server_has_its_defaults_in_its_words() -> None:
-    """`add server` inherits nothing, so the words of a server begin with what default-server lines say."""
+def test_a_server_includes_its_defaults() -> None:
+    """A server's words begin with those of its default-server lines, because `add server` inherits nothing."""
     layout = read_layout(CONFIG)
     assert layout.servers == {
         ("nodes", "web1"): Line("10.0.0.1:80", 7, ("inter", "2s", "check", "rise", "1")),
@@ -47,8 +47,8 @@ def test_a_server_has_its_defaults_in_its_words() -> None:
         (changed("backend nodes", "backend others"), False),
     ],
 )
-def test_the_rest_is_all_but_servers_and_remarks(text: str, is_same: bool) -> None:
-    """Only what a reload is needed for changes the digest of the rest."""
+def test_the_digest_of_the_rest_ignores_servers_and_comments(text: str, is_same: bool) -> None:
+    """Only changes that need a reload change the digest of the rest."""
     assert (read_layout(text).rest == read_layout(CONFIG).rest) is is_same
 
 
@@ -64,21 +64,21 @@ def test_the_rest_is_all_but_servers_and_remarks(text: str, is_same: bool) -> No
         changed("backend nodes", "backend kn\u00f6del"),
     ],
 )
-def test_a_section_with_anything_out_of_the_ordinary_is_left_to_a_reload(text: str) -> None:
-    """Named defaults, quotes, variables and templates make all of a section part of the rest."""
+def test_a_section_with_unsupported_syntax_needs_a_reload(text: str) -> None:
+    """Named defaults, quotes, variables and server templates make a whole section part of the rest."""
     layout = read_layout(text)
     assert (layout.servers, layout.pools) == ({}, frozenset())
     assert layout.rest != read_layout(text.replace("web1", "web9")).rest
 
 
-def test_defaults_count_for_the_servers_behind_them() -> None:
-    """A default-server line changes no server before it."""
+def test_defaults_apply_to_later_servers() -> None:
+    """A default-server line does not change earlier servers."""
     layout = read_layout("backend a\n server x 1.1.1.1:1\n default-server weight 7\n server y 1.1.1.1:2\n")
     assert [line.weight for line in layout.servers.values()] == [1, 7]
 
 
-def test_a_server_may_take_back_the_check_of_its_defaults() -> None:
-    """With `no-check` a server has no check, and the words that are left are such as `add server` takes."""
+def test_a_server_can_disable_the_check_of_its_defaults() -> None:
+    """With `no-check` a server has no check, and its remaining words are valid for `add server`."""
     layout = read_layout(
         "backend a\n default-server check inter 2s\n server x 1.1.1.1:1 no-check\n server y 1.1.1.1:2\n"
     )
@@ -86,13 +86,13 @@ def test_a_server_may_take_back_the_check_of_its_defaults() -> None:
 
 
 def test_only_a_line_feed_ends_a_line() -> None:
-    """What other readers take for the end of a line is part of a remark to HAProxy, and to us."""
+    """Other line separators do not end a comment, as in HAProxy."""
     text = changed("# a remark", "# a\u2028server evil 6.6.6.6:1\x0cserver evil 6.6.6.6:1")
     assert read_layout(text) == read_layout(CONFIG)
 
 
 def seen(endpoint: str, weight: int = 1, is_maintained: bool = False, **more: Any) -> Seen:
-    """Return a server as HAProxy has it."""
+    """Return a running server."""
     return Seen(endpoint, weight, is_maintained, False, False, UP, 0, 0, f"line-of-{endpoint} {weight} 9")._replace(
         **more
     )
@@ -118,7 +118,7 @@ AGENT = Line("10.0.0.1:80", 3, ("agent-check", "agent-port", "90"))
 
 
 def layout(*lines: Line) -> Layout:
-    """Return a configuration with at most the server `a`."""
+    """Return a configuration with the server `a` or none."""
     return Layout(dict.fromkeys([KEY], *lines) if lines else {}, frozenset(["nodes"]), "")
 
 
@@ -160,21 +160,21 @@ def layout(*lines: Line) -> Layout:
         ),
     ],
 )
-def test_what_runs_becomes_what_should(
+def test_plan_changes_running_servers_to_the_wanted_ones(
     goal: Layout,
     before: Layout,
     running: dict[tuple[str, str], Seen],
     changes: Changes,
 ) -> None:
-    """Goal, live file and what runs -> the commands between them."""
+    """Wanted configuration, live file and running servers -> commands."""
     assert plan(goal, before, running) == changes
 
 
 DOWN_LINE = "1 nodes {} {} 10.0.0.1 0 0 1 1 0 1 0 0 6 0 0 0 - 80 - 0 0 - - 0"
 
 
-def test_a_state_file_keeps_what_goes_on_and_starts_the_new_as_down() -> None:
-    """A server that stays keeps its line, a moved or new one with a check starts as down, one without has no line."""
+def test_a_state_file_keeps_remaining_servers_and_starts_new_ones_as_down() -> None:
+    """A remaining server keeps its line, a moved or new one with a check starts as down, one without has no line."""
     lines = {("nodes", name): CHECKED for name in "abc"} | {("nodes", "d"): PLAIN}
     running = {("nodes", "a"): seen("10.0.0.1:80"), ("nodes", "b"): seen("10.0.0.1:99")}
     text = state_file(Layout(lines, frozenset(["nodes"]), ""), layout(), running, HEADER)
@@ -182,15 +182,15 @@ def test_a_state_file_keeps_what_goes_on_and_starts_the_new_as_down() -> None:
     assert text.splitlines() == ["1", HEADER, going_on, DOWN_LINE.format(2, "b"), DOWN_LINE.format(3, "c")]
 
 
-def test_a_server_goes_through_a_reload_with_the_weight_that_it_should_have() -> None:
-    """HAProxy keeps the file's weight in use where the configured one is the same, so both are the goal's."""
+def test_a_reload_sets_the_wanted_weight() -> None:
+    """The state file has the wanted weight twice, because HAProxy keeps the current weight if both are equal."""
     text = state_file(layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 0)}, HEADER)
     assert text.splitlines()[2:] == ["line-of-10.0.0.1:80 3 3"]
 
 
 @pytest.mark.parametrize("name", ["is_maintained", "is_drained", "is_unwatched"])
-def test_what_an_administrator_did_does_not_go_through_a_reload(name: str) -> None:
-    """A server in maintenance or in a drain, or without its health checks, starts as a new one does."""
+def test_manual_changes_do_not_survive_a_reload(name: str) -> None:
+    """A server set to maintenance or drain, or without its health checks, starts like a new one."""
     text = state_file(layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", **{name: True})}, HEADER)
     assert text.splitlines()[2:] == [DOWN_LINE.format(1, "a")]
 
@@ -200,6 +200,8 @@ def test_what_an_administrator_did_does_not_go_through_a_reload(name: str) -> No
     [(layout(), [DOWN_LINE.format(1, "a")]), (layout(MOVED_FROM), [DOWN_LINE.format(1, "a")]), (layout(CHECKED), [])],
     ids=["new", "moved", "as before"],
 )
-def test_where_nobody_tells_what_runs_the_new_and_moved_still_start_as_down(before: Layout, lines: list[str]) -> None:
-    """Without any word on what runs, a server that the live file has may well be serving; another is not."""
+def test_new_and_moved_servers_start_as_down_when_the_running_ones_are_unknown(
+    before: Layout, lines: list[str]
+) -> None:
+    """When the running servers are unknown, only a server of the live file may start as up."""
     assert state_file(layout(CHECKED), before, None, "").splitlines() == ["1", *lines]

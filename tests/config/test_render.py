@@ -1,8 +1,8 @@
-"""Servers and a template -> haproxy.cfg: golden pairs, HAProxy's own verdict, and hostile members.
+"""Servers and a template -> haproxy.cfg: golden files, HAProxy's check, and hostile members.
 
-    python tests/test_render.py
+    python tests/config/test_render.py
 
-writes the golden `.cfg` files anew after a change of the template; read the difference before you keep it.
+rewrites the golden `.cfg` files after a change of the template; review the difference before you commit it.
 """
 
 import os
@@ -40,7 +40,7 @@ WEB2 = Server("web2", "127.0.1.2", 8080, 50)
 
 
 def render_golden(members_path: Path) -> Rendered:
-    """Return the configuration for the node files and the settings of a golden pair."""
+    """Return the configuration for the node files and settings of a golden pair."""
     environ_path = members_path.with_suffix(".env")
     pairs = environ_path.read_text().splitlines() if environ_path.exists() else []
     settings = load_settings(dict(pair.split("=", 1) for pair in pairs))
@@ -52,36 +52,36 @@ def render_golden(members_path: Path) -> Rendered:
 
 
 def render_event(event: Event, settings: Settings) -> tuple[int, str]:
-    """Return how many servers the members of an event are, and what the template prints for them."""
+    """Return the number of servers of an event's members, and the rendered configuration."""
     evidence = {member.name: NodeFile(ALIVE, member, 0) for member in event.members}
     servers = build(evidence, Rules(settings.default_port)).servers
     return len(servers), render(TEMPLATE, BUILT_IN_TEMPLATE, servers, settings).text
 
 
 def render_text(template: str, *servers: Server) -> Rendered:
-    """Return what a template of the user's gives."""
+    """Return the text rendered from a custom template."""
     return render(template, "/etc/mine.j2", servers, Settings())
 
 
 def check_with_haproxy(path: Path) -> None:
-    """Have HAProxy check a configuration as the master would load it."""
+    """Let HAProxy check a configuration as its master loads it."""
     checked = subprocess.run([HAPROXY, "-W", "-c", "-f", path], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     warnings = [line for line in checked.stderr.splitlines() if "[WARNING]" in line]
-    # Before the first reload there is no state file; HAProxy says so and goes on.
+    # Before the first reload there is no state file; HAProxy prints a warning and continues.
     assert [line for line in warnings if "server state file" not in line] == []
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN_DIR.glob("*.members")), ids=lambda path: path.stem)
 def test_golden_pair(path: Path) -> None:
-    """These node files give this configuration to the byte, and HAProxy takes it without a warning."""
+    """These node files give exactly this configuration, and HAProxy accepts it without a warning."""
     golden_path = path.with_suffix(".cfg")
     assert render_golden(path).text == golden_path.read_text()
     check_with_haproxy(golden_path)
 
 
 def test_golden_files_are_pairs() -> None:
-    """No golden configuration or environment is left without its members."""
+    """Each golden configuration and environment has its members."""
     stems = {path.stem for path in GOLDEN_DIR.glob("*.members")}
     assert stems == {path.stem for path in GOLDEN_DIR.glob("*.cfg")}
     assert stems >= {path.stem for path in GOLDEN_DIR.glob("*.env")}
@@ -89,17 +89,17 @@ def test_golden_files_are_pairs() -> None:
 
 @pytest.mark.parametrize("version", ["094", "0101"])
 def test_recorded_members_make_a_valid_configuration(tmp_path: Path, version: str) -> None:
-    """All recorded hostile members together give a configuration that HAProxy takes."""
+    """All recorded hostile members together give a configuration that HAProxy accepts."""
     paths = (TESTS_DIR / "payloads").glob(f"*-{version}.member-join.stdin")
     count, text = render_event(read_event("member-join", b"".join(path.read_bytes() for path in paths)), Settings())
-    assert count == 9  # two with a name that only looks odd, and seven with odd tags, one of which says port=22
+    assert count == 9  # two with an unusual name, and seven with unusual tags, one of them port=22
     (tmp_path / "haproxy.cfg").write_text(text)
     check_with_haproxy(tmp_path / "haproxy.cfg")
 
 
 @pytest.mark.parametrize("name", ["a" * 128, "1", "BACKEND", "FRONTEND", "server", "default", "localhost", "x.y_z-"])
-def test_odd_names_make_a_valid_configuration(tmp_path: Path, name: str) -> None:
-    """Every name that a node may have is one that HAProxy takes for a server."""
+def test_unusual_names_make_a_valid_configuration(tmp_path: Path, name: str) -> None:
+    """HAProxy accepts every allowed node name as a server's name."""
     rendered = render(TEMPLATE, BUILT_IN_TEMPLATE, (WEB1._replace(name=name),), Settings().replace(cookie="SRV"))
     (tmp_path / "haproxy.cfg").write_text(rendered.text)
     check_with_haproxy(tmp_path / "haproxy.cfg")
@@ -123,7 +123,7 @@ LINE = st.builds("\t".join, st.tuples(GOOD_OR_NASTY["name"], GOOD_OR_NASTY["addr
 
 @given(st.lists(LINE, min_size=1, max_size=4), st.sampled_from(["", "SRV"]))
 def test_no_member_can_add_a_line_or_a_word(lines: list[str], cookie: str) -> None:
-    """Whatever the bytes of the members, each gives one server line of the expected words or none, and nothing else."""
+    """Whatever a member's bytes, it adds one server line with the expected words, or nothing."""
     settings = Settings().replace(cookie=cookie)
     try:
         event = read_event("member-join", "\n".join(lines).encode("utf-8", "surrogatepass"))
@@ -141,13 +141,13 @@ def test_no_member_can_add_a_line_or_a_word(lines: list[str], cookie: str) -> No
 
 
 def drop_variable_lines(text: str) -> list[str]:
-    """Return all lines but those that depend on the servers: themselves, their absence, and the mark."""
+    """Return the lines that do not depend on the servers: without server lines, their substitute, and the mark."""
     starts = ("    server ", "    # No node is alive", "    description ")
     return [line for line in text.split("\n") if not line.startswith(starts)]
 
 
 def test_same_servers_give_the_same_bytes() -> None:
-    """Rendering twice, in another process and with another hash seed too, gives the same text."""
+    """Rendering again, also in another process with another hash seed, gives the same text."""
     code = (
         "from serf_haproxy import settings; from serf_haproxy.config import render;"
         "from serf_haproxy.policy.server import Server;"
@@ -164,7 +164,7 @@ def test_same_servers_give_the_same_bytes() -> None:
 
 @pytest.mark.parametrize("template", ["x", "x\n", "x\n\n\n", "", "x\r\n", "é\n", "x\udcff"])
 def test_digest_is_found_again(template: str) -> None:
-    """A rendered text, whatever its end, ends with the mark by which HAProxy confirms it, and with a line feed."""
+    """A rendered text ends with the mark by which HAProxy confirms it, and with a line feed."""
     rendered = render_text(template)
     assert re.fullmatch("[0-9a-f]{16}", rendered.digest)
     assert digest_of(rendered.text) == rendered.digest
@@ -187,22 +187,22 @@ def test_digest_is_found_again(template: str) -> None:
     ],
 )
 def test_changed_text_has_no_digest(change: Callable[[str], str]) -> None:
-    """A text that is not ours, or was changed by hand anywhere, has no digest."""
+    """A foreign text, or one that was edited anywhere, has no digest."""
     text = render(TEMPLATE, "t", (WEB1,), Settings()).text
     assert change(text) != text
     assert digest_of(change(text)) == ""
 
 
 def test_servers_decide_the_digest() -> None:
-    """Other servers, another order included, have another digest; so has another template."""
+    """Other servers, another order of servers, and another template give another digest."""
     template = "{% for server in servers %}{{ server.name }} {{ server.weight }}\n{% endfor %}"
     rendered = [render_text(template), render_text(template, WEB1), render_text(template, WEB1, WEB2)]
     rendered += [render_text(template, WEB2, WEB1), render_text(template + "# other\n", WEB1)]
     assert len({each.digest for each in rendered}) == len(rendered)
 
 
-def test_mark_wins_over_a_description_of_the_users(tmp_path: Path, wait_until: Callable) -> None:
-    """HAProxy reports the mark even when the template has a description of its own."""
+def test_mark_replaces_a_description_of_the_template(tmp_path: Path, wait_until: Callable) -> None:
+    """HAProxy reports the mark even when the template sets a description."""
     cli = tmp_path / "cli.sock"
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -251,7 +251,7 @@ def test_mark_wins_over_a_description_of_the_users(tmp_path: Path, wait_until: C
     ],
 )
 def test_error_names_the_line_of_the_template(template: str, words: str) -> None:
-    """Whatever is wrong with a template, the error is one line that begins with its file and line."""
+    """Every error of a template is one line that begins with its file and line."""
     with pytest.raises(TemplateError) as caught:
         render_text(template, WEB1)
     assert str(caught.value).startswith(words)
@@ -260,7 +260,7 @@ def test_error_names_the_line_of_the_template(template: str, words: str) -> None
 
 
 def test_template_sees_servers_and_settings() -> None:
-    """A template of the user's has each server's fields and every setting."""
+    """A template can use each server's fields and every setting."""
     template = (
         "{% for s in servers %}{{ s.name }} {{ s.address }} {{ s.port }} {{ s.endpoint }} {{ s.weight }}\n{% endfor %}"
     )
@@ -297,7 +297,7 @@ def lines_of(*servers: str) -> str:
     ],
 )
 def test_change_is_one_sentence(before: str, after: str, sentence: str) -> None:
-    """A change is told by its servers: more, less, otherwise; at most ten of them by name."""
+    """A change is described by added, removed and changed servers, at most ten by name."""
     assert describe_change(read_layout(before).servers, read_layout(after).servers) == sentence
 
 

@@ -1,4 +1,4 @@
-"""Clusters of containers, and the questions that the tests ask them."""
+"""Clusters of containers and functions that read their state."""
 
 import contextlib
 import csv
@@ -15,7 +15,7 @@ from containers.engine import PREFIX, Engine
 from integration import load
 from integration.proxy import wait_for
 
-# What docs/security.md promises to be enough. Every test runs with it.
+# The options that docs/security.md recommends. Every test uses them.
 CONFINED = (
     "--read-only",
     "--tmpfs=/run:exec",
@@ -25,13 +25,13 @@ CONFINED = (
     "--cap-add=SETGID",
     "--cap-add=SETUID",
     "--security-opt=no-new-privileges",
-    "--health-interval=60s",  # else the checks of all containers take more of the machine than the containers
+    "--health-interval=60s",  # otherwise the checks of all containers use more CPU time than the containers
 )
 JOIN_S = 30.0
-FAIL_S = 60.0  # Serf's failure detection takes 5 to 22 s, more for an agent that is cut off; then comes the grace
-# A name that comes back at another address: Serf refuses it until 30 s after the failure, and the agent that was
-# refused tells of itself again with its next exchange of everything, 30 to 60 s after its start and every 30 s then.
-# The same address after a cut: every agent tries one that failed every 30 s, but not each time.
+FAIL_S = 60.0  # Serf detects a failure within 5 to 22 s, later on a node that is cut off; the grace follows
+# The time until a node is back. Serf refuses a name at another address until 30 s after the failure, and the refused
+# node announces itself again only with a full state exchange, 30 to 60 s after its start and then every 30 s. With the
+# same address, each Serf agent tries to reach a failed member every 30 s, but not each time.
 BACK_S = 180.0
 _NUMBERS = itertools.count(1)
 
@@ -39,7 +39,7 @@ AnyContainer = TypeVar("AnyContainer", bound="Container")
 
 
 class Container:
-    """One container; its host name, and so its node's name, is its name in the cluster."""
+    """One container; its name is its host name and its node name."""
 
     def __init__(self, engine: Engine, name: str, network: str, container_id: str) -> None:
         self.engine = engine
@@ -49,13 +49,13 @@ class Container:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the engine says of it: Running, ExitCode, Health and so on."""
+        """The engine's state of the container: Running, ExitCode, Health and so on."""
         state: dict[str, Any] = self.inspect()["State"]
         return state
 
     @property
     def address(self) -> str:
-        """Its address in the network of the cluster, "" while it has none."""
+        """Its address in the cluster's network, "" while it has none."""
         networks = self.inspect()["NetworkSettings"]["Networks"]
         address: str = networks[self.network]["IPAddress"] if self.network in networks else ""
         if address:
@@ -64,113 +64,115 @@ class Container:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether its last health check was good."""
+        """Whether its last health check succeeded."""
         return bool(self.state["Health"]["Status"] == "healthy")
 
     def inspect(self) -> dict[str, Any]:
-        """Return all that the engine says of it."""
+        """Return the engine's full description of the container."""
         inspected: dict[str, Any] = json.loads(self.engine("inspect", self.id))[0]
         return inspected
 
     def exec(self, *argv: str, user: str = "root", is_checked: bool = True) -> str:
-        """Run a command in it; return what that prints."""
+        """Run a command in the container; return its output."""
         return self.engine("exec", f"--user={user}", self.id, *argv, is_checked=is_checked)
 
     def spy(self, script: str) -> str:
-        """Run a shell script beside it that sees its processes and may read all of them; return what it prints."""
+        """Run a shell script in a second container that can read all processes of this one; return its output."""
         where = [f"--label={self.engine.label}", f"--pid=container:{self.id}", "--network=none"]
         return self.engine(
             "run", "--rm", "--cap-add=SYS_PTRACE", *where, self.engine.base, "sh", "-c", f"({script}) 2>&1; true"
         )
 
     def pid(self, service: str) -> int:
-        """Return the process id, inside, of a supervised process."""
+        """Return the process id, inside the container, of a supervised process."""
         return int(self.exec("s6-svstat", "-o", "pid", f"/run/service/{service}"))
 
     def log(self) -> str:
-        """Return all that it has logged."""
+        """Return the container's log."""
         return self.engine("logs", self.id)
 
     def members(self, status: str) -> set[str]:
-        """Return the names of the members that Serf here gives this status; none while Serf does not answer."""
+        """Return the names of the members with this status in this container's Serf; none while it does not answer."""
         listing = self.exec("serf", "members", f"-status={status}", is_checked=False).splitlines()
         return {line.split()[0] for line in listing if f" {status} " in line}
 
     def stop(self, *options: str) -> float:
-        """Stop it as `docker stop` does; return the seconds that this took."""
+        """Stop the container with `docker stop`; return how long that took, seconds."""
         started_s = time.monotonic()
         self.engine("stop", *options, self.id)
         return time.monotonic() - started_s
 
     def wait_end(self) -> int:
-        """Wait until it ends by itself; return its exit code."""
+        """Wait until the container ends by itself; return its exit code."""
         wait_for(lambda: not self.state["Running"], f"{self.name} ends", JOIN_S)
         return int(self.state["ExitCode"])
 
 
 class Balancer(Container):
-    """A balancer and what its HAProxy says."""
+    """A balancer's container and its HAProxy."""
 
     def url(self, path: str = "/") -> str:
         """Return a URL of the frontend."""
         return f"http://{self.address}{path}"
 
     def column(self, title: str) -> dict[str, str]:
-        """Return a column of the stats page for the servers by their names."""
+        """Return a column of the stats page by server name."""
         text = requests.get(f"http://{self.address}:1936/;csv", timeout=5).text
         rows = csv.DictReader(io.StringIO(text.removeprefix("# ")))
         return {row["svname"]: row[title] for row in rows if row["pxname"] == "nodes" and row["svname"] != "BACKEND"}
 
     def views(self) -> dict[str, str] | None:
-        """Return each server's state in HAProxy by its name; None while the stats page is away."""
+        """Return HAProxy's state of each server by name; None while the stats page does not answer."""
         try:
             return self.column("status")
         except requests.RequestException:
             return None
 
     def view(self, name: str) -> str:
-        """Return one server's state, "" when it is not there, "?" while the stats page is away."""
+        """Return one server's state, "" when it does not exist, "?" while the stats page does not answer."""
         views = self.views()
         return "?" if views is None else views.get(name, "")
 
     def has_given_up(self, name: str) -> bool:
-        """Tell whether a server is gone, or in maintenance until a request that it never answered has ended."""
+        """Return whether a server is removed, or in maintenance until its last request has ended."""
         return self.view(name) in ("", "MAINT")
 
     def serves(self, *names: str) -> bool:
-        """Tell whether exactly these servers are there and all are in use."""
+        """Return whether HAProxy has exactly these servers and all are up."""
         return self.views() == dict.fromkeys(names, "UP")
 
     def wait_servers(self, *names: str, timeout_s: float = JOIN_S) -> None:
-        """Wait until exactly these servers are there and all are in use."""
+        """Wait until HAProxy has exactly these servers and all are up."""
         wait_for(lambda: self.serves(*names), lambda: f"{self.name} serves {names}\n{self.story()}", timeout_s)
 
     def story(self) -> str:
-        """Return what a person would look at when the servers are not as they should be."""
+        """Return the servers, the members and the log, for the message of a failed test."""
         members = self.exec("serf", "members", is_checked=False)
         lines = [line for line in self.log().splitlines() if not line.startswith("haproxy:")]
         return "\n".join([str(self.views()), members, *lines[-60:]])
 
     def ask(self) -> dict[str, Any]:
-        """Make one request on a connection of its own; return who answered."""
+        """Make one request on a new connection; return the web application's answer."""
         answer = requests.get(self.url(), headers={"Connection": "close"}, timeout=10)
         answer.raise_for_status()
         who: dict[str, Any] = answer.json()
         return who
 
     def shares(self, request_count: int) -> dict[str, int]:
-        """Return the requests that each web application answers out of so many."""
+        """Make this many requests; return how many each web application answered."""
         hosts = [self.ask()["host"] for _ in range(request_count)]
         return {host: hosts.count(host) for host in set(hosts)}
 
     def is_right(self) -> bool:
-        """Tell whether its resident finds nothing to do."""
-        said = self.exec("serf-haproxy", "once", user="agent", is_checked=False).splitlines()
-        return any(line.startswith("UNCHANGED ") for line in said)  # beside warnings: it has no key of the RPC
+        """Return whether a pass finds nothing to do."""
+        said = self.exec("serf-haproxy", "once", user="serf-haproxy", is_checked=False).splitlines()
+        return any(
+            line.startswith("UNCHANGED ") for line in said
+        )  # there may be warnings too: this command has no RPC key
 
 
 class Cluster:
-    """A network and the containers in it."""
+    """A Docker network and its containers."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -179,10 +181,10 @@ class Cluster:
         self._make_network()
 
     def close(self) -> None:
-        """Remove it with all its containers and volumes."""
+        """Remove the network with all its containers and volumes."""
         if self.containers:
             self.engine("rm", "--force", "--volumes", *(container.id for container in self.containers))
-        self.engine("network", "rm", self.network, is_checked=False)  # else `remove_all` does it
+        self.engine("network", "rm", self.network, is_checked=False)  # if this fails, `remove_all` does it
 
     def balancer(self, name: str = "lb1", *options: str, **environ: str) -> Balancer:
         """Start a balancer."""
@@ -198,12 +200,12 @@ class Cluster:
         return [self.webapp(name, join=join) for name in names]
 
     def start(self, name: str, image: str, *options: str) -> Container:
-        """Start any other container, with nothing but these options."""
+        """Start another container with only these options."""
         return self._add(Container, name, image, options)
 
     @contextlib.contextmanager
     def holding(self, name: str, address: str, join: str = "lb1") -> Iterator[Container]:
-        """Run a web application at a free address of this network for the length of a block; it leaves in the end."""
+        """Run a web application at this free address for the duration of a block; it leaves afterwards."""
         holder = self.webapp(name, f"--ip={address}", join=join)
         try:
             yield holder
@@ -212,15 +214,15 @@ class Cluster:
             self.remove(holder)
 
     def remove(self, container: Container) -> None:
-        """Remove one of its containers."""
+        """Remove one container of the cluster."""
         self.containers.remove(container)
         self.engine("rm", "--force", "--volumes", container.id)
 
     def _make_network(self) -> None:
-        """Make the network in the subnet that the engine chooses.
+        """Create the network in the subnet that the engine chooses.
 
-        Only in a network whose subnet was named can a container be given an address, so it is made twice. Another
-        worker may be given the subnet in between: then the engine chooses again.
+        A container can have a fixed address only in a network with an explicit subnet, so the network is created twice.
+        Another worker may get the subnet in between: then the engine chooses again.
         """
         words = ["network", "create", f"--label={self.engine.label}"]
         said = "overlaps"

@@ -16,7 +16,7 @@ HAS_FAILED = pytest.StashKey[bool]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep for the fixtures whether a test has failed."""
+    """Store for the fixtures whether a test has failed."""
     report = yield
     item.stash[HAS_FAILED] = item.stash.get(HAS_FAILED, False) or report.failed
     return report
@@ -24,20 +24,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """Yield the engine of this test run, which has our two images."""
+    """Yield the container engine of this test run, with both images built."""
     with running_engine() as engine:
         yield engine
 
 
 @pytest.fixture(scope="session")
 def netfilter(engine: Engine) -> None:
-    """Have the image that walls are made with."""
+    """Build the image that `wall` uses."""
     build_netfilter(engine)
 
 
 @pytest.fixture(scope="module")
 def make_cluster(engine: Engine) -> MakeCluster:
-    """Return a context manager that makes an empty cluster and removes it."""
+    """Return a context manager that creates an empty cluster and removes it."""
 
     @contextlib.contextmanager
     def make() -> Iterator[Cluster]:
@@ -59,13 +59,13 @@ def cluster(make_cluster: MakeCluster) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def balancer(cluster: Cluster) -> Balancer:
-    """Return the balancer of that cluster."""
+    """Return the balancer of the module's cluster."""
     return cluster.balancer()
 
 
 @pytest.fixture(scope="module")
 def stage(engine: Engine) -> Iterator[Stage]:
-    """Yield what has a whole crew for each test of a module."""
+    """Yield the stage that provides an intact crew for each test of a module."""
     stage = Stage(engine)
     try:
         yield stage
@@ -75,9 +75,9 @@ def stage(engine: Engine) -> Iterator[Stage]:
 
 @pytest.fixture
 def crew(request: pytest.FixtureRequest, stage: Stage) -> Iterator[Crew]:
-    """Yield a balancer and web applications, all served; the test has to leave them so.
+    """Yield a balancer and web applications, all served; the test must leave them like that.
 
-    A test that fails leaves them to nobody: the next one gets a new crew, so that no failure causes another one.
+    After a failed test the next one gets a new crew, so that one failure does not cause another.
     """
     crew = stage.take()
     yield crew

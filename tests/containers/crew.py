@@ -1,4 +1,4 @@
-"""A balancer and web applications that tests use one after another, as long as each test leaves them whole."""
+"""A balancer and web applications that tests share, as long as each test leaves them intact."""
 
 import contextlib
 import time
@@ -15,18 +15,18 @@ CLIENTS = 10
 
 
 class Crew:
-    """A cluster of one balancer and web applications, all of them served.
+    """A cluster of one balancer and web applications that are all served.
 
     Attributes:
-        cluster: What they live in.
+        cluster: The cluster of the containers.
         balancer: The balancer, lb1.
-        webs: The web applications by name; a test that replaces one puts the new one here.
-        healed_s: When the fault was over that a test has done to it.
+        webs: The web applications by name; a test that replaces one stores the new one here.
+        healed_s: The monotonic time at which the last injected fault ended.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        # One test after another fails and heals the same nodes: to the balancer they would be flapping.
+        # The tests let the same nodes fail again and again. Without this, the balancer would damp them as flapping.
         self.balancer = cluster.balancer(SERF_HAPROXY_FLAP_CUTOFF="0")
         self.webs: dict[str, Container] = {name: cluster.webapp(name) for name in NAMES}
         self.balancer.wait_servers(*self.webs)
@@ -37,7 +37,7 @@ class Crew:
 
     @contextlib.contextmanager
     def fault(self, name: str, is_haproxy_away: bool = False) -> Iterator[None]:
-        """Count what a block does as a fault in the summary; it is healed when the crew is whole again."""
+        """Count a block as a fault in the summary; it is repaired when the crew is intact again."""
         self._row, self._is_haproxy_away = SUMMARY.setdefault(f"container: {name}", Row()), is_haproxy_away
         self._row.injected_count += 1
         try:
@@ -46,13 +46,13 @@ class Crew:
             self.healed_s = time.monotonic()
 
     def count_healed(self) -> None:
-        """Note in the summary that the crew is whole since just now."""
+        """Count in the summary that the crew has just become intact again."""
         self._row.healed_count += 1
         self._row.longest_wrong_s = max(self._row.longest_wrong_s, time.monotonic() - self.healed_s)
 
     @contextlib.contextmanager
     def load(self) -> Iterator[Load]:
-        """Run clients of the balancer, each request on a connection of its own, for the length of a block."""
+        """Run clients of the balancer, with a new connection per request, for the duration of a block."""
         load = Load(self.balancer.address, 80, think_s=0.05, failures=Failures())
         with run_load(load, CLIENTS):
             wait_for(lambda: load.ok_count > 2 * CLIENTS, "the load runs")
@@ -63,25 +63,25 @@ class Crew:
             self._row.failed_count += len(load.failures)
 
     def wait(self, condition: Callable[[], object], what: str, timeout_s: float = JOIN_S) -> None:
-        """Wait until a condition holds; fail otherwise with its name and the balancer's story."""
+        """Wait until a condition holds; after timeout_s fail with `what` and the balancer's story."""
         wait_for(condition, lambda: f"{what}\n{self.balancer.story()}", timeout_s)
 
     def wait_members(self) -> None:
-        """Wait until these are all alive to the balancer's Serf, and nobody else is."""
+        """Wait until exactly these members are alive in the balancer's Serf."""
         alive = {self.balancer.name, *self.webs}
         self.wait(lambda: self.balancer.members("alive") == alive, f"{sorted(alive)} are alive", BACK_S)
 
-    def check_whole(self) -> None:
-        """Wait until Serf and HAProxy have just these, and the resident has nothing to do; all get requests."""
+    def check_intact(self) -> None:
+        """Wait until Serf and HAProxy have exactly these, the daemon has nothing to do, and all get requests."""
         self.wait_members()
         self.balancer.wait_servers(*self.webs, timeout_s=FAIL_S)
-        self.wait(self.balancer.is_right, "the resident has nothing to do", FAIL_S)
-        # A server that has just come up waits for its turn in HAProxy's round, which may be longer than a few requests.
+        self.wait(self.balancer.is_right, "the daemon has nothing to do", FAIL_S)
+        # A server that has just come up gets its first request only at its turn in HAProxy's round robin.
         self.wait(lambda: set(self.balancer.shares(3 * len(self.webs))) == set(self.webs), "all get requests")
 
 
 class Stage:
-    """Has a crew for one test after another: a new one where the test before did not leave it whole."""
+    """Provides a crew for one test after another: a new one if the previous test did not leave it intact."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -89,7 +89,7 @@ class Stage:
         self._crew: Crew | None = None
 
     def take(self) -> Crew:
-        """Return a whole crew; it is thrown away later, except when `keep` finds it whole again."""
+        """Return an intact crew; it is discarded unless `keep` gets it back."""
         crew, self._crew = self._crew, None
         if crew is None:
             self.close()
@@ -98,8 +98,8 @@ class Stage:
         return crew
 
     def keep(self, crew: Crew) -> None:
-        """See that a crew is whole and keep it for the next test."""
-        crew.check_whole()
+        """Check that a crew is intact and keep it for the next test."""
+        crew.check_intact()
         crew.count_healed()
         self._crew = crew
 

@@ -1,4 +1,4 @@
-"""A container engine: the one that answers, else one of our own on a private socket and data folder."""
+"""A container engine: the one that answers, or a new one with its own socket and data directory."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ _COMMAND_S = 120.0
 _PULL_S = 60.0
 _BUILD_S = 900.0
 _START_S = 60.0
-_DAEMONS: list[subprocess.Popen[bytes]] = []  # what outlives this process; without a reference, Python warns
+_DAEMONS: list[subprocess.Popen[bytes]] = []  # a Popen that Python collects while its process runs is a warning
 _PACKAGES = {
     "docker": ["docker.io", "docker-cli"],  # Debian 12 has both in one package
     "dockerd": ["docker.io", "iptables"],
@@ -35,14 +35,14 @@ _PACKAGES = {
 
 
 class Engine:
-    """A Docker engine; everything that it starts for us carries our label.
+    """A Docker engine; everything that the tests start has their label.
 
     Args:
-        environ: The environment of the command `docker`, which says where the engine is.
+        environ: The environment of the command `docker`, which determines the engine.
 
     Attributes:
         label: The label.
-        base: The image that all others are built on.
+        base: The base image of all others.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -51,11 +51,11 @@ class Engine:
         self.base = BASE
 
     def __call__(self, *words: str, timeout_s: float = _COMMAND_S, is_checked: bool = True) -> str:
-        """Run a command of `docker` and return what it prints, both streams."""
+        """Run a `docker` command; return its standard output and error."""
         return run(["docker", *words], timeout_s, self.environ, is_checked)
 
     def build(self, target: str, dockerfile: Path, context: Path, *options: str) -> str:
-        """Build an image, one worker after another, so that the later ones find it made; return its tag."""
+        """Build an image, one worker at a time: the later workers find it in the cache. Return its tag."""
         tag = f"{PREFIX}/{target}"
         words = ["build", "--quiet", "--network=host", f"--build-arg=BASE={self.base}", f"--file={dockerfile}"]
         with workers.locked("build"):
@@ -63,7 +63,7 @@ class Engine:
         return tag
 
     def remove_all(self) -> None:
-        """Remove every container, network and volume that carries our label."""
+        """Remove every container, network and volume with the label."""
         mine = f"--filter=label={self.label}"
         for kind, words in (
             ("ps", ["rm", "--force", "--volumes"]),
@@ -78,9 +78,9 @@ class Engine:
 
 @contextlib.contextmanager
 def running_engine() -> Iterator[Engine]:
-    """Yield an engine with our two images for the length of a block; everything that was started there is removed.
+    """Yield an engine with both images for the duration of a block; remove everything that was started in it.
 
-    All workers of a test run use the same one: the first that needs it starts it and builds the images, and
+    All workers of a test run use the same engine. The first worker that needs it starts it and builds the images;
     `stop_engine` stops it when the run ends.
     """
     note = workers.run_dir() / "engine.json"
@@ -116,7 +116,7 @@ def stop_engine() -> None:
 
 
 def need(program: str) -> None:
-    """See that a program is there: root on Debian has it installed; else the test fails and says what is missing."""
+    """Ensure that a program exists: install it as root on Debian, otherwise fail with the missing package."""
     with workers.locked("packages"):
         _install_missing(program)
 
@@ -127,7 +127,7 @@ def _install_missing(program: str) -> None:
     packages = _PACKAGES[program]
     if not Path("/etc/debian_version").exists() or os.geteuid() != 0:
         names = " ".join(packages)
-        pytest.fail(f"{program} is missing, and only root on Debian can have it installed; install {names}")
+        pytest.fail(f"{program} is missing, and only root on Debian can install it here; install {names}")
     run(["apt-get", "-qq", "update"], _BUILD_S)
     known = [name for name in packages if _succeeds(["apt-cache", "show", name], os.environ)]
     noninteractive = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
@@ -135,7 +135,7 @@ def _install_missing(program: str) -> None:
 
 
 def ensure_base(engine: Engine) -> None:
-    """See that the engine has the base image: Debian's, or one made of Debian's packages, which has a name of ours."""
+    """Ensure that the engine has the base image: Debian's, or one built from Debian's packages under another name."""
     if engine("images", "--quiet", BASE) or _succeeds(["docker", "pull", BASE], engine.environ, _PULL_S):
         return
     engine.base = f"{PREFIX}/base"
@@ -144,13 +144,13 @@ def ensure_base(engine: Engine) -> None:
     need("mmdebstrap")
     with tempfile.TemporaryDirectory(prefix="base-") as directory:
         tar = os.path.join(directory, "base.tar")
-        left_out = "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"
-        run(["mmdebstrap", "--quiet", "--variant=minbase", *left_out, "trixie", tar], _BUILD_S)
+        excluded = "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"
+        run(["mmdebstrap", "--quiet", "--variant=minbase", *excluded, "trixie", tar], _BUILD_S)
         engine("import", tar, engine.base)
 
 
 def run(argv: list[str], timeout_s: float, environ: Mapping[str, str] | None = None, is_checked: bool = True) -> str:
-    """Run a program and return what it prints, both streams; fail with that when its exit code is not 0."""
+    """Run a program; return its standard output and error, or fail with them when its exit code is not 0."""
     completed = subprocess.run(
         argv,
         stdin=subprocess.DEVNULL,
@@ -181,7 +181,7 @@ def _engine_dir() -> Path:
 
 
 def _try_prepare() -> dict[str, Any]:
-    """Return what the workers need to know of the engine, or why there is none: then none of them tries again."""
+    """Return what the workers need to know about the engine, or why there is none; no worker tries again then."""
     try:
         engine = _answering_engine()
         ensure_base(engine)
@@ -189,19 +189,19 @@ def _try_prepare() -> dict[str, Any]:
         for target in ("balancer", "webapp"):
             engine.build(target, ROOT / "images" / "Dockerfile", ROOT, f"--target={target}")
     except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 every worker fails with it
-        return {"fault": f"no engine with our images: {error}"}
+        return {"fault": f"no engine with both images: {error}"}
     return {"environ": engine.environ, "base": engine.base}
 
 
 def _answering_engine() -> Engine:
     environ = dict(os.environ)
     if not _succeeds(["docker", "buildx", "version"], environ):
-        environ["DOCKER_BUILDKIT"] = "0"  # the builder of before, where the new one is not installed
+        environ["DOCKER_BUILDKIT"] = "0"  # use the legacy builder when buildx is not installed
     if _answers(environ):
         return Engine(environ)
     if not Path("/etc/debian_version").exists() or os.geteuid() != 0:
         pytest.fail(
-            "no Docker engine answers, and only root on Debian can have one of its own: start one, set DOCKER_HOST"
+            "no Docker engine answers, and only root on Debian can start a new one: start one or set DOCKER_HOST"
         )
     need("docker")
     need("dockerd")

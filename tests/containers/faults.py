@@ -1,4 +1,4 @@
-"""What tests do to containers: kill and freeze processes, and cut networks inside the containers' own namespaces."""
+"""Faults of containers: killed and frozen processes, and networks cut in the containers' own namespaces."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -7,12 +7,12 @@ from containers.cluster import Container
 from containers.engine import PREFIX, ROOT, Engine
 from integration.proxy import wait_for
 
-EVERYTHING = ("",)  # a condition that every packet meets
+EVERYTHING = ("",)  # matches every packet
 GOSSIP = ("meta l4proto { tcp, udp } th dport 7946", "meta l4proto { tcp, udp } th sport 7946")
 
 
 def kill(container: Container, service: str) -> None:
-    """Send SIGKILL to a supervised process and wait until another one is ready in its place."""
+    """Send SIGKILL to a supervised process and wait until its successor is ready."""
     before = container.pid(service)
     container.exec("s6-svc", "-k", f"/run/service/{service}")
     wait_for(lambda: container.pid(service) not in (before, -1), f"{service} is back")
@@ -21,14 +21,14 @@ def kill(container: Container, service: str) -> None:
 
 
 def list_zombies(container: Container) -> list[str]:
-    """Return the names of processes that have ended and that nobody has asked for their exit code."""
+    """Return the names of zombie processes: ended, but not reaped by their parent."""
     script = "grep -h -B 2 '^State:.Z' /proc/[0-9]*/status | sed -n 's/^Name:.//p'"
     return container.exec("sh", "-c", script, is_checked=False).splitlines()
 
 
 @contextlib.contextmanager
 def frozen(container: Container, pid: int) -> Iterator[None]:
-    """Freeze a process, by its id inside, with SIGSTOP for the length of a block; SIGCONT follows whatever happens."""
+    """Stop a process, by its id inside the container, with SIGSTOP for the duration of a block."""
     container.exec("sh", "-c", f"kill -STOP {pid}")
     try:
         wait_for(lambda: "T (stopped)" in container.exec("cat", f"/proc/{pid}/status"), f"process {pid} is stopped")
@@ -38,7 +38,7 @@ def frozen(container: Container, pid: int) -> Iterator[None]:
 
 
 def worker_pid(container: Container) -> int:
-    """Return the process id, inside, of HAProxy's only worker, once an older one has gone."""
+    """Return the process id, inside the container, of HAProxy's worker, when no older worker is left."""
     master = container.pid("haproxy")
 
     def workers() -> list[str]:
@@ -49,23 +49,23 @@ def worker_pid(container: Container) -> int:
 
 
 def build_netfilter(engine: Engine) -> None:
-    """Make the image of the container that `wall` starts beside another."""
+    """Build the image of the helper containers that `wall` starts."""
     here = ROOT / "tests" / "containers" / "netfilter"
     engine.build("netfilter", here / "Dockerfile", here)
 
 
 def beyond(containers: Sequence[Container]) -> tuple[str, ...]:
-    """Return the conditions that a packet meets unless it goes from one of these containers to another."""
+    """Return conditions that match every packet except those between two of these containers."""
     addresses = ", ".join(container.address for container in containers)
     return f"ip saddr != {{ {addresses} }}", f"ip daddr != {{ {addresses} }}"
 
 
 @contextlib.contextmanager
 def wall(containers: Sequence[Container], conditions: Sequence[str]) -> Iterator[None]:
-    """Drop packets of containers for the length of a block: those that meet one of nft's conditions, either way.
+    """Drop the containers' packets that match one of the nft conditions, in both directions, during a block.
 
-    They are dropped at the network interface itself, as a cable would lose them: dropped any earlier, a sender is told,
-    and Serf does not suspect a node whose packets it could not even send.
+    They are dropped at the network interface, like packets lost on a cable. If they were dropped earlier, the sender
+    would get an error, and Serf does not suspect a node after a failed send.
     """
     words = ["add table netdev wall"]
     for chain in ("ingress", "egress"):
@@ -81,7 +81,7 @@ def wall(containers: Sequence[Container], conditions: Sequence[str]) -> Iterator
 
 @contextlib.contextmanager
 def _beside(container: Container) -> Iterator[str]:
-    """Start a container that may set rules in another one's network namespace; yield its id."""
+    """Run a container that can set rules in another container's network namespace; yield its id."""
     options = [f"--label={container.engine.label}", "--cap-drop=ALL", "--cap-add=NET_ADMIN"]
     where = f"--network=container:{container.id}"
     helper = container.engine("run", "--detach", *options, where, f"{PREFIX}/netfilter").split()[-1]

@@ -1,4 +1,4 @@
-"""Keys of the gossip and of the RPC, as containers get them."""
+"""Keys of the gossip and of the RPC, and the options that pass them to containers."""
 
 import base64
 import contextlib
@@ -12,7 +12,7 @@ RPC_KEY = "a-secret_of.the+RPC"
 
 @contextlib.contextmanager
 def secret_options() -> Iterator[list[str]]:
-    """Yield options that mount our two secrets, which only root can read, and name them."""
+    """Yield options that mount both secrets, readable only for root, and set the variables that name them."""
     with tempfile.TemporaryDirectory(prefix="secrets-") as directory:
         options = []
         for variable, secret in (("SERF_ENCRYPT_KEY_FILE", KEY), ("SERF_RPC_AUTH_FILE", RPC_KEY)):

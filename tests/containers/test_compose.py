@@ -1,4 +1,4 @@
-"""images/compose.yaml, with the Compose that is there."""
+"""images/compose.yaml with the installed version of Compose."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ PROJECT = f"{PREFIX}-{os.getpid()}".replace("-", "")
 
 
 class Compose:
-    """A project of Compose: its command line, its balancers, and where the frontend is."""
+    """A Compose project: its command line, its balancers and the frontend's URL."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -23,12 +23,12 @@ class Compose:
         if not v2:
             need("docker-compose")
         self._argv = ["docker", "compose"] if v2 else ["docker-compose"]
-        # Without a number the engine chooses a port itself, and another one where somebody is faster.
+        # Without a port number the engine chooses a free port.
         self._environ = engine.environ | dict.fromkeys(("FRONTEND", "STATS", "FRONTEND2", "STATS2"), "127.0.0.1:")
         self._environ |= {"IMAGES": PREFIX}
 
     def __call__(self, *words: str) -> str:
-        """Run a command with the second balancer's profile on."""
+        """Run a Compose command with the profile of the second balancer."""
         options = [f"--file={ROOT / 'images' / 'compose.yaml'}", f"--project-name={PROJECT}", "--profile=two"]
         return run([*self._argv, *options, *words], 120, self._environ)
 
@@ -43,7 +43,7 @@ class Compose:
 
 @pytest.fixture
 def compose(engine: Engine) -> Iterator[Compose]:
-    """Yield the project, which is removed with its volumes afterwards."""
+    """Yield the project; remove it with its volumes afterwards."""
     compose = Compose(engine)
     try:
         yield compose
@@ -52,7 +52,7 @@ def compose(engine: Engine) -> Iterator[Compose]:
 
 
 def test_compose_scales_and_stops(compose: Compose) -> None:
-    """Two balancers and three web applications come up, five are served after scaling, and `stop` ends all with 0."""
+    """Two balancers serve three web applications, then five after scaling; `stop` ends all containers with 0."""
     compose("up", "--no-build", "--detach", "--scale", "webapp=3")
     first, second = compose.balancer("balancer"), compose.balancer("balancer2")
     for count in (3, 5):

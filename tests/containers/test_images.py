@@ -1,4 +1,4 @@
-"""What is in the images, held against docs/security.md."""
+"""The content of the images, compared with docs/security.md."""
 
 import re
 
@@ -11,7 +11,7 @@ from integration.proxy import wait_for
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 EXPLORE = ("--rm", "--network=none", "--entrypoint=sh")
 PASSING = {"sh", "cat", "stat", "grep", "cut", "getent", "tr", "sleep", "hostname", "runc:[2:INIT]", "health"}
-NOBODY = 65534
+OVERFLOW_UID = 65534
 UNWANTED = ("gcc", "cc", "make", "pip", "pip3", "curl", "wget", "ssh", "git", "nc", "socat", "sudo")
 
 CAPABLE_FILES = """
@@ -24,7 +24,7 @@ for folder, folders, files in os.walk('/'):
         if 'security.capability' in os.listxattr(path, follow_symlinks=False):
             print(path)
 """
-# Without what is temporary or the engine's, and without s6's event directories, which are open to everybody.
+# Without temporary directories, the engine's, and s6's event directories, which all users can write.
 WRITABLE = (
     "find / \\( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/tmp -o -path /run/lock"
     " -o -path '/run/service/*/event' \\) -prune -o \\( -type d -o -type f \\) -writable -print 2>/dev/null"
@@ -32,7 +32,7 @@ WRITABLE = (
 
 
 def table(title: str) -> list[list[str]]:
-    """Return the rows, without the first, of the table below a title of docs/security.md; code marks are gone."""
+    """Return the table below a title of docs/security.md as rows of cells, without heading and backquotes."""
     section = SECURITY.split(f"## {title}\n")[1].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip().replace("`", "") for cell in row] for row in rows[2:]]
@@ -40,7 +40,7 @@ def table(title: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def balancer(cluster: Cluster) -> Balancer:
-    """Return a balancer with all its services: it has somebody to join."""
+    """Return a balancer with all services: SERF_JOIN also starts the service `join`."""
     return cluster.balancer(SERF_JOIN="web1")
 
 
@@ -65,33 +65,33 @@ def container(kind: str, balancer: Balancer, web: Container) -> Container:
 
 
 def look(engine: Engine, kind: str, script: str) -> list[str]:
-    """Run a shell script in a fresh container of an image, with all rights; return its lines."""
+    """Run a shell script in a new container of an image, as root; return its output lines."""
     return engine("run", *EXPLORE, f"{PREFIX}/{kind}", "-c", script).splitlines()
 
 
-def test_no_file_gives_rights_away(engine: Engine, kind: str) -> None:
-    """There is no setuid or setgid file, and none with capabilities but the one that shows that we see them."""
+def test_no_file_grants_privileges(engine: Engine, kind: str) -> None:
+    """No file has setuid, setgid or capabilities, except the test's own file that shows that they are found."""
     assert look(engine, kind, "find / -xdev -type f -perm /6000") == []
     assert look(engine, kind, f'python3 -c "{CAPABLE_FILES}"') == ["/tmp/capable"]
 
 
-def test_nothing_is_left_of_the_building(engine: Engine, kind: str) -> None:
-    """No compiler, no pip, no package lists, no caches, no network tools."""
+def test_nothing_is_left_of_the_build(engine: Engine, kind: str) -> None:
+    """An image has no compiler, no pip, no package lists, no caches and no network tools."""
     assert look(engine, kind, f"for tool in {' '.join(UNWANTED)}; do command -v $tool; done; true") == []
     found = look(engine, kind, "ls -A /var/lib/apt/lists /var/cache/apt /var/log /root/.cache 2>/dev/null | grep -v :")
     assert [line for line in found if line] == []
 
 
-def test_packages_are_those_that_are_stated(engine: Engine, kind: str) -> None:
-    """Beyond the base there are just the packages of the table, and what they depend on: no more than it says."""
+def test_packages_match_the_documentation(engine: Engine, kind: str) -> None:
+    """Beyond the base image, exactly the packages of the table are installed."""
     base = set(engine("run", *EXPLORE, engine.base, "-c", "dpkg-query -Wf '${Package}\\n'").split())
     added = set(look(engine, kind, "dpkg-query -Wf '${Package}\\n'")) - base
     rows = {row[0]: row for row in table("Packages")}
     assert set(rows[kind][1].split(", ")) == added
 
 
-def test_processes_are_those_that_are_stated(container: Container, kind: str) -> None:
-    """Every process that stays has the user and groups of the table, and only root's have capabilities."""
+def test_processes_match_the_documentation(container: Container, kind: str) -> None:
+    """Each lasting process has the user and groups of the table, and only root's processes have capabilities."""
     stated = {(row[1], row[2], *sorted(row[3].split(", "))) for row in table("Processes") if kind in row[0]}
     script = (
         "cd /proc; for p in [0-9]*; do [ -r $p/comm ] || continue; "
@@ -105,19 +105,19 @@ def test_processes_are_those_that_are_stated(container: Container, kind: str) ->
         assert all((int(capabilities, 16) != 0) == (user == "root") for _, user, capabilities, _ in found)
         return {(name, user, *sorted(groups.strip(",").split(","))) for name, user, _, groups in found}
 
-    # What a handler or a check starts is there for a moment only.
-    wait_for(lambda: look() == stated, f"{look() ^ stated} is no difference")
+    # The processes of handlers and checks last only for a moment.
+    wait_for(lambda: look() == stated, f"{look() ^ stated} is empty")
 
 
-def test_ports_are_those_that_are_stated(container: Container, kind: str) -> None:
-    """Nothing listens on another address or port than the table says."""
+def test_ports_match_the_documentation(container: Container, kind: str) -> None:
+    """The listening addresses and ports are exactly those of the table."""
     stated = {(row[1], row[2]) for row in table("Ports") if kind in row[0]}
     seen = set()
     for protocol in ("tcp", "tcp6", "udp", "udp6"):
         for line in container.exec("cat", f"/proc/net/{protocol}").splitlines()[1:]:
             words = line.split()
             address, port = words[1].split(":")
-            is_embedded_dns = address == "0B00007F"  # Docker's own, 127.0.0.11
+            is_embedded_dns = address == "0B00007F"  # Docker's DNS server, 127.0.0.11
             is_open = words[3] == ("0A" if protocol.startswith("tcp") else "07")
             if is_open and not is_embedded_dns:
                 where = "loopback" if address == "0100007F" else "all"
@@ -125,11 +125,11 @@ def test_ports_are_those_that_are_stated(container: Container, kind: str) -> Non
     assert seen == stated
 
 
-def test_users_are_those_that_are_stated(container: Container, kind: str) -> None:
-    """Beside Debian's there are just the users of the table; nobody has a password, and none of these a shell."""
+def test_users_match_the_documentation(container: Container, kind: str) -> None:
+    """Beside Debian's users there are exactly those of the table; no user has a password, and these have no shell."""
     stated = {(row[1], row[2], row[3]) for row in table("Users") if kind in row[0]}
     passwd = [line.split(":") for line in container.exec("getent", "passwd").splitlines()]
-    ours = [words for words in passwd if 900 <= int(words[2]) < NOBODY]
+    ours = [words for words in passwd if 900 <= int(words[2]) < OVERFLOW_UID]
     groups = {words[0]: " ".join(sorted(container.exec("id", "-Gn", words[0]).split())) for words in ours}
     assert {(words[0], words[2], groups[words[0]]) for words in ours} == stated
     assert {words[6] for words in ours} == {"/usr/sbin/nologin"}
@@ -137,15 +137,15 @@ def test_users_are_those_that_are_stated(container: Container, kind: str) -> Non
     assert {secret[:1] for secret in secrets} <= {"*", "!"}
 
 
-def test_writable_paths_are_those_that_are_stated(cluster: Cluster, container: Container, kind: str) -> None:
-    """Each of our users can write to the places of the table and nowhere else, also where nothing is read-only."""
+def test_writable_paths_match_the_documentation(cluster: Cluster, container: Container, kind: str) -> None:
+    """Each user of the table can write exactly to its paths of the table, also without a read-only root."""
     stated: dict[str, set[str]] = {row[1]: set() for row in table("Users") if kind in row[0]}
     for images, path, users, _ in table("Writable paths"):
         for user in users.split(", ") if kind in images else ():
             stated[user].add(path)
     loose = [option for option in CONFINED if not option.startswith(("--read-only", "--tmpfs"))]
     writable = cluster.start(f"writable-{kind}", f"{PREFIX}/{kind}", *loose, "--env=SERF_JOIN=web1")
-    # The same processes have then made their files.
+    # By then its processes have created their files.
     wait_for(lambda: writable.exec("/run/service/serf/data/ask", "members", is_checked=False), "Serf answers")
     for here in (container, writable):
         for user, paths in stated.items():
@@ -153,8 +153,8 @@ def test_writable_paths_are_those_that_are_stated(cluster: Cluster, container: C
             assert {path for path in found if not any(path.startswith(f"{place}/") for place in paths)} == paths, user
 
 
-def test_the_capabilities_are_stated_and_needed(cluster: Cluster) -> None:
-    """The tests grant what the table says; without any one of them a balancer complains, or cannot be stopped."""
+def test_the_capabilities_are_documented_and_needed(cluster: Cluster) -> None:
+    """The tests grant the capabilities of the table; without one of them a balancer fails or cannot be stopped."""
     stated = {f"--cap-add={row[0]}" for row in table("Capabilities")}
     assert {option for option in CONFINED if "cap-add" in option} == stated
     complaints = []
@@ -173,12 +173,19 @@ def test_the_capabilities_are_stated_and_needed(cluster: Cluster) -> None:
     assert complaints == [True]
 
 
-def test_the_resident_can_signal_haproxy_alone(balancer: Balancer) -> None:
-    """The resident's user may look at and signal HAProxy's service, and is refused everything else."""
+def test_the_former_name_of_the_daemons_user_works(balancer: Balancer, web: Container) -> None:
+    """`docker exec -u agent` runs `serf-haproxy status` as the user serf-haproxy."""
+    assert balancer.exec("id", user="agent") == balancer.exec("id", user="serf-haproxy")
+    assert web.name in balancer.exec("serf-haproxy", "status", user="agent")
+
+
+def test_the_daemon_can_signal_only_haproxy(balancer: Balancer) -> None:
+    """The daemon's user may query and signal HAProxy's service and no other."""
 
     def rule(*argv: str) -> str:
-        return balancer.exec(*argv, user="agent", is_checked=False)
+        return balancer.exec(*argv, user="serf-haproxy", is_checked=False)
 
+    wait_for(lambda: balancer.views() is not None, "HAProxy runs, so its service has granted the rights")
     assert rule("s6-svc", "-2", "/run/service/haproxy") == ""
     assert re.match("up ", rule("s6-svstat", "/run/service/haproxy"))
     assert "Permission denied" in rule("s6-svc", "-2", "/run/service/serf")

@@ -1,4 +1,4 @@
-"""The tests of what Debian 12's HAProxy and Serf do, run again inside the balancer's image with Debian 13's."""
+"""Integration tests run inside the balancer's image, with Debian 13's HAProxy and Serf."""
 
 import platform
 import re
@@ -9,7 +9,7 @@ from containers.engine import PREFIX, ROOT, Engine, run
 
 TESTS = ("tests/config/test_render.py", *(f"tests/integration/test_{name}.py" for name in ("live", "load", "pass")))
 PACKAGES = ("pytest", "pytest-randomly", "hypothesis", "requests", "starlette", "uvicorn")
-# The code under test is the image's; only what tests need besides is ours. The image's settings are for its own paths.
+# The code under test is the image's. `env -i` drops the image's settings, which are for its own paths.
 SCRIPT = f"""
 set -e
 mkdir /work
@@ -22,7 +22,7 @@ exec env -i PATH="$PATH" PYTHONPATH=/packages python -m pytest -q -p no:cachepro
 
 
 def fetch_packages(directory: Path) -> None:
-    """Put the tests' own packages for Debian 13's Python into a directory."""
+    """Install the tests' packages for Debian 13's Python into a directory."""
     words = ["--quiet", "--disable-pip-version-check", "--only-binary=:all:", f"--target={directory}"]
     words += ["--python-version=3.13", "--implementation=cp", "--abi=cp313", "--abi=abi3", "--abi=none"]
     words += [f"--platform=manylinux{tag}_{platform.machine()}" for tag in ("_2_28", "_2_17", "2014", "_2_12")]
@@ -30,7 +30,7 @@ def fetch_packages(directory: Path) -> None:
 
 
 def test_the_rules_hold_with_the_newer_haproxy_and_serf(engine: Engine, tmp_path: Path) -> None:
-    """HAProxy 3 and Serf 0.10 are changed at run time, reloaded and read back as the older ones are."""
+    """The tests of rendering, run-time changes, load and passes succeed with HAProxy 3 and Serf 0.10."""
     fetch_packages(tmp_path)
     where = [
         f"--label={engine.label}",

@@ -1,6 +1,6 @@
-"""Cut networks and frozen processes under load: what can still answer does, and what was out comes back by itself.
+"""Cut networks and frozen processes under load: the rest keeps serving, and everything recovers by itself.
 
-LONG_CUTS=1 runs cuts of all lengths for each; else each is cut off once, since Serf takes minutes to find them again.
+LONG_CUTS=1 runs cuts of all lengths. Otherwise each test cuts once, because Serf needs minutes to find the nodes again.
 """
 
 import os
@@ -13,36 +13,40 @@ from containers.cluster import BACK_S, FAIL_S
 from containers.crew import CLIENTS, Crew
 from containers.faults import EVERYTHING, GOSSIP, beyond, frozen, wall, worker_pid
 
-LENGTHS_S = {"5 s": 5.0, "30 s": 30.0, "until given up": None}
+LENGTHS_S = {"5 s": 5.0, "30 s": 30.0, "until failed": None}
 IS_LONG = bool(os.environ.get("LONG_CUTS"))
 SOON_S = 5.0
-GRACE_S = 10  # SERF_HAPROXY_FAILED_GRACE_S, as it is in the image
+GRACE_S = 10  # the image's SERF_HAPROXY_FAILED_GRACE_S
 
 
 @pytest.fixture(autouse=True)
 def _netfilter(netfilter: None) -> None:
-    """Have what `wall` needs."""
+    """Build the image that `wall` needs."""
 
 
 @pytest.mark.parametrize(
     ("names", "length"),
     [
         (names, length)
-        for names, usual in ((("web1",), "5 s"), (("web3", "web4"), "until given up"))
+        for names, usual in ((("web1",), "5 s"), (("web3", "web4"), "until failed"))
         for length in (LENGTHS_S if IS_LONG else (usual,))
     ],
     ids=lambda value: value if isinstance(value, str) else f"{len(value)} of 4",
 )
-def test_a_cut_off_web_application_costs_what_it_had(crew: Crew, names: tuple[str, ...], length: str) -> None:
-    """They see only one another: the others answer, only what HAProxy had sent them can fail; healed, they serve."""
+def test_a_cut_off_web_application_loses_only_its_requests_in_flight(
+    crew: Crew, names: tuple[str, ...], length: str
+) -> None:
+    """When web applications are cut off, only their requests in flight can fail; afterwards they serve again."""
     cut = [crew.webs[name] for name in names]
     with crew.load() as seen:
         with crew.fault(f"cut off {len(cut)} of {len(crew.webs)}, {length}"), wall(cut, beyond(cut)):
             started_s = time.monotonic()
-            crew.wait(lambda: {crew.balancer.view(name) for name in names} <= {"", "MAINT", "DOWN"}, "they are out")
+            crew.wait(
+                lambda: {crew.balancer.view(name) for name in names} <= {"", "MAINT", "DOWN"}, "they get no requests"
+            )
             in_flight = sum(_in_flight(crew, name) for name in names)
             _last(crew, started_s, length, lambda: crew.balancer.members("failed") == set(names))
-            # The clients of the load take turns with us: not every server gets one of so few requests.
+            # The load's requests come in between, so not every server gets one of these few requests.
             assert crew.balancer.shares(10).keys() <= crew.webs.keys() - names
         crew.wait_members()
         crew.balancer.wait_servers(*crew.webs, timeout_s=BACK_S)
@@ -52,35 +56,37 @@ def test_a_cut_off_web_application_costs_what_it_had(crew: Crew, names: tuple[st
     assert len(seen.failures) <= (0 if length == "5 s" else in_flight)
 
 
-@pytest.mark.parametrize("length", LENGTHS_S if IS_LONG else ("until given up",))
-def test_a_cut_off_balancer_serves_again_at_once(crew: Crew, length: str) -> None:
-    """It reaches nobody, and nobody it: healed, it serves within seconds, and all in the end.
+@pytest.mark.parametrize("length", LENGTHS_S if IS_LONG else ("until failed",))
+def test_a_cut_off_balancer_serves_again_within_seconds(crew: Crew, length: str) -> None:
+    """After a balancer was cut off from all nodes, it serves within seconds, and finally all nodes.
 
-    It may have let go by then whom Serf had given up first: one or two of four are no mass loss.
+    It may have removed the nodes that failed first: the loss of one or two of four is no mass loss.
     """
     lb1, web1 = crew.balancer, crew.webs["web1"]
     with crew.load() as seen:
         with crew.fault(f"cut off the balancer, {length}", is_haproxy_away=True), wall([lb1], EVERYTHING):
             started_s = time.monotonic()
-            given_up = lambda: lb1.members("failed") == set(crew.webs) and web1.members("failed") == {"lb1"}  # noqa: E731
-            _last(crew, started_s, length, given_up)
-        crew.wait(lambda: "UP" in (lb1.views() or {}).values(), "some serve", SOON_S)
+            have_failed = lambda: lb1.members("failed") == set(crew.webs) and web1.members("failed") == {"lb1"}  # noqa: E731
+            _last(crew, started_s, length, have_failed)
+        crew.wait(lambda: "UP" in (lb1.views() or {}).values(), "at least one server is up", SOON_S)
         assert lb1.shares(10).keys() <= crew.webs.keys()
-        # Our clients may still wait for packets that were lost long ago.
+        # The clients may still wait for packets that were lost during the cut.
         since = seen.ok_count
         crew.wait(lambda: seen.ok_count > since + 100, "requests afterwards")
         crew.wait_members()
         lb1.wait_servers(*crew.webs, timeout_s=FAIL_S)
-    # A request that was lost in the cut may be given up by its client later; nobody is refused any more.
+    # Requests lost during the cut may time out later. No other request may fail.
     late = [seen.failures[at] for at, at_s in enumerate(seen.failures.times_s) if at_s > crew.healed_s + SOON_S]
     assert [failure for failure in late if "Timeout" not in failure] == []
 
 
 def test_a_balancer_cut_off_from_the_gossip_keeps_its_servers(crew: Crew) -> None:
-    """Serf's packets to and from the balancer are lost until it has given everybody up: all are served nevertheless."""
+    """While the balancer's Serf packets are lost until it marks all nodes as failed, all servers stay."""
     with crew.load() as seen:
         with crew.fault("cut off the balancer's gossip"), wall([crew.balancer], GOSSIP):
-            crew.wait(lambda: crew.balancer.members("failed") == set(crew.webs), "Serf has given all up", BACK_S)
+            crew.wait(
+                lambda: crew.balancer.members("failed") == set(crew.webs), "Serf has marked all as failed", BACK_S
+            )
             time.sleep(GRACE_S + 2)
             crew.balancer.wait_servers(*crew.webs)
         crew.wait_members()
@@ -88,9 +94,9 @@ def test_a_balancer_cut_off_from_the_gossip_keeps_its_servers(crew: Crew) -> Non
     assert seen.failures == []
 
 
-@pytest.mark.parametrize(("process", "frozen_s"), [("agent", 3), ("serf", 6), ("haproxy", 3), ("worker", 3)])
+@pytest.mark.parametrize(("process", "frozen_s"), [("daemon", 3), ("serf", 6), ("haproxy", 3), ("worker", 3)])
 def test_a_frozen_process_of_the_balancer_catches_up(crew: Crew, process: str, frozen_s: float) -> None:
-    """SIGSTOP, then SIGCONT: requests wait at most, none fails, and what a node said meanwhile counts afterwards."""
+    """While a process is stopped, no request fails; afterwards the daemon applies the changes made meanwhile."""
     pid = _pid(crew, process)
     with crew.load() as seen:
         with crew.fault(f"freeze {process} of the balancer"), frozen(crew.balancer, pid):
@@ -105,42 +111,42 @@ def test_a_frozen_process_of_the_balancer_catches_up(crew: Crew, process: str, f
     assert _pid(crew, process) == pid
 
 
-def test_a_frozen_application_is_left_out_until_it_thaws(crew: Crew) -> None:
-    """SIGSTOP of an application: health checks take it out, requests that it has wait for SIGCONT, and none fails."""
+def test_a_frozen_application_gets_no_requests_until_it_continues(crew: Crew) -> None:
+    """Health checks take a stopped application out, its requests wait for SIGCONT, and none fails."""
     web = crew.webs["web1"]
     with crew.load() as seen:
         with crew.fault("freeze app of a web application"), frozen(web, web.pid("app")):
-            crew.wait(lambda: crew.balancer.view("web1") == "DOWN", "web1 is out", 10)
+            crew.wait(lambda: crew.balancer.view("web1") == "DOWN", "web1 is down", 10)
             assert crew.balancer.shares(9).keys() <= {"web2", "web3", "web4"}
         crew.wait(lambda: crew.balancer.view("web1") == "UP", "web1 is back", 10)
     assert seen.failures == []
 
 
-def test_a_frozen_agent_of_a_web_application_costs_no_request(crew: Crew) -> None:
-    """SIGSTOP of a web application's Serf until it has been given up, then SIGCONT: it is served all the time."""
+def test_a_frozen_serf_agent_of_a_web_application_costs_no_request(crew: Crew) -> None:
+    """A web application whose Serf agent is stopped until Serf marks it as failed keeps serving."""
     web = crew.webs["web1"]
     with crew.load() as seen:
         with crew.fault("freeze serf of a web application"), frozen(web, web.pid("serf")):
-            crew.wait(lambda: crew.balancer.members("failed") == {"web1"}, "Serf has given web1 up", FAIL_S)
+            crew.wait(lambda: crew.balancer.members("failed") == {"web1"}, "Serf has marked web1 as failed", FAIL_S)
             crew.balancer.wait_servers(*crew.webs)
         crew.wait_members()
         crew.balancer.wait_servers(*crew.webs)
     assert seen.failures == []
 
 
-def _last(crew: Crew, started_s: float, length: str, are_given_up: Callable[[], bool]) -> None:
-    """Wait until a fault has lasted as long as it should: some seconds, or until Serf has given up who is cut off."""
+def _last(crew: Crew, started_s: float, length: str, have_failed: Callable[[], bool]) -> None:
+    """Wait until a fault has lasted for its length: some seconds, or until Serf has marked the nodes as failed."""
     if LENGTHS_S[length] is None:
-        crew.wait(are_given_up, "Serf has given them up", BACK_S)
+        crew.wait(have_failed, "Serf has marked them as failed", BACK_S)
     else:
         time.sleep(max(0.0, started_s + LENGTHS_S[length] - time.monotonic()))
 
 
 def _in_flight(crew: Crew, name: str) -> int:
-    """Return the requests that HAProxy has at a server at this moment."""
+    """Return how many requests HAProxy has in flight at a server."""
     return int(crew.balancer.column("scur")[name])
 
 
 def _pid(crew: Crew, process: str) -> int:
-    """Return the id of a process of the balancer: HAProxy's worker or a supervised one."""
+    """Return the id of a process of the balancer: HAProxy's worker or a supervised process."""
     return worker_pid(crew.balancer) if process == "worker" else crew.balancer.pid(process)

@@ -1,4 +1,4 @@
-"""Who must prove to belong: the images make the proof, the balancer asks for it."""
+"""The proof of membership: the images make it, the balancer checks it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ def proof_cluster(make_cluster: MakeCluster) -> Iterator[Cluster]:
 
 
 def test_only_nodes_with_the_secret_are_served(proof_cluster: Cluster, tmp_path: Path) -> None:
-    """A web application with the secret is served; one without, and one with another secret, are quarantined."""
+    """A web application with the secret is served; without it, or with another one, it is quarantined."""
     options = {}
     for name, text in (("right", SECRET), ("wrong", SECRET[::-1])):
         path = tmp_path / name
@@ -35,6 +35,6 @@ def test_only_nodes_with_the_secret_are_served(proof_cluster: Cluster, tmp_path:
     proof_cluster.webapp("web2")
     proof_cluster.webapp("web3", options["wrong"], **where)
     for name in ("web2", "web3"):
-        wait_for(lambda name=name: f"node {name} is quarantined" in balancer.log(), f"{name} is refused", 30)
+        wait_for(lambda name=name: f"node {name} is quarantined" in balancer.log(), f"{name} is quarantined", 30)
     balancer.wait_servers("web1")
     assert SECRET not in balancer.log() + web.log() + web.spy("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ")

@@ -1,4 +1,4 @@
-"""Rolling replacements under load: no request fails."""
+"""Rolling replacement of web applications under load."""
 
 import os
 import threading
@@ -13,13 +13,13 @@ from integration.load import Load, run_load
 from integration.proxy import wait_for
 
 ROLLS = int(os.environ.get("ROLLS", "3"))
-ROLL_S = 180.0  # at most; 8 s on a machine with nothing else to do
+ROLL_S = 180.0  # at most; 8 s on an idle machine
 CLIENTS = 200
-THINK_S = 0.3  # the machine has other things to do than to be asked
+THINK_S = 0.3  # limits the load on the machine
 
 
 class Fleet:
-    """The web applications of a cluster, replaced one after another."""
+    """The web applications of a cluster, which `roll` replaces one after another."""
 
     def __init__(self, cluster: Cluster, balancer: Balancer, count: int) -> None:
         self.cluster = cluster
@@ -34,17 +34,17 @@ class Fleet:
         balancer.wait_servers(*self.names())
 
     def names(self) -> list[str]:
-        """Return the names of those that run."""
+        """Return the names of the running web applications."""
         return [web.name for web in self.running]
 
     def set_delay(self, delay_ms: int) -> None:
-        """Make every request take so long, now and in all later containers."""
+        """Set the delay of every request, in the running and all later containers."""
         self.delay_ms = delay_ms
         for web in self.running:
             self._slow(web)
 
     def roll(self) -> None:
-        """Replace each: start a new one, wait until it is served, stop an old one while the next is started."""
+        """Replace each container: start a new one, wait until it is served, stop the old one during the next start."""
         stops = []
         for old in self.running.copy():
             new = self._start()
@@ -82,7 +82,7 @@ def fleet(make_cluster: MakeCluster) -> Iterator[Fleet]:
 
 @pytest.mark.parametrize("delay_ms", [0, 300])
 def test_rolling_replacements_lose_no_request(fleet: Fleet, delay_ms: int) -> None:
-    """Every application is replaced, again and again, under 200 clients with new connections: each gets its 200."""
+    """While all web applications are replaced repeatedly under 200 clients, every request is answered with 200."""
     fleet.set_delay(delay_ms)
     with run_load(Load(fleet.balancer.address, 80, think_s=THINK_S, limit_s=60 + ROLLS * ROLL_S), CLIENTS) as seen:
         wait_for(lambda: seen.ok_count > CLIENTS, "the load runs")
@@ -96,6 +96,7 @@ def test_rolling_replacements_lose_no_request(fleet: Fleet, delay_ms: int) -> No
                 flush=True,
             )
     assert seen.failures == []
-    assert len(seen.backends) > 3  # a new container may get the address of one that is gone
-    # The engine kills what has not ended within 10 s: 137. How long `docker stop` takes says less, on a busy machine.
+    assert len(seen.backends) > 3  # a new container may get the address of a removed one
+    # Exit code 137 would mean that the engine killed a container after 10 s. The time of `docker stop` says less on a
+    # busy machine.
     assert fleet.exit_codes == {0}

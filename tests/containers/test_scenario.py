@@ -1,4 +1,4 @@
-"""The lab's scenario with containers, seen by HAProxy, by clients and in a browser; and orders of starting."""
+"""The lab's scenario with containers, checked in HAProxy, with clients and in a browser; and start orders."""
 
 import os
 import shutil
@@ -16,13 +16,13 @@ WEBS = ["web1", "web2", "web3", "web4", "web5"]
 
 
 def is_even(balancer: Balancer, *names: str) -> bool:
-    """Tell whether each of these answers its share of 20 requests for each, give or take one round of two threads."""
+    """Return whether each answers about 20 of 20 requests per name; the counts may differ by 2, for two threads."""
     shares = balancer.shares(20 * len(names))
     return set(shares) == set(names) and max(shares.values()) - min(shares.values()) <= 2
 
 
 def look(url: str, directory: Path) -> tuple[str, Path]:
-    """Open a page in a headless browser; return what the browser made of it, and a screenshot."""
+    """Open a page in a headless browser; return its DOM as text, and the path of a screenshot."""
     need("chromium")
     picture = directory / "stats.png"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1500,560", f"--user-data-dir={directory}"]
@@ -31,7 +31,7 @@ def look(url: str, directory: Path) -> tuple[str, Path]:
 
 
 def test_the_scenario_of_the_lab(cluster: Cluster, balancer: Balancer, tmp_path: Path) -> None:
-    """Five, then six, then four applications: just those are servers, share evenly, and stand on the stats page."""
+    """Five, six, then four applications: exactly these are servers, share evenly and are on the stats page."""
     webs = cluster.webapps(*WEBS)
     balancer.wait_servers(*WEBS)
     assert is_even(balancer, *WEBS)
@@ -55,45 +55,45 @@ def test_the_scenario_of_the_lab(cluster: Cluster, balancer: Balancer, tmp_path:
 
 
 def test_health_follows_the_cluster(make_cluster: MakeCluster) -> None:
-    """Balancer and member become healthy; an application that answers but is alone does not."""
+    """Balancer and member become healthy; an application that answers but has no cluster does not."""
     often = "--health-interval=1s"
     with make_cluster() as cluster:
         balancer, member = cluster.balancer("lb1", often), cluster.webapp("web1", often)
-        lonely = cluster.webapp("alone", often, join="nobody")
+        alone = cluster.webapp("alone", often, join="missing-host")
         wait_for(lambda: balancer.is_healthy and member.is_healthy, "balancer and member are healthy", JOIN_S)
-        lonely.exec("s6-svwait", "-U", "/run/service/app", "/run/service/serf")
-        assert requests.get(f"http://{lonely.address}:3000/health", timeout=5).ok
-        before = {check["Start"] for check in lonely.state["Health"]["Log"]}
-        wait_for(lambda: len({check["Start"] for check in lonely.state["Health"]["Log"]} - before) > 1, "two checks")
-        assert not lonely.is_healthy
+        alone.exec("s6-svwait", "-U", "/run/service/app", "/run/service/serf")
+        assert requests.get(f"http://{alone.address}:3000/health", timeout=5).ok
+        before = {check["Start"] for check in alone.state["Health"]["Log"]}
+        wait_for(lambda: len({check["Start"] for check in alone.state["Health"]["Log"]} - before) > 1, "two checks")
+        assert not alone.is_healthy
         member.exec("s6-svc", "-d", "/run/service/app")
         wait_for(lambda: member.state["Health"]["Status"] == "unhealthy", "a member without application is unhealthy")
 
 
-def test_a_balancer_that_does_not_run_what_was_published_is_unhealthy(make_cluster: MakeCluster) -> None:
-    """Its health follows HAProxy: away, or without what was published while the resident is away, it is not healthy."""
+def test_a_balancer_that_does_not_run_the_published_file_is_unhealthy(make_cluster: MakeCluster) -> None:
+    """A balancer is unhealthy while HAProxy is down or does not run the published configuration."""
     publish = "SERF_HAPROXY_BALANCE=leastconn serf-haproxy render >/run/config/haproxy.cfg"
     with make_cluster() as cluster:
         balancer = cluster.balancer("lb1", "--health-interval=1s")
         wait_for(lambda: balancer.is_healthy, "it is healthy at first", JOIN_S)
-        balancer.exec("s6-svc", "-wD", "-d", "/run/service/agent")
-        balancer.exec("sh", "-c", publish, user="agent")
+        balancer.exec("s6-svc", "-wD", "-d", "/run/service/daemon")
+        balancer.exec("sh", "-c", publish, user="serf-haproxy")
         wait_for(lambda: balancer.state["Health"]["Status"] == "unhealthy", "HAProxy runs something else", JOIN_S)
-        balancer.exec("s6-svc", "-wU", "-u", "/run/service/agent")
-        wait_for(lambda: balancer.is_healthy, "the resident has mended it", JOIN_S)
+        balancer.exec("s6-svc", "-wU", "-u", "/run/service/daemon")
+        wait_for(lambda: balancer.is_healthy, "the daemon has repaired it", JOIN_S)
         balancer.exec("s6-svc", "-wD", "-d", "/run/service/haproxy")
-        wait_for(lambda: balancer.state["Health"]["Status"] == "unhealthy", "HAProxy is away", JOIN_S)
+        wait_for(lambda: balancer.state["Health"]["Status"] == "unhealthy", "HAProxy is down", JOIN_S)
 
 
 def test_the_balancer_may_start_last(make_cluster: MakeCluster) -> None:
-    """Web applications that found each other before are served by a balancer that joins any of them."""
+    """A balancer that joins one web application serves all web applications of the cluster."""
     with make_cluster() as cluster:
         cluster.webapps("web1", "web2", join="web1 web2 lb1")
         cluster.balancer(SERF_JOIN="web2").wait_servers("web1", "web2")
 
 
-def test_everything_may_start_at_once_and_the_balancer_in_the_middle(make_cluster: MakeCluster) -> None:
-    """Nobody waits for anybody: names that do not exist yet are tried again until they do."""
+def test_all_containers_may_start_at_once(make_cluster: MakeCluster) -> None:
+    """Containers that start in any order find each other: names that do not resolve yet are tried again."""
     with make_cluster() as cluster:
         entries = "lb1 web1 web2 never-there"
         cluster.webapp("web1", join=entries)
@@ -102,19 +102,19 @@ def test_everything_may_start_at_once_and_the_balancer_in_the_middle(make_cluste
         balancer.wait_servers("web1", "web2")
 
 
-def test_who_has_joined_itself_goes_on_joining(make_cluster: MakeCluster) -> None:
-    """A list with its own name: a node that has found nobody but itself finds who starts later and lists nobody."""
+def test_a_node_that_joined_itself_continues_to_join(make_cluster: MakeCluster) -> None:
+    """A node that has joined only itself finds a node that starts later and joins none."""
     with secret_options() as options, make_cluster() as cluster:
         early = cluster.webapp("early", *options, join="early late")
         wait_for(lambda: "Synced with 1 initial agents" in early.log(), "Serf has joined itself")
-        wait_for(lambda: early.log().count("early is alone") > 3, "it has tried again for more than 7 s")
+        wait_for(lambda: early.log().count("early is alone") > 3, "it has retried for more than 7 s")
         cluster.balancer("late", *options).wait_servers("early", timeout_s=FAIL_S)
         tries = [line for line in early.log().splitlines() if line.startswith("join: ")]
         assert len(tries) <= 6, tries  # after 1, 2, 4, 11, 19, 35 s
 
 
 def test_a_restarted_container_needs_no_entry_point(make_cluster: MakeCluster) -> None:
-    """The entry point is gone for ever; a web application and the balancer that restart find the others again."""
+    """After the node that all joined has left, a restarted web application and balancer find the cluster again."""
     with make_cluster() as cluster:
         entry = cluster.webapp("entry", join="")
         balancer = cluster.balancer(SERF_JOIN="entry")
@@ -127,11 +127,11 @@ def test_a_restarted_container_needs_no_entry_point(make_cluster: MakeCluster) -
         balancer.wait_servers("web1", "web2", timeout_s=BACK_S)
         balancer.engine("restart", balancer.id)
         balancer.wait_servers("web1", "web2", timeout_s=BACK_S)
-        wait_for(balancer.is_right, "the resident has nothing to do", FAIL_S)
+        wait_for(balancer.is_right, "the daemon has nothing to do", FAIL_S)
 
 
 def test_two_balancers_serve_the_same(make_cluster: MakeCluster) -> None:
-    """Two balancers hear the same cluster, and either may go."""
+    """Two balancers serve the same cluster, and one continues when the other stops."""
     with make_cluster() as cluster:
         first, second = cluster.balancer("lb1"), cluster.balancer("lb2", SERF_JOIN="lb1")
         web1, _ = cluster.webapps("web1", "web2", join="lb1 lb2")

@@ -14,13 +14,13 @@ from integration.proxy import wait_for
 
 
 def test_keys_keep_strangers_out_and_appear_nowhere(make_cluster: MakeCluster) -> None:
-    """With both keys all works, who lacks the key stays out, and no key is in a command line, environment or log."""
+    """With both keys the cluster works, a node without them is refused, and no key is visible."""
     with secret_options() as options, make_cluster() as cluster:
         balancer = cluster.balancer("lb1", *options, SERF_JOIN="web1")
         web = cluster.webapp("web1", *options)
         stranger = cluster.webapp("stranger")
         balancer.wait_servers("web1")
-        wait_for(balancer.is_right, "the resident has nothing to do", FAIL_S)
+        wait_for(balancer.is_right, "the daemon has nothing to do", FAIL_S)
         wait_for(lambda: "Join failed" in stranger.log() or "Failed to join" in stranger.log(), "it is refused")
         assert balancer.serves("web1")
         for container in (balancer, web):
@@ -41,8 +41,8 @@ def settings_cluster(make_cluster: MakeCluster) -> Iterator[Cluster]:
         yield cluster
 
 
-def test_a_wrong_secret_ends_the_container(settings_cluster: Cluster, tmp_path: Path) -> None:
-    """A key with characters that no key has ends the container with 100 and is not shown."""
+def test_an_invalid_secret_ends_the_container(settings_cluster: Cluster, tmp_path: Path) -> None:
+    """A key with invalid characters ends the container with 100 and is not printed."""
     path = tmp_path / "key"
     path.write_text('x", "event_handlers": ["')
     path.chmod(0o644)
@@ -54,22 +54,22 @@ def test_a_wrong_secret_ends_the_container(settings_cluster: Cluster, tmp_path: 
     assert "event_handlers" not in web.log()
 
 
-def test_a_wrong_setting_ends_the_balancer(settings_cluster: Cluster) -> None:
-    """A setting that cannot be used ends the container with exit code 100 and a line that names it."""
+def test_an_invalid_setting_ends_the_balancer(settings_cluster: Cluster) -> None:
+    """An invalid setting ends the container with exit code 100 and a line that names it."""
     balancer = settings_cluster.balancer("lb1", SERF_HAPROXY_QUIET_S="soon")
     assert balancer.wait_end() == 100
     assert "SERF_HAPROXY_QUIET_S='soon': must be 0 to 10 seconds" in balancer.log()
 
 
-def test_a_wrong_setting_ends_the_web_application(settings_cluster: Cluster) -> None:
-    """The same for the web application: APP_PORT=http ends it with 100."""
+def test_an_invalid_setting_ends_the_web_application(settings_cluster: Cluster) -> None:
+    """APP_PORT=http ends the web application's container with 100."""
     web = settings_cluster.webapp("web1", APP_PORT="http")
     assert web.wait_end() == 100
     assert "APP_PORT='http'" in web.log()
 
 
-def test_an_advertised_address_is_told(settings_cluster: Cluster) -> None:
-    """SERF_ADVERTISE is what the others hear, and where the balancer then looks for the application."""
+def test_an_advertised_address_is_used(settings_cluster: Cluster) -> None:
+    """The balancer uses SERF_ADVERTISE as the address of the web application."""
     balancer = settings_cluster.balancer()
     balancer.wait_servers()
     settings_cluster.webapp("web1", SERF_ADVERTISE="192.0.2.7")
@@ -78,14 +78,14 @@ def test_an_advertised_address_is_told(settings_cluster: Cluster) -> None:
 
 
 def test_a_required_service_that_keeps_failing_ends_the_container(settings_cluster: Cluster) -> None:
-    """Serf cannot bind: after five deaths the container ends with Serf's own exit code."""
+    """When Serf cannot bind, the container ends after five failures with Serf's exit code."""
     web = settings_cluster.webapp("web1", SERF_BIND="192.0.2.1:7946")
     assert web.wait_end() == 1
-    assert "init: serf has failed for good, the last time with exit code 1" in web.log()
+    assert "init: serf has failed permanently, last exit code 1" in web.log()
 
 
 def test_stopping_finishes_requests_within_ten_seconds(settings_cluster: Cluster) -> None:
-    """Application and balancer are stopped, each told thrice: a request of 3 s is answered, and they end in order."""
+    """Application and balancer get three signals each to stop: a request of 3 s is answered and both end with 0."""
     balancer, web = settings_cluster.balancer(), settings_cluster.webapp("web1", SERF_TAGS="role=web weight=7")
     balancer.wait_servers("web1")
     requests.post(f"http://{web.address}:3000/delay", json={"delay": 3000}, timeout=10).raise_for_status()
@@ -106,8 +106,8 @@ def test_stopping_finishes_requests_within_ten_seconds(settings_cluster: Cluster
     assert "s6-svscan: warning" not in web.log() + balancer.log()
 
 
-def test_a_request_that_does_not_end_is_cut_in_time(settings_cluster: Cluster) -> None:
-    """Application and balancer with a request of a minute end by themselves before Docker would kill them."""
+def test_a_long_request_is_cut_before_docker_kills(settings_cluster: Cluster) -> None:
+    """Application and balancer with a request of one minute end before Docker kills them."""
     balancer, web = settings_cluster.balancer(), settings_cluster.webapp("web1")
     balancer.wait_servers("web1")
     requests.post(f"http://{web.address}:3000/delay", json={"delay": 60_000}, timeout=10).raise_for_status()
@@ -128,16 +128,31 @@ def test_a_request_that_does_not_end_is_cut_in_time(settings_cluster: Cluster) -
     assert [web.state["ExitCode"], balancer.state["ExitCode"]] == [0, 0]
 
 
-def test_every_line_has_the_name_of_its_service(settings_cluster: Cluster) -> None:
-    """`docker logs` shows all services by name; the same lines, with their time, are in rotated files."""
+def test_each_log_line_has_the_name_of_its_service(settings_cluster: Cluster) -> None:
+    """`docker logs` shows all services by name; rotated files have the same lines with their times."""
     balancer = settings_cluster.balancer()
     balancer.wait_servers()
     requests.get(balancer.url("/logged"), timeout=10)
-    names = {"haproxy:", "agent:", "serf:"}
+    names = {"haproxy:", "daemon:", "serf:"}
     wait_for(lambda: "/logged" in balancer.log(), "the request is logged")
-    wait_for(lambda: {line.split(" ")[0] for line in balancer.log().splitlines()} == names, "each service speaks")
+    wait_for(lambda: {line.split(" ")[0] for line in balancer.log().splitlines()} == names, "each service has logged")
     written = balancer.exec("cat", "/var/lib/serf-haproxy/log/haproxy/current", user="log")
     assert [line[:2] for line in written.splitlines() if "/logged" in line] == ["20"]
+
+
+def test_former_names_of_the_daemon_work(settings_cluster: Cluster) -> None:
+    """AGENT_USER and the path log/agent work, and `docker logs` has one deprecation line for each."""
+    balancer = settings_cluster.balancer("lb1", AGENT_USER="agent")
+    balancer.wait_servers()
+    balancer.exec("/health")
+    log_dir = "/var/lib/serf-haproxy/log"
+    read_log = lambda: balancer.exec("cat", f"{log_dir}/agent/current", user="log")  # noqa: E731
+    wait_for(lambda: "level=INFO" in read_log(), "the daemon has logged")
+    deprecated = [line for line in balancer.log().splitlines() if "deprecated" in line]
+    assert sorted(deprecated) == [
+        f'daemon: level=WARNING msg="{log_dir}/agent is deprecated; use {log_dir}/daemon"',
+        'daemon: level=WARNING msg="AGENT_USER is deprecated; use DAEMON_USER"',
+    ]
 
 
 def _in_flight(container: Container) -> int:

@@ -11,7 +11,7 @@ HEADING = "## Containers"
 
 
 def test_twenty_web_applications_are_served(cluster: Cluster) -> None:
-    """Twenty started at once are all served and all get requests; the balancer's memory stays small."""
+    """Twenty web applications started at once are all served; the balancer's memory stays below 150 MB."""
     balancer = cluster.balancer()
     names = [f"web{number}" for number in range(1, COUNT + 1)]
     cluster.webapps(*names)
@@ -39,12 +39,12 @@ def test_twenty_web_applications_are_served(cluster: Cluster) -> None:
 
 
 def _total(sizes: list[list[int]]) -> tuple[int, float, float]:
-    """Return how many there are, and their resident and proportional sizes in MB."""
+    """Return the count of processes, and their total RSS and PSS in MB."""
     return len(sizes), sum(size[0] for size in sizes) / 1024, sum(size[1] for size in sizes) / 1024
 
 
 def _name(command: str) -> str | None:
-    """Return what a command line is called in the table; None for what belongs to the looking."""
+    """Return the table's name for a command line; None for the measuring processes."""
     words = [os.path.basename(word) for word in command.split()]
     for name in ("serf-haproxy run", "serf agent"):
         if name in " ".join(words):
@@ -55,7 +55,7 @@ def _name(command: str) -> str | None:
 
 
 def _write(path: Path, table: str) -> None:
-    """Replace the table in the section of the benchmarks."""
+    """Replace the table in the section of the benchmarks page."""
     text = path.read_text()
     before, _, after = text.partition(HEADING)
     section, separator, rest = after.partition("\n## ")

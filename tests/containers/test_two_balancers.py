@@ -1,4 +1,4 @@
-"""Several balancers come to the same configuration, byte for byte, also after they were parted."""
+"""Several balancers write byte-identical configurations, also after a network partition."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def read_config(balancer: Balancer) -> str:
 
 @pytest.mark.usefixtures("netfilter")
 def test_two_balancers_agree_to_the_byte(make_cluster: MakeCluster) -> None:
-    """They hear the same joins, leaves and tags; a split in which each loses others is healed to the same, too."""
+    """After joins, leaves, tag changes and a partition, both balancers have the same configuration."""
     with make_cluster() as cluster:
         balancers = [cluster.balancer("lb1"), cluster.balancer("lb2", SERF_JOIN="lb1")]
         webs = {f"web{number}": cluster.webapp(f"web{number}") for number in range(1, 6)}
@@ -23,7 +23,7 @@ def test_two_balancers_agree_to_the_byte(make_cluster: MakeCluster) -> None:
         def agree(*names: str) -> None:
             for balancer in balancers:
                 balancer.wait_servers(*names, timeout_s=FAIL_S)
-            wait_for(lambda: len(set(map(read_config, balancers))) == 1, "they agree to the byte", FAIL_S)
+            wait_for(lambda: len(set(map(read_config, balancers))) == 1, "the configurations are identical", FAIL_S)
 
         agree(*webs)
         webs["web1"].exec("serf", "tags", "-set", "weight=9")
@@ -34,10 +34,10 @@ def test_two_balancers_agree_to_the_byte(make_cluster: MakeCluster) -> None:
         with wall(far, beyond(far)):
             wait_for(lambda: balancers[0].members("failed") == {"lb2", "web4"}, "the near half", BACK_S)
             wait_for(lambda: len(balancers[1].members("failed")) == 4, "the far half", BACK_S)
-            # The far one lost three of four servers at once and keeps them.
+            # The far balancer lost three of four servers at once and holds them.
             wait_for(lambda: "HELD" in balancers[1].log(), "the far half is held", FAIL_S)
             assert all(f" {name} " in read_config(balancers[1]) for name in webs)
-        everybody = {"lb1", "lb2", *webs}
+        all_nodes = {"lb1", "lb2", *webs}
         for balancer in balancers:
-            wait_for(lambda lb=balancer: lb.members("alive") == everybody, "all see all", BACK_S)
+            wait_for(lambda lb=balancer: lb.members("alive") == all_nodes, "all are alive for all", BACK_S)
         agree(*webs)

@@ -1,4 +1,4 @@
-"""Many wakes become one pass: the clock is a number that the tests choose."""
+"""Debouncing of many wakes to one pass, with a clock that the tests choose."""
 
 import pytest
 from hypothesis import given
@@ -30,19 +30,19 @@ def debounce_after(*wakes_s: float) -> Debounce:
     ],
 )
 def test_pass_is_due_after_quiet_or_the_longest_wait(wakes_s: tuple[float, ...], due_s: float | None) -> None:
-    """A pass is due a quiet time after the last wake, but no later than the longest wait after the first."""
+    """A pass is due one quiet time after the last wake, but at most the longest wait after the first."""
     assert debounce_after(*wakes_s).due_s() == due_s
 
 
 def test_nothing_is_due_after_a_pass() -> None:
-    """When a pass begins, all wakes so far are answered."""
+    """A pass clears all earlier wakes."""
     debounce = debounce_after(10.0, 11.0)
     debounce.clear()
     assert debounce.due_s() is None
 
 
-def test_wake_after_a_pass_starts_anew() -> None:
-    """The first wake after a pass has the whole longest wait before it again."""
+def test_wake_after_a_pass_starts_a_new_wait() -> None:
+    """The first wake after a pass starts a new longest wait."""
     debounce = debounce_after(10.0, 14.0)
     debounce.clear()
     for now_s in (14.5, 16.0, 17.5, 19.0):
@@ -51,13 +51,13 @@ def test_wake_after_a_pass_starts_anew() -> None:
 
 
 def test_asking_changes_nothing() -> None:
-    """The due time can be asked for any number of times."""
+    """Reading the due time does not change it."""
     debounce = debounce_after(10.0)
     assert [debounce.due_s(), debounce.due_s()] == [12.0, 12.0]
 
 
 def test_no_quiet_time_means_at_once() -> None:
-    """Without a quiet time a pass is due with the first wake."""
+    """Without a quiet time, a pass is due at the first wake."""
     debounce = Debounce(0.0, 0.0)
     debounce.wake(10.0)
     debounce.wake(11.0)
@@ -66,7 +66,7 @@ def test_no_quiet_time_means_at_once() -> None:
 
 @given(st.lists(st.floats(0, 1e6), min_size=1).map(sorted))
 def test_due_time_is_bounded(wakes_s: list[float]) -> None:
-    """However many wakes come, the pass is never due before the quiet time is over nor after the longest wait."""
+    """For any wakes, the pass is due neither before the quiet time nor after the longest wait."""
     due_s = debounce_after(*wakes_s).due_s()
     assert due_s is not None
     assert due_s <= wakes_s[0] + MAX_WAIT_S

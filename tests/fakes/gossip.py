@@ -1,4 +1,4 @@
-"""Packets that a stranger sends to a Serf agent: the gossip of memberlist, unencrypted."""
+"""Forged gossip packets for a Serf agent: memberlist's protocol, unencrypted."""
 
 import socket
 
@@ -6,17 +6,17 @@ import msgpack
 
 _ALIVE = b"\x04"  # memberlist's net.go: aliveMsg
 _TAGS = b"\xff"  # Serf's serf.go: tagMagicByte, before a map
-_VERSIONS = bytes([1, 5, 2, 2, 5, 4])  # of memberlist and of Serf: lowest, highest, present
+_VERSIONS = bytes([1, 5, 2, 2, 5, 4])  # of memberlist and of Serf: lowest, highest, current
 
 
 def say_alive(gossip: str, name: str, address: bytes, tags: object) -> None:
-    """Tell the agent at host:port in one UDP packet that a member is alive.
+    """Send the Serf agent one UDP packet that announces a member as alive.
 
     Args:
-        gossip: Where the agent gossips.
+        gossip: The Serf agent's gossip address, host:port.
         name: The member's name.
-        address: Its address, of any number of bytes.
-        tags: Its tags, which should be a map.
+        address: The member's address, of any length.
+        tags: The member's tags, normally a map.
     """
     host, _, port = gossip.rpartition(":")
     alive = {

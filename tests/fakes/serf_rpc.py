@@ -1,4 +1,4 @@
-"""A Serf agent's RPC whose answers a test chooses."""
+"""A fake RPC port of a Serf agent, whose answers the test chooses."""
 
 import socket
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ Answer = Callable[[int], bytes]
 
 
 def say(*messages: object) -> bytes:
-    """Return MessagePack messages, one behind the other."""
+    """Return the concatenated MessagePack messages."""
     return b"".join(msgpack.packb(message, unicode_errors="surrogateescape") for message in messages)
 
 
@@ -21,12 +21,12 @@ def header(seq: int, error: str = "") -> dict[str, object]:
 
 
 def member(name: str, address: bytes = b"\x7f\x00\x01\x01", status: str = "alive", **tags: str) -> dict[str, object]:
-    """Return a member as the command `members` lists it."""
+    """Return a member in the form of the command `members`."""
     return {"Name": name, "Addr": address, "Status": status, "Tags": tags}
 
 
 def speak(answers: Mapping[str, Answer] | None = None, *members: Mapping[str, object]) -> Talk:
-    """Answer as Serf does, with these members, except the commands that have an answer of their own."""
+    """Answer commands like Serf, with these members; `answers` replaces the answers of single commands."""
     proper: dict[str, Answer] = {
         "handshake": lambda seq: say(header(seq)),
         "auth": lambda seq: say(header(seq)),
@@ -40,14 +40,14 @@ def speak(answers: Mapping[str, Answer] | None = None, *members: Mapping[str, ob
         while data := connection.recv(65536):
             unpacker.feed(data)
             for message in unpacker:
-                if "Command" in message:  # else it is the body that belongs to a command
+                if "Command" in message:  # otherwise it is the body of a command
                     connection.sendall(chosen[message["Command"]](message["Seq"]))
 
     return talk
 
 
 def pour_log(message: bytes, *members: Mapping[str, object]) -> Talk:
-    """Answer as Serf does, with these members, and follow the command `monitor` with a message without end."""
+    """Answer like Serf, with these members, and repeat a message endlessly after the command `monitor`."""
 
     def talk(connection: socket.socket) -> None:
         def answer(seq: int) -> bytes:

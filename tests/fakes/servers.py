@@ -1,4 +1,4 @@
-"""Servers that misbehave, on real sockets, each in a thread of its own."""
+"""Misbehaving servers on real sockets, each in its own thread."""
 
 import contextlib
 import os
@@ -12,11 +12,11 @@ Talk = Callable[[socket.socket], None]
 
 @contextlib.contextmanager
 def serving(listener: socket.socket, talk: Talk) -> Iterator[None]:
-    """Give every connection in turn to `talk`; what it leaves open stays open until the end of the context."""
+    """Pass each connection in turn to `talk`; connections that it leaves open are closed at the end of the block."""
     connections: list[socket.socket] = []
 
     def work() -> None:
-        with contextlib.suppress(OSError):  # at the end the listener is shut down
+        with contextlib.suppress(OSError):  # the listener is shut down at the end
             while True:
                 connections.append(listener.accept()[0])
                 with contextlib.suppress(OSError):
@@ -46,7 +46,7 @@ def serving_tcp(talk: Talk) -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def serving_unix(path: str | os.PathLike[str], talk: Talk) -> Iterator[str]:
-    """Serve on a unix socket; yield its path."""
+    """Serve on a Unix socket; yield its path."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(os.fspath(path))
     listener.listen()
@@ -55,7 +55,7 @@ def serving_unix(path: str | os.PathLike[str], talk: Talk) -> Iterator[str]:
 
 
 def at_once(talk: Talk) -> Talk:
-    """Talk on each connection in a thread of its own, so that one does not wait for another."""
+    """Serve each connection in its own thread, so that none waits for another."""
 
     def work(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -65,22 +65,22 @@ def at_once(talk: Talk) -> Talk:
 
 
 def be_silent(_connection: socket.socket) -> None:
-    """Say nothing, and keep the connection."""
+    """Send nothing and keep the connection open."""
 
 
 def close_at_once(connection: socket.socket) -> None:
-    """Close the connection without a word."""
+    """Close the connection without sending anything."""
     connection.close()
 
 
 def pour(connection: socket.socket) -> None:
-    """Send bytes as fast as they are taken, until the client goes."""
+    """Send bytes as fast as possible until the client disconnects."""
     while True:
         connection.sendall(b"x" * 65536)
 
 
 def drip(connection: socket.socket) -> None:
-    """Send a byte every now and then until the client goes, so that no single read ever waits for long."""
+    """Send single bytes with short pauses until the client disconnects, so that no read waits for long."""
     while True:
         connection.sendall(b"x")
         time.sleep(0.0002)

@@ -1,7 +1,7 @@
-"""What must hold whatever comes in: one check for each parser, for the fuzzer and for the replay of its corpus.
+"""Properties of each parser for any input, for the fuzzer and the replay of its corpus.
 
-A check takes any bytes, gives them to the real code, and fails where a promise is broken. What the code may raise is
-what its documentation says; everything else is a finding.
+A check passes any bytes to the real code and fails when a property does not hold. The code may raise the documented
+exceptions; any other exception is a finding.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ with open(BUILT_IN_TEMPLATE, encoding="utf-8") as template_file:
 
 
 def check_events(data: bytes) -> None:
-    """Give an event to its parser: the first byte chooses the kind, the rest is standard input."""
+    """Parse an event: the first byte selects the kind, the rest is standard input."""
     kind, payload = KINDS[data[0] % len(KINDS)] if data else None, data[1:]
     try:
         event = read_event(kind, payload)
@@ -67,7 +67,7 @@ def check_events(data: bytes) -> None:
 
 
 def check_nodes(data: bytes) -> None:
-    """Give a node file to its reader, and what it holds to the pool."""
+    """Load a node file and build the pool from it."""
     directory = _nodes_dir()
     path = os.path.join(directory, "web1")
     with open(path, "wb") as file:
@@ -87,10 +87,10 @@ def check_nodes(data: bytes) -> None:
 
 
 def check_roster(data: bytes) -> None:
-    """Answer the resident's questions with any bytes: the first byte chooses how much of the answer is proper.
+    """Answer the RPC client with any bytes: the first byte selects how much of the answer is valid.
 
-    With all of it proper, the rest is one entry among good ones, which must not suffer from it; or the rest are the
-    fields of members, five for each and apart by NUL, so that the fuzzer need not learn MessagePack to reach them.
+    In a valid answer, the rest is one entry among good ones, which it must not affect; or the fields of members, five
+    each and separated by NUL, so that the fuzzer reaches them without learning MessagePack.
     """
     depth, answer = (data[0] % 5, data[1:]) if data else (0, b"")
     proper = [b"", say(header(1)), *[say(header(1), {"agent": {"name": "lb"}}, header(2))] * 3][depth]
@@ -124,7 +124,7 @@ def check_roster(data: bytes) -> None:
 
 
 def check_render(data: bytes) -> None:
-    """Take a join all the way: each server line stems from a member whose words, read here anew, are well-formed."""
+    """Render a join event: each server line comes from a member that an independent parser accepts."""
     with contextlib.suppress(InputError):
         event = read_event("member-join", data)
         pool = build({member.name: NodeFile(ALIVE, member, 0) for member in event.members}, RULES)
@@ -142,15 +142,15 @@ def check_render(data: bytes) -> None:
 
 
 def check_layout(data: bytes) -> None:
-    """Take any text for a configuration: what comes out of it can be said to the runtime socket, line by line."""
+    """Parse any text as a configuration: the resulting runtime commands contain only safe characters."""
     text = decode(data)
     layout = read_layout(text)
     assert {pool for pool, _ in layout.servers} <= layout.pools
     assert read_layout(text + "\n# a remark\n\n") == layout
-    lines = [line.strip() for line in text.split("\n")]  # HAProxy knows no other end of a line
+    lines = [line.strip() for line in text.split("\n")]  # HAProxy knows no other line end
     said = {tuple(line.split()[1:3]) for line in lines if line.split()[:1] == ["server"]}
     assert {(name, server.endpoint) for (_, name), server in layout.servers.items()} <= said
-    assert not layout.servers or not any(line.startswith(".") for line in lines), "only HAProxy knows what .if leaves"
+    assert not layout.servers or not any(line.startswith(".") for line in lines), "only HAProxy can evaluate .if"
     commands = plan(layout, read_layout(""), {}).commands
     for command in commands:
         assert COMMAND.fullmatch(command), command
@@ -172,14 +172,14 @@ CHECKS: dict[str, Callable[[bytes], None]] = {
 
 
 def assert_sayable(text: str) -> None:
-    """Check that a text is one line that any terminal and log can show."""
-    assert text, "a reason says something"
+    """Assert that a text is one line that is safe for terminals and logs."""
+    assert text, "a reason is not empty"
     assert text.isprintable(), ascii(text)
     text.encode("utf-8")
 
 
 def assert_storable(status: str, member: Member) -> None:
-    """Check that a member can become a path, and its line a node file that says the same when it is read back."""
+    """Assert that a member's name is a safe file name, and that its node file is read back unchanged."""
     assert name_fault(member.name) is None
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", member.name, re.ASCII)
     line = format_line(status, member)
@@ -193,9 +193,9 @@ def assert_storable(status: str, member: Member) -> None:
 
 
 def expect_lines(raw: bytes) -> set[str]:
-    """Return the server lines that one line of standard input may become, read independently of the product.
+    """Return the server lines that one line of standard input may produce, computed independently of the product.
 
-    Any occurrence of a tag may count: which one does is not this check's business.
+    Any occurrence of a repeated tag may be used; this check does not say which.
     """
     fields = decode(raw).split("\t")
     if len(fields) != 4 or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fields[0], re.ASCII):
@@ -216,7 +216,7 @@ def expect_lines(raw: bytes) -> set[str]:
 
 
 def decode(data: bytes) -> str:
-    """Return bytes as the product reads them."""
+    """Decode bytes as the product does."""
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -228,7 +228,7 @@ def _is_message(data: bytes) -> bool:
 
 
 def _connect(ours: socket.socket) -> Connection:
-    """Return a connection past its handshake whose other end has said all that it will say."""
+    """Return a connection after its handshake; the other end has already sent everything."""
     connection = Connection.__new__(Connection)
     connection._timeout_s, connection._name, connection._seq = 5.0, "127.0.0.1:7373", 0
     connection._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=1 << 20)
@@ -240,7 +240,7 @@ _made: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def _nodes_dir() -> str:
-    """Return the one node directory of this process."""
+    """Return the node directory of this process."""
     if not _made:
         _made.append(tempfile.TemporaryDirectory(prefix="serf-haproxy-fuzz-"))
     return _made[0].name

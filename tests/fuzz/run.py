@@ -2,10 +2,10 @@
 
     python tests/fuzz/run.py PARSER -runs=1000000
 
-It starts from `corpus/PARSER`, and keeps what it finds interesting in `FUZZ_WORK_DIR/PARSER`, so that the next run goes
-on from there. A finding ends it: the input stands in a file `crash-...` of that directory. Made small
-(`-minimize_crash=1 -runs=10000 FILE`) and mended, it goes into `corpus/PARSER`, where `make test` replays it.
-Further options are libFuzzer's.
+It starts from `corpus/PARSER` and stores interesting inputs in `FUZZ_WORK_DIR/PARSER`, where the next run continues. A
+finding ends the run; its input is in a file `crash-...` of that directory. Minimize it
+(`-minimize_crash=1 -runs=10000 FILE`), fix the code, and add the file to `corpus/PARSER`, where `make test` replays it.
+The other options are those of libFuzzer.
 """
 
 import os
@@ -24,7 +24,7 @@ with atheris.instrument_imports(include=["serf_haproxy", "ipaddress"]):
 
 
 def main() -> None:
-    """Fuzz the parser that the command line names."""
+    """Fuzz the parser named on the command line."""
     if len(sys.argv) < 2 or sys.argv[1] not in CHECKS:
         sys.exit(f"usage: run.py {{{','.join(CHECKS)}}} [-runs=COUNT] [libFuzzer's options]")
     parser, *options = sys.argv[1:]

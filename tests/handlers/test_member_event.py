@@ -1,4 +1,4 @@
-"""The executable that Serf runs, with the environment and the standard input of Serf; and a real agent running it."""
+"""The event handler, run with Serf's environment and standard input, and by a real Serf agent."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ def run(handler: Path, nodes_dir: Path) -> Run:
     def run_handler(
         kind: str | None, payload: bytes, shell: str = '"$0"', **environ: str
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run it as Serf does, through a shell; `shell` is the command line, in which $0 is the handler."""
+        """Run the handler through a shell, as Serf does; `shell` is the command line, in which $0 is the handler."""
         environ = {
             "SERF_HAPROXY_NODES_DIR": str(nodes_dir),
             "SERF_HAPROXY_WAKE_FIFO": str(nodes_dir.parent / "wake"),
@@ -50,7 +50,7 @@ def run(handler: Path, nodes_dir: Path) -> Run:
 
 @pytest.fixture
 def wakes(nodes_dir: Path) -> Iterator[Callable[[], bytes]]:
-    """Yield a function that returns what has come through the wake FIFO since it was last called."""
+    """Yield a function that returns the bytes written to the wake FIFO since its last call."""
     path = nodes_dir.parent / "wake"
     os.mkfifo(path)
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
@@ -70,12 +70,12 @@ def read_nodes(nodes_dir: Path) -> dict[str, str]:
 
 
 def assert_quiet(completed: subprocess.CompletedProcess[bytes]) -> None:
-    """Check that the handler succeeded and said nothing."""
+    """Assert that the handler succeeded without output."""
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, b"", b"")
 
 
 def assert_complained(completed: subprocess.CompletedProcess[bytes], code: int, words: str) -> None:
-    """Check that the handler failed with this exit code, and with lines of its own that have the words."""
+    """Assert that the handler failed with this exit code and printed these words in its own error lines."""
     assert completed.returncode == code
     assert completed.stdout == b""
     lines = completed.stderr.decode("ascii").splitlines()
@@ -84,13 +84,13 @@ def assert_complained(completed: subprocess.CompletedProcess[bytes], code: int, 
 
 
 def test_executable_is_the_source() -> None:
-    """The executable is the present source behind its first lines; if it is not: `make install`."""
+    """The executable contains the current source; if not, run `make install`."""
     source = (HANDLERS_DIR / "member_event.py").read_bytes()
     assert (HANDLERS_DIR / "member_event").read_bytes().endswith(b"\n" + source)
 
 
 def test_defaults_are_those_of_the_settings() -> None:
-    """The handler, which reads no settings, has the same default paths as they."""
+    """The handler, which reads no settings, has the same default paths as the settings."""
     source = (HANDLERS_DIR / "member_event.py").read_text()
     for name, default in (("NODES_DIR", Settings().nodes_dir), ("WAKE_FIFO", Settings().wake_fifo)):
         assert f'os.environ.get("SERF_HAPROXY_{name}") or "{default}"' in source
@@ -100,27 +100,27 @@ def test_defaults_are_those_of_the_settings() -> None:
     ("kind", "status"),
     [("member-join", "alive"), ("member-update", "alive"), ("member-leave", "left"), ("member-failed", "failed")],
 )
-def test_event_is_written_down(run: Run, nodes_dir: Path, kind: str, status: str) -> None:
-    """Each event that tells a status leaves one line with it, quietly."""
+def test_event_is_recorded(run: Run, nodes_dir: Path, kind: str, status: str) -> None:
+    """Each event with a status writes one line with that status, without output."""
     assert_quiet(run(kind, WEB1))
     assert read_nodes(nodes_dir) == {"web1": f"{status}\tweb1\t127.0.1.1\tweb\tport=8080,role=web\n"}
 
 
 def test_reap_removes_the_node_file(run: Run, nodes_dir: Path) -> None:
-    """A reaped node is forgotten, even one that was never known."""
+    """A reap event removes the node's file; it is no error when there is none."""
     run("member-join", WEB1)
     assert_quiet(run("member-reap", WEB1 + WEB2))
     assert read_nodes(nodes_dir) == {}
 
 
-def test_several_members_are_written_down(run: Run, nodes_dir: Path) -> None:
-    """Every member of a coalesced event gets its file."""
+def test_several_members_are_recorded(run: Run, nodes_dir: Path) -> None:
+    """Every member of a coalesced event gets a node file."""
     assert_quiet(run("member-join", WEB1 + WEB2))
     assert sorted(read_nodes(nodes_dir)) == ["web1", "web2"]
 
 
 def test_later_event_replaces_the_earlier(run: Run, nodes_dir: Path) -> None:
-    """After a join and a failure the file says failed, and nothing else is in the directory."""
+    """After a join and a failure, the directory has one file with the status failed."""
     run("member-join", WEB1)
     assert_quiet(run("member-failed", WEB1))
     assert read_nodes(nodes_dir) == {"web1": "failed\tweb1\t127.0.1.1\tweb\tport=8080,role=web\n"}
@@ -128,7 +128,7 @@ def test_later_event_replaces_the_earlier(run: Run, nodes_dir: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(PAYLOADS_DIR.glob("name-*-0101.*.stdin")), ids=lambda path: path.name[:20])
 def test_hostile_member_among_good_ones(run: Run, nodes_dir: Path, path: Path) -> None:
-    """Whatever a member is called, the good ones beside it are written and nothing is written elsewhere."""
+    """A member with a hostile name does not keep the others from being recorded, and no other file is written."""
     before = {file.name for file in nodes_dir.parent.iterdir()}
     completed = run("member-join", WEB1 + path.read_bytes() + WEB2)
     is_good = path.name.startswith(("name-empty", "name-long128"))
@@ -141,8 +141,8 @@ def test_hostile_member_among_good_ones(run: Run, nodes_dir: Path, path: Path) -
     assert {file.name for file in nodes_dir.parent.iterdir()} == before
 
 
-def test_complaint_that_nobody_hears(run: Run, nodes_dir: Path) -> None:
-    """When standard error is closed or its reader is gone, the good members are written all the same."""
+def test_unwritable_standard_error(run: Run, nodes_dir: Path) -> None:
+    """When standard error is closed or cannot be written, valid members are still recorded."""
     for number, redirection in enumerate(["2>&-", "2>/dev/full"]):
         payload = b"../x\t127.0.1.9\t\t\nweb%d\t127.0.1.1\t\t\n" % number
         assert run("member-join", payload, shell=f'"$0" {redirection}').returncode == 100
@@ -151,33 +151,33 @@ def test_complaint_that_nobody_hears(run: Run, nodes_dir: Path) -> None:
 
 @pytest.mark.parametrize("kind", [None, "", "user", "query", "member-flap"])
 def test_other_event_is_refused(run: Run, nodes_dir: Path, kind: str | None) -> None:
-    """Without SERF_EVENT, or with any but the five, it is wrong input and nothing is written."""
+    """Without SERF_EVENT, or with any other than the five events, the handler exits with 100 and writes nothing."""
     assert_complained(run(kind, WEB1), 100, "is not a membership event")
     assert read_nodes(nodes_dir) == {}
 
 
 @pytest.mark.parametrize("shell", ['"$0"', '"$0" <&-', '"$0" </dev/null'])
 def test_input_without_members_is_refused(run: Run, nodes_dir: Path, shell: str) -> None:
-    """An empty or closed standard input is wrong input."""
+    """An empty or closed standard input is invalid input."""
     assert_complained(run("member-join", b"", shell=shell), 100, "no member on standard input")
     assert read_nodes(nodes_dir) == {}
 
 
 def test_binary_input_is_refused(run: Run, nodes_dir: Path) -> None:
-    """Bytes of any kind are refused in printable words."""
+    """Binary input is refused with a printable message."""
     assert_complained(run("member-join", bytes(range(256)) * 4), 100, "line refused")
     assert read_nodes(nodes_dir) == {}
 
 
 def test_input_of_10_mib_is_refused(run: Run, nodes_dir: Path) -> None:
-    """More than Serf can send is refused as a whole, even when it begins well."""
+    """A payload larger than Serf can send is refused as a whole, even if it begins with a valid member."""
     completed = run("member-join", WEB1 + b"x" * 10 * 1024 * 1024)
     assert_complained(completed, 100, "Serf never sends that much")
     assert read_nodes(nodes_dir) == {}
 
 
 def test_member_too_large_for_a_node_file(run: Run, nodes_dir: Path) -> None:
-    """A member that no node file can hold is refused, and the one beside it is written."""
+    """A member too large for a node file is refused, and the other one is recorded."""
     payload = b"huge\t127.0.1.9\t\tk=" + b"v" * LINE_BYTES + b"\n" + WEB1
     assert_complained(run("member-join", payload), 100, "give that node fewer tags")
     assert list(read_nodes(nodes_dir)) == ["web1"]
@@ -185,7 +185,7 @@ def test_member_too_large_for_a_node_file(run: Run, nodes_dir: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "action"), [("member-join", "write"), ("member-reap", "remove")])
 def test_missing_directory_is_a_system_failure(run: Run, nodes_dir: Path, kind: str, action: str) -> None:
-    """Without the node directory the exit code is 111, and the text has path and remedy."""
+    """Without the node directory, the exit code is 111 and the message has path and remedy."""
     nodes_dir.rmdir()
     completed = run(kind, WEB1 + WEB2)
     words = f"cannot {action} {nodes_dir}/web1: No such file or directory; make the directory"
@@ -193,15 +193,15 @@ def test_missing_directory_is_a_system_failure(run: Run, nodes_dir: Path, kind: 
     assert f"{nodes_dir}/web2" in completed.stderr.decode()
 
 
-def test_one_file_that_cannot_be_written(run: Run, nodes_dir: Path) -> None:
-    """A node file that cannot be written does not keep the others from it."""
+def test_one_unwritable_node_file(run: Run, nodes_dir: Path) -> None:
+    """A node file that cannot be written does not keep the others from being written."""
     (nodes_dir / "web1").mkdir()
     assert_complained(run("member-join", WEB1 + WEB2), 111, f"cannot write {nodes_dir}/web1")
     assert (nodes_dir / "web2").exists()
 
 
-def test_resident_is_woken_by_changes_alone(run: Run, wakes: Callable[[], bytes]) -> None:
-    """An event wakes the resident once when it changes anything, and not at all when it changes nothing."""
+def test_only_changes_wake_the_daemon(run: Run, wakes: Callable[[], bytes]) -> None:
+    """An event that changes a node file wakes the daemon once; an event without a change does not wake it."""
     told = [
         (run(kind, payload).returncode, wakes())
         for kind, payload in [
@@ -218,16 +218,16 @@ def test_resident_is_woken_by_changes_alone(run: Run, wakes: Callable[[], bytes]
 
 
 @pytest.mark.parametrize("is_made", [False, True])
-def test_resident_may_be_down(run: Run, nodes_dir: Path, is_made: bool) -> None:
-    """Without a resident, with or without its FIFO, the event is written down and nobody complains."""
+def test_daemon_may_be_down(run: Run, nodes_dir: Path, is_made: bool) -> None:
+    """Without a daemon, with or without its FIFO, the event is recorded without an error."""
     if is_made:
         os.mkfifo(nodes_dir.parent / "wake")
     assert_quiet(run("member-join", WEB1))
     assert list(read_nodes(nodes_dir)) == ["web1"]
 
 
-def test_something_else_in_place_of_the_fifo(run: Run, nodes_dir: Path) -> None:
-    """A regular file where the FIFO should be is a system failure and keeps its content; the event is written."""
+def test_regular_file_in_place_of_the_fifo(run: Run, nodes_dir: Path) -> None:
+    """A regular file in place of the FIFO is a system failure and keeps its content; the event is recorded."""
     wake = nodes_dir.parent / "wake"
     wake.write_text("precious")
     assert_complained(run("member-join", WEB1), 111, f"{wake} is not a FIFO")
@@ -235,8 +235,8 @@ def test_something_else_in_place_of_the_fifo(run: Run, nodes_dir: Path) -> None:
     assert list(read_nodes(nodes_dir)) == ["web1"]
 
 
-def test_environment_cannot_lend_modules(run: Run, tmp_path: Path, nodes_dir: Path) -> None:
-    """Neither PYTHONPATH nor the current directory can slip a module into the handler."""
+def test_environment_cannot_inject_modules(run: Run, tmp_path: Path, nodes_dir: Path) -> None:
+    """The handler imports no module from PYTHONPATH or the current directory."""
     (tmp_path / "errno.py").write_text("raise SystemExit(1)")
     (tmp_path / "serf_haproxy.py").write_text("raise SystemExit(1)")
     assert_quiet(run("member-join", WEB1, shell=f'cd {tmp_path} && "$0"', PYTHONPATH=str(tmp_path)))
@@ -244,14 +244,14 @@ def test_environment_cannot_lend_modules(run: Run, tmp_path: Path, nodes_dir: Pa
 
 
 def list_imports(argv: list[str], **environ: str) -> set[str]:
-    """Return the modules that an isolated interpreter imports, the ones of its own start included."""
+    """Return the modules that an isolated interpreter imports, including those of its start."""
     argv = [sys.executable, "-I", "-X", "importtime", *argv]
     completed = subprocess.run(argv, env=environ, input=WEB1, capture_output=True, check=True)
     return set(re.findall(r"^import time: .*\| +(\S+)$", completed.stderr.decode(), re.MULTILINE))
 
 
-def test_handler_imports_the_cheap_set_alone(handler: Path, nodes_dir: Path) -> None:
-    """Beside what every interpreter imports at its start, a whole run imports our modules and three built in."""
+def test_handler_imports_only_the_cheap_set(handler: Path, nodes_dir: Path) -> None:
+    """Beyond the interpreter's own, a run imports the cheap modules of serf_haproxy and three built-in modules."""
     imported = list_imports([str(handler)], SERF_EVENT="member-join", SERF_HAPROXY_NODES_DIR=str(nodes_dir))
     ours = {
         "serf_haproxy",
@@ -264,7 +264,7 @@ def test_handler_imports_the_cheap_set_alone(handler: Path, nodes_dir: Path) -> 
 
 @pytest.mark.parametrize("depth", [0, 1], ids=["blank", "blank and long"])
 def test_interpreter_path_of_any_kind(tmp_path: Path, nodes_dir: Path, depth: int) -> None:
-    """The installer makes a handler that runs even when the interpreter's path has a blank or is very long."""
+    """The installed handler runs even when the interpreter's path has a blank or is very long."""
     directory = tmp_path.joinpath("with blank", *["d" * 200] * depth * 2)
     directory.mkdir(parents=True)
     (directory / "venv").symlink_to(sys.prefix)
@@ -276,8 +276,8 @@ def test_interpreter_path_of_any_kind(tmp_path: Path, nodes_dir: Path, depth: in
     assert os.listdir(tmp_path / "with blank") == (["venv"] if depth == 0 else ["d" * 200])
 
 
-def test_interpreter_path_without_root_is_refused(tmp_path: Path) -> None:
-    """The installer takes no relative interpreter, which would depend on the current directory."""
+def test_relative_interpreter_path_is_refused(tmp_path: Path) -> None:
+    """The installer refuses a relative interpreter path, which would depend on the current directory."""
     completed = subprocess.run(
         [HANDLERS_DIR / "install", "python3", tmp_path / "handler"], capture_output=True, check=False
     )
@@ -285,10 +285,10 @@ def test_interpreter_path_without_root_is_refused(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_real_agent_runs_the_handler(
+def test_real_serf_agent_runs_the_handler(
     start_serf: Callable, handler: Path, nodes_dir: Path, wait_until: Callable
 ) -> None:
-    """What a real agent tells about a join and a leave is written down, in the very bytes that its roster gives."""
+    """The node files of a real join and leave are byte-identical to those made from the roster."""
     environ = {"SERF_HAPROXY_NODES_DIR": str(nodes_dir), "SERF_HAPROXY_WAKE_FIFO": str(nodes_dir.parent / "wake")}
     balancer = start_serf("lb", f"-event-handler={EVENTS}={handler}", **environ)
     web1 = start_serf("web1", f"-join={balancer.gossip}", "-tag=role=web", "-tag=port=8080", "-tag=note=a%b")

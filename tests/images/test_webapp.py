@@ -1,4 +1,4 @@
-"""The demo web application, as real processes on loopback addresses."""
+"""The demo web application, run as real processes on loopback addresses."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ LONGEST_MS = 60_000
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Return once the condition holds; fail after DEADLINE_S seconds."""
+    """Wait until the condition holds; fail after DEADLINE_S seconds."""
     deadline_s = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < deadline_s, f"no {what} within {DEADLINE_S} s"
@@ -35,21 +35,21 @@ def choose_port(host: str) -> int:
 
 
 def accepts(host: str, port: int) -> bool:
-    """Tell whether somebody accepts connections there."""
+    """Return whether a process accepts connections at this address."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), DEADLINE_S):
         return True
     return False
 
 
 def launch(**settings: str) -> subprocess.Popen[str]:
-    """Start the application with nothing but these settings; its stderr is a pipe."""
+    """Start the application with only these settings; its stderr is a pipe."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("APP_")}
     return subprocess.Popen([sys.executable, str(APP)], env=environ | settings, stderr=subprocess.PIPE, text=True)
 
 
 @contextlib.contextmanager
 def running(host: str = HOST, at: str = HOST, tag: str = "") -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Yield process and port of an application bound to host, once it accepts connections at an address."""
+    """Yield process and port of an application bound to host, when it accepts connections at `at`."""
     port = choose_port(host)
     with launch(APP_HOST=host, APP_PORT=str(port), APP_TAG=tag) as process:
         try:
@@ -69,24 +69,24 @@ def shared_url() -> Iterator[str]:
 
 @pytest.fixture
 def url(shared_url: str) -> Iterator[str]:
-    """Yield the shared URL, and make the application fast again afterwards."""
+    """Yield the shared URL, and reset the delay afterwards."""
     yield shared_url
     assert ask_delay(shared_url, b'{"delay": 0}').status_code == 200
 
 
 def get(url: str, cookie: str = "") -> requests.Response:
-    """GET on a connection of its own, with this value of the session cookie if any."""
+    """Send a GET request on a new connection, with this session cookie if not empty."""
     headers = {"Cookie": f"NODESESSID={cookie}"} if cookie else {}
     return requests.get(url, headers=headers, timeout=DEADLINE_S)
 
 
 def ask_delay(url: str, body: bytes) -> requests.Response:
-    """POST this body to /delay."""
+    """Send this body with POST to /delay."""
     return requests.post(url + "/delay", data=body, timeout=DEADLINE_S)
 
 
-def test_root_says_who_answered(url: str) -> None:
-    """GET / answers exactly the six keys, with our address, host name and tag."""
+def test_root_names_the_instance(url: str) -> None:
+    """GET / answers with exactly six keys, among them address, host name and tag."""
     answer = get(url).json()
     assert re.fullmatch("[0-9a-f]{16}", answer.pop("id"))
     expected = {"hello": "world!", "ip": HOST, "host": socket.gethostname(), "tag": "v1", "sessionViews": 1}
@@ -94,28 +94,28 @@ def test_root_says_who_answered(url: str) -> None:
 
 
 def test_session_counts_views(url: str) -> None:
-    """A client that keeps its cookie keeps its id, and each GET / counts one more view."""
+    """A client that sends its cookie keeps its id, and each GET / counts one more view."""
     with requests.Session() as session:
         answers = [session.get(url, timeout=DEADLINE_S).json() for _ in range(3)]
     assert [answer["sessionViews"] for answer in answers] == [1, 2, 3]
     assert len({answer["id"] for answer in answers}) == 1
 
 
-def test_clients_without_cookie_get_sessions_of_their_own(url: str) -> None:
+def test_clients_without_cookie_get_separate_sessions(url: str) -> None:
     """Two clients without a cookie get different ids."""
     assert get(url).json()["id"] != get(url).json()["id"]
 
 
-def test_cookie_lasts_as_long_as_the_browser(url: str) -> None:
-    """The cookie is a session cookie for every path, out of reach of scripts and of other sites."""
+def test_cookie_is_a_session_cookie(url: str) -> None:
+    """The cookie has no expiry, covers every path, and is hidden from scripts and other sites."""
     response = get(url)
     value, *attributes = response.headers["Set-Cookie"].split("; ")
     assert value == f"NODESESSID={response.json()['id']}.1"
     assert sorted(attribute.lower() for attribute in attributes) == ["httponly", "path=/", "samesite=lax"]
 
 
-def test_any_instance_counts_on(url: str) -> None:
-    """The server keeps nothing: a cookie that this instance never gave is counted on."""
+def test_any_instance_continues_a_session(url: str) -> None:
+    """The server stores no session: a cookie from another instance continues its count."""
     answer = get(url, "0123456789abcdef.41").json()
     assert (answer["id"], answer["sessionViews"]) == ("0123456789abcdef", 42)
 
@@ -134,7 +134,7 @@ def test_any_instance_counts_on(url: str) -> None:
     ],
 )
 def test_malformed_cookie_starts_a_new_session(url: str, cookie: str) -> None:
-    """A cookie that is not ours is replaced by a new session with one view."""
+    """An invalid cookie is replaced by a new session with one view."""
     answer = get(url, cookie).json()
     assert answer["sessionViews"] == 1
     assert answer["id"] not in cookie
@@ -155,22 +155,22 @@ def test_health_answers_ok(url: str) -> None:
 
 
 def test_checks_ignore_the_delay(url: str) -> None:
-    """HEAD / and GET /health answer long before the longest delay is over."""
+    """HEAD / and GET /health answer at once during the longest delay."""
     assert ask_delay(url, b'{"delay": %d}' % LONGEST_MS).json() == {"delay": LONGEST_MS}
     assert requests.head(url, timeout=DEADLINE_S).status_code == 200
     assert get(url + "/health").status_code == 200
 
 
 def test_delay_slows_the_root(url: str) -> None:
-    """After POST /delay every GET / takes at least so long."""
+    """After POST /delay, every GET / takes at least that long."""
     assert ask_delay(url, b'{"delay": %d}' % DELAY_MS).json() == {"delay": DELAY_MS}
     start_s = time.monotonic()
     assert get(url).status_code == 200
     assert time.monotonic() - start_s >= DELAY_MS / 1000
 
 
-def test_delay_of_zero_makes_fast_again(url: str) -> None:
-    """A delay of 0 ends even the longest delay for the requests that follow."""
+def test_delay_of_zero_ends_the_delay(url: str) -> None:
+    """A delay of 0 ends even the longest delay for later requests."""
     assert ask_delay(url, b'{"delay": %d}' % LONGEST_MS).status_code == 200
     assert ask_delay(url, b'{"delay": 0}').json() == {"delay": 0}
     assert get(url).status_code == 200
@@ -199,14 +199,14 @@ def test_delay_of_zero_makes_fast_again(url: str) -> None:
     ids=repr,
 )
 def test_wrong_delay_is_refused(url: str, body: bytes) -> None:
-    """Anything but a whole number from 0 to 60000 in a small body is 400 and says what is allowed."""
+    """Anything but a whole number from 0 to 60000 in a small body is answered with 400 and the allowed range."""
     response = ask_delay(url, body)
     assert response.status_code == 400
     assert "0 to 60000" in response.json()["error"]
 
 
 def test_kept_connection_answers_without_delay(url: str) -> None:
-    """On a kept connection the usual answer comes sooner than a delayed acknowledgement (40 ms)."""
+    """On a kept connection, the median answer comes sooner than a delayed acknowledgement (40 ms)."""
     durations_s = []
     with requests.Session() as session:
         for _ in range(21):
@@ -217,33 +217,33 @@ def test_kept_connection_answers_without_delay(url: str) -> None:
 
 
 def test_huge_body_is_refused(url: str) -> None:
-    """A body far too large gets its refusal, and the client's next request its answer."""
+    """A body that is far too large is refused, and the client's next request is answered."""
     with requests.Session() as session:
         assert session.post(url + "/delay", data=b"x" * 1_000_000, timeout=DEADLINE_S).status_code == 400
         assert session.get(url, timeout=DEADLINE_S).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/other"), ("GET", "/delay"), ("POST", "/health")])
-def test_anything_else_is_not_found(url: str, method: str, path: str) -> None:
-    """What is not served is 404, as JSON."""
+def test_other_paths_are_not_found(url: str, method: str, path: str) -> None:
+    """Other paths and methods are answered with 404 and JSON."""
     response = requests.request(method, url + path, timeout=DEADLINE_S)
     assert response.status_code == 404
-    assert "there is only" in response.json()["error"]
+    assert "only GET /, GET /health and POST /delay exist" in response.json()["error"]
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", "/"), ("HEAD", "/"), ("GET", "/health"), ("POST", "/delay"), ("GET", "/other")],
 )
-def test_every_answer_names_the_backend(url: str, method: str, path: str) -> None:
-    """Every answer, a refusal too, has our address in X-Backend-IP and no Server header."""
+def test_every_answer_names_the_address(url: str, method: str, path: str) -> None:
+    """Every answer, including refusals, has the instance's address in X-Backend-IP and no Server header."""
     headers = requests.request(method, url + path, timeout=DEADLINE_S).headers
     assert headers["X-Backend-IP"] == HOST
     assert "Server" not in headers
 
 
-def test_wildcard_names_the_address_that_was_asked() -> None:
-    """Bound to the wildcard, the application names the real address on which each request arrived."""
+def test_wildcard_names_the_requested_address() -> None:
+    """Bound to the wildcard, the application names the address on which each request arrived."""
     with running("0.0.0.0", at=HOST) as (_, port):
         for address in (HOST, "127.77.1.2"):
             response = get(f"http://{address}:{port}")
@@ -251,10 +251,10 @@ def test_wildcard_names_the_address_that_was_asked() -> None:
 
 
 def test_sigterm_finishes_requests_in_flight() -> None:
-    """After SIGTERM new connections are refused, a slow request still gets its 200, the exit code is 0."""
+    """After SIGTERM, new connections are refused, a slow request is answered with 200 and the exit code is 0."""
     with running() as (process, port), socket.create_connection((HOST, port), DEADLINE_S) as connection:
         assert ask_delay(f"http://{HOST}:{port}", b'{"delay": 1000}').status_code == 200
-        # Both requests arrive at once, so the answer to the first proves that the second has begun.
+        # Both requests arrive together, so the answer to the first proves that the second has begun.
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
         first = receive_until(connection, b'"ok"}')
         process.terminate()
@@ -270,7 +270,7 @@ def test_sigterm_finishes_requests_in_flight() -> None:
 
 
 def receive_until(connection: socket.socket, end: bytes | None) -> bytes:
-    """Return what arrives up to these last bytes; None means until the other side closes."""
+    """Return the received bytes up to `end`; None means until the other side closes."""
     received = b""
     while chunk := connection.recv(65536):
         received += chunk
@@ -281,12 +281,12 @@ def receive_until(connection: socket.socket, end: bytes | None) -> bytes:
 
 @pytest.mark.parametrize("port", ["", "0", "65536", "-1", "http", "3000.0", "9" * 5000])
 def test_wrong_port_is_named(port: str) -> None:
-    """A wrong APP_PORT ends the start with 100 and one line with variable, value and range."""
+    """An invalid APP_PORT ends the start with 100 and one line with variable, value and range."""
     expect_refusal({"APP_HOST": HOST, "APP_PORT": port}, 100, f"APP_PORT={port!r}", "1 to 65535")
 
 
 def test_wrong_host_is_named() -> None:
-    """An APP_HOST that is no address ends the start with 100 and one line."""
+    """An APP_HOST that is not an address ends the start with 100 and one line."""
     expect_refusal({"APP_HOST": "no.such"}, 100, "APP_HOST='no.such'", "IPv4 or IPv6")
 
 
@@ -296,14 +296,14 @@ def test_wrong_tag_is_named() -> None:
 
 
 def test_occupied_address_is_a_system_failure() -> None:
-    """An address that another process holds ends the start with 111 and one line."""
+    """An address in use by another process ends the start with 111 and one line."""
     with socket.create_server((HOST, 0)) as holder:
         settings = {"APP_HOST": HOST, "APP_PORT": str(holder.getsockname()[1])}
         expect_refusal(settings, 111, "in use", HOST)
 
 
 def expect_refusal(settings: dict[str, str], exit_code: int, *parts: str) -> None:
-    """Start the application and expect this exit code and one line on stderr with these parts."""
+    """Start the application; assert this exit code and one line on stderr that contains these parts."""
     with launch(**settings) as process:
         try:
             _, errors = process.communicate(timeout=DEADLINE_S)

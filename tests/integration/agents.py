@@ -16,7 +16,7 @@ def _answers(host: str, port: int) -> bool:
 
 @contextlib.contextmanager
 def run_serf(name: str, rpc_host: str, rpc_port: int, *tags: str, options: tuple[str, ...] = ()) -> Iterator[str]:
-    """Run a Serf agent for the length of a block; give its gossip address, host:port."""
+    """Run a Serf agent for the duration of a block; yield its gossip address, host:port."""
     bind = f"{rpc_host}:{free_port(rpc_host)}"
     argv = ["serf", "agent", f"-node={name}", f"-bind={bind}", f"-rpc-addr={rpc_host}:{rpc_port}", *options]
     for tag in tags:

@@ -1,7 +1,9 @@
-"""Random faults for a lab: what can be done to a balancer and its backends, and who is alive afterwards.
+"""Random faults for a lab: faults of a balancer and its nodes, and which nodes are alive afterwards.
 
-Each says what it did, or nothing where it could not.
+Each fault returns a description of what it did, or an empty text when it was not possible.
 """
+
+# More than 250 lines: a flat list of twenty small faults is easiest to read in one place.
 
 import collections
 import contextlib
@@ -17,35 +19,35 @@ from pathlib import Path
 import psutil
 import requests
 
+from integration.cluster import Cluster
 from integration.proxy import wait_for
-from integration.test_cluster import Cluster
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy import runtime
+from serf_haproxy.lab.balancer import DAEMON, SERVICES
 
-SERVICES = ("haproxy", "agent", "serf")
-LOST_MOST = 2  # of five: most of them are always there, so that every request could be answered
+LOST_MOST = 2  # of five nodes, so that all requests can be answered
 PAUSE_S = (0.1, 1.5)
 STOP_S = (0.1, 2.0)
-AWAY_AFTER_S = 1.0  # a client may tell of it a little later
+AWAY_AFTER_S = 1.0  # a client may report a failure a little later
 _BACK_S = 60.0
 _SAMPLE_S = 0.2
-GARBAGE = (b"", b"\0\xff\n", b"global\n    bogus\n", b"{", b"[1, 2", b"alive\tnobody\n")
+GARBAGE = (b"", b"\0\xff\n", b"global\n    bogus\n", b"{", b"[1, 2", b"alive\tno-node\n")
 
 
 class Chaos:
-    """What happens to a lab.
+    """The faults that happen to a lab.
 
     Attributes:
-        alive: The backends that live, with the time since when.
-        done: Time and name of everything that was done.
-        started_s: What those times count from.
-        longest_missing_s: The longest time for which HAProxy sent nothing to a backend that lived.
-        longest_missing_of: Which one, and when that ended.
+        alive: The live nodes, each with the time since when it is alive.
+        done: Time and description of each fault so far.
+        started_s: The time from which those times count.
+        longest_missing_s: The longest time for which HAProxy did not use a live node.
+        longest_missing_of: Which node that was, and when the time ended.
     """
 
     def __init__(self, cluster: Cluster, chance: random.Random) -> None:
         self.started_s = time.monotonic()
-        self.alive = {row["name"]: self.started_s for row in cluster.lab.status()["backends"]}
+        self.alive = {row["name"]: self.started_s for row in cluster.lab.status()["nodes"]}
         self.lost: list[str] = []
         self.done: list[tuple[float, str]] = []
         self.longest_missing_s = 0.0
@@ -54,17 +56,17 @@ class Chaos:
         self._chance = chance
         self._settings = cluster.settings
         self._away_s: list[tuple[float, float]] = []
-        self._doings: list[Callable[[], str]] = [
+        self._faults: list[Callable[[], str]] = [
             self.kill_service,
             self.stop_service,
             self.kill_logger,
             self.kill_worker,
             self.stop_worker,
-            self.lose_backend,
-            self.lose_backend,
-            self.return_backend,
-            self.return_backend,
-            self.stop_backend_agent,
+            self.lose_node,
+            self.lose_node,
+            self.return_node,
+            self.return_node,
+            self.stop_serf_agent,
             self.change_tags,
             self.spoil_live_file,
             self.spoil_state_file,
@@ -77,29 +79,29 @@ class Chaos:
         ]
 
     def act(self) -> None:
-        """Do one thing and wait a little."""
+        """Inject one fault and wait a little."""
         at_s = time.monotonic() - self.started_s
-        said = self._chance.choice(self._doings)()
+        said = self._chance.choice(self._faults)()
         if said:
             self.done.append((at_s, said))
         time.sleep(self._chance.uniform(*PAUSE_S))
 
     def story(self) -> str:
-        """Return all that was done lately."""
+        """Return the latest faults, one a line."""
         return "\n".join(f"{at_s:8.2f} s  {said}" for at_s, said in self.done[-60:])
 
     def counts(self) -> str:
-        """Return how often each thing was done."""
+        """Return how often each kind of fault was injected."""
         kinds = collections.Counter(" ".join(said.split()[:2]) for _, said in self.done)
         return ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
 
     def was_away(self, at_s: float) -> bool:
-        """Tell whether HAProxy was away at some time because of us."""
+        """Return whether HAProxy was away at this time because of an injected fault."""
         return any(start_s <= at_s <= end_s for start_s, end_s in self._away_s)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch for the length of a block how long HAProxy lacks a backend that lives."""
+        """Measure, for the length of the block, how long HAProxy lacks live nodes."""
         stopping = threading.Event()
 
         def watch() -> None:
@@ -127,7 +129,7 @@ class Chaos:
             watcher.join()
 
     def kill_service(self) -> str:
-        """Kill a supervised process; s6 starts another."""
+        """Kill a supervised process; s6 starts it again."""
         service = self._chance.choice(SERVICES)
         with self._away() if service == "haproxy" else contextlib.nullcontext():
             self._signal(self._cluster.pid(service), signal.SIGKILL)
@@ -168,58 +170,58 @@ class Chaos:
         self._stop_for(pid, for_s)
         return f"stop worker for {for_s:.2f} s"
 
-    def lose_backend(self) -> str:
-        """Have a backend crash or leave, or lose one of its two processes."""
-        how = self._chance.choice(("crash", "leave", "agent", "application"))
+    def lose_node(self) -> str:
+        """Have a node crash or leave, or kill one of its two processes."""
+        how = self._chance.choice(("crash", "leave", "Serf agent", "application"))
         name = self._chance.choice(sorted(self.alive))
         if len(self.lost) >= LOST_MOST:
             return ""
         del self.alive[name]
         self.lost.append(name)
-        row = self._cluster.backend(name)
+        row = self._cluster.node(name)
         if how == "crash":
             self._cluster.lab.crash(name)
         elif how == "leave":
             with contextlib.suppress(SystemFault):  # not dropped in time: its application goes on
                 self._cluster.lab.leave(name, wait_s=10)
         else:
-            # The other one of the two goes on: without its agent it serves until Serf says failed, and the
-            # application that is gone stays a member until somebody finds it: here, a moment later.
-            self._signal(int(row["serf_pid" if how == "agent" else "app_pid"]), signal.SIGKILL)
+            # The other process keeps running. Without its Serf agent the node serves until Serf reports it as failed;
+            # without its application it stays a member, until the whole node crashes a moment later.
+            self._signal(int(row["serf_pid" if how == "Serf agent" else "app_pid"]), signal.SIGKILL)
             if how == "application":
                 time.sleep(self._chance.uniform(*STOP_S))
                 self._cluster.lab.crash(name)
         return f"lose {how} of {name}"
 
-    def return_backend(self) -> str:
-        """Bring a backend back at the address that it had."""
+    def return_node(self) -> str:
+        """Start a node again at its former address."""
         if not self.lost:
             return ""
         name = self.lost.pop(self._chance.randrange(len(self.lost)))
-        row = self._cluster.backend(name)
+        row = self._cluster.node(name)
         self._cluster.lab.return_(name, row["address"], wait_s=0)
         self.alive[name] = time.monotonic()
         return f"return {name}"
 
-    def stop_backend_agent(self) -> str:
-        """Stop a backend's Serf agent for a while."""
+    def stop_serf_agent(self) -> str:
+        """Stop a node's Serf agent for a while."""
         name, for_s = self._chance.choice(sorted(self.alive)), self._chance.uniform(*STOP_S)
-        self._stop_for(int(self._cluster.backend(name)["serf_pid"]), for_s)
-        return f"stop agent of {name} for {for_s:.2f} s"
+        self._stop_for(int(self._cluster.node(name)["serf_pid"]), for_s)
+        return f"pause Serf agent of {name} for {for_s:.2f} s"
 
     def change_tags(self) -> str:
-        """Change a backend's weight."""
+        """Change a node's weight."""
         name, weight = self._chance.choice(sorted(self.alive)), self._chance.randint(1, 9)
         self._cluster.lab.tags(name, {"weight": str(weight)})
         return f"tag {name} weight {weight}"
 
     def spoil_live_file(self) -> str:
-        """Write garbage into the live configuration or a file beside it."""
+        """Write garbage into haproxy.cfg or a file beside it."""
         end = self._chance.choice(("", ".good", ".state", ".candidate"))
         return self._spoil(Path(f"{self._settings.config_path}{end}"))
 
     def spoil_state_file(self) -> str:
-        """Write garbage into what the resident remembers."""
+        """Write garbage into a file in which the daemon keeps its state."""
         return self._spoil(Path(self._settings.state_dir, self._chance.choice(("last_pass.json", "flaps.json"))))
 
     def spoil_node_file(self) -> str:
@@ -253,13 +255,13 @@ class Chaos:
         return f"remove {os.path.basename(path)}"
 
     def wake_for_nothing(self) -> str:
-        """Have the resident read its settings again."""
-        self._cluster.control("agent", "-h")
-        return "SIGHUP agent"
+        """Have the daemon read its settings again."""
+        self._cluster.control(DAEMON, "-h")
+        return "SIGHUP daemon"
 
     def _spoil(self, path: Path) -> str:
         garbage = self._chance.choice(GARBAGE)
-        with contextlib.suppress(FileNotFoundError):  # somebody may have removed the directory
+        with contextlib.suppress(FileNotFoundError):  # an earlier fault may have removed the directory
             path.write_bytes(garbage)
         return f"spoil {path.name} with {garbage!r}"
 
@@ -272,7 +274,7 @@ class Chaos:
             self._away_s.append((started_s, time.monotonic() + AWAY_AFTER_S))
 
     def _wait_back(self) -> None:
-        """Wait until the frontend of the balancer answers again, whatever it says."""
+        """Wait until the frontend of the balancer answers again, with any status."""
         url = self._cluster.balancer()["frontend_url"]
 
         def answers() -> bool:
@@ -280,7 +282,7 @@ class Chaos:
                 return bool(requests.get(url, timeout=1, headers={"Connection": "close"}).status_code)
             return False
 
-        time.sleep(0.05)  # the last worker may be a moment behind its master
+        time.sleep(0.05)  # the former worker may end a moment after its master
         wait_for(answers, "HAProxy is back", _BACK_S)
 
     def _worker_pid(self) -> int | None:

@@ -1,6 +1,6 @@
-"""Small disks that a test may fill or lock, seen by this process and its children alone.
+"""Small disks that a test can fill or lock; only this process and its children see them.
 
-It takes root: a user namespace of our own would be no way back, and is closed to a process with threads.
+They need root: a process cannot leave a user namespace again, and a process with threads cannot create one.
 """
 
 import contextlib
@@ -22,19 +22,19 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextlib.contextmanager
 def private_mounts() -> Iterator[None]:
-    """Give this thread, and what it starts, mounts of its own for the length of a block.
+    """Run a block in a mount namespace that this thread and its children share.
 
-    They end with the last process that sees them, so that even a killed test leaves none behind.
+    The namespace ends with its last process, so even a killed test leaves no mounts behind.
     """
     before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     work_dir = os.getcwd()
     try:
-        _must(_libc.unshare(CLONE_NEWNS), "have mounts of our own, which takes root (sudo make test)")
+        _must(_libc.unshare(CLONE_NEWNS), "create a mount namespace, which needs root (sudo make test)")
         try:
-            _must(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "keep our mounts to ourselves")
+            _must(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "make the mounts private")
             yield
         finally:
-            _must(_libc.setns(before, CLONE_NEWNS), "go back to the mounts of before")
+            _must(_libc.setns(before, CLONE_NEWNS), "return to the previous mount namespace")
             os.chdir(work_dir)
     finally:
         os.close(before)
@@ -50,27 +50,27 @@ class Disk:
         _must(_libc.mount(b"none", os.fsencode(directory), b"tmpfs", 0, options), f"mount a tmpfs on {directory}")
 
     def fill(self) -> None:
-        """Leave no room for anything."""
+        """Fill the disk."""
         with contextlib.suppress(OSError), (self.directory / "ballast.log").open("wb", buffering=0) as file:
             while True:
                 file.write(b"\0" * 4096)
 
     def clear(self) -> None:
-        """Make room again."""
+        """Free the space that `fill` used."""
         (self.directory / "ballast.log").unlink()
 
     def lock(self) -> None:
-        """Let nobody write any more; by a mount on top, since what somebody has open for writing cannot be locked."""
+        """Make the disk read-only by a mount on top: with files open for writing it cannot be remounted."""
         path = os.fsencode(self.directory)
         _must(_libc.mount(path, path, None, MS_BIND, None), "mount the disk once more")
         _must(_libc.mount(b"none", path, None, MS_REMOUNT | MS_BIND | MS_RDONLY, None), "lock the disk")
 
     def unlock(self) -> None:
-        """Let everybody write again."""
+        """Make the disk writable again."""
         self.remove()
 
     def remove(self) -> None:
-        """Unmount what is on top."""
+        """Unmount the topmost mount."""
         _must(_libc.umount2(os.fsencode(self.directory), MNT_DETACH), f"unmount {self.directory}")
 
 
@@ -87,7 +87,7 @@ class SlowDisk:
 
     @contextlib.contextmanager
     def hanging(self) -> Iterator[None]:
-        """Let whoever writes there wait for the length of a block."""
+        """Block all writes to the disk for the duration of a block."""
         fd = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.ioctl(fd, FIFREEZE, 0)
@@ -99,7 +99,7 @@ class SlowDisk:
             os.close(fd)
 
     def remove(self) -> None:
-        """Unmount it; its loop device goes with it."""
+        """Unmount the disk and detach its loop device."""
         subprocess.run(["umount", "--lazy", self._directory], check=True, timeout=60)
 
 

@@ -1,4 +1,4 @@
-"""A balancer under load that a fault is done to, what has to be true once it has healed, and the summary of it all."""
+"""A balancer under load for fault injection, checks of its recovery, and the summary of all faults."""
 
 import contextlib
 import dataclasses
@@ -21,23 +21,23 @@ from serf_haproxy.haproxy import config_file, runtime
 from serf_haproxy.serf import nodes
 
 IN_FORCE = (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
-_AFTER_S = 1.0  # a client may tell of a HAProxy that was away a little after it is back
+_AFTER_S = 1.0  # a client may report an outage shortly after HAProxy is back
 _MOST_PASSES = 3
-# What may stand beside the live file, and in the state directory, when all is well.
+# The files that a healthy balancer may have beside the live file and in the state directory.
 _CONFIG_FILES = {"", ".good", ".state", ".rejected", ".before"}
 _STATE_FILES = {"last_pass.json", "flaps.json", "served", "template.good", "pass.lock", "resident.lock", "released"}
 
 
 @dataclasses.dataclass
 class Row:
-    """What became of one kind of fault.
+    """The results of one kind of fault.
 
     Attributes:
-        injected_count: How often it was done.
-        healed_count: How often everything was right afterwards without a hand.
-        away_count: Requests that failed while HAProxy itself was away: nobody could have answered them.
+        injected_count: How often the fault was injected.
+        healed_count: How often the balancer recovered without help.
+        away_count: Requests that failed while HAProxy itself was down, so that no request could be answered.
         failed_count: Other requests that failed.
-        longest_wrong_s: The longest time from the end of the fault until everything was right.
+        longest_wrong_s: The longest time from the end of the fault until the balancer had recovered.
     """
 
     injected_count: int = 0
@@ -60,7 +60,7 @@ def add_rows(rows: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def summarize() -> list[str]:
-    """Return the table of all faults that this test run has done."""
+    """Return the table of all faults that this test run has injected."""
     titles = ("injected", "healed", "failed, HAProxy away", "failed otherwise", "longest wrong, s")
     lines = [f"{'fault':44}" + "".join(f"{title:>22}" for title in titles)]
     total = Row()
@@ -76,26 +76,26 @@ def summarize() -> list[str]:
 
 
 class Failures(list[str]):
-    """The failures of a load, with the time of each."""
+    """The failures of a load and their times."""
 
     def __init__(self) -> None:
         super().__init__()
         self.times_s: list[float] = []
 
     def append(self, failure: str) -> None:
-        """Note one."""
+        """Add a failure and its time."""
         self.times_s.append(time.monotonic())
         super().append(failure)
 
 
 class Bench:
-    """A HAProxy with real applications behind it and clients before it.
+    """A HAProxy with real web applications behind it and clients in front of it.
 
     Attributes:
         proxy: The HAProxy and its settings.
-        ports: Port by address of the applications; all of them answer all the time.
+        ports: Port by address of the web applications, which always answer.
         load: The clients.
-        row: The line of the summary that counts here.
+        row: The row of the summary in which this bench counts.
     """
 
     def __init__(self, proxy: Proxy, ports: dict[str, int], name: str) -> None:
@@ -110,7 +110,7 @@ class Bench:
         self.wanted: set[str] = set()
 
     def record(self, *names: str, status: str = "alive", **tags: object) -> None:
-        """Have members be web1, web2, ...: the first application, the second, ..."""
+        """Write the node files of members named web1, web2, ..., for the first, second, ... application."""
         places = list(self.ports.items())
         for name in names:
             address, port = places[int(name[3:]) - 1]
@@ -118,7 +118,7 @@ class Bench:
             self.wanted = self.wanted | {name} if status == "alive" else self.wanted - {name}
 
     def turn(self, name: str, by_reload: bool = False) -> None:
-        """Have a member come, or leave where it is; where asked, change what only a reload can change as well."""
+        """Let a member join, or leave if it is there; with by_reload also change a setting that needs a reload."""
         self.record(name, status="left" if name in self.wanted else "alive")
         if by_reload:
             self.balance = {"roundrobin": "leastconn", "leastconn": "roundrobin"}[self.balance]
@@ -128,17 +128,17 @@ class Bench:
         return self.proxy.environment | {"SERF_HAPROXY_BALANCE": self.balance}
 
     def run_pass(self) -> Outcome:
-        """Make one pass in this process."""
+        """Run one pass in this process."""
         return self.proxy.run_pass(balance=self.balance)
 
     def wait_requests(self, count: int = 20) -> None:
-        """Wait until some more requests were answered."""
+        """Wait until this many more requests have been answered."""
         since = self.load.ok_count
         wait_for(lambda: self.load.ok_count >= since + count, f"{count} more requests are answered")
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
-        """Say that nobody can be served during a block, because HAProxy is away."""
+        """Count the failures during a block as those of a HAProxy that is down."""
         started_s = time.monotonic()
         try:
             yield
@@ -146,7 +146,7 @@ class Bench:
             self._away_s.append((started_s, time.monotonic() + _AFTER_S))
 
     def restart(self, number: int = signal.SIGKILL) -> None:
-        """Start HAProxy again after its processes have gone, as s6 would."""
+        """Start HAProxy again after its processes have ended, as s6 does."""
         assert self.proxy.process
         self.proxy.process.wait(20)
         self.proxy.stop(number)
@@ -160,7 +160,7 @@ class Bench:
         ).pid
 
     def find_wrong(self) -> str:
-        """Say what is not as it should be; nothing when all is."""
+        """Return a description of what is wrong, "" when nothing is."""
         settings = self.proxy.settings.replace(balance=self.balance)
         running = runtime.read_running(settings)
         if running is None or running.servers is None or not running.is_open:
@@ -169,13 +169,13 @@ class Bench:
         if names != self.wanted:
             return f"HAProxy has {sorted(names)} instead of {sorted(self.wanted)}"
         if config_file.read_live(settings) != goal.compute(settings, goal.read_pool(settings).servers).text:
-            return "the live file is another"
+            return "the live file differs from the expected one"
         if not apply.runs_published(settings):
             return "HAProxy runs something else than the live file"
         return self.find_stray()
 
     def find_stray(self) -> str:
-        """Name a file that nobody needs any more, or one that is missing; nothing when all is in order."""
+        """Return the names of unexpected files and of missing node files, "" when there are none."""
         settings = self.proxy.settings
         config_dir, config_name = os.path.split(settings.config_path)
         beside = {name.removeprefix(config_name) for name in os.listdir(config_dir) if name.startswith(config_name)}
@@ -184,11 +184,11 @@ class Bench:
         found = [f"{config_name}{end}" for end in beside - _CONFIG_FILES] + sorted(state - _STATE_FILES)
         found += [stray.name for stray in strays] + sorted(self.wanted - files.keys())
         if Path(settings.server_state_path).exists() and Path(settings.server_state_path).read_text() != "1\n":
-            found.append(f"a state file that the next start would believe: {settings.server_state_path}")
+            found.append(f"a state file that the next start would use: {settings.server_state_path}")
         return " ".join(found)
 
     def heal(self) -> None:
-        """Assert that, now that the fault is gone, passes make everything right, and then find nothing to do."""
+        """Assert that after the fault a few passes repair everything and later passes find nothing to do."""
         self.row.injected_count += 1
         gone_s = time.monotonic()
         for _ in range(_MOST_PASSES):
@@ -199,19 +199,19 @@ class Bench:
         self.count_healed(gone_s)
 
     def heal_alone(self, timeout_s: float = 20.0) -> None:
-        """Assert that everything comes right by itself, now that the fault is gone."""
+        """Assert that the daemon repairs everything by itself after the fault."""
         self.row.injected_count += 1
         gone_s = time.monotonic()
         wait_for(lambda: not self.find_wrong(), self.find_wrong, timeout_s)
         self.count_healed(gone_s)
 
     def count_healed(self, gone_s: float) -> None:
-        """Note that everything is right since just now."""
+        """Count a recovery that has just completed."""
         self.row.longest_wrong_s = max(self.row.longest_wrong_s, time.monotonic() - gone_s)
         self.row.healed_count += 1
 
     def judge(self) -> None:
-        """Count the requests that failed; assert that none did that could have been answered."""
+        """Count the failed requests; assert that none failed while HAProxy was up."""
         lost = [
             failure
             for failure, at_s in zip(self.failures, self.failures.times_s, strict=True)
@@ -225,7 +225,7 @@ class Bench:
 
 @contextlib.contextmanager
 def running_bench(proxy: Proxy, ports: dict[str, int], name: str) -> Iterator[Bench]:
-    """Have web1 and web2 serve clients for the length of a block; no process of ours is left afterwards."""
+    """Let web1 and web2 serve clients for the duration of a block; assert that no child process remains."""
     bench = Bench(proxy, ports, name)
     bench.record("web1", "web2")
     assert bench.run_pass().verdict in IN_FORCE
@@ -240,7 +240,7 @@ def running_bench(proxy: Proxy, ports: dict[str, int], name: str) -> Iterator[Be
 
 
 def _family() -> set[str]:
-    """Return the command lines of all processes below this one, without those of HAProxy, which come and go."""
+    """Return the command lines of all descendants of this process except HAProxy's, whose number varies."""
     lines = set()
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -250,7 +250,7 @@ def _family() -> set[str]:
 
 @contextlib.contextmanager
 def running_passes() -> Iterator[Passes]:
-    """Have a process to fork passes from for the length of a block."""
+    """Run the process that forks passes for the duration of a block."""
     passes = Passes()
     try:
         yield passes

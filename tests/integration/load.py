@@ -1,4 +1,4 @@
-"""A load of HTTP clients, on loopback or against our own containers, that counts what was not answered with 200."""
+"""HTTP clients that count all requests that were not answered with 200, on loopback or against test containers."""
 
 import asyncio
 import collections
@@ -12,23 +12,23 @@ from collections.abc import Iterator
 
 _ANSWER_S = 20.0
 
-# Addresses of containers that a test has started itself: the only targets besides loopback.
+# Addresses of containers that a test has started: the only targets other than loopback.
 OWN_ADDRESSES: set[str] = set()
 
 
 @dataclasses.dataclass
 class Load:
-    """Clients of one frontend, and what they saw.
+    """Clients of one frontend, and the answers they got.
 
     Attributes:
-        host: A loopback address, or one of OWN_ADDRESSES: nothing else is ever a target.
+        host: A loopback address or one of OWN_ADDRESSES; other targets are refused.
         port: TCP port.
-        keep_alive: Keep connections open and open a new one only when told to; else one connection a request.
+        keep_alive: Keep connections open until the server closes them; otherwise one connection for each request.
         think_s: Mean pause of a client between two requests.
-        limit_s: How long it may run; a load that is not stopped by then has failed.
+        limit_s: The longest time it may run; a load that is not stopped by then has failed.
         ok_count: Requests answered with 200.
-        failures: For each request that was not, what happened instead.
-        backends: Requests by the X-Backend-IP that answered.
+        failures: For each other request, what happened instead.
+        nodes: Answers by node, that is by the header X-Backend-IP.
     """
 
     host: str
@@ -38,18 +38,23 @@ class Load:
     limit_s: float = 600.0
     ok_count: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)
-    backends: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    nodes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     stopping: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @property
+    def backends(self) -> collections.Counter[str]:
+        """The former name of `nodes`, for the tests with containers."""
+        return self.nodes
+
+    @property
     def lost(self) -> list[str]:
-        """The failures but those of answers whose server died when half of them was sent: nobody can repeat these."""
+        """The failures without partial answers of a server that died: HAProxy cannot repeat those requests."""
         return [failure for failure in self.failures if not re.match(r"IncompleteReadError.* total of \d", failure)]
 
 
 @contextlib.contextmanager
 def run_load(load: Load, client_count: int) -> Iterator[Load]:
-    """Run clients in a thread for the length of a block; all have ended when it is left."""
+    """Run clients in a thread for the length of the block; all have ended after it."""
     assert ipaddress.ip_address(load.host).is_loopback or load.host in OWN_ADDRESSES
     thread = threading.Thread(target=lambda: asyncio.run(_clients(load, client_count)))
     thread.start()
@@ -70,7 +75,7 @@ async def _clients(load: Load, client_count: int) -> None:
 
 
 async def _client(load: Load) -> None:
-    """Be one client that does not watch its idle connection: it meets whatever became of it while it thought."""
+    """Run one client. It does not watch an idle connection, so a request may meet one that was closed meanwhile."""
     connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
     while not load.stopping.is_set():
         try:
@@ -100,7 +105,7 @@ async def _request(load: Load, reader: asyncio.StreamReader, writer: asyncio.Str
     await reader.readexactly(int(headers.get("content-length", "0")))
     if " 200 " in status:
         load.ok_count += 1
-        load.backends[headers.get("x-backend-ip", "?")] += 1
+        load.nodes[headers.get("x-backend-ip", "?")] += 1
     else:
         load.failures.append(status)
     return load.keep_alive and headers.get("connection", "").lower() != "close"

@@ -1,6 +1,6 @@
-"""Passes in processes of their own that stop at a step, so that a test can do there what it likes.
+"""Passes in separate processes that stop at a step, so that a test can act at that moment.
 
-Run as a program this is the process that they are forked from: an import for each of them would take too long.
+Run as a program, this module is the process that forks them. Importing the package for each pass would take too long.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ START = "start"  # before the first step
 
 
 class Stopped:
-    """A pass that has stopped itself at a step, or has ended before it could."""
+    """A pass that has stopped itself at a step, or has ended before that step."""
 
     def __init__(self, passes: "Passes") -> None:
         self._passes = passes
@@ -31,27 +31,27 @@ class Stopped:
         self.is_stopped: bool = told["is_stopped"]
 
     def send(self, number: int) -> None:
-        """Send a signal, if the pass still runs."""
+        """Send a signal if the pass still runs."""
         with contextlib.suppress(ProcessLookupError):
             if self.is_stopped:
                 os.kill(self.pid, number)
 
     def finish(self) -> str:
-        """Let it go on; return what it came to: verdict and reason, or the name and the text of an exception."""
+        """Continue the pass and return its result: verdict and reason, or the name and text of an exception."""
         self.send(signal.SIGCONT)
         said = str(self._passes.read()["said"])
         self.is_stopped = False
         return said
 
     def kill(self) -> None:
-        """End it where it stands."""
+        """Kill the pass at the step where it has stopped."""
         self.send(signal.SIGKILL)
         self._passes.read()
         self.is_stopped = False
 
 
 class Passes:
-    """The process that passes are forked from; it and its pipes end with `close`."""
+    """The process that forks passes; `close` ends it and its pipes."""
 
     def __init__(self) -> None:
         path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -63,20 +63,20 @@ class Passes:
         self._last: Stopped | None = None
 
     def begin(self, environ: Mapping[str, str], step: str, delay_s: float = 0.0) -> Stopped:
-        """Begin a pass that stops itself some time after a step; return once it has."""
+        """Begin a pass that stops itself delay_s seconds after a step; return when it has stopped."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps({"environ": dict(environ), "step": step, "delay_s": delay_s}) + "\n")
         self._last = Stopped(self)
         return self._last
 
     def read(self) -> dict[str, Any]:
-        """Return the next thing that is told."""
+        """Return the next message of the process."""
         assert self._process.stdout
         told: dict[str, Any] = json.loads(self._process.stdout.readline())
         return told
 
     def close(self) -> None:
-        """End the process, and a pass that a test has left where it stopped."""
+        """End the process, and a pass that a test has left stopped."""
         if self._last:
             self._last.send(signal.SIGKILL)
         with self._process:
@@ -100,14 +100,14 @@ def _be_pass(order: dict[str, Any], writable: int) -> NoReturn:
         said = f"{outcome.verdict} {outcome.reason}"
     except SerfHaproxyError as error:
         said = f"{type(error).__name__} {error}"
-    except BaseException as error:  # noqa: BLE001 the test is told
-        said = f"FAULT OF OUR OWN {error!r}"
+    except BaseException as error:  # noqa: BLE001 the test reads it
+        said = f"BUG {error!r}"
     os.write(writable, said.encode("utf-8", "backslashreplace")[:60000])
     os._exit(0)
 
 
 def main() -> None:
-    """Fork a pass for each line of the standard input; tell when it has stopped, and what it came to."""
+    """Fork a pass for each line of standard input; print when it has stopped, and its result."""
     for line in sys.stdin:
         readable, writable = os.pipe()
         pid = os.fork()

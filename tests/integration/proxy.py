@@ -1,4 +1,4 @@
-"""A real HAProxy in master-worker mode on loopback, and settings that point a pass at it."""
+"""A real HAProxy in master-worker mode on loopback, and settings with which passes use it."""
 
 import contextlib
 import os
@@ -26,14 +26,14 @@ def free_port(address: str = "127.0.0.1") -> int:
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind((address, port))
             return port
-    raise AssertionError("there is no end of ports")
+    raise AssertionError("free_ports never ends")
 
 
 def wait_for(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 60.0) -> None:
-    """Wait until a condition holds; fail otherwise with its name, or with what a function then tells.
+    """Wait until a condition holds; after timeout_s fail with `what`, or with its result if it is a function.
 
-    The pause between two looks grows with the time that a look takes. Tests that run side by side wait most of the
-    time, and a look may cost as much as `docker exec` does: without longer pauses they would take all processors.
+    The pause between two checks of the condition grows with the time that a check takes. Tests that run side by side
+    wait most of the time; with short pauses, an expensive check such as `docker exec` would use all processors.
     """
     deadline = time.monotonic() + timeout_s
     looked_s = time.monotonic()
@@ -46,7 +46,7 @@ def wait_for(condition: Callable[[], object], what: str | Callable[[], str], tim
 
 
 def make_environment(directory: Path) -> dict[str, str]:
-    """Return SERF_HAPROXY_* variables for a balancer that lives in a directory."""
+    """Return SERF_HAPROXY_* variables for a balancer whose files are in a directory."""
     paths = {
         "nodes_dir": "nodes",
         "wake_fifo": "wake",
@@ -66,7 +66,7 @@ def make_environment(directory: Path) -> dict[str, str]:
 
 
 class Proxy:
-    """A HAProxy that runs what its settings publish; started on the configuration without nodes."""
+    """A HAProxy and its settings; its first configuration has no servers."""
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.environment = make_environment(directory) | environment
@@ -76,15 +76,15 @@ class Proxy:
         Path(self.settings.config_path).write_text(goal.compute(self.settings, ()).text)
 
     def start(self) -> None:
-        """Start HAProxy on the live configuration and wait for its worker."""
-        master = f"{self.settings.master_socket},mode,660,level,operator"  # as the s6 tree has it
+        """Start HAProxy with the live configuration and wait for its worker."""
+        master = f"{self.settings.master_socket},mode,660,level,operator"  # as in the s6 tree
         argv = ["haproxy", "-W", "-db", "-S", master, "-f", self.settings.config_path]
         with open(os.path.join(self.settings.state_dir, "haproxy.log"), "ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
         wait_for(lambda: runtime.read_description(self.settings) is not None, "HAProxy answers")
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """End HAProxy and wait for it."""
+        """Stop HAProxy and wait until it has ended."""
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, number)
         if self.process:
@@ -93,16 +93,16 @@ class Proxy:
     def record(
         self, name: str, port: int = 9, address: str = "127.0.0.1", status: str = "alive", **tags: object
     ) -> None:
-        """Write a node file as a handler would."""
+        """Write a node file as the handler does."""
         pairs = tuple(sorted(f"{key}={value}" for key, value in ({"port": port} | tags).items()))
         record(self.settings.nodes_dir, status, Member(name, address, "", pairs))
 
     def run_pass(self, **changes: object) -> outcome.Outcome:
-        """Make one pass without Serf."""
+        """Run one pass without a roster."""
         return reconcile.reconcile(self.settings.replace(**changes), lambda: None)
 
     def reload_count(self) -> int:
-        """Return how many times the master has reloaded."""
+        """Return how often the master has reloaded."""
         for _ in range(200):
             with contextlib.suppress(HaproxyFault):
                 return runtime.read_master(self.settings).reload_count
@@ -110,13 +110,13 @@ class Proxy:
         raise AssertionError("the master does not answer")
 
     def servers(self) -> set[str]:
-        """Return the names of the servers that the running HAProxy has."""
+        """Return the names of the servers in the running HAProxy."""
         return set(runtime.read_servers(self.settings) or ())
 
 
 @contextlib.contextmanager
 def running_proxy(directory: Path, **environment: str) -> Iterator[Proxy]:
-    """Run a HAProxy in a directory for the length of a block."""
+    """Run a HAProxy in a directory for the duration of a block."""
     proxy = Proxy(directory, **environment)
     try:
         proxy.start()

@@ -1,4 +1,4 @@
-"""HAProxy starts, whatever is broken: the live file, the last good one, the template, the server state."""
+"""HAProxy starts with a damaged live file, last good file, template or server state."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ import pytest
 
 from integration.proxy import Proxy, free_port, make_environment, wait_for
 from integration.test_cluster import Cluster, cluster  # noqa: F401 - a fixture
-from integration.test_resident import COMMAND
+from integration.test_daemon import COMMAND
 from serf_haproxy.control import goal
 from serf_haproxy.control.state import write_good_template
 from serf_haproxy.haproxy import config_file, runtime
@@ -26,7 +26,7 @@ def boot(proxy: Proxy, **environment: str) -> "subprocess.CompletedProcess[str]"
     return subprocess.run([*COMMAND, "boot"], env=environ, capture_output=True, text=True, check=False)
 
 
-def on_a_bare_machine(directory: Path) -> dict[str, str]:
+def make_bare_environment(directory: Path) -> dict[str, str]:
     """Return an environment in which no directory exists yet."""
     environ = make_environment(directory / "var")
     for name in ("master", "runtime"):
@@ -36,12 +36,12 @@ def on_a_bare_machine(directory: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_tree(directory: Path, environ: dict[str, str]) -> Iterator[Path]:
-    """Run the s6 tree for the length of a block, once each of its services is ready; give its scan directory."""
+    """Run the s6 tree for the duration of a block; yield its scan directory when all services are ready."""
     scan = directory / "service"
     shutil.copytree(programs.S6_DIR, scan, symlinks=True, dirs_exist_ok=True)
     process = subprocess.Popen(["s6-svscan", scan], env=environ, start_new_session=True)
     try:
-        for service in ("haproxy", "agent", "serf"):
+        for service in ("haproxy", "daemon", "serf"):
             argv = ["s6-svwait", "-U", "-t", "1000", scan / service]
             wait_for(lambda argv=argv: not subprocess.run(argv, capture_output=True, check=False).returncode, service)
         yield scan
@@ -51,8 +51,8 @@ def running_tree(directory: Path, environ: dict[str, str]) -> Iterator[Path]:
 
 
 def test_the_tree_needs_no_directory(short_dir: Path) -> None:
-    """The s6 tree comes up where no directory exists, with the HAProxy that checks; also after /run was emptied."""
-    environ = on_a_bare_machine(short_dir)
+    """The s6 tree starts the configured HAProxy where no directory exists, and again after /run was emptied."""
+    environ = make_bare_environment(short_dir)
     address = f"127.0.0.1:{free_port()}"
     environ |= {"SERF_BIND": address, "SERF_RPC_ADDR": environ["SERF_HAPROXY_RPC_ADDR"], "SERF_TAGS": "role=balancer"}
     own = short_dir / "own-haproxy"
@@ -64,15 +64,15 @@ def test_the_tree_needs_no_directory(short_dir: Path) -> None:
     environ |= {"SERF_HAPROXY_HAPROXY_BIN": str(own), "PATH": f"{no_other}:{environ['PATH']}"}
     with running_tree(short_dir, environ):
         assert runtime.read_description(load_settings(environ))
-    assert (short_dir / "log" / "of" / "all" / "agent" / "current").exists()
+    assert (short_dir / "log" / "of" / "all" / "daemon" / "current").exists()
     shutil.rmtree(short_dir / "run")
     with running_tree(short_dir, environ):
         assert runtime.read_description(load_settings(environ))
 
 
 def test_boot_makes_what_haproxy_needs(short_dir: Path) -> None:
-    """After `boot` on a bare machine HAProxy starts by the README's command, with both of its sockets."""
-    environ = on_a_bare_machine(short_dir)
+    """After `boot` on a new machine, HAProxy starts with the README's command and creates both sockets."""
+    environ = make_bare_environment(short_dir)
     settings = load_settings(environ)
     subprocess.run([*COMMAND, "boot"], env=environ, check=True, capture_output=True)
     argv = ["haproxy", "-W", "-db", "-S", settings.master_socket, "-f", settings.config_path]
@@ -89,10 +89,10 @@ def test_boot_makes_what_haproxy_needs(short_dir: Path) -> None:
     "damage", [b"", b"\0\xff\n", b"global\n    bogus\n", None], ids=["empty", "bytes", "bogus", "none"]
 )
 def test_haproxy_starts_with_the_last_confirmed_configuration(cluster: Cluster, damage: bytes | None) -> None:  # noqa: F811
-    """The live file is broken while the resident is away, and HAProxy is killed: it is back and serves."""
+    """When HAProxy is killed after the live file was damaged without a daemon, it restarts and serves."""
     live = Path(cluster.settings.config_path)
-    cluster.lab.add("web3")  # the configuration before it becomes the last confirmed one
-    cluster.control("agent", "-wd", "-d")
+    cluster.lab.add("web3")  # so that the previous configuration becomes the last confirmed one
+    cluster.control("daemon", "-wd", "-d")
     if damage is None:
         live.unlink()
     else:
@@ -101,15 +101,15 @@ def test_haproxy_starts_with_the_last_confirmed_configuration(cluster: Cluster, 
     before = cluster.pid("haproxy")
     os.kill(before, signal.SIGKILL)
     wait_for(lambda: cluster.pid("haproxy") not in (before, -1), "HAProxy is back")
-    wait_for(lambda: cluster.servers() >= {"web1", "web2"}, "with servers")
-    wait_for(lambda: cluster.seen() >= {"127.0.1.1", "127.0.1.2"}, "that serve")
-    cluster.control("agent", "-wU", "-u")
+    wait_for(lambda: cluster.servers() >= {"web1", "web2"}, "HAProxy has servers")
+    wait_for(lambda: cluster.seen() >= {"127.0.1.1", "127.0.1.2"}, "the servers answer")
+    cluster.control("daemon", "-wU", "-u")
     cluster.wait_servers("web1", "web2", "web3")
-    wait_for(cluster.is_right, "file and HAProxy agree")
+    wait_for(cluster.is_right, "the live file and HAProxy agree")
 
 
-def test_every_choice_is_tried_in_turn(tmp_path: Path) -> None:
-    """The last confirmed configuration, then the node files, the last good template, the built-in one, no servers."""
+def test_boot_tries_each_fallback_in_turn(tmp_path: Path) -> None:
+    """`boot` tries the last confirmed file, the node files, the last good and the built-in template in turn."""
     proxy = Proxy(tmp_path)
     proxy.record("web1", 8001)
     own = tmp_path / "own.j2"
@@ -140,8 +140,8 @@ def test_every_choice_is_tried_in_turn(tmp_path: Path) -> None:
     assert config_file.check(proxy.settings, live.read_text()) is None
 
 
-def test_nothing_that_can_be_written_is_told(tmp_path: Path) -> None:
-    """Where the live file cannot be replaced, the command says so and ends with exit code 111."""
+def test_an_unwritable_live_file_is_reported(tmp_path: Path) -> None:
+    """When the live file cannot be replaced, `boot` reports it and ends with exit code 111."""
     proxy = Proxy(tmp_path)
     ended = boot(proxy, SERF_HAPROXY_CONFIG_PATH="/proc/haproxy.cfg")
     assert ended.returncode == 111

@@ -1,4 +1,4 @@
-"""Clocks that jump: node files and memories from the future or from long ago, and what a dead handler left."""
+"""Clock jumps: node files and state dated in the future or long ago, and temporary files of dead handlers."""
 
 import json
 import os
@@ -19,15 +19,15 @@ jumps = pytest.mark.parametrize("jump_s", JUMPS_S.values(), ids=JUMPS_S)
 
 
 def shift(proxy: Proxy, jump_s: float, *names: str) -> None:
-    """Date node files as a clock that was set would have."""
+    """Shift the dates of node files, as after a clock change."""
     at_s = time.time() + jump_s
     for name in names:
         os.utime(Path(proxy.settings.nodes_dir, name), (at_s, at_s))
 
 
 @jumps
-def test_who_is_alive_is_served_whatever_the_date_of_its_file(proxy: Proxy, jump_s: float) -> None:
-    """Servers stay, a leave and a failure end at once or after their span at most, and nothing is quarantined."""
+def test_alive_nodes_are_served_whatever_the_date_of_their_files(proxy: Proxy, jump_s: float) -> None:
+    """Alive nodes stay, left and failed nodes go at the latest after their delay, and no node is quarantined."""
     for number in range(1, 5):
         proxy.record(f"web{number}", 8000 + number)
     shift(proxy, jump_s, "web1", "web2", "web3", "web4")
@@ -45,7 +45,7 @@ def test_who_is_alive_is_served_whatever_the_date_of_its_file(proxy: Proxy, jump
 
 @pytest.mark.parametrize(("jump_s", "is_held"), [(5 * HOUR_S, True), (-5 * HOUR_S, True), (-216 * HOUR_S, False)])
 def test_mass_loss_is_held_whatever_its_date(proxy: Proxy, jump_s: float, is_held: bool) -> None:
-    """Servers that are all lost stay under health checks, unless the loss lies longer ago than the guard holds."""
+    """When all servers fail, they are held, unless they failed longer ago than the guard's time limit."""
     for status in ("alive", "failed"):
         for number in range(1, 5):
             proxy.record(f"web{number}", 8000 + number, status=status)
@@ -57,12 +57,12 @@ def test_mass_loss_is_held_whatever_its_date(proxy: Proxy, jump_s: float, is_hel
 
 @jumps
 def test_the_roster_corrects_a_file_whatever_its_date(proxy: Proxy, jump_s: float) -> None:
-    """A leave that nobody told of is found in Serf's roster, also when the clock was set back since the file."""
+    """The roster corrects a node file whose leave event was missed, also when the clock was set back since."""
     for name in ("web1", "web2"):
         proxy.record(name, 8001)
     shift(proxy, jump_s, "web1", "web2")
     proxy.run_pass()
-    time.sleep(0.01)  # the clock of the files ticks every 4 ms
+    time.sleep(0.01)  # file times have a resolution of 4 ms
     listed = {
         name: (status, make_member(name, "127.0.0.1", {"port": "8001"}))
         for name, status in (("web1", "alive"), ("web2", "left"))
@@ -73,7 +73,7 @@ def test_the_roster_corrects_a_file_whatever_its_date(proxy: Proxy, jump_s: floa
 
 @pytest.mark.parametrize("jump_s", [5 * HOUR_S, -5 * HOUR_S])
 def test_a_node_is_damped_no_longer_than_three_half_lives(proxy: Proxy, jump_s: float) -> None:
-    """What is remembered of a node that flapped, dated in the future, keeps it out as if it were of this moment."""
+    """A flap record dated in the future keeps a node out no longer than a record made now."""
     for name in ("web1", "web2", "web3"):
         proxy.record(name, 8001)
     memory = {"web3": [24.0, time.time() + jump_s, True, True]}
@@ -84,8 +84,8 @@ def test_a_node_is_damped_no_longer_than_three_half_lives(proxy: Proxy, jump_s: 
     wait_for(lambda: proxy.run_pass(**options) and proxy.servers() == {"web1", "web2", "web3"}, "it serves again", 8)
 
 
-def test_the_temporary_file_of_a_dead_handler_goes(proxy: Proxy) -> None:
-    """What a killed handler left in the node directory is removed once nobody can be writing it any more."""
+def test_the_temporary_file_of_a_dead_handler_is_removed(proxy: Proxy) -> None:
+    """A killed handler's temporary file is removed when it is too old to be in use."""
     proxy.record("web1", 8001)
     dead, alive = (Path(proxy.settings.nodes_dir, name) for name in (".web1.4194303", ".web2.4194302"))
     for path in (dead, alive):

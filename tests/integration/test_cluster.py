@@ -1,6 +1,5 @@
-"""The whole product with real backends, Serf, s6 and HAProxy, through what happens to a cluster."""
+"""The whole product with real web applications, Serf, s6 and HAProxy: the changes that happen to a cluster."""
 
-import contextlib
 import json
 import os
 import signal
@@ -15,88 +14,24 @@ import psutil
 import pytest
 import requests
 
-import workers
+from integration.cluster import Cluster, make_cluster
 from integration.load import Load, run_load
 from integration.proxy import free_port, wait_for
 from serf_haproxy.config import render
-from serf_haproxy.control import apply, goal
 from serf_haproxy.haproxy import runtime
-from serf_haproxy.lab.cluster import Lab
-from serf_haproxy.settings import Settings, load_settings
-
-
-class Cluster:
-    """A lab and the questions that the tests ask it."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of the first balancer."""
-        return load_settings(self.lab.env("lb1"))
-
-    def balancer(self, name: str = "lb1") -> dict[str, str]:
-        """Return a balancer's part of the lab's status."""
-        return next(row for row in self.lab.status()["balancers"] if row["name"] == name)
-
-    def backend(self, name: str) -> dict[str, str]:
-        """Return a backend's part of the lab's status."""
-        return next(row for row in self.lab.status()["backends"] if row["name"] == name)
-
-    def servers(self, name: str = "lb1") -> set[str]:
-        """Return the servers that a balancer's HAProxy has."""
-        return set(runtime.read_servers(load_settings(self.lab.env(name))) or ())
-
-    def seen(self) -> set[str]:
-        """Return the addresses of the backends that answer some requests through the first frontend."""
-        url = self.balancer()["frontend_url"]
-        answers = (requests.get(url, timeout=10, headers={"Connection": "close"}) for _ in range(8))
-        return {answer.headers["X-Backend-IP"] for answer in answers if answer.ok}
-
-    def pid(self, service: str) -> int:
-        """Return the process id of a supervised service of the first balancer."""
-        argv = ["s6-svstat", "-o", "pid", os.path.join(self.balancer()["service_dir"], service)]
-        return int(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
-
-    def control(self, service: str, *words: str) -> None:
-        """Give s6 a command for a service of the first balancer."""
-        subprocess.run(["s6-svc", *words, os.path.join(self.balancer()["service_dir"], service)], check=True)
-
-    def wait_servers(self, *names: str, timeout_s: float = 30.0) -> None:
-        """Wait until the first balancer's HAProxy has just these servers."""
-        wait_for(lambda: self.servers() == set(names), f"HAProxy has {names}", timeout_s)
-
-    def is_right(self) -> bool:
-        """Tell whether the live file follows from the node files, and HAProxy runs it."""
-        right = goal.compute(self.settings, goal.read_pool(self.settings).servers)
-        live = Path(self.settings.config_path).read_text()
-        return live == right.text and apply.runs_published(self.settings)
-
-
-PORTS = workers.lab_bases()
-
-
-@contextlib.contextmanager
-def make_cluster(directory: Path, backends: int, balancers: int = 1) -> Iterator[Cluster]:
-    """Run a lab for the length of a block."""
-    lab = Lab(directory, next(PORTS))
-    try:
-        lab.up(backends, balancers)
-        yield Cluster(lab)
-    finally:
-        lab.down()
+from serf_haproxy.lab.balancer import DAEMON, SERVICES
+from serf_haproxy.settings import Settings
 
 
 @pytest.fixture
 def cluster(short_dir: Path) -> Iterator[Cluster]:
-    """Run a balancer and two backends."""
+    """Run a balancer and two nodes."""
     with make_cluster(short_dir / "lab", 2) as running:
         yield running
 
 
-def test_backends_may_be_there_before_the_balancer(short_dir: Path) -> None:
-    """A balancer that starts last finds everybody."""
+def test_nodes_may_be_there_before_the_balancer(short_dir: Path) -> None:
+    """A balancer that starts last finds all nodes."""
     with make_cluster(short_dir / "lab", 2, 0) as cluster:
         cluster.lab.balancer_up("lb1")
         assert cluster.servers() == {"web1", "web2"}
@@ -104,7 +39,7 @@ def test_backends_may_be_there_before_the_balancer(short_dir: Path) -> None:
 
 
 def test_a_life_of_joins_and_leaves_loses_no_request(cluster: Cluster) -> None:
-    """Join, graceful leave, return under a new address, a changed port: traffic is right and nothing fails."""
+    """Join, graceful leave, return with a new address: requests go to the right nodes and none fails."""
     host, port = cluster.settings.frontend_bind.split(":")
     with run_load(Load(host, int(port), think_s=0.01), 8) as load:
         cluster.lab.add("web3")
@@ -120,8 +55,8 @@ def test_a_life_of_joins_and_leaves_loses_no_request(cluster: Cluster) -> None:
 
 
 def test_a_tag_update_changes_the_port(cluster: Cluster) -> None:
-    """A member-update with another port tag sends the requests there."""
-    old = cluster.backend("web1")
+    """After a member-update with another port tag, requests go to that port."""
+    old = cluster.node("web1")
     environment = os.environ | {"APP_HOST": old["address"], "APP_PORT": str(free_port(old["address"]))}
     app = Path(__file__).parents[2] / "images" / "webapp" / "app.py"
     second = subprocess.Popen([sys.executable, app], env=environment)
@@ -129,7 +64,7 @@ def test_a_tag_update_changes_the_port(cluster: Cluster) -> None:
         cluster.lab.tags("web1", {"port": environment["APP_PORT"]})
         line = f"server web1 {old['address']}:{environment['APP_PORT']}\n"
         wait_for(lambda: line in Path(cluster.settings.config_path).read_text(), "the new port is published")
-        wait_for(cluster.is_right, "and runs")
+        wait_for(cluster.is_right, "HAProxy runs it")
         os.kill(int(old["app_pid"]), signal.SIGKILL)
         wait_for(lambda: cluster.seen() == {"127.0.1.1", "127.0.1.2"}, "the new port serves", 5)
     finally:
@@ -137,26 +72,26 @@ def test_a_tag_update_changes_the_port(cluster: Cluster) -> None:
         second.wait(20)
 
 
-def test_a_crashed_node_gets_no_requests_and_goes(cluster: Cluster) -> None:
-    """SIGKILL without a goodbye: no request fails, HAProxy's checks see it first, Serf takes it out later."""
+def test_a_crashed_node_gets_no_requests_and_is_removed(cluster: Cluster) -> None:
+    """SIGKILL without a leave: no request fails; HAProxy's checks detect it first, Serf removes the node later."""
     host, port = cluster.settings.frontend_bind.split(":")
     with run_load(Load(host, int(port), think_s=0.01), 4) as load:
         wait_for(lambda: load.ok_count > 50, "the load runs")
         cluster.lab.crash("web2")
         cluster.wait_servers("web1", timeout_s=40)
         wait_for(lambda: cluster.seen() == {"127.0.1.1"}, "only web1 answers")
-    # What the dying process had already accepted cannot be answered by anybody; GETs are asked again elsewhere.
+    # Nothing can complete an answer that the killed process had begun; HAProxy repeats other GETs on another server.
     assert load.lost == []
     assert Path(cluster.settings.nodes_dir, "web2").read_text().startswith("failed\t")
     cluster.lab.return_("web2")
     assert cluster.servers() == {"web1", "web2"}
 
 
-@pytest.mark.parametrize("service", ["agent", "serf"])
-def test_a_leave_while_a_service_was_down_is_found(cluster: Cluster, service: str) -> None:
-    """A node that left while the resident, or Serf, was down is gone after it is back."""
+@pytest.mark.parametrize("service", [DAEMON, "serf"])
+def test_a_leave_while_a_service_was_down_is_noticed(cluster: Cluster, service: str) -> None:
+    """A node that left while the daemon or the Serf agent was down is removed once the service is up again."""
     cluster.control(service, "-wd", "-d")
-    web2 = cluster.backend("web2")
+    web2 = cluster.node("web2")
     rpc = f"{web2['address']}:{int(cluster.balancer()['rpc_addr'].rpartition(':')[2]) + 3}"
     subprocess.run(["serf", "leave", f"-rpc-addr={rpc}"], check=True, capture_output=True)
     cluster.control(service, "-wU", "-u")
@@ -164,8 +99,8 @@ def test_a_leave_while_a_service_was_down_is_found(cluster: Cluster, service: st
     wait_for(cluster.is_right, "file and HAProxy agree")
 
 
-def test_a_leave_while_the_whole_balancer_was_down_is_found(cluster: Cluster) -> None:
-    """The balancer stops, one node leaves and one comes, the balancer starts: it has just those that are there."""
+def test_a_leave_while_the_whole_balancer_was_down_is_noticed(cluster: Cluster) -> None:
+    """The balancer stops, one node leaves and another joins: after its start it has exactly the live nodes."""
     cluster.lab.balancer_down("lb1")
     cluster.lab.leave("web2")
     cluster.lab.add("web3")
@@ -174,9 +109,9 @@ def test_a_leave_while_the_whole_balancer_was_down_is_found(cluster: Cluster) ->
     wait_for(cluster.is_right, "file and HAProxy agree")
 
 
-@pytest.mark.parametrize("service", ["haproxy", "agent", "serf"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_a_killed_service_comes_back_and_the_state_is_right(cluster: Cluster, service: str) -> None:
-    """SIGKILL of a supervised process: another process takes its place, and what joins next is served."""
+    """After SIGKILL of a supervised process another takes its place, and a node that joins then is served."""
     before = cluster.pid(service)
     os.kill(before, signal.SIGKILL)
     wait_for(lambda: cluster.pid(service) not in (before, -1), f"{service} is back")
@@ -192,16 +127,16 @@ def test_a_killed_service_comes_back_and_the_state_is_right(cluster: Cluster, se
 def test_stopping_in_the_middle_of_a_reload_finishes_the_requests(
     short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tree is told to stop while HAProxy reads a new configuration: a request of 2 s still gets its answer.
+    """When the tree is stopped while HAProxy loads a new configuration, a request of 2 s still gets its answer.
 
-    HAProxy loses a signal in such a moment, so the tree has to repeat it: else it would use up all its time.
+    HAProxy can lose a signal at that moment. The tree has to repeat it, or HAProxy would run until its time limit.
     """
     monkeypatch.setenv("HAPROXY_STOP_S", "25")
     with make_cluster(short_dir / "lab", 1) as cluster:
-        row = cluster.backend("web1")
+        row = cluster.node("web1")
         delay = requests.post(f"http://{row['address']}:{row['port']}/delay", json={"delay": 2000}, timeout=10)
         delay.raise_for_status()
-        cluster.control("agent", "-wd", "-d")
+        cluster.control(DAEMON, "-wd", "-d")
         with open(cluster.settings.config_path, "a", encoding="utf-8") as file:
             file.writelines(f"backend large{number}\n    server web1 127.0.0.1:9\n" for number in range(5000))
         master = psutil.Process(cluster.pid("haproxy"))
@@ -226,15 +161,15 @@ def _connection_count(settings: Settings) -> int:
     return sum(seen.connection_count for seen in ((running and running.servers) or {}).values())
 
 
-def test_wrong_settings_are_not_tried_again_and_again(cluster: Cluster) -> None:
-    """A resident that ends with exit code 100 stays down: s6 is told that another start cannot help."""
-    service = Path(cluster.balancer()["service_dir"], "agent")
+def test_a_daemon_with_invalid_settings_is_not_restarted(cluster: Cluster) -> None:
+    """A daemon that ends with exit code 100 stays down: its finish script tells s6 not to restart it."""
+    service = Path(cluster.balancer()["service_dir"], DAEMON)
     run = service / "run"
     run.write_text(run.read_text().replace("exec 2>&1\n", "exec 2>&1\nexport SERF_HAPROXY_QUIET_S=soon\n"))
-    cluster.control("agent", "-r")
-    wait_for(lambda: b"100" in _svstat(service) and b"down" in _svstat(service), "the resident is down")
-    wait_for(lambda: _svstat(service, "-o", "wantedup") == b"false\n", "for good")
-    log = Path(cluster.balancer()["service_dir"]).parent / "log" / "agent" / "current"
+    cluster.control(DAEMON, "-r")
+    wait_for(lambda: b"100" in _svstat(service) and b"down" in _svstat(service), "the daemon is down")
+    wait_for(lambda: _svstat(service, "-o", "wantedup") == b"false\n", "s6 does not restart it")
+    log = Path(cluster.balancer()["service_dir"]).parent / "log" / DAEMON / "current"
     assert log.read_text().count("SERF_HAPROXY_QUIET_S='soon': must be 0 to 10 seconds") == 1
 
 
@@ -243,15 +178,15 @@ def _svstat(service: Path, *options: str) -> bytes:
 
 
 def test_two_balancers_have_the_same_servers(short_dir: Path) -> None:
-    """Two balancers hear the same cluster and serve the same servers."""
+    """Two balancers of one cluster have the same servers."""
     with make_cluster(short_dir / "lab", 2, 2) as cluster:
         assert cluster.servers("lb1") == cluster.servers("lb2") == {"web1", "web2"}
         cluster.lab.leave("web1")
         assert cluster.servers("lb1") == cluster.servers("lb2") == {"web2"}
 
 
-def test_status_shows_the_cluster_to_people_and_machines(cluster: Cluster) -> None:
-    """`status` names every member, how HAProxy sees it, and the verdict of the last pass."""
+def test_status_shows_the_cluster_as_a_table_and_as_json(cluster: Cluster) -> None:
+    """`status` shows all members, their health in HAProxy, and the outcome of the last pass."""
     command = [sys.executable, "-m", "serf_haproxy", "status"]
     environment = os.environ | cluster.lab.env()
     wait_for(lambda: {view.status for view in (runtime.read_servers(cluster.settings) or {}).values()} == {"UP"}, "UP")

@@ -1,4 +1,4 @@
-"""Faults at every moment of a pass, against a real HAProxy under load: each heals, and no request is lost by it."""
+"""Faults at every step of a pass, with a real HAProxy under load: the next pass repairs them and no request is lost."""
 
 import os
 import signal
@@ -16,20 +16,20 @@ from integration.test_load import applications
 AT_RUN_TIME = (START, "read", "rendered", "compared", "applied", "checked", "published", "recorded")
 BY_RELOAD = (*AT_RUN_TIME[:-1], "reloaded", "confirmed", "recorded")
 IN_FORCE = ("UNCHANGED ", "APPLIED ", "RELOADED ")
-STOP_S = 0.1  # as long as a pass: time enough for the world to move on
-DURING_S = 0.008  # after a step: in the middle of the next one
+STOP_S = 0.1  # as long as a pass
+DURING_S = 0.008  # after a step, so that the fault hits the middle of the next one
 
 
 @pytest.fixture(scope="module")
 def ports() -> Iterator[dict[str, int]]:
-    """Run three applications for all tests of this file."""
+    """Run three web applications for all tests of this module."""
     with applications(3) as running:
         yield running
 
 
 @pytest.fixture
 def passes() -> Iterator[Passes]:
-    """Have a process that passes are forked from."""
+    """Yield the process that forks passes."""
     with running_passes() as forking:
         yield forking
 
@@ -82,7 +82,7 @@ def hide_runtime_socket(bench: Bench, cut: Stopped) -> None:
 
 def hide_master_socket(bench: Bench, cut: Stopped) -> None:
     said = _finish_without(bench.proxy.settings.master_socket, cut)
-    # Nothing else can reload this HAProxy, so a pass that has to says so and has put the file back.
+    # Only the master socket can reload this HAProxy. A pass that needs a reload says so and restores the file.
     assert said.startswith(IN_FORCE) or (said.startswith("UNCONFIRMED ") and "HAProxy does not run" in said)
 
 
@@ -113,14 +113,14 @@ FAULTS: tuple[Callable[[Bench, Stopped], None], ...] = (
 
 @pytest.mark.parametrize("steps", [AT_RUN_TIME, BY_RELOAD], ids=["at run time", "by reload"])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_a_fault_at_any_moment_of_a_pass_is_healed(
+def test_a_fault_at_any_step_of_a_pass_is_repaired(
     passes: Passes,
     short_dir: Path,
     ports: dict[str, int],
     fault: Callable[[Bench, Stopped], None],
     steps: tuple[str, ...],
 ) -> None:
-    """Before, between and, for the pass itself, during the steps: the next pass ends with everything right."""
+    """A fault before, between or (in the pass itself) during the steps is repaired by the following passes."""
     binary = short_dir / "haproxy-of-this-test"
     binary.symlink_to("/usr/sbin/haproxy")
     by_reload = steps is BY_RELOAD

@@ -1,4 +1,4 @@
-"""The lab with real processes: it serves what it says, and leaves nothing behind, however it ends."""
+"""The lab with real processes: it serves the nodes that it reports, and leaves no process behind, however it ends."""
 
 import json
 import os
@@ -24,7 +24,7 @@ COMMAND = [sys.executable, "-m", "serf_haproxy", "lab"]
 
 @pytest.fixture
 def lab_dir(short_dir: Path) -> Iterator[Path]:
-    """Return where a lab may be built; whatever runs there afterwards is taken down."""
+    """Return the directory for a lab; a lab that is there after the test is taken down."""
     yield short_dir / "lab"
     Lab(short_dir / "lab").down()
 
@@ -36,7 +36,7 @@ def lab(lab_dir: Path, *words: str, **environment: str) -> "subprocess.Completed
 
 
 def running_in(directory: Path) -> list[str]:
-    """Return the processes whose working directory is below a directory: each of a lab's is."""
+    """Return the processes whose working directory is below a directory, as that of all processes of a lab is."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -48,7 +48,7 @@ def running_in(directory: Path) -> list[str]:
 
 
 def seen_through(balancer: dict[str, Any]) -> set[str]:
-    """Return the addresses of the backends that answer some requests through a frontend."""
+    """Return the addresses of the nodes that answer eight requests through a frontend."""
     url = balancer["frontend_url"]
     answers = [requests.get(url, timeout=10, headers={"Connection": "close"}) for _ in range(8)]
     assert [answer.status_code for answer in answers] == [200] * 8
@@ -56,15 +56,15 @@ def seen_through(balancer: dict[str, Any]) -> set[str]:
 
 
 def test_up_returns_when_everything_is_served_and_down_leaves_nothing(lab_dir: Path) -> None:
-    """Every backend answers through every balancer at once after `up`; after `down` no process and no file is left."""
-    started = lab(lab_dir, "up", "--port-base", str(BASE), "--backends", "2", "--balancers", "2", "--json")
+    """All nodes answer through all balancers right after `up`; after `down` no process and no file is left."""
+    started = lab(lab_dir, "up", "--port-base", str(BASE), "--nodes", "2", "--balancers", "2", "--json")
     assert started.returncode == 0, started.stderr
     status = json.loads(started.stdout)
     assert status == Lab(lab_dir).status()
     for balancer in status["balancers"]:
         assert seen_through(balancer) == {"127.0.1.1", "127.0.1.2"}
         assert Path(balancer["service_dir"], "haproxy", "run").exists()
-    assert [(row["name"], row["state"]) for row in status["backends"]] == [("web1", "alive"), ("web2", "alive")]
+    assert [(row["name"], row["state"]) for row in status["nodes"]] == [("web1", "alive"), ("web2", "alive")]
     script = f'eval "$({sys.executable} -m serf_haproxy lab env --balancer lb2 --dir {lab_dir})"; env'
     exported = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
     assert f"SERF_HAPROXY_CONFIG_PATH={lab_dir}/lb2/haproxy.cfg" in exported
@@ -76,10 +76,10 @@ def test_up_returns_when_everything_is_served_and_down_leaves_nothing(lab_dir: P
     assert (again.returncode, "nothing to do" in again.stdout) == (0, True)
 
 
-def test_a_taken_port_is_told_before_anything_starts(lab_dir: Path) -> None:
-    """An `up` on a taken port names it, and neither a process nor a file comes of it."""
+def test_a_taken_port_is_reported_before_a_process_starts(lab_dir: Path) -> None:
+    """`up` on a taken port names the port, and starts no process and writes no file."""
     with socket.create_server(("127.0.1.2", BASE + 10 + 4)):
-        failed = lab(lab_dir, "up", "--port-base", str(BASE + 10), "--backends", "2")
+        failed = lab(lab_dir, "up", "--port-base", str(BASE + 10), "--nodes", "2")
     assert failed.returncode == 111
     assert f"the application of web2: 127.0.1.2:{BASE + 14}: Address already in use" in failed.stderr
     assert running_in(lab_dir) == []
@@ -87,8 +87,8 @@ def test_a_taken_port_is_told_before_anything_starts(lab_dir: Path) -> None:
 
 
 def test_a_failed_up_stops_everything_and_keeps_the_logs(lab_dir: Path) -> None:
-    """An `up` that cannot come up says what is wrong; nothing runs, the log that it names is there until `down`."""
-    failed = lab(lab_dir, "up", "--port-base", str(BASE + 20), "--backends", "1", SERF_HAPROXY_QUIET_S="soon")
+    """A lab that cannot start reports why; no process runs, and the log that it names is there until `down`."""
+    failed = lab(lab_dir, "up", "--port-base", str(BASE + 20), "--nodes", "1", SERF_HAPROXY_QUIET_S="soon")
     assert failed.returncode == 111
     assert "SERF_HAPROXY_QUIET_S='soon': must be 0 to 10 seconds" in failed.stderr
     assert running_in(lab_dir) == []
@@ -100,10 +100,10 @@ def test_a_failed_up_stops_everything_and_keeps_the_logs(lab_dir: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_up_leaves_nothing(lab_dir: Path, number: signal.Signals) -> None:
-    """A signal while the lab comes up stops what has been started and removes its files."""
-    # Many backends, so that it is not up before the signal comes.
-    argv = [*COMMAND, "up", "--backends", "8", "--dir", str(lab_dir), "--port-base", str(BASE + 30)]
-    # A shell starts what is in the background with SIGINT ignored, and that is inherited.
+    """A signal while the lab starts stops all its processes and removes its files."""
+    # Many nodes, so that the signal comes before the lab is up.
+    argv = [*COMMAND, "up", "--nodes", "8", "--dir", str(lab_dir), "--port-base", str(BASE + 30)]
+    # A shell starts background jobs with SIGINT ignored, and children inherit that.
     argv = ["env", "--default-signal=INT", *argv]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as up:
         wait_for(lambda: any("s6-supervise" in line for line in running_in(lab_dir)), "a supervisor runs")
@@ -115,55 +115,77 @@ def test_an_interrupted_up_leaves_nothing(lab_dir: Path, number: signal.Signals)
     assert not lab_dir.exists()
 
 
-def test_two_labs_do_not_meet(lab_dir: Path, short_dir: Path) -> None:
-    """Two labs with other ports share names and addresses, and each has only its own backends."""
+def test_two_labs_do_not_conflict(lab_dir: Path, short_dir: Path) -> None:
+    """Two labs with different ports use the same names and addresses; each serves only its own nodes."""
     one, other = Lab(lab_dir, BASE + 40), Lab(short_dir / "other", BASE + 50)
     try:
-        one.up(backends=1)
-        other.up(backends=2)
+        one.up(nodes=1)
+        other.up(nodes=2)
         one.leave("web1")
-        assert one.status()["backends"][0]["state"] == "left"
+        assert one.status()["nodes"][0]["state"] == "left"
         one.down()
         assert seen_through(other.status()["balancers"][0]) == {"127.0.1.1", "127.0.1.2"}
     finally:
         other.down()
 
 
-def test_backends_leave_crash_and_return_under_a_new_address(lab_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever left or crashed is not served; it returns under its name at an address that it never had."""
-    monkeypatch.setenv("SERF_PROFILE", "local")  # it forgets the dead within 15 s, `lan` within 30 s
+def test_nodes_leave_crash_and_return_under_a_new_address(lab_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that left or crashed is not served; it returns with its name at an address that was never used."""
+    monkeypatch.setenv("SERF_PROFILE", "local")  # Serf forgets failed nodes within 15 s; `lan`: 30 s
     running = Lab(lab_dir, BASE + 60)
-    running.up(backends=2)
+    running.up(nodes=2)
     balancer = running.status()["balancers"][0]
     running.leave("web1")
     assert seen_through(balancer) == {"127.0.1.2"}
     running.return_("web1")
     assert seen_through(balancer) == {"127.0.1.2", "127.0.1.3"}
     running.crash("web2")
-    rows = {row["name"]: row for row in running.status()["backends"]}
+    rows = {row["name"]: row for row in running.status()["nodes"]}
     assert (rows["web2"]["state"], rows["web2"]["serf_pid"], rows["web2"]["app_pid"]) == ("crashed", None, None)
     running.return_("web2")
     assert seen_through(balancer) == {"127.0.1.3", "127.0.1.4"}
 
 
-def test_what_died_by_itself_is_shown_and_cleaned_up(lab_dir: Path) -> None:
+def test_a_lab_of_the_previous_release_is_shown_and_taken_down(lab_dir: Path) -> None:
+    """`status` and `down` work on a lab that the previous release built: other names in its record and on disk."""
+    started = lab(lab_dir, "up", "--port-base", str(BASE + 90), "--backends", "1")
+    assert started.returncode == 0, started.stderr
+    assert "--backends is deprecated; use --nodes" in started.stderr
+    (lab_dir / "nodes").rename(lab_dir / "backends")
+    table = json.loads((lab_dir / "lab.json").read_text())
+    table["backends"] = table.pop("nodes")
+    del table["node_dirs"]
+    (lab_dir / "lab.json").write_text(json.dumps(table))
+    shown = lab(lab_dir, "status", "--json")
+    assert shown.returncode == 0, shown.stderr
+    (row,) = json.loads(shown.stdout)["nodes"]
+    assert (row["name"], row["state"], row["log_dir"]) == ("web1", "alive", f"{lab_dir}/backends/web1")
+    assert len(running_in(lab_dir)) > 10
+    assert lab(lab_dir, "down").returncode == 0
+    assert running_in(lab_dir) == []
+    assert not lab_dir.exists()
+
+
+def test_processes_that_died_are_shown_and_cleaned_up(lab_dir: Path) -> None:
     """A dead application and a dead s6-svscan show up in the status; `down` also ends the orphaned supervisors."""
     running = Lab(lab_dir, BASE + 70)
-    running.up(backends=1)
+    running.up(nodes=1)
     status = running.status()
-    for pid in (status["backends"][0]["app_pid"], status["balancers"][0]["svscan_pid"]):
+    for pid in (status["nodes"][0]["app_pid"], status["balancers"][0]["svscan_pid"]):
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: running.status()["balancers"][0]["state"] == "down", "s6-svscan is missed")
-    wait_for(lambda: running.status()["backends"][0]["state"] == "crashed", "the application is missed")
+    wait_for(lambda: running.status()["balancers"][0]["state"] == "down", "the status shows that s6-svscan has ended")
+    wait_for(
+        lambda: running.status()["nodes"][0]["state"] == "crashed", "the status shows that the application has ended"
+    )
     assert any("s6-supervise" in line for line in running_in(lab_dir))
     running.down()
     assert running_in(lab_dir) == []
 
 
 def test_down_ends_a_service_whose_supervisor_was_killed(lab_dir: Path) -> None:
-    """A HAProxy whose s6-supervise was killed has no family left: `down` ends it, and no visitor of its directory."""
+    """`down` stops a HAProxy whose s6-supervise was killed, and no other process in the balancer's directory."""
     running = Lab(lab_dir, BASE + 80)
-    running.up(backends=1)
+    running.up(nodes=1)
     service_dir = lab_dir / "lb1" / "service" / "haproxy"
     orphan = int(subprocess.run(["s6-svstat", "-o", "pid", service_dir], capture_output=True, check=True).stdout)
     supervisor = psutil.Process(orphan).parent()

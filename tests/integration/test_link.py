@@ -1,4 +1,4 @@
-"""The resident's connections to Serf: agents that misbehave beside the events, and what the log says of them."""
+"""The daemon's connections to the Serf agent: misbehaving agents and what the daemon logs about them."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from fakes.serf_rpc import header, pour_log, say, speak
 from fakes.servers import Talk, at_once, be_silent, close_at_once, drip, pour, serving
 from integration.agents import run_serf
 from integration.proxy import Proxy, wait_for
-from integration.test_resident import COMMAND, log_path, resident, said
+from integration.test_daemon import COMMAND, log_path, running_daemon, said
 from serf_haproxy.serf.wake import wake
 
 USUAL = {"SERF_HAPROXY_RPC_TIMEOUT_S": "0.3", "SERF_HAPROXY_RESYNC_INTERVAL_S": "0.5"}
@@ -22,23 +22,23 @@ MISBEHAVIOUR: dict[str, Talk] = {
     "drips": drip,
     "logs without end": pour_log(say(header(2), {"Log": "[DEBUG] memberlist: Stream connection from=127.0.0.1:1"})),
     "hints without end": pour_log(say(header(2), {"Log": "[INFO] serf: EventMemberUpdate: web1"})),
-    "logs rubbish without end": pour_log(b"x"),
+    "logs garbage without end": pour_log(b"x"),
 }
 
 
 def warnings(proxy: Proxy) -> list[str]:
-    """Return the warnings about Serf in the resident's log."""
+    """Return the warnings about the Serf agent in the daemon's log."""
     lines = log_path(proxy).read_text().splitlines()
     return [line for line in lines if line.startswith("level=WARNING") and "what HAProxy has stays as it is" in line]
 
 
 def await_more(count: Callable[[], int], before: int) -> None:
-    """Wait until something is counted that was not there before."""
+    """Wait until a count is higher than before."""
     wait_for(lambda: count() > before, "one more line in the log")
 
 
-def test_one_pass_without_serf_says_so(proxy: Proxy) -> None:
-    """`once` makes its pass from the node files and tells on its standard error that Serf was not asked."""
+def test_once_reports_an_unreachable_serf_agent(proxy: Proxy) -> None:
+    """`once` runs its pass from the node files and reports on standard error that Serf cannot be reached."""
     proxy.record("web1", 8001)
     ended = subprocess.run(
         [*COMMAND, "once"], env=os.environ | proxy.environment, capture_output=True, text=True, check=True
@@ -47,13 +47,13 @@ def test_one_pass_without_serf_says_so(proxy: Proxy) -> None:
     assert "cannot be reached: Connection refused; what HAProxy has stays as it is" in ended.stderr
 
 
-def test_an_outage_is_a_warning_once(proxy: Proxy) -> None:
-    """An agent that has not started yet is no warning, one that does not come is; so is each outage, told once."""
+def test_an_outage_is_one_warning(proxy: Proxy) -> None:
+    """A Serf agent that does not start in time is one warning, and so is each outage; a late start is none."""
     host, port = proxy.settings.rpc_addr
-    with resident(proxy, **USUAL):
+    with running_daemon(proxy, **USUAL):
         assert said(proxy, "level=INFO msg=\"Serf's RPC at")
         assert warnings(proxy) == []
-        wait_for(lambda: warnings(proxy), "the warning that it does not come", 40)
+        wait_for(lambda: warnings(proxy), "the warning that it does not start", 40)
         for _ in range(2):
             told_count, answer_count = len(warnings(proxy)), log_path(proxy).read_text().count("Serf answers")
             with run_serf("lb1", host, port, "role=balancer"):
@@ -70,9 +70,9 @@ def test_an_outage_is_a_warning_once(proxy: Proxy) -> None:
         (be_silent, "gave no answer to handshake"),
     ],
 )
-def test_an_agent_that_is_wrong_is_a_warning_at_once(proxy: Proxy, talk: Talk, words: str) -> None:
-    """An agent that is there and refuses, hangs or talks nonsense is told as a warning at the first time, and once."""
-    with serving(socket.create_server(proxy.settings.rpc_addr), at_once(talk)), resident(proxy, **USUAL):
+def test_a_faulty_serf_agent_is_one_warning_at_once(proxy: Proxy, talk: Talk, words: str) -> None:
+    """A Serf agent that refuses, hangs or sends garbage is logged as one warning, at the first failure."""
+    with serving(socket.create_server(proxy.settings.rpc_addr), at_once(talk)), running_daemon(proxy, **USUAL):
         assert words in warnings(proxy)[0]
         proxy.record("web1", 8001)
         wake(proxy.settings.wake_fifo)
@@ -81,9 +81,12 @@ def test_an_agent_that_is_wrong_is_a_warning_at_once(proxy: Proxy, talk: Talk, w
 
 
 @pytest.mark.parametrize("talk", MISBEHAVIOUR.values(), ids=MISBEHAVIOUR)
-def test_whatever_serf_does_events_count(proxy: Proxy, talk: Talk) -> None:
-    """With hints, as usual, and an agent that misbehaves in any way, events are followed and a signal ends it."""
-    with serving(socket.create_server(proxy.settings.rpc_addr), at_once(talk)), resident(proxy, **USUAL) as process:
+def test_a_misbehaving_serf_agent_delays_no_event(proxy: Proxy, talk: Talk) -> None:
+    """With hints and a misbehaving Serf agent, events are handled and SIGTERM ends the daemon."""
+    with (
+        serving(socket.create_server(proxy.settings.rpc_addr), at_once(talk)),
+        running_daemon(proxy, **USUAL) as process,
+    ):
         for number in range(1, 4):
             proxy.record(f"web{number}", 8001)
             assert wake(proxy.settings.wake_fifo)

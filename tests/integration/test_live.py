@@ -17,8 +17,8 @@ import requests
 
 from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
+from integration.test_daemon import running_daemon
 from integration.test_load import APP, applications
-from integration.test_resident import resident
 from serf_haproxy.control import apply, goal
 from serf_haproxy.control.outcome import Verdict, look_again_s
 from serf_haproxy.control.report import read_status
@@ -124,7 +124,7 @@ def held_request(proxy: Proxy) -> Iterator[Held]:
 
 def test_a_drain_finishes_a_request_of_five_seconds(proxy: Proxy) -> None:
     """A node that leaves gets nothing new, finishes what it serves, and goes with its last connection."""
-    with applications(2) as ports, resident(proxy):
+    with applications(2) as ports, running_daemon(proxy):
         (first, first_port), (second, second_port) = ports.items()
         proxy.record("web1", first_port, first)
         wake(proxy.settings.wake_fifo)
@@ -145,7 +145,7 @@ def test_a_drain_finishes_a_request_of_five_seconds(proxy: Proxy) -> None:
 def test_a_drain_survives_the_resident_and_is_cancelled_by_a_rejoin(proxy: Proxy) -> None:
     """The resident is killed in the middle of a drain: the next one drains on; a rejoin ends the drain."""
     with held_request(proxy) as held:
-        with resident(proxy) as process:
+        with running_daemon(proxy) as process:
             proxy.record("web1", held.port, held.host, status="left")
             wake(proxy.settings.wake_fifo)
             wait_for(lambda: seen(proxy)["web1"][1] == 0, "web1 drains")
@@ -153,7 +153,7 @@ def test_a_drain_survives_the_resident_and_is_cancelled_by_a_rejoin(proxy: Proxy
             process.wait(30)
         last_pass = Path(proxy.settings.state_dir, "last_pass.json")
         last_pass.unlink()  # `resident` waits for the next one's
-        with resident(proxy):
+        with running_daemon(proxy):
             assert seen(proxy) == {"web1": (f"{held.host}:{held.port}", 0)}
             assert held.answers == []
             proxy.record("web1", held.port, held.host)
@@ -210,7 +210,7 @@ def test_a_reload_in_the_middle_of_a_drain_cuts_no_request(proxy: Proxy) -> None
 def test_a_drain_ends_after_its_time(proxy: Proxy) -> None:
     """A connection that never ends does not keep a server for ever; it is left to end by itself."""
     with held_request(proxy) as held:
-        with resident(proxy, SERF_HAPROXY_DRAIN_TIMEOUT_S="1"):
+        with running_daemon(proxy, SERF_HAPROXY_DRAIN_TIMEOUT_S="1"):
             proxy.record("web1", held.port, held.host, status="left")
             wake(proxy.settings.wake_fifo)
             wait_for(lambda: "web1" not in seen(proxy), "web1 gets nothing more")
@@ -261,7 +261,7 @@ def test_a_failed_node_stays_for_its_grace_and_may_come_back(proxy: Proxy) -> No
     outcome = proxy.run_pass(failed_grace_s=600.0)
     assert (outcome.verdict, outcome.again_s) == (Verdict.UNCHANGED, None)
     assert seen(proxy).keys() == {"web0", "web1"}
-    with resident(proxy, SERF_HAPROXY_FAILED_GRACE_S="1"):
+    with running_daemon(proxy, SERF_HAPROXY_FAILED_GRACE_S="1"):
         proxy.record("web1", 8001, status="failed")
         wake(proxy.settings.wake_fifo)
         wait_for(lambda: seen(proxy).keys() == {"web0"}, "it goes after the grace")
@@ -490,7 +490,7 @@ def test_a_member_is_served_with_and_without_hints(proxy: Proxy, hints: str) -> 
     """Without any handler, the roster alone brings a member in: at once with hints, at the next resync without."""
     host, port = proxy.settings.rpc_addr
     options = {"SERF_HAPROXY_HINTS": hints, "SERF_HAPROXY_RESYNC_INTERVAL_S": "60" if hints == "on" else "1"}
-    with run_serf("lb1", host, port, "role=balancer") as bind, resident(proxy, **options):
+    with run_serf("lb1", host, port, "role=balancer") as bind, running_daemon(proxy, **options):
         joined = ("-retry-interval=1s", f"-retry-join={bind}")
         with run_serf("web1", "127.0.1.1", free_port("127.0.1.1"), "role=web", "port=8001", options=joined):
             wait_for(lambda: seen(proxy) == {"web1": ("127.0.1.1:8001", 1)}, "web1 is in HAProxy", 15)

@@ -1,4 +1,4 @@
-"""Changes under load: no request fails."""
+"""Changes of servers under load: no request fails."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ CHANGES = 20
 
 @contextlib.contextmanager
 def applications(count: int) -> Iterator[dict[str, int]]:
-    """Run real web applications on 127.0.1.x for the length of a block; give address and port of each."""
+    """Run real web applications on 127.0.1.x for the length of the block; yield their ports by address."""
     ports = {f"127.0.1.{number}": free_port() for number in range(1, count + 1)}
     processes = [
         subprocess.Popen([sys.executable, APP], env=os.environ | {"APP_HOST": address, "APP_PORT": str(port)})
@@ -58,7 +58,7 @@ def test_twenty_changes_lose_no_request(
     think_s: float,
     by_reload: bool,
 ) -> None:
-    """A server comes and goes twenty times while clients ask without a pause: every request gets its 200."""
+    """A server is added and removed twenty times while clients make requests: all are answered with 200."""
     host, _, port = proxy.settings.frontend_bind.rpartition(":")
     with applications(3) as ports:
         first, second, third = ports.items()
@@ -73,7 +73,7 @@ def test_twenty_changes_lose_no_request(
             wait_for(lambda: seen.ok_count > 500, "the load runs")
             for number in range(CHANGES):
                 proxy.record("web3", third[1], third[0], status="left" if number % 2 else "alive")
-                # Another algorithm is a change that the runtime socket cannot make.
+                # The runtime socket cannot change the algorithm.
                 balance = ("leastconn", "roundrobin")[number % 2] if by_reload else "roundrobin"
                 outcome = proxy.run_pass(balance=balance)
                 assert outcome.verdict is (Verdict.RELOADED if by_reload else Verdict.APPLIED)
@@ -81,12 +81,12 @@ def test_twenty_changes_lose_no_request(
                 wait_for(lambda since=since: seen.ok_count > since + 200, "requests between two changes")
         assert proxy.reload_count() - before == (CHANGES if by_reload else 0)
         assert seen.failures == []
-        assert set(seen.backends) == set(ports)
+        assert set(seen.nodes) == set(ports)
 
 
 def test_a_load_that_ends_by_itself_has_failed(proxy: Proxy) -> None:
-    """A load that has reached its limit says so, because nothing was measured from then on."""
+    """A load that reaches its time limit reports a failure, because it measured nothing from then on."""
     host, _, port = proxy.settings.frontend_bind.rpartition(":")
     load = Load(host, int(port), think_s=0.05, limit_s=0.3)
     with run_load(load, 1):
-        wait_for(lambda: "the load has reached its limit of 0.3 s" in load.failures, "the limit is told")
+        wait_for(lambda: "the load has reached its limit of 0.3 s" in load.failures, "the limit is reported")

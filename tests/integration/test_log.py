@@ -1,4 +1,4 @@
-"""Logs that nobody takes: a full disk and a logger that hangs hinder neither the resident nor another service."""
+"""Logs that cannot be written: a full disk or a hanging logger stops neither the daemon nor another service."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ import pytest
 
 from integration.disks import Disk, private_mounts
 from integration.proxy import Proxy, wait_for
-from integration.test_resident import COMMAND
+from integration.test_daemon import COMMAND
 from serf_haproxy.serf.wake import wake
 
 LOGGER = Path(__file__).parents[2] / "s6" / ".common" / "log"
@@ -23,10 +23,10 @@ FLOOD_COUNT = 800  # lines of more than 100 bytes: more than a pipe holds, and l
 
 
 class Logged:
-    """A resident behind a pipe to the logger of the s6 tree.
+    """A daemon whose standard error is a pipe to the logger of the s6 tree.
 
     Attributes:
-        proxy: Its HAProxy.
+        proxy: The daemon's HAProxy.
         logger: The logger's process.
     """
 
@@ -37,43 +37,43 @@ class Logged:
         self._readable = readable
 
     def read(self) -> str:
-        """Return what is in the log."""
-        return (self._log_dir / "agent" / "current").read_text()
+        """Return the content of the log."""
+        return (self._log_dir / "daemon" / "current").read_text()
 
     def flood(self) -> None:
-        """Give the resident a lot to say: a line for each of many nodes that are quarantined."""
+        """Make the daemon log many lines: one for each of many quarantined nodes."""
         for number in range(FLOOD_COUNT):
             self.proxy.record(f"flood-{number:04}-{'x' * 60}", 0)
         wake(self.proxy.settings.wake_fifo)
 
     def serve(self, name: str) -> None:
-        """Have a node join and wait until it is served: the resident makes passes."""
+        """Let a node join and wait until it is served, which shows that the daemon runs passes."""
         self.proxy.record(name, 8001)
         wake(self.proxy.settings.wake_fifo)
         wait_for(lambda: name in self.proxy.servers(), f"{name} is served")
 
     def pending_bytes(self) -> int:
-        """Return how much waits in the pipe."""
+        """Return the number of unread bytes in the pipe."""
         return int(struct.unpack("i", fcntl.ioctl(self._readable, termios.FIONREAD, b"\0" * 4))[0])
 
 
 @contextlib.contextmanager
-def logged_resident(proxy: Proxy, log_dir: Path) -> Iterator[Logged]:
-    """Run the resident behind the logger for the length of a block."""
+def logged_daemon(proxy: Proxy, log_dir: Path) -> Iterator[Logged]:
+    """Run the daemon and its logger for the duration of a block."""
     readable, writable = os.pipe()
     environ = os.environ | proxy.environment | {"LOG_DIR": str(log_dir)}
     try:
-        logger = subprocess.Popen([LOGGER, "agent"], stdin=readable, env=environ)
-        resident = subprocess.Popen([*COMMAND, "run"], stderr=writable, env=environ)
+        logger = subprocess.Popen([LOGGER, "daemon"], stdin=readable, env=environ)
+        daemon = subprocess.Popen([*COMMAND, "run"], stderr=writable, env=environ)
         os.close(writable)
-        wait_for(lambda: os.path.exists(proxy.settings.wake_fifo), "the resident listens")
+        wait_for(lambda: os.path.exists(proxy.settings.wake_fifo), "the daemon listens")
         yield Logged(proxy, log_dir, logger, readable)
-        resident.terminate()
-        assert resident.wait(30) == 0
+        daemon.terminate()
+        assert daemon.wait(30) == 0
         assert logger.wait(30) == 0
     finally:
         os.close(readable)
-        for process in (resident, logger):
+        for process in (daemon, logger):
             process.kill()
             process.wait(30)
 
@@ -90,8 +90,8 @@ def log_disk(short_dir: Path) -> Iterator[Disk]:
 
 
 def test_a_full_log_disk_loses_no_line_and_stops_no_pass(log_disk: Disk, proxy: Proxy) -> None:
-    """While nothing can be logged, nodes are served; what was said meanwhile is in the log once there is room."""
-    with logged_resident(proxy, log_disk.directory) as logged:
+    """While the log disk is full, passes run; the lines are in the log when the disk has space again."""
+    with logged_daemon(proxy, log_disk.directory) as logged:
         logged.serve("web1")
         log_disk.fill()
         logged.flood()
@@ -103,19 +103,19 @@ def test_a_full_log_disk_loses_no_line_and_stops_no_pass(log_disk: Disk, proxy: 
         assert "lines are lost" not in logged.read()
 
 
-def test_a_log_that_cannot_be_written_takes_no_memory_without_end(log_disk: Disk) -> None:
-    """Behind a full disk the logger keeps some megabytes of lines; with more it ends, and s6 starts it again."""
+def test_a_log_that_cannot_be_written_has_a_memory_limit(log_disk: Disk) -> None:
+    """With a full disk, the logger keeps some megabytes of lines and ends when there are more; s6 restarts it."""
     log_disk.fill()
     environ = os.environ | {"LOG_DIR": str(log_disk.directory)}
-    lines = b"a line that nobody can write down\n" * 2_000_000
-    ended = subprocess.run([LOGGER, "agent"], input=lines, env=environ, capture_output=True, timeout=60, check=False)
+    lines = b"a line that cannot be written here\n" * 2_000_000
+    ended = subprocess.run([LOGGER, "daemon"], input=lines, env=environ, capture_output=True, timeout=60, check=False)
     assert ended.returncode == 111
     assert b"Cannot allocate memory" in ended.stderr
 
 
-def test_a_logger_that_hangs_stops_no_pass(short_dir: Path, proxy: Proxy) -> None:
-    """While the logger is stopped, nodes are served; then the log tells how many lines are lost, and goes on."""
-    with logged_resident(proxy, short_dir / "log") as logged:
+def test_a_hanging_logger_stops_no_pass(short_dir: Path, proxy: Proxy) -> None:
+    """While the logger is stopped, passes run; afterwards the log has the number of lost lines and continues."""
+    with logged_daemon(proxy, short_dir / "log") as logged:
         logged.serve("web1")
         logged.logger.send_signal(signal.SIGSTOP)
         try:
@@ -126,7 +126,7 @@ def test_a_logger_that_hangs_stops_no_pass(short_dir: Path, proxy: Proxy) -> Non
             logged.logger.send_signal(signal.SIGCONT)
         wait_for(lambda: not logged.pending_bytes(), "the logger has caught up")
         logged.serve("web4")
-        wait_for(lambda: "+web4" in logged.read(), "the log goes on")
+        wait_for(lambda: "+web4" in logged.read(), "the log continues")
         log = logged.read()
         kept_count = sum(log.count(words) for words in ("is quarantined", "+web2", "+web3"))
         lost_count = sum(map(int, re.findall("msg='(\\d+) lines are lost: nobody took them'", log)))

@@ -515,7 +515,7 @@ def test_many_quick_writes_end_in_the_last_configuration(proxy: Proxy) -> None:
     for number in range(1000):
         proxy.record(f"web{number}", 1024 + number)
     environment = os.environ | proxy.environment
-    resident = subprocess.Popen([sys.executable, "-m", "serf_haproxy", "run"], env=environment)
+    daemon = subprocess.Popen([sys.executable, "-m", "serf_haproxy", "run"], env=environment)
     handler = Path(__file__).parents[2] / "handlers" / "member_event"
     try:
         wait_for(lambda: len(proxy.servers()) == 1000, "1,000 servers")
@@ -537,5 +537,5 @@ def test_many_quick_writes_end_in_the_last_configuration(proxy: Proxy) -> None:
             "UNCHANGED",
         )
     finally:
-        resident.terminate()
-        assert resident.wait(30) == 0
+        daemon.terminate()
+        assert daemon.wait(30) == 0

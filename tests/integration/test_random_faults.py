@@ -1,6 +1,7 @@
-"""Random faults, one after the other, done to a whole lab under load; afterwards everything is as it should be.
+"""Random faults, one after another, in a whole lab under load; afterwards its state is right.
 
-RANDOM_FAULTS_S says for how long, RANDOM_FAULTS_SEED which ones: the same seed is the same faults in the same order.
+RANDOM_FAULTS_S is the duration in seconds, RANDOM_FAULTS_SEED selects the faults: the same seed, the same faults in the
+same order. RANDOM_FAULTS_PORT is the first port number of the lab.
 """
 
 import os
@@ -15,26 +16,27 @@ import psutil
 import pytest
 
 from integration.chaos import Chaos
+from integration.cluster import PORTS, Cluster
 from integration.faults import SUMMARY, Failures, Row
 from integration.load import Load, run_load
 from integration.proxy import wait_for
-from integration.test_cluster import PORTS, Cluster
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy import runtime
+from serf_haproxy.lab.balancer import DAEMON
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.serf import nodes
 
 DURATION_S = float(os.environ.get("RANDOM_FAULTS_S") or 40)
 SEED = int(os.environ.get("RANDOM_FAULTS_SEED") or 1)
-ROUND_S = 120.0  # then everything has to come right, before the next faults
-SETTLE_S = 90.0  # Serf itself takes up to 40 s to find a member again that was away
+ROUND_S = 120.0  # after each round the state has to become right before the next faults
+SETTLE_S = 90.0  # Serf itself takes up to 40 s to reconnect to a member
 GROWTH_BYTES = 30 * 2**20
 SETTINGS = {
-    "SERF_PROFILE": "local",  # forgets the dead within 15 s
+    "SERF_PROFILE": "local",  # Serf forgets failed nodes within 15 s
     "SERF_HAPROXY_RESYNC_INTERVAL_S": "5",
     "SERF_HAPROXY_FAILED_GRACE_S": "2",
     "SERF_HAPROXY_HARD_STOP_AFTER_S": "5",
-    "SERF_HAPROXY_FLAP_CUTOFF": "0",  # whoever is alive at the end shall serve at once
+    "SERF_HAPROXY_FLAP_CUTOFF": "0",  # all live nodes have to serve at the end, also those that flapped
 }
 STATE_FILES = {"last_pass.json", "flaps.json", "served", "pass.lock", "resident.lock", "serf.snapshot"}
 CONFIG_FILES = {"haproxy.cfg", "haproxy.cfg.good", "haproxy.cfg.state", "haproxy.cfg.rejected", "haproxy.cfg.before"}
@@ -42,7 +44,7 @@ CONFIG_FILES = {"haproxy.cfg", "haproxy.cfg.good", "haproxy.cfg.state", "haproxy
 
 @pytest.fixture
 def cluster(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """Run a balancer and five backends."""
+    """Run a balancer and five nodes."""
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
     base = int(os.environ.get("RANDOM_FAULTS_PORT") or next(PORTS))
@@ -67,16 +69,16 @@ def list_processes(cluster: Cluster) -> list[str]:
 
 
 def measure_bytes(cluster: Cluster) -> dict[str, int]:
-    """Return the resident memory of HAProxy, all workers included, and of the resident."""
+    """Return the resident memory (RSS) of HAProxy, with all workers, and of the daemon, bytes."""
     found = {}
-    for service in ("haproxy", "agent"):
+    for service in ("haproxy", DAEMON):
         process = psutil.Process(cluster.pid(service))
         found[service] = sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
     return found
 
 
 def find_wrong(cluster: Cluster, alive: set[str], processes: list[str]) -> str:
-    """Say what is not as it should be; nothing when all is."""
+    """Return what is wrong with the cluster; an empty text when its state is right."""
     settings = cluster.settings
     running, views = runtime.read_running(settings), runtime.read_servers(settings) or {}
     if running is None or running.servers is None or not running.is_open:
@@ -90,7 +92,7 @@ def find_wrong(cluster: Cluster, alive: set[str], processes: list[str]) -> str:
 
 
 def find_wrong_files(cluster: Cluster, alive: set[str]) -> str:
-    """Say which file is not as it should be; nothing when all are."""
+    """Return which file is wrong; an empty text when all are right."""
     settings = cluster.settings
     try:
         files, strays = nodes.load(settings.nodes_dir)
@@ -104,15 +106,15 @@ def find_wrong_files(cluster: Cluster, alive: set[str]) -> str:
     found |= set(os.listdir(settings.state_dir)) - STATE_FILES
     if found:
         return f"stray files: {sorted(found)}"
-    # A master socket comes back with the next reload, which s6 then makes by a signal; nothing waits for it before.
+    # The master socket returns with the next reload, which s6 makes by a signal; nothing needs it until then.
     missing = [path for path in (settings.runtime_socket, settings.wake_fifo) if not os.path.exists(path)]
     if missing:
         return f"missing: {missing}"
-    return "" if cluster.is_right() else "the live file, the node files and HAProxy do not agree"
+    return "" if cluster.is_right() else "haproxy.cfg, the node files and HAProxy do not agree"
 
 
 def run_round(cluster: Cluster, chaos: Chaos, row: Row, duration_s: float, processes: list[str]) -> None:
-    """Do random things for some time under load, then assert that all comes right."""
+    """Inject random faults for some time under load, then assert that the state becomes right."""
     host, port = cluster.settings.frontend_bind.split(":")
     failures = Failures()
     with run_load(Load(host, int(port), think_s=0.03, failures=failures), 4) as load, chaos.watching():
@@ -135,17 +137,17 @@ def run_round(cluster: Cluster, chaos: Chaos, row: Row, duration_s: float, proce
     print(
         f"round over: {len(chaos.done)} faults so far, {load.ok_count} requests answered, {len(failures)} failed, "
         f"{len(lost)} of them while HAProxy was there; settled after {settled_s:.1f} s; "
-        f"longest without a living backend {chaos.longest_missing_s:.1f} s ({chaos.longest_missing_of})",
+        f"longest time that HAProxy lacked a live node {chaos.longest_missing_s:.1f} s ({chaos.longest_missing_of})",
         flush=True,
     )
     assert not lost, "\n".join([*lost, chaos.story()])
 
 
 def test_random_faults_are_healed(cluster: Cluster) -> None:
-    """Kills, stops, garbage and removed files at random: members, files, processes and memory are right afterwards."""
+    """Random kills, stops, garbage and removed files: members, files, processes and memory are right afterwards."""
     print(f"RANDOM_FAULTS_SEED={SEED} RANDOM_FAULTS_S={DURATION_S:g}", flush=True)
     names = {f"web{number}" for number in range(1, 6)}
-    # Master and worker, and no longer one that checks a configuration or asks whether all is ready.
+    # Master and worker: the HAProxy that checks a configuration and the one of the readiness check have ended.
     wait_for(lambda: list_processes(cluster).count("haproxy") == 2, lambda: str(list_processes(cluster)))
     processes = list_processes(cluster)
     wait_for(lambda: not find_wrong(cluster, names, processes), lambda: find_wrong(cluster, names, processes), SETTLE_S)

@@ -1,4 +1,4 @@
-"""What a reboot, an empty node directory and foreign files leave of HAProxy's servers."""
+"""HAProxy's servers after a reboot, with an empty node directory, and with foreign files."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, wait_for
-from integration.test_resident import resident, said
+from integration.test_daemon import running_daemon, said
 from serf_haproxy.control import reconcile
 from serf_haproxy.control.boot import boot
 from serf_haproxy.control.outcome import Outcome, Verdict
@@ -20,37 +20,37 @@ from serf_haproxy.serf.roster import Roster
 
 
 def record_three(proxy: Proxy) -> None:
-    """Have three nodes served."""
+    """Record three nodes and run a pass that serves them."""
     for number in (1, 2, 3):
         proxy.record(f"web{number}", 8000 + number)
     assert proxy.run_pass().verdict is Verdict.APPLIED
 
 
 def run_pass(proxy: Proxy, *names: str) -> Outcome:
-    """Make a pass with a roster of these members, each on a port of its own."""
+    """Run a pass with a roster of these members, each with its own port."""
     members = {name: ("alive", make_member(name, "127.0.0.1", {"port": str(8000 + int(name[3:]))})) for name in names}
     return reconcile.reconcile(proxy.settings, lambda: Roster(time.time_ns(), "lb1", members))
 
 
 @pytest.mark.parametrize("serf_answers", [False, True])
 def test_servers_outlive_a_node_directory_in_memory(proxy: Proxy, serf_answers: bool) -> None:
-    """A reboot takes the node files: servers stay while Serf does not answer, or does not know anybody yet."""
+    """After a reboot removed the node files, servers stay while Serf does not answer or knows no member yet."""
     record_three(proxy)
     shutil.rmtree(proxy.settings.nodes_dir)
     if not serf_answers:
-        with resident(proxy):
+        with running_daemon(proxy):
             wait_for(lambda: len(list(Path(proxy.settings.nodes_dir).glob("web*"))) == 3, "node files")
             assert proxy.servers() == {"web1", "web2", "web3"}
         assert "server web2" in Path(proxy.settings.config_path).read_text()
         return
     host, port = proxy.settings.rpc_addr
-    with run_serf("lb1", host, port, "role=balancer"), resident(proxy):
-        wait_for(lambda: said(proxy, "HELD"), "all are missing in the roster, and held")
+    with run_serf("lb1", host, port, "role=balancer"), running_daemon(proxy):
+        wait_for(lambda: said(proxy, "HELD"), "all are missing in the roster and held")
         assert proxy.servers() == {"web1", "web2", "web3"}
 
 
 def test_a_haproxy_that_starts_after_a_reboot_has_its_servers(proxy: Proxy) -> None:
-    """With neither node files nor a live file, `boot` makes a configuration of those that were served."""
+    """With neither node files nor a live file, `boot` writes a configuration with the servers of the last pass."""
     record_three(proxy)
     shutil.rmtree(proxy.settings.nodes_dir)
     for suffix in ("", ".good"):
@@ -61,16 +61,16 @@ def test_a_haproxy_that_starts_after_a_reboot_has_its_servers(proxy: Proxy) -> N
 
 
 def test_a_reaped_node_does_not_come_back(proxy: Proxy) -> None:
-    """A node file that a handler removed stays away, also when it was the last one and Serf does not answer."""
+    """A node file that the handler removed is not restored, even if it was the last one and Serf does not answer."""
     record_three(proxy)
     for name in ("web1", "web2", "web3"):
         nodes.forget(proxy.settings.nodes_dir, name)
-    with resident(proxy):
-        wait_for(lambda: proxy.servers() == set(), "all are gone")
+    with running_daemon(proxy):
+        wait_for(lambda: proxy.servers() == set(), "all are removed")
 
 
-def test_a_foreign_directory_hinders_nobody_else(proxy: Proxy) -> None:
-    """What cannot be written or removed in the node directory is a problem that is told; the pass goes on."""
+def test_a_foreign_directory_affects_no_other_node(proxy: Proxy) -> None:
+    """Paths in the node directory that cannot be written or removed are reported as problems; the pass continues."""
     Path(proxy.settings.nodes_dir, "web9").mkdir()
     old = Path(proxy.settings.nodes_dir, ".web1.77")
     old.mkdir()
@@ -81,8 +81,8 @@ def test_a_foreign_directory_hinders_nobody_else(proxy: Proxy) -> None:
     assert any("'.web1.77'" in problem for problem in outcome.problems)
 
 
-def test_a_configuration_of_somebody_else_is_kept(short_dir: Path) -> None:
-    """What stood in the live file's place before ours is kept, and is back when ours cannot be loaded."""
+def test_a_foreign_configuration_is_kept(short_dir: Path) -> None:
+    """A live file that this program did not write is kept, and restored when HAProxy cannot load the new one."""
     proxy = Proxy(short_dir)
     live, kept = Path(proxy.settings.config_path), Path(f"{proxy.settings.config_path}.before")
     own = f"global\n    stats socket {proxy.settings.runtime_socket} level admin\ndefaults\n    timeout client 1s\n"

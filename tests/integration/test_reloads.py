@@ -1,4 +1,4 @@
-"""How often HAProxy is reloaded: few times while it goes well, and fewer and fewer when it does not."""
+"""How often HAProxy is reloaded: at a limited rate, and with growing pauses after failures."""
 
 import contextlib
 import shutil
@@ -10,26 +10,26 @@ from pathlib import Path
 import pytest
 
 from integration.proxy import Proxy, running_proxy, wait_for
-from integration.test_resident import log_path, resident, said
+from integration.test_daemon import log_path, running_daemon, said
 from serf_haproxy.control import goal
 from serf_haproxy.serf.wake import wake
 
-STATIC = {"SERF_HAPROXY_BALANCE": "static-rr"}  # an algorithm that takes no servers at run time
+STATIC = {"SERF_HAPROXY_BALANCE": "static-rr"}  # an algorithm for which HAProxy refuses new servers at run time
 
 
 def turn(proxy: Proxy, number: int, status: str = "alive") -> None:
-    """Have a member say something new, as a handler tells it."""
+    """Write a member's new node file and wake the daemon, as the handler does."""
     proxy.record(f"web{number}", 8000 + number, status=status)
     wake(proxy.settings.wake_fifo)
 
 
 @pytest.mark.parametrize("is_held", [False, True])
 def test_reloads_are_few(short_dir: Path, is_held: bool) -> None:
-    """Twenty changes that each take a reload come to one reload at once and one every two seconds, held or not."""
+    """Twenty changes that need a reload cause one reload at once and then one every two seconds, held or not."""
     with running_proxy(short_dir, **STATIC, SERF_HAPROXY_QUIET_S="0", SERF_HAPROXY_RELOAD_INTERVAL_S="2") as proxy:
         for number in range(100, 140) if is_held else ():
             proxy.record(f"web{number}", 8000 + number, status="failed")
-        with resident(proxy):
+        with running_daemon(proxy):
             wait_for(lambda: said(proxy, "HELD") or not is_held, "the first are held")
             before, started_s = proxy.reload_count(), time.monotonic()
             for number in range(10, 30):
@@ -41,35 +41,39 @@ def test_reloads_are_few(short_dir: Path, is_held: bool) -> None:
 
 
 def test_a_leave_does_not_wait_for_the_next_reload(short_dir: Path) -> None:
-    """What can be done at run time is done at once, however long ago the last reload was."""
+    """Changes at run time are made at once, even right after a reload."""
     with (
         running_proxy(short_dir, **STATIC, SERF_HAPROXY_QUIET_S="0", SERF_HAPROXY_RELOAD_INTERVAL_S="60") as proxy,
-        resident(proxy),
+        running_daemon(proxy),
     ):
         turn(proxy, 1)
         wait_for(lambda: proxy.servers() == {"web1"}, "web1 by a reload")
         turn(proxy, 2)
         turn(proxy, 1, "left")
-        wait_for(lambda: proxy.servers() == set(), "web1 is gone")
+        wait_for(lambda: proxy.servers() == set(), "web1 is removed")
         assert proxy.reload_count() == 1
 
 
 @contextlib.contextmanager
 def failing_reloads(short_dir: Path) -> Iterator[tuple[Proxy, Path, str]]:
-    """Run a resident whose template was changed to listen where somebody else does; yield that address too."""
+    """Run a daemon whose template binds an address that is in use; yield proxy, template and address."""
     template = short_dir / "own.j2"
     shutil.copy(goal.BUILT_IN_TEMPLATE, template)
     options = {"SERF_HAPROXY_TEMPLATE_PATH": str(template), "SERF_HAPROXY_RELOAD_INTERVAL_S": "0"}
-    with running_proxy(short_dir, **options) as proxy, socket.create_server(("127.0.0.1", 0)) as taken, resident(proxy):
+    with (
+        running_proxy(short_dir, **options) as proxy,
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        running_daemon(proxy),
+    ):
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
         template.write_text(template.read_text().replace("{{ settings.stats_bind }}", bind))
         turn(proxy, 1)
-        wait_for(lambda: said(proxy, "UNCONFIRMED"), "the failure is told")
+        wait_for(lambda: said(proxy, "UNCONFIRMED"), "the failure is logged")
         yield proxy, template, bind
 
 
 def test_a_reload_that_fails_is_tried_again_with_growing_pauses(short_dir: Path) -> None:
-    """However many events come, each try pauses all listeners, so tries are few; servers follow all the same."""
+    """A failing reload pauses all listeners, so it is retried rarely; servers still change at run time."""
     with failing_reloads(short_dir) as (proxy, _, _bind):
         # Pauses of 1, 2, 4 and 8 s, each after a try that takes HAProxy 2 s.
         failed, started_s = proxy.reload_count(), time.monotonic()
@@ -77,17 +81,17 @@ def test_a_reload_that_fails_is_tried_again_with_growing_pauses(short_dir: Path)
             turn(proxy, 2)
             wait_for(lambda: "web2" in proxy.servers(), log_path(proxy).read_text)
             turn(proxy, 2, "left")
-            wait_for(lambda: "web2" not in proxy.servers(), "web2 goes without a reload")
+            wait_for(lambda: "web2" not in proxy.servers(), "web2 is removed without a reload")
         assert proxy.reload_count() - failed <= 3
         assert log_path(proxy).read_text().count("UNCONFIRMED") <= 4
 
 
-def test_what_somebody_has_mended_does_not_wait(short_dir: Path) -> None:
-    """Another template, or a SIGHUP, ends the pause after a reload that failed."""
+def test_a_repaired_template_does_not_wait(short_dir: Path) -> None:
+    """A changed template ends the pause after a failed reload."""
     with failing_reloads(short_dir) as (proxy, template, bind):
         wait_for(lambda: proxy.reload_count() >= 3, "the pause has grown", 60)
         template.write_text(template.read_text().replace(bind, proxy.settings.stats_bind).replace("5s", "7s"))
         started_s = time.monotonic()
         turn(proxy, 3)
-        wait_for(lambda: "refresh 7s" in Path(proxy.settings.config_path).read_text(), "the mended template")
+        wait_for(lambda: "refresh 7s" in Path(proxy.settings.config_path).read_text(), "the repaired template")
         assert time.monotonic() - started_s < 4

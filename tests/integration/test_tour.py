@@ -20,7 +20,7 @@ PORT_BASE = str(workers.LAB_BASE + 90)
 
 @pytest.fixture
 def lab_dir(short_dir: Path) -> Iterator[Path]:
-    """Return where a lab may be built; whatever runs there afterwards is taken down."""
+    """Return the directory for a lab; a lab that is there after the test is taken down."""
     yield short_dir / "lab"
     Lab(short_dir / "lab").down()
 
@@ -28,13 +28,13 @@ def lab_dir(short_dir: Path) -> Iterator[Path]:
 def begin(lab_dir: Path, *options: str) -> "subprocess.Popen[str]":
     """Start the tour."""
     words = ["lab", "demo", *options, "--dir", str(lab_dir), "--port-base", PORT_BASE]
-    # A shell starts what is in the background with SIGINT ignored, and that is inherited.
+    # A shell starts background jobs with SIGINT ignored, and children inherit that.
     argv = ["env", "--default-signal=INT", sys.executable, "-m", "serf_haproxy", *words]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def read_to(tour: "subprocess.Popen[str]", words: str) -> None:
-    """Read what a tour says until it has said these words."""
+    """Read the output of a tour up to a line with these words."""
     assert tour.stdout
     said = []
     for line in tour.stdout:
@@ -44,18 +44,18 @@ def read_to(tour: "subprocess.Popen[str]", words: str) -> None:
     raise AssertionError("".join(said))
 
 
-def test_the_tour_really_happens(lab_dir: Path) -> None:
-    """Every step of `lab demo --once` comes about, no request fails, and nothing stays behind."""
+def test_the_steps_of_the_tour_succeed(lab_dir: Path) -> None:
+    """Every step of `lab demo --once` succeeds, no request fails, and no process or file is left."""
     with begin(lab_dir, "--once") as tour:
         said, _ = tour.communicate(timeout=300)
     assert tour.returncode == 0, said
-    assert "All of it happened" in said
+    assert "All steps succeeded" in said
     assert not lab_dir.exists()
 
 
 def test_a_tour_leaves_a_running_lab_alone(lab_dir: Path) -> None:
-    """Where a lab runs already, the tour says so and ends with exit code 100; that lab goes on serving."""
-    started = lab(lab_dir, "up", "--port-base", PORT_BASE, "--backends", "1", "--json")
+    """When a lab is up already, the tour reports it and ends with exit code 100; that lab keeps serving."""
+    started = lab(lab_dir, "up", "--port-base", PORT_BASE, "--nodes", "1", "--json")
     assert started.returncode == 0, started.stderr
     refused = lab(lab_dir, "demo", "--once")
     assert refused.returncode == 100
@@ -65,25 +65,25 @@ def test_a_tour_leaves_a_running_lab_alone(lab_dir: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_tour_says_so_and_leaves_nothing(lab_dir: Path, number: signal.Signals) -> None:
-    """A signal before the end ends the tour with 128 and its number; a second one does not cut that short."""
+    """A signal stops the tour with exit code 128 plus its number; a second one does not interrupt the cleanup."""
     with begin(lab_dir, "--once") as tour:
-        read_to(tour, "1. Three backends join")
+        read_to(tour, "1. Three nodes join")
         tour.send_signal(number)
         is_stopping = lab_dir / "lb1" / "service" / ".s6-svscan" / "stopping"
         wait_for(is_stopping.exists, "the balancer is being stopped")
         tour.send_signal(number)
         said, _ = tour.communicate(timeout=120)
     assert tour.returncode == 128 + number, said
-    assert "All of it happened" not in said
+    assert "All steps succeeded" not in said
     assert running_in(lab_dir) == []
     assert not lab_dir.exists()
 
 
 def test_the_tour_stays_up_until_it_is_interrupted(lab_dir: Path) -> None:
-    """Without --once it stays, with the address of the stats page; Ctrl-C then is a good end."""
+    """Without --once the lab stays up and the stats page is shown; Ctrl-C then ends the tour with exit code 0."""
     with begin(lab_dir) as tour:
         read_to(tour, "stats page")
-        read_to(tour, "Ctrl-C ends it.")
+        read_to(tour, "Press Ctrl-C to stop")
         assert len(running_in(lab_dir)) > 10
         os.kill(tour.pid, signal.SIGINT)
         said, _ = tour.communicate(timeout=120)

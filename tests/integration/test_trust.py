@@ -1,4 +1,4 @@
-"""What a pass does not believe, and how it goes on with what is broken: gossip, nodes, templates, files."""
+"""Protection against wrong input: mass loss, flapping, invalid tags and settings, damaged files, broken templates."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from integration.load import Load, run_load
 from integration.proxy import Proxy, free_port, wait_for
+from integration.test_daemon import COMMAND, running_daemon, said
 from integration.test_load import applications
-from integration.test_resident import COMMAND, resident, said
 from serf_haproxy.control import goal, reconcile
 from serf_haproxy.control.fallback import sift
 from serf_haproxy.control.outcome import Verdict
@@ -30,18 +30,18 @@ from serf_haproxy.system.network import read_networks, read_ports
 
 
 def command(proxy: Proxy, *words: str, **environment: str) -> str:
-    """Run one of our commands; return what it prints."""
+    """Run a serf-haproxy command; return its output."""
     environ = os.environ | proxy.environment | environment
     return subprocess.run([*COMMAND, *words], env=environ, capture_output=True, text=True, check=True).stdout
 
 
-def test_servers_that_only_gossip_has_lost_go_on_serving(proxy: Proxy) -> None:
-    """Two of three fail for Serf and answer for HAProxy: no request fails, the pass says HELD, and a word ends it."""
-    with applications(3) as ports, resident(proxy):
+def test_servers_that_only_gossip_has_lost_keep_serving(proxy: Proxy) -> None:
+    """When two of three fail only in Serf, no request fails and they are held until `release`."""
+    with applications(3) as ports, running_daemon(proxy):
         for number, (address, port) in enumerate(ports.items(), 1):
             proxy.record(f"web{number}", port, address)
         wake(proxy.settings.wake_fifo)
-        wait_for(lambda: requests.get(f"http://{proxy.settings.frontend_bind}/", timeout=5).ok, "they serve")
+        wait_for(lambda: requests.get(f"http://{proxy.settings.frontend_bind}/", timeout=5).ok, "the servers answer")
         host, _, frontend_port = proxy.settings.frontend_bind.rpartition(":")
         with run_load(Load(host, int(frontend_port), think_s=0.01), 4) as seen:
             for number, (address, port) in enumerate(list(ports.items())[:2], 1):
@@ -49,7 +49,7 @@ def test_servers_that_only_gossip_has_lost_go_on_serving(proxy: Proxy) -> None:
                 wake(proxy.settings.wake_fifo)
             wait_for(lambda: said(proxy, "HELD too many servers were lost at once"), "they are held")
             since = seen.ok_count
-            wait_for(lambda: seen.ok_count > since + 200, "requests meanwhile")
+            wait_for(lambda: seen.ok_count > since + 200, "requests while they are held")
             assert proxy.servers() == {"web1", "web2", "web3"}
             by_name = {member["name"]: member for member in json.loads(command(proxy, "status", "--json"))["members"]}
             assert by_name["web1"]["held_s"] > 86000
@@ -62,7 +62,7 @@ def test_servers_that_only_gossip_has_lost_go_on_serving(proxy: Proxy) -> None:
 
 
 def test_servers_that_leave_one_by_one_are_never_held(proxy: Proxy) -> None:
-    """A pool shrinks to nothing by graceful leaves."""
+    """All servers can leave one after another without being held."""
     names = [f"web{number}" for number in range(1, 5)]
     for number, name in enumerate(names):
         proxy.record(name, 8001 + number)
@@ -73,8 +73,8 @@ def test_servers_that_leave_one_by_one_are_never_held(proxy: Proxy) -> None:
         assert proxy.servers() == set(names[number + 1 :])
 
 
-def test_wrong_tags_everywhere_take_nobody_away(proxy: Proxy) -> None:
-    """A rollout that gives every node a wrong port leaves the servers as they were, and says so."""
+def test_wrong_tags_on_every_node_remove_no_server(proxy: Proxy) -> None:
+    """When every node gets an invalid port tag, the servers stay unchanged and the pass reports it."""
     for name in ("web1", "web2"):
         proxy.record(name, 8001, weight=7)
     proxy.run_pass()
@@ -88,8 +88,8 @@ def test_wrong_tags_everywhere_take_nobody_away(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("mistake", ["roles", "proof_secret_file"])
-def test_a_mistake_in_the_settings_takes_nobody_away(proxy: Proxy, short_dir: Path, mistake: str) -> None:
-    """A role that nobody has, a secret that nobody knows: old servers stay and are named, until a word lets them go."""
+def test_a_mistake_in_the_settings_removes_no_server(proxy: Proxy, short_dir: Path, mistake: str) -> None:
+    """A wrong role or secret in the settings holds the old servers, and reports each, until `release`."""
     (short_dir / "secret").write_text("correct horse battery staple\n")
     value = {"roles": "webb", "proof_secret_file": str(short_dir / "secret")}[mistake]
     environ = {variable(mistake): value}
@@ -114,8 +114,8 @@ def test_a_mistake_in_the_settings_takes_nobody_away(proxy: Proxy, short_dir: Pa
     assert proxy.servers() == {"web1", "web2", "web3"}
 
 
-def test_one_node_of_another_role_goes_at_once(proxy: Proxy) -> None:
-    """A node whose role is changed is taken out; when the most are, in turn, they are doubted and all are back."""
+def test_one_node_with_another_role_is_removed_at_once(proxy: Proxy) -> None:
+    """A node whose role changed is removed; when most roles have changed, all servers are back and held."""
     names = [f"web{number}" for number in range(1, 5)]
     for name in names:
         record(proxy.settings.nodes_dir, "alive", make_member(name, f"127.0.1.{name[3:]}", {"role": "web"}))
@@ -127,8 +127,8 @@ def test_one_node_of_another_role_goes_at_once(proxy: Proxy) -> None:
         assert proxy.servers() == servers
 
 
-def test_a_node_that_comes_and_goes_is_kept_out_and_let_in_again(proxy: Proxy) -> None:
-    """At the cutoff it is damped, a new process knows it too, `status` tells for how long, and then it serves."""
+def test_a_flapping_node_is_damped_and_serves_again_later(proxy: Proxy) -> None:
+    """At the cutoff a node is damped, also after a restart; `status` shows for how long; then it serves again."""
     options = {"flap_cutoff": 3.0, "flap_half_life_s": 3.0}
     with applications(3) as ports:
         for number, (address, port) in enumerate(ports.items(), 1):
@@ -146,13 +146,13 @@ def test_a_node_that_comes_and_goes_is_kept_out_and_let_in_again(proxy: Proxy) -
             member["name"]: member for member in json.loads(command(proxy, "status", "--json", **environ))["members"]
         }
         assert 0 < by_name["web1"]["damped_s"] < 5
-        with resident(proxy, **environ):
+        with running_daemon(proxy, **environ):
             assert proxy.servers() == {"web2", "web3"}
-            wait_for(lambda: proxy.servers() == {"web1", "web2", "web3"}, "web1 is let in by itself", 10)
+            wait_for(lambda: proxy.servers() == {"web1", "web2", "web3"}, "web1 serves again", 10)
 
 
-def test_a_node_that_flaps_serves_while_no_other_works(proxy: Proxy) -> None:
-    """A node is kept out while HAProxy has another one that is up, and let in when that one goes down."""
+def test_a_flapping_node_serves_while_no_other_server_is_up(proxy: Proxy) -> None:
+    """A node is damped while another server is up, and serves when that server goes down."""
     options = {"flap_cutoff": 3.0, "flap_half_life_s": 600.0}
     with applications(2) as ports:
         (first, first_port), (second, second_port) = ports.items()
@@ -174,7 +174,7 @@ def test_a_node_that_flaps_serves_while_no_other_works(proxy: Proxy) -> None:
 
 
 def state_of(proxy: Proxy, name: str) -> str:
-    """Return HAProxy's word for a server's state, without its count of checks."""
+    """Return HAProxy's state of a server, without its count of checks."""
     return (runtime.read_servers(proxy.settings) or {})[name].status.split()[0]
 
 
@@ -183,23 +183,23 @@ DEEP = "[" * 900 + "]" * 900
 DAMAGES = {
     "empty": "",
     "half": "{",
-    "another kind": "[]",
-    "a part of another kind": '{"web1": 5, "faults": 5, "unfit": [5], "refused": {"a": []}}',
+    "another type": "[]",
+    "a part of another type": '{"web1": 5, "faults": 5, "unfit": [5], "refused": {"a": []}}',
     "too few parts": '{"web1": [1, 2], "faults": [1, 2], "unfit": [[[]]]}',
     "no text": "\0\0",
-    "numbers that are none": '{"web1": [NaN, 1e400, true, true], "at_s": 1e400, "faults": ["x", NaN, {}]}',
+    "invalid numbers": '{"web1": [NaN, 1e400, true, true], "at_s": 1e400, "faults": ["x", NaN, {}]}',
     "huge numbers": f'{{"web1": [{HUGE}, {HUGE}, true, true], "at_s": {HUGE}, "faults": ["x", {HUGE}, {{}}],'
     f'"unfit": [[["web2", "127.0.0.1", 8001, null], {HUGE}]]}}',
     "deep": "[" * 100_000,
-    "deep within": f'{{"refused": {{"web1": {DEEP}}}, "faults": ["x", 1, {{"web1": [{DEEP}, ""]}}],'
+    "deep inside": f'{{"refused": {{"web1": {DEEP}}}, "faults": ["x", 1, {{"web1": [{DEEP}, ""]}}],'
     f'"unfit": [[{DEEP}, 1]]}}',
-    "a server that is none": '{"unfit": [[["web2", "127.0.0.1 weight 1", 8001, null], 1]]}',
+    "an invalid server": '{"unfit": [[["web2", "127.0.0.1 weight 1", 8001, null], 1]]}',
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_memory_is_none(proxy: Proxy, damage: str) -> None:
-    """A state file that a crash or a person has broken costs what it remembered, and no pass, report or start."""
+def test_damaged_state_files_are_ignored(proxy: Proxy, damage: str) -> None:
+    """A damaged state file loses its content, but passes, `status` and `render` work."""
     for name in ("flaps.json", "last_pass.json"):
         Path(proxy.settings.state_dir, name).write_text(damage)
     proxy.record("web1", 8001)
@@ -211,8 +211,8 @@ def test_a_damaged_memory_is_none(proxy: Proxy, damage: str) -> None:
     json.loads(command(proxy, "status", "--json"), parse_constant=pytest.fail)
 
 
-def test_a_release_of_the_future_lets_nobody_go(proxy: Proxy) -> None:
-    """An operator's word that is dated ahead, because the clock was set back since, does not switch the guard off."""
+def test_a_release_dated_in_the_future_is_ignored(proxy: Proxy) -> None:
+    """A `release` dated in the future, because the clock was set back, does not disable the guard."""
     for status in ("alive", "failed"):
         for number in range(1, 4):
             proxy.record(f"web{number}", 8001, status=status)
@@ -225,7 +225,7 @@ def test_a_release_of_the_future_lets_nobody_go(proxy: Proxy) -> None:
 
 
 def own_template(directory: Path, *replacements: tuple[str, str]) -> str:
-    """Write a template like the built-in one, with some words replaced; return its path."""
+    """Write the built-in template with some text replaced; return its path."""
     text = Path(goal.BUILT_IN_TEMPLATE).read_text()
     for before, after in replacements:
         assert before in text
@@ -242,7 +242,7 @@ REFUSES_BAD = (
 
 
 def test_servers_that_haproxy_refuses_are_quarantined_alone(proxy: Proxy, short_dir: Path) -> None:
-    """A configuration that is refused for some servers is published without them, each named with HAProxy's words."""
+    """Servers that HAProxy refuses are left out, each reported with HAProxy's error."""
     path = own_template(short_dir, REFUSES_BAD)
     good = [f"web{number}" for number in range(40)]
     for name in (*good, "bad1", "web9bad"):
@@ -259,7 +259,7 @@ def test_servers_that_haproxy_refuses_are_quarantined_alone(proxy: Proxy, short_
     steps: list[str] = []
     again = reconcile.reconcile(proxy.settings.replace(template_path=path), lambda: None, on_step=steps.append)
     assert (again.verdict, again.problems) == (Verdict.APPLIED, outcome.problems)
-    assert steps.count("checked") == 1  # what is known to be refused is not searched again
+    assert steps.count("checked") == 1  # servers known to be refused are not searched again
     assert proxy.servers() == {*good, "web40"}
     proxy.record("bad1", 8001, status="left")
     proxy.record("web9bad", 8001, status="left")
@@ -280,12 +280,12 @@ def test_servers_that_haproxy_refuses_are_quarantined_alone(proxy: Proxy, short_
         (("{% for server in servers %}", "{{ 'x' * 10**9 }}{% for server in servers %}"), "more than 64 MiB"),
         (("{% for server in servers %}", "{{ '#' * 17_000_000 }}\n{% for server in servers %}"), "longer than 16 MiB"),
     ],
-    ids=["undefined", "syntax", "refused", "every server refused", "endless", "eats memory", "says too much"],
+    ids=["undefined", "syntax", "refused", "every server refused", "endless", "eats memory", "too long"],
 )
-def test_a_broken_template_does_not_stop_the_traffic_from_being_right(
+def test_servers_change_while_the_template_is_broken(
     proxy: Proxy, short_dir: Path, replacement: tuple[str, str], reason: str
 ) -> None:
-    """While a template is broken, servers come and go by the last good one; REJECTED says what to mend."""
+    """While the template is broken, servers change by the last good one and REJECTED reports the error."""
     memory_mib = 64 if "64 MiB" in reason else 256
     settings = {"template_memory_mib": memory_mib, "template_timeout_s": 0.5 if "10**12" in replacement[1] else 20.0}
     path = own_template(short_dir, ("retries 3", "retries 2"))
@@ -303,8 +303,8 @@ def test_a_broken_template_does_not_stop_the_traffic_from_being_right(
     assert proxy.run_pass(template_path=path, **settings).verdict is Verdict.RELOADED
 
 
-def test_without_a_good_template_servers_follow_the_built_in_one(proxy: Proxy, short_dir: Path) -> None:
-    """The very first template is broken, and HAProxy was started with the built-in one: nodes are served with that."""
+def test_without_a_good_template_the_built_in_one_is_used(proxy: Proxy, short_dir: Path) -> None:
+    """When the first template is broken and HAProxy runs the built-in one, servers change by the built-in one."""
     path = own_template(short_dir, ("balance {{ settings.balance }}", "balance bogus"))
     proxy.record("web1", 8001)
     outcome = proxy.run_pass(template_path=path)
@@ -313,8 +313,8 @@ def test_without_a_good_template_servers_follow_the_built_in_one(proxy: Proxy, s
     assert proxy.servers() == {"web1"}
 
 
-def test_without_any_good_template_a_broken_one_changes_nothing(proxy: Proxy, short_dir: Path) -> None:
-    """The very first template is broken, and HAProxy runs something else: that goes on."""
+def test_a_broken_first_template_changes_nothing(proxy: Proxy, short_dir: Path) -> None:
+    """When the first template is broken and HAProxy runs another configuration, nothing changes."""
     assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
     path = own_template(short_dir, ("balance {{ settings.balance }}", "balance bogus"))
     before = Path(proxy.settings.config_path).read_text()
@@ -324,8 +324,8 @@ def test_without_any_good_template_a_broken_one_changes_nothing(proxy: Proxy, sh
 
 
 @given(st.sets(st.integers(0, 99), max_size=99), st.sets(st.integers(0, 99), max_size=4))
-def test_sifting_parts_good_from_bad(numbers: set[int], bad: set[int]) -> None:
-    """Whatever servers are refused, exactly they are found, and with none of them exactly nothing."""
+def test_sift_separates_accepted_from_refused_servers(numbers: set[int], bad: set[int]) -> None:
+    """`sift` returns exactly the refused servers and exactly the accepted ones."""
     servers = tuple(Server(f"web{number:02}", "127.0.0.1", 1 + number, None) for number in sorted(numbers))
     found = sift(servers, lambda some: not any(server.port - 1 in bad for server in some))
     assert found == (
@@ -334,15 +334,15 @@ def test_sifting_parts_good_from_bad(numbers: set[int], bad: set[int]) -> None:
     )
 
 
-def test_sifting_gives_up() -> None:
-    """When nothing is accepted, or too many are refused, the template is to blame."""
+def test_sift_gives_up() -> None:
+    """`sift` returns None when no server is accepted or too many are refused: the template is wrong."""
     servers = tuple(Server(f"web{number:02}", "127.0.0.1", 1 + number, None) for number in range(99))
     assert sift(servers, lambda _: False) is None
     assert sift(servers, lambda some: not some) is None
 
 
-def test_only_who_proves_to_belong_is_served(proxy: Proxy, short_dir: Path) -> None:
-    """With a secret, a node needs the tag that `proof` prints for its name, address, port and role, or stays out."""
+def test_only_nodes_with_a_valid_proof_are_served(proxy: Proxy, short_dir: Path) -> None:
+    """With a secret, a node is served only with the tag that `proof` prints for its name, address, port and role."""
     secret = short_dir / "secret"
     secret.write_text("correct horse battery staple\n")
     environ = {"SERF_HAPROXY_PROOF_SECRET_FILE": str(secret)}
@@ -364,8 +364,8 @@ def test_only_who_proves_to_belong_is_served(proxy: Proxy, short_dir: Path) -> N
     assert proxy.servers() == {"web1"}
 
 
-def test_a_server_is_where_policy_allows(proxy: Proxy) -> None:
-    """Networks and ports that are not allowed keep exactly their nodes out, with a reason that names the setting."""
+def test_servers_are_limited_to_allowed_networks_and_ports(proxy: Proxy) -> None:
+    """Nodes outside the allowed networks and ports are quarantined, with a reason that names the setting."""
     proxy.record("web1", 8001, "127.0.1.1")
     proxy.record("web2", 8001, "127.0.2.1")
     proxy.record("web3", 22, "127.0.1.3")
@@ -379,7 +379,7 @@ def test_a_server_is_where_policy_allows(proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("bind", ["frontend_bind", "stats_bind"])
 def test_the_balancer_is_never_its_own_server(proxy: Proxy, bind: str) -> None:
-    """A member that names the balancer's frontend or stats page, where the health check succeeds, is quarantined."""
+    """A member whose endpoint is the balancer's frontend or stats page is quarantined."""
     host, _, port = getattr(proxy.settings, bind).rpartition(":")
     proxy.record("web1", 8001)
     proxy.record("circle", int(port), host)
@@ -389,8 +389,8 @@ def test_the_balancer_is_never_its_own_server(proxy: Proxy, bind: str) -> None:
     assert "requests would go in a circle" in outcome.problems[0]
 
 
-def test_a_member_on_loopback_serves_where_the_balancer_is_there_too(proxy: Proxy) -> None:
-    """Once Serf has told where the balancer is, a member on the balancer's own machine is out."""
+def test_a_member_on_loopback_serves_while_the_balancer_is_on_loopback(proxy: Proxy) -> None:
+    """When Serf reports another address of the balancer, a member on loopback is quarantined."""
     listed = {name: ("alive", make_member(name, "127.0.0.1", {"port": "8001"})) for name in ("web1", "lb1")}
     proxy.record("web1", 8001)
     proxy.run_pass()
@@ -398,7 +398,7 @@ def test_a_member_on_loopback_serves_where_the_balancer_is_there_too(proxy: Prox
     assert proxy.servers() == {"web1"}
     listed["lb1"] = ("alive", make_member("lb1", "10.1.0.1", {}))
     listed["web2"] = ("alive", make_member("web2", "10.1.0.2", {}))
-    time.sleep(0.01)  # the clock of the files ticks every 4 ms
+    time.sleep(0.01)  # file times have a resolution of 4 ms
     outcome = reconcile.reconcile(proxy.settings, lambda: Roster(time.time_ns(), "lb1", listed))
     assert outcome.problems == (
         "node web1 is quarantined: address 127.0.0.1 is the balancer's own machine; SERF_HAPROXY_NETWORKS can allow it",

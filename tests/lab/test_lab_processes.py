@@ -1,4 +1,4 @@
-"""Processes by id and start time."""
+"""Processes, identified by id and start time."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def living_in(directory: Path) -> set[int]:
 
 
 def wait_for_line(directory: Path, line: str) -> None:
-    """Wait until a process has said a line in its log."""
+    """Wait until a process has written a line to its log."""
     deadline = time.monotonic() + 15
     while line not in (directory / "log").read_text():
         assert time.monotonic() < deadline
@@ -42,7 +42,7 @@ def wait_for_line(directory: Path, line: str) -> None:
 
 
 def test_only_the_process_that_was_started_is_signalled(tmp_path: Path) -> None:
-    """The same id with another start time is somebody else: it counts as gone and no signal reaches it."""
+    """The same id with another start time is another process: it counts as gone and gets no signal."""
     ours = start(tmp_path, *SLEEP)
     other = ours._replace(started_s=ours.started_s - 5)
     assert (processes.is_alive(ours), processes.is_alive(other)) == (True, False)
@@ -54,8 +54,8 @@ def test_only_the_process_that_was_started_is_signalled(tmp_path: Path) -> None:
     assert not processes.is_alive(ours)
 
 
-def test_stop_kills_what_does_not_end_by_itself(tmp_path: Path) -> None:
-    """A process that ignores SIGTERM is killed after its time, with its children."""
+def test_stop_kills_a_process_that_ignores_sigterm(tmp_path: Path) -> None:
+    """A process that ignores SIGTERM is killed after the time limit, with its children."""
     deaf = start(tmp_path, "sh", "-c", "trap '' TERM; sleep 1000 & echo deaf; wait")
     wait_for_line(tmp_path, "deaf")
     assert len(living_in(tmp_path)) == 2
@@ -64,7 +64,7 @@ def test_stop_kills_what_does_not_end_by_itself(tmp_path: Path) -> None:
 
 
 def test_stop_finds_orphans_in_the_session(tmp_path: Path) -> None:
-    """A grandchild whose parent has ended before anybody looked is stopped all the same."""
+    """A grandchild whose parent ended before the processes were listed is stopped as well."""
     root = start(tmp_path, "sh", "-c", "(sleep 1000 &); echo started; exec sleep 1000")
     wait_for_line(tmp_path, "started")
     assert len(processes.list_tree(root)) == 1
@@ -74,15 +74,15 @@ def test_stop_finds_orphans_in_the_session(tmp_path: Path) -> None:
 
 
 def test_kill_takes_the_whole_tree(tmp_path: Path) -> None:
-    """Parents are killed before they could start a child again."""
+    """Parents are killed before they can start another child."""
     root = start(tmp_path, "sh", "-c", "while :; do sleep 1000; done & while :; do sleep 1000; done & echo on; wait")
     wait_for_line(tmp_path, "on")
     processes.kill([root])
     assert living_in(tmp_path) == set()
 
 
-def test_signals_wait_until_a_start_is_recorded() -> None:
-    """A signal inside the block is delivered at its end, once, to the handler from before."""
+def test_signals_are_held_until_a_start_is_recorded() -> None:
+    """A signal within the block is delivered at its end, once, to the former handler."""
     heard: list[str] = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append("handler"))
     try:
@@ -95,8 +95,8 @@ def test_signals_wait_until_a_start_is_recorded() -> None:
     assert heard == ["block", "handler"]
 
 
-def test_children_hear_signals_that_we_ignore(tmp_path: Path) -> None:
-    """s6's down-signal is SIGINT for Serf; a lab that a shell started in the background must not deafen it."""
+def test_children_do_not_inherit_ignored_signals(tmp_path: Path) -> None:
+    """s6 stops Serf with SIGINT, which a shell sets to be ignored in background jobs."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with processes.hold_signals():
@@ -107,7 +107,7 @@ def test_children_hear_signals_that_we_ignore(tmp_path: Path) -> None:
     assert "default_int_handler" in (tmp_path / "log").read_text()
 
 
-def test_a_program_that_is_missing_is_named(tmp_path: Path) -> None:
-    """The error says which program could not be started, and where."""
+def test_a_missing_program_is_named(tmp_path: Path) -> None:
+    """The error names the program that could not be started, and its working directory."""
     with pytest.raises(SystemFault, match=f"cannot start no-such-program in {tmp_path}: No such file"):
         start(tmp_path, "no-such-program")

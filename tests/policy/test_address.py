@@ -1,4 +1,4 @@
-"""Where no server may be: this machine, the local link, what is reserved, and where a balancer listens."""
+"""Addresses that no server may have: loopback, link-local, reserved, and where a balancer listens."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ TAKEN: frozenset[tuple[str, int]] = frozenset()
 
 
 def fault(address: str, port: int = 80, own: str = "10.0.0.9", networks: str = "", taken: object = TAKEN) -> str:
-    """Return why no server may be there; "" where one may."""
+    """Return the reason why no server may be at an endpoint, "" when one may."""
     try:
         check_endpoint(Here(own, taken), read_networks(networks), address, port)  # type: ignore[arg-type]
     except ValueError as error:
@@ -34,16 +34,16 @@ def fault(address: str, port: int = 80, own: str = "10.0.0.9", networks: str = "
         ("2002:a9fe:a9fe::1", "169.254.169.254"),
     ],
 )
-def test_special_addresses_are_no_servers(own: str, address: str, network: str) -> None:
-    """What is link-local or reserved, also behind IPv6, is refused everywhere, until a network within allows it."""
+def test_special_addresses_are_refused(own: str, address: str, network: str) -> None:
+    """Link-local and reserved addresses, also embedded in IPv6, are refused unless a network allows them."""
     assert "SERF_HAPROXY_NETWORKS" in fault(address, own=own)
     assert fault(address, own=own, networks="0.0.0.0/0,::/0"), "who allows all did not think of these"
     assert fault(address, own=own, networks=network) == ""
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.255.255.254", "::1", "64:ff9b::7f00:1", "2002:7f00:1::"])
-def test_this_machine_is_no_server(address: str) -> None:
-    """Loopback is refused, unless the balancer itself is there, or nobody knows yet, or a network within allows it."""
+def test_loopback_is_refused(address: str) -> None:
+    """Loopback is refused unless the balancer is there, its address is unknown, or a network allows it."""
     for own in ("10.0.0.9", "2001:db8::1"):
         assert "the balancer's own machine" in fault(address, own=own)
         assert fault(address, own=own, networks="127.0.0.0/8,::1") == ""
@@ -53,13 +53,13 @@ def test_this_machine_is_no_server(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["10.0.0.9", "192.168.1.1", "8.8.8.8", "2001:db8::1", "fd00::1", "64:ff9b::a00:1"])
 def test_other_addresses_pass(address: str) -> None:
-    """Private and public addresses are servers' addresses, the balancer's own among them."""
+    """Private and public addresses are accepted, including the balancer's own."""
     assert fault(address) == ""
 
 
 @given(st.ip_addresses().map(str), st.integers(1, 65535), st.sampled_from(["", "10.0.0.9", "::1"]))
 def test_any_address_is_judged(address: str, port: int, own: str) -> None:
-    """Whatever the address, there is an answer, with a reason where none may be."""
+    """Every address is accepted or refused with a reason."""
     assert_sayable(fault(address, port, own) or "nothing")
 
 
@@ -73,12 +73,12 @@ def test_any_address_is_judged(address: str, port: int, own: str) -> None:
     ],
 )
 def test_balancers_listen_at_the_same_ports(binds: list[tuple[str, int]], taken: set[tuple[str, int]]) -> None:
-    """One that listens at all addresses, or at its own, has peers that do so; any other speaks for itself."""
+    """A bind to all addresses or to the own one applies to every balancer's address; any other to itself."""
     assert find_taken(binds, "10.0.0.9", ["10.0.0.9", "10.0.0.8"]) == taken
 
 
-def test_a_circle_is_refused() -> None:
-    """Where a balancer listens there is no server, whatever networks say; at its other ports there may be one."""
+def test_a_balancers_endpoint_is_refused() -> None:
+    """A balancer's own endpoints are refused, whatever the networks allow; its other ports are accepted."""
     taken = frozenset({("10.0.0.9", 80)})
     for address in ("10.0.0.9", "64:ff9b::a00:9"):
         assert "in a circle" in fault(address, 80, taken=taken, networks="10.0.0.0/8,64:ff9b::/96")

@@ -1,4 +1,4 @@
-"""When servers that are lost together are held: tables and properties."""
+"""The guard, which holds servers that are lost together: tables and properties."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ RULES = GuardRules(share=0.5, window_s=60, hold_s=3600)
 
 
 def held(ages_s: dict[str, float], standing: int, left_ages_s: tuple[float, ...] = (), **rules: float) -> str:
-    """Return the names of the held ones of some that were lost so many seconds ago, as one word."""
+    """Return the names of the held servers as one word, for servers lost these seconds ago."""
     losses = {name: NOW_NS - int(age_s * S) for name, age_s in ages_s.items()}
     leaves = [NOW_NS - int(age_s * S) for age_s in left_ages_s]
     return "".join(sorted(hold(losses, standing, leaves, RULES._replace(**rules), NOW_NS)))
@@ -39,14 +39,14 @@ def held(ages_s: dict[str, float], standing: int, left_ages_s: tuple[float, ...]
         pytest.param({"a": -7200, "b": -7200}, 1, "ab", id="a clock that was set back"),
     ],
 )
-def test_what_is_held(ages_s: dict[str, float], standing: int, expected: str) -> None:
-    """More than half of all, each lost within a minute of the one before, are held, and so is the last one."""
+def test_held_servers(ages_s: dict[str, float], standing: int, expected: str) -> None:
+    """More than half of all servers, each lost within a minute of the previous one, are held; so is the last server."""
     assert held(ages_s, standing) == expected
 
 
 @pytest.mark.parametrize("gap_s", [1, 8, 60])
-def test_who_is_cut_off_loses_the_others_one_by_one(gap_s: int) -> None:
-    """A hundred servers that are found dead one after the other: when the most are gone, all are held again."""
+def test_losses_one_by_one_are_held(gap_s: int) -> None:
+    """When a hundred servers are lost one by one and more than half are lost, all are held."""
     losses = {f"web{number}": NOW_NS + number * gap_s * S for number in range(100)}
     rules = RULES._replace(hold_s=86400)
     for lost_count in range(1, 101):
@@ -57,7 +57,7 @@ def test_who_is_cut_off_loses_the_others_one_by_one(gap_s: int) -> None:
 
 
 def test_slow_losses_are_believed() -> None:
-    """Of a hundred servers that are lost further apart than the window, all but the last one go."""
+    """When a hundred servers are lost further apart than the window, all but the last are removed."""
     losses = {f"web{number}": NOW_NS + number * 61 * S for number in range(100)}
     for lost_count in range(1, 101):
         lost = dict(list(losses.items())[:lost_count])
@@ -68,24 +68,24 @@ def test_slow_losses_are_believed() -> None:
 @pytest.mark.parametrize(
     ("left_ages_s", "expected"), [((), "ab"), ((0.5,), ""), ((0.5, 0.5), ""), ((90, 90, 90), "ab"), ((1,), "")]
 )
-def test_a_leave_makes_no_loss_larger(left_ages_s: tuple[float, ...], expected: str) -> None:
-    """Who left gracefully after the losses began was still there then, and counts with those that stand."""
+def test_a_leave_does_not_enlarge_a_loss(left_ages_s: tuple[float, ...], expected: str) -> None:
+    """A node that left gracefully after the losses began counts as standing."""
     assert held({"a": 1, "b": 1}, 1, left_ages_s) == expected
 
 
 def test_a_share_of_one_holds_only_all() -> None:
-    """With a share of 1 servers are held when nothing else is left."""
+    """With a share of 1, servers are held only when all are lost."""
     assert held({"a": 1, "b": 1, "c": 1}, 1, share=1.0) == ""
     assert held({"a": 1, "b": 1, "c": 1}, 0, share=1.0) == "abc"
 
 
-def test_no_time_holds_nothing() -> None:
-    """A hold of no seconds switches the guard off."""
+def test_a_hold_of_zero_disables_the_guard() -> None:
+    """With a hold of 0 seconds no server is held."""
     assert held({"a": 0, "b": 0}, 0, hold_s=0) == ""
 
 
-def test_a_word_of_the_operator_ends_it() -> None:
-    """What was lost before the release goes; what is lost after it is judged anew."""
+def test_a_release_ends_a_hold() -> None:
+    """Servers lost before the release are removed; later losses are judged anew."""
     losses = {"a": NOW_NS - 30 * S, "b": NOW_NS - 20 * S, "c": NOW_NS - 10 * S, "d": NOW_NS - 5 * S}
     assert set(hold(losses, 1, [], RULES._replace(released_ns=NOW_NS - 20 * S), NOW_NS)) == {"c", "d"}
     assert hold(losses, 1, [], RULES._replace(released_ns=NOW_NS), NOW_NS) == {}
@@ -96,7 +96,7 @@ AGES = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 4000))
 
 @given(AGES, st.integers(0, 8))
 def test_all_of_a_window_or_none(ages_s: dict[str, int], standing: int) -> None:
-    """Whoever was lost in the same second as one that is held is held too, and nobody is held for too long."""
+    """Servers lost in the same second are held together or not at all, and no server is held too long."""
     losses = {name: NOW_NS - age_s * S for name, age_s in ages_s.items()}
     left_s = hold(losses, standing, [], RULES, NOW_NS)
     for name, age_s in ages_s.items():
@@ -105,7 +105,7 @@ def test_all_of_a_window_or_none(ages_s: dict[str, int], standing: int) -> None:
 
 
 @given(AGES, st.integers(1, 8))
-def test_more_that_stand_never_hold_more(ages_s: dict[str, int], standing: int) -> None:
-    """A server more that stands lets the guard hold the same servers or fewer."""
+def test_more_standing_servers_never_hold_more(ages_s: dict[str, int], standing: int) -> None:
+    """With one more standing server, the guard holds the same servers or fewer."""
     fewer, more = held(dict(ages_s), standing), held(dict(ages_s), standing + 1)
     assert set(more) <= set(fewer)

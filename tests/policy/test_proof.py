@@ -1,4 +1,4 @@
-"""What a member may claim: networks, ports, and the proof of belonging, against whoever copies or changes it."""
+"""Policy for members: networks, ports, and the proof of membership against copies and changes."""
 
 import ipaddress
 import re
@@ -34,12 +34,12 @@ ADDRESSES = st.ip_addresses().filter(lambda address: not getattr(address, "ipv4_
 
 
 def claim(address: str = "10.1.0.1", port: int = 8080, tags: dict[str, str] = TAGS) -> Claim:
-    """Return what the member web1 says."""
+    """Return the claim of the member web1."""
     return Claim("web1", address, port, tags)
 
 
 def fault(policy: Policy, said: Claim) -> str:
-    """Return the reason for which a claim is refused; "" when it passes."""
+    """Return the reason why a claim is refused, "" when it passes."""
     try:
         check_claim(policy, said)
     except ValueError as error:
@@ -48,7 +48,7 @@ def fault(policy: Policy, said: Claim) -> str:
 
 
 def as_printable(reason: str) -> str:
-    """Return a reason, which any terminal and log must be able to show."""
+    """Return a reason; assert that it is printable."""
     assert reason
     assert reason.isascii()
     assert reason.isprintable()
@@ -56,7 +56,7 @@ def as_printable(reason: str) -> str:
 
 
 def is_proven(name: str, address: str, tags: dict[str, str], secrets: tuple[Secret, ...] = (SECRET,)) -> bool:
-    """Tell whether a member's proof passes."""
+    """Return whether a member's proof passes."""
     try:
         check_proof(secrets, name, address, tags)
     except ValueError as error:
@@ -66,7 +66,7 @@ def is_proven(name: str, address: str, tags: dict[str, str], secrets: tuple[Secr
 
 @given(NAMES, ADDRESSES, st.integers(1, 65535), FREE)
 def test_without_a_policy_every_claim_passes(name: str, address: str, port: int, tags: dict[str, str]) -> None:
-    """Nobody who has set nothing has to prove anything."""
+    """Without networks, ports and a secret, every claim passes."""
     check_claim(Policy(), Claim(name, address, port, tags))
 
 
@@ -86,7 +86,7 @@ def test_without_a_policy_every_claim_passes(name: str, address: str, port: int,
     ],
 )
 def test_only_allowed_networks_pass(networks: str, address: str, passes: bool) -> None:
-    """An address passes when one of the networks has it, each within its own version of IP."""
+    """An address passes when one of the networks of its IP version contains it."""
     reason = fault(Policy(networks=read_networks(networks)), claim(address))
     assert (not reason) is passes
     if reason:
@@ -104,7 +104,7 @@ def test_only_allowed_networks_pass(networks: str, address: str, passes: bool) -
     ],
 )
 def test_only_allowed_ports_pass(ports: str, port: int, passes: bool) -> None:
-    """A port passes when one of the ranges has it."""
+    """A port passes when one of the ranges contains it."""
     reason = fault(Policy(ports=read_ports(ports)), claim(port=port))
     assert (not reason) is passes
     if reason:
@@ -112,7 +112,7 @@ def test_only_allowed_ports_pass(ports: str, port: int, passes: bool) -> None:
 
 
 def test_one_broken_rule_is_enough() -> None:
-    """A claim must pass all of the rules, not one of them."""
+    """A claim passes only if it passes every rule."""
     policy = Policy(read_networks("10.1.0.0/16"), read_ports("8080"), (SECRET,))
     proven = TAGS | {PROOF_TAG: PROOF}
     assert fault(policy, claim(tags=proven)) == ""
@@ -123,10 +123,10 @@ def test_one_broken_rule_is_enough() -> None:
 
 
 @given(NAMES, ADDRESSES, SIGNED, FREE, FREE)
-def test_proof_passes_where_it_was_made_for(
+def test_proof_passes_for_its_member(
     name: str, address: str, signed: dict[str, str], before: dict[str, str], after: dict[str, str]
 ) -> None:
-    """Whatever other tags a node has or gets later, weight and drain among them, its proof goes on to pass."""
+    """A proof passes whatever unsigned tags the node has, among them weight and drain."""
     proof = make_proof(SECRET, name, address, signed | before)
     assert is_proven(name, address, signed | after | {PROOF_TAG: proof})
 
@@ -136,10 +136,10 @@ def test_proof_passes_where_it_was_made_for(
     st.tuples(NAMES, ADDRESSES, SIGNED),
     st.lists(st.booleans(), min_size=3, max_size=3),
 )
-def test_copied_proof_fails_anywhere_else(
+def test_copied_proof_fails_for_another_member(
     own: tuple[str, str, dict[str, str]], other: tuple[str, str, dict[str, str]], taken: list[bool]
 ) -> None:
-    """A proof copied to a member that differs in name, address or any signed tag does not pass."""
+    """A proof copied to a member with another name, address or signed tag fails."""
     claimed = tuple(theirs if is_taken else ours for ours, theirs, is_taken in zip(own, other, taken, strict=True))
     assume(claimed != own)
     name, address, tags = claimed
@@ -148,7 +148,7 @@ def test_copied_proof_fails_anywhere_else(
 
 @pytest.mark.parametrize("key", SIGNED_TAGS)
 def test_each_signed_tag_is_signed(key: str) -> None:
-    """A signed tag can be neither changed nor emptied nor left out, nor added to a member that had none."""
+    """A proof fails when a signed tag is changed, emptied, left out or added."""
     proven = TAGS | {PROOF_TAG: PROOF}
     without = {other: value for other, value in proven.items() if other != key}
     assert is_proven("web1", "10.1.0.1", proven)
@@ -161,7 +161,7 @@ def test_each_signed_tag_is_signed(key: str) -> None:
 
 
 def test_no_byte_moves_between_fields() -> None:
-    """Fields that read the same when they are written one behind the other have other proofs."""
+    """Fields with the same concatenation have different proofs."""
     proofs = [
         make_proof(SECRET, "web1", "10.1.0.1", {"port": "80"}),
         make_proof(SECRET, "web", "110.1.0.1", {"port": "80"}),
@@ -174,13 +174,13 @@ def test_no_byte_moves_between_fields() -> None:
 
 
 def test_proof_is_always_the_same() -> None:
-    """The format is a promise: nodes and balancers of different releases must agree on it."""
+    """The format is stable, because nodes and balancers of different releases must agree on it."""
     assert PROOF == "v1.tIF0K_9kKG7tyjx0aLGHXA"
 
 
 @given(NAMES, ADDRESSES, SIGNED)
 def test_proof_is_short_and_survives_serf(name: str, address: str, signed: dict[str, str]) -> None:
-    """A proof takes 25 of Serf's 512 bytes, and no character that Serf or a node file writes in another way."""
+    """A proof uses 25 of Serf's 512 bytes, and no character that Serf or a node file escapes."""
     assert re.fullmatch(r"v1\.[A-Za-z0-9_-]{22}", make_proof(SECRET, name, address, signed))
 
 
@@ -193,20 +193,20 @@ def test_proof_is_short_and_survives_serf(name: str, address: str, signed: dict[
 @example("v2" + PROOF[2:])
 @example("")
 def test_no_other_text_passes(said: str) -> None:
-    """Only the proof itself passes: not a part of it, not more of it, not another spelling of its bytes."""
+    """Only the exact proof passes, no part, extension or other encoding of it."""
     assume(said != PROOF)
     assert not is_proven("web1", "10.1.0.1", TAGS | {PROOF_TAG: said})
 
 
-def test_another_spelling_of_the_bits_fails() -> None:
-    """The last character of 22 has four spare bits, and only one of its sixteen spellings passes."""
+def test_another_encoding_of_the_bits_fails() -> None:
+    """The last of 22 characters has four spare bits, and only one of its sixteen encodings passes."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     passing = [last for last in alphabet if is_proven("web1", "10.1.0.1", TAGS | {PROOF_TAG: PROOF[:-1] + last})]
     assert passing == [PROOF[-1]]
 
 
 def test_reason_says_what_is_wrong_with_a_proof() -> None:
-    """A missing, a foreign and a wrong proof are told apart, each with the remedy."""
+    """A missing, a malformed and a wrong proof have different reasons, each with the remedy."""
     policy = Policy(secrets=(SECRET,))
     reasons = {
         "": "it has no tag proof",
@@ -220,12 +220,12 @@ def test_reason_says_what_is_wrong_with_a_proof() -> None:
 
 
 def test_another_secret_makes_no_valid_proof() -> None:
-    """A member of another cluster, with a secret of its own, does not pass."""
+    """A proof made with another secret fails."""
     assert not is_proven("web1", "10.1.0.1", TAGS | {PROOF_TAG: make_proof(OTHER_SECRET, "web1", "10.1.0.1", TAGS)})
 
 
-def test_secret_is_changed_without_a_gap() -> None:
-    """While the file holds the old and the new secret, proofs of both pass; afterwards only the new ones."""
+def test_secret_can_be_rotated() -> None:
+    """While the file has the old and the new secret, proofs of both pass; afterwards only the new ones."""
     old, new = (TAGS | {PROOF_TAG: make_proof(key, "web1", "10.1.0.1", TAGS)} for key in (SECRET, OTHER_SECRET))
     for proven in (old, new):
         assert is_proven("web1", "10.1.0.1", proven, (OTHER_SECRET, SECRET))
@@ -234,7 +234,7 @@ def test_secret_is_changed_without_a_gap() -> None:
 
 @pytest.mark.parametrize("written", ["::ffff:10.1.0.1", "::FFFF:0a01:0001"])
 def test_proof_is_for_an_address_in_any_form(written: str) -> None:
-    """Another way to write the address gives the same proof."""
+    """Another notation of the address gives the same proof."""
     assert make_proof(SECRET, "web1", written, TAGS) == PROOF
 
 
@@ -250,14 +250,14 @@ def test_proof_is_for_an_address_in_any_form(written: str) -> None:
         ("10.1.0.1", {"port": "80\n"}),
     ],
 )
-def test_no_proof_for_what_cannot_be_checked(address: str, tags: dict[str, str]) -> None:
-    """No proof is made for what is no address, or for a tag that Serf's handlers could not tell from others."""
-    with pytest.raises(ValueError):  # noqa: PT011 - the text is ours or that of ipaddress
+def test_no_proof_for_unverifiable_members(address: str, tags: dict[str, str]) -> None:
+    """No proof is made for an invalid address or a tag that is ambiguous in Serf's events."""
+    with pytest.raises(ValueError):  # noqa: PT011 - the text comes from proof or from ipaddress
         make_proof(SECRET, "web1", address, tags)
 
 
 def test_secret_is_never_printed() -> None:
-    """Neither a secret nor a policy that has one shows it, nor does the fault of one that is too short."""
+    """The representations of a secret and a policy, and the error of a short secret, do not contain it."""
     assert "horse" not in repr(Policy(secrets=(SECRET,))) + str(SECRET) + f"{[SECRET]}"
     with pytest.raises(ValueError, match="16 or more characters") as caught:
         read_secrets("short but secret\nhush")
@@ -266,13 +266,13 @@ def test_secret_is_never_printed() -> None:
 
 @pytest.mark.parametrize("text", ["", "\n", "  \n\n", "fifteen letters"])
 def test_missing_or_short_secret_is_refused(text: str) -> None:
-    """A file without a secret does not mean that none is needed, and a short one could be guessed from a proof."""
+    """A file without a secret is refused, and so is a short secret, which could be guessed from a proof."""
     with pytest.raises(ValueError, match="must have one secret of 16 or more characters on each line"):
         read_secrets(text)
 
 
 def test_secrets_are_read_line_by_line() -> None:
-    """Blank lines and blanks around a secret mean nothing, other characters do."""
+    """Blank lines and blanks around a secret are ignored, other characters are not."""
     read = read_secrets(" correct horse battery staple\r\n\n# sixteen letters\n")
     assert read == (SECRET, Secret(b"# sixteen letters"))
     assert read != (SECRET, OTHER_SECRET)
@@ -292,7 +292,7 @@ def test_secrets_are_read_line_by_line() -> None:
     ],
 )
 def test_networks_are_read(text: str, networks: list[str]) -> None:
-    """Networks are separated by commas or blanks; what lies in another one is left out."""
+    """Networks are separated by commas or blanks; a network inside another one is left out."""
     assert read_networks(text) == tuple(map(ipaddress.ip_network, networks))
 
 
@@ -316,15 +316,15 @@ def test_networks_are_read(text: str, networks: list[str]) -> None:
         ("10.0.0.0/8;11.0.0.0/8", "is no network like"),
     ],
 )
-def test_wrong_network_is_refused(text: str, words: str) -> None:
-    """What is no network, or would never match, is refused by its name."""
+def test_invalid_network_is_refused(text: str, words: str) -> None:
+    """Text that is not a network, or a network that never matches, is refused by name."""
     with pytest.raises(ValueError, match=re.escape(words)):
         read_networks(text)
 
 
 @given(st.lists(st.ip_addresses().map(ipaddress.ip_network), max_size=4), ADDRESSES)
 def test_leaving_out_networks_changes_nothing(networks: list[ipaddress.IPv4Network], address: str) -> None:
-    """An address passes exactly when one of the networks that were written has it."""
+    """An address passes exactly when one of the given networks contains it."""
     assume(not any(getattr(network.network_address, "ipv4_mapped", None) for network in networks))
     read = read_networks(",".join(map(str, networks)))
     expected = not networks or any(ipaddress.ip_address(address) in network for network in networks)
@@ -351,15 +351,15 @@ def test_ports_are_read(text: str, ports: tuple[tuple[int, int], ...]) -> None:
     "text",
     ["0", "65536", "1-65536", "0-80", "81-80", "-80", "80-", "80-81-82", "web", "8O", "+80", "\uff18\uff10", "999999"],
 )
-def test_wrong_port_is_refused(text: str) -> None:
-    """What is no port and no range is refused by its name."""
+def test_invalid_port_is_refused(text: str) -> None:
+    """Text that is neither a port nor a range is refused by name."""
     with pytest.raises(ValueError, match="is no port from 1 to 65535 and no range like 8000-8999"):
         read_ports(f"80,{text}")
 
 
 @given(ANY_TEXT)
 def test_no_text_breaks_the_readers(text: str) -> None:
-    """Any text is read or refused with ValueError, and only an empty one allows everything."""
+    """Any text is parsed or refused with ValueError, and only an empty one allows everything."""
     for read in (read_networks, read_ports):
         try:
             assert bool(read(text)) is bool(text)

@@ -1,4 +1,4 @@
-"""Serf's standard input and the line of a node file: recorded payloads, tables, and properties of any input."""
+"""Serf's payloads and the lines of node files: recordings, tables, and properties for any input."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from serf_haproxy.serf.events import (
 PAYLOADS_DIR = Path(__file__).parents[1] / "payloads"
 VERSIONS = ("094", "0101")
 
-# Payload -> what its members' node files say behind the status; the same for both versions of Serf.
+# Payload -> the node files' lines after the status; the same for both versions of Serf.
 MEMBERS = {
     "member-join-multi": [
         "web2\t127.0.1.2\tweb\tport=8080,role=web,weight=20",
@@ -83,7 +83,7 @@ TAGS = st.dictionaries(st.sampled_from(["role", "port", "", "a,b", "k="]) | ANY_
 
 
 def read_kind(stem: str) -> str:
-    """Return the event of a recorded payload: from its environment, or of the joins that have none."""
+    """Return the event of a recorded payload: from its environment, or member-join if it has none."""
     env_path = PAYLOADS_DIR / f"{stem}.env"
     if not env_path.exists():
         return "member-join"
@@ -102,12 +102,12 @@ def read_recorded(case: str, version: str) -> tuple[str, bytes]:
 
 
 def read_tags(text: str) -> Member:
-    """Return the member that a join with these tags on standard input has."""
+    """Return the member of a join with these tags on standard input."""
     return read_event("member-join", f"web1\t127.0.1.1\t\t{text}\n".encode()).members[0]
 
 
 def print_as_serf(address: str, tags: dict[str, str], order: list[str]) -> bytes:
-    """Return the line that Serf gives to handlers for a member: only tabs and line feeds are escaped."""
+    """Return the line that Serf passes to handlers for a member; only tabs and line feeds are escaped."""
 
     def clean(text: str) -> str:
         return text.replace("\t", "\\t").replace("\n", "\\n")
@@ -116,8 +116,8 @@ def print_as_serf(address: str, tags: dict[str, str], order: list[str]) -> bytes
     return f"web1\t{address}\t{clean(tags.get('role', ''))}\t{pairs}\n".encode("utf-8", "surrogateescape")
 
 
-def test_every_recording_is_expected() -> None:
-    """Each recorded payload has an expectation in one of the tables here."""
+def test_every_recording_has_an_expectation() -> None:
+    """Each recorded payload has an expectation in one of the tables of this module."""
     expected = {find_payload(case, version) for case in [*MEMBERS, *REFUSED_NAMES] for version in VERSIONS}
     expected |= {path for case in OTHER_EVENTS for path in PAYLOADS_DIR.glob(f"{case}-*.stdin")}
     assert expected == set(PAYLOADS_DIR.glob("*.stdin"))
@@ -126,7 +126,7 @@ def test_every_recording_is_expected() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("case", MEMBERS)
 def test_recorded_members_are_read(case: str, version: str) -> None:
-    """What a real agent handed over becomes the same node-file lines whatever its version and tag order."""
+    """Recorded payloads give the expected node-file lines, whatever Serf's version and tag order."""
     kind, payload = read_recorded(case, version)
     event = read_event(kind, payload)
     assert (event.kind, event.refused) == (kind, [])
@@ -137,7 +137,7 @@ def test_recorded_members_are_read(case: str, version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("case", REFUSED_NAMES)
 def test_recorded_hostile_names_are_refused(case: str, version: str) -> None:
-    """A recorded name that must not become a path or a server's name is refused with the reason."""
+    """A recorded name that is unsafe as a path or a server's name is refused with the reason."""
     event = read_event(*read_recorded(case, version))
     assert event.members == []
     (reason,) = event.refused
@@ -148,13 +148,13 @@ def test_recorded_hostile_names_are_refused(case: str, version: str) -> None:
 
 @pytest.mark.parametrize("path", [path for case in OTHER_EVENTS for path in PAYLOADS_DIR.glob(f"{case}-*.stdin")])
 def test_recorded_other_events_are_refused(path: Path) -> None:
-    """A recorded user event or query is no membership event, whatever is in it."""
+    """A recorded user event or query is refused, whatever its payload."""
     with pytest.raises(InputError, match="is not a membership event"):
         read_event(read_kind(path.name.removesuffix(".stdin")), path.read_bytes())
 
 
 def test_hostile_member_leaves_the_others_alone() -> None:
-    """One refused member does not keep the members before and behind it from being read."""
+    """A refused member does not keep the members before and after it from being read."""
     event = read_event("member-join", b"a\t127.0.1.1\t\t\n../b\t127.0.1.2\t\t\nc\t127.0.1.3\t\t\n")
     assert [member.name for member in event.members] == ["a", "c"]
     assert len(event.refused) == 1
@@ -162,7 +162,7 @@ def test_hostile_member_leaves_the_others_alone() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_recorded_comma_makes_tags_uncertain(version: str) -> None:
-    """A comma that forges further tags shows: the role field contradicts them, so the roster has to be asked."""
+    """A comma that forges tags makes the tags uncertain, because the role field contradicts them."""
     (member,) = read_event(*read_recorded("tags-comma", version)).members
     assert member.role == "web"
     assert not member.tags_are_certain()
@@ -179,8 +179,8 @@ def test_recorded_comma_makes_tags_uncertain(version: str) -> None:
         ("a=%,b=%", True),
     ],
 )
-def test_uncertain_tags_are_known(text: str, is_certain: bool) -> None:
-    """Tags are uncertain when a key stands twice or the role contradicts Serf's role field."""
+def test_uncertain_tags_are_detected(text: str, is_certain: bool) -> None:
+    """Tags are uncertain when a key occurs twice or the role contradicts Serf's role field."""
     assert read_tags(text).tags_are_certain() is is_certain
 
 
@@ -199,16 +199,16 @@ def test_uncertain_tags_are_known(text: str, is_certain: bool) -> None:
         ("a=x\ry", {"a": "x\ry"}),
     ],
 )
-def test_tag_values_are_as_they_were(text: str, values: dict[str, str]) -> None:
-    """A comma without an equals sign behind it continues a value, and nothing is lost, not even in a node file."""
+def test_tag_values_are_unchanged(text: str, values: dict[str, str]) -> None:
+    """A comma without a later equals sign continues a value, and a node file keeps the values unchanged."""
     member = read_tags(text)
     assert member.tag_values() == values
     assert parse_line(format_line(ALIVE, member))[1].tag_values() == values
 
 
 @given(st.data(), TAGS)
-def test_tag_order_means_nothing(data: st.DataObject, tags: dict[str, str]) -> None:
-    """The same tags in another order give the same bytes, unless a comma is part of one."""
+def test_tag_order_is_ignored(data: st.DataObject, tags: dict[str, str]) -> None:
+    """The same tags in another order give the same bytes, unless a tag contains a comma."""
     tags = {key.replace(",", ";"): value.replace(",", ";") for key, value in tags.items()}
     lines = set()
     for _ in range(2):
@@ -218,8 +218,8 @@ def test_tag_order_means_nothing(data: st.DataObject, tags: dict[str, str]) -> N
 
 
 @given(st.data(), TAGS)
-def test_roster_and_event_say_the_same(data: st.DataObject, tags: dict[str, str]) -> None:
-    """What Serf's RPC says of a member and what Serf's handlers are given of it count as the same line."""
+def test_roster_and_event_give_equal_lines(data: st.DataObject, tags: dict[str, str]) -> None:
+    """A member's lines from Serf's RPC and from Serf's event are equal for `say_the_same`."""
     payload = print_as_serf("127.0.1.1", tags, data.draw(st.permutations(list(tags))))
     event_line = format_line(ALIVE, read_event("member-join", payload).members[0])
     roster_line = format_line(ALIVE, make_member("web1", "127.0.1.1", tags))
@@ -230,7 +230,7 @@ def test_roster_and_event_say_the_same(data: st.DataObject, tags: dict[str, str]
 
 @given(TAGS)
 def test_roster_knows_tags_exactly(tags: dict[str, str]) -> None:
-    """A member made of the roster's tags has these tags, commas and all; tabs and line feeds as Serf writes them."""
+    """A member from the roster has exactly the roster's tags, with tabs and line feeds as Serf escapes them."""
     tags = {key: value for key, value in tags.items() if not set("=\t\n") & set(key)}
     values = make_member("web1", "127.0.1.1", tags).tag_values()
     assert values == {key: value.replace("\t", r"\t").replace("\n", r"\n") for key, value in tags.items()}
@@ -251,25 +251,25 @@ def line_of(status: str = ALIVE, address: str = "127.0.1.1", role: str = "web", 
         (line_of(tags="v=1%2C2"), line_of(LEFT, tags="v=1%2C2"), False),
         (line_of(tags="v=1%2C2"), line_of(address="127.0.1.2", tags="v=1%2C2"), False),
         (line_of(tags="v=1%2C2"), line_of(role="lb", tags="v=1%2C2"), False),
-        (line_of(tags="a=1,b=2"), line_of(tags="b=2,a=1"), False),  # no line of ours: ours are sorted
+        (line_of(tags="a=1,b=2"), line_of(tags="b=2,a=1"), False),  # not a line of this program: its tags are sorted
         (line_of(tags="v=1%2C2"), "", False),
     ],
 )
 def test_only_commas_may_differ(one: str, other: str, is_same: bool) -> None:
-    """Two lines say the same when they differ in nothing but which commas are known to be part of a value."""
+    """Two lines are equal when they differ only in the commas that are known to be part of a value."""
     assert say_the_same(one, other) is is_same
     assert say_the_same(other, one) is is_same
 
 
 @given(ANY_TEXT)
 def test_escape_can_be_undone(text: str) -> None:
-    """Any text that came out of bytes is the same after escaping and unescaping."""
+    """Any text decoded from bytes is unchanged after escaping and unescaping."""
     assert unescape(escape(text)) == text
 
 
 @given(ANY_TEXT)
-def test_escaped_text_cannot_mislead(text: str) -> None:
-    """Escaped text is one line to every reader, is valid UTF-8, and moves no cursor."""
+def test_escaped_text_is_safe(text: str) -> None:
+    """Escaped text is one line, valid UTF-8, and without control characters."""
     escaped = escape(text)
     assert len(escaped.splitlines()) <= 1
     assert not any(character < " " or "\x7f" <= character <= "\x9f" for character in escaped)
@@ -278,13 +278,13 @@ def test_escaped_text_cannot_mislead(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["100%", "%", "%zz", "a%4", "%  x", "% 4", "%+1", "%4%41"])
 def test_stray_percent_sign_stays(text: str) -> None:
-    """Text that `escape` cannot have written comes back as it is."""
+    """Unescaping leaves text unchanged that `escape` cannot have written."""
     assert unescape(text) == text
 
 
 @given(st.sampled_from(STATUSES), NAMES, ANY_TEXT, TAGS)
 def test_line_of_a_roster_member_can_be_read_back(status: str, name: str, address: str, tags: dict[str, str]) -> None:
-    """What `format_line` writes, `parse_line` reads, and writing it again gives the same bytes."""
+    """`parse_line` reads what `format_line` writes, and writing it again gives the same bytes."""
     line = format_line(status, make_member(name, address, tags))
     read_status, member = parse_line(line)
     assert (read_status, member.name) == (status, name)
@@ -294,7 +294,7 @@ def test_line_of_a_roster_member_can_be_read_back(status: str, name: str, addres
 
 @given(st.sampled_from(sorted(STATUS_OF_EVENT)), st.binary() | st.lists(st.binary()).map(b"\t".join))
 def test_no_bytes_break_the_reader(kind: str, payload: bytes) -> None:
-    """Any standard input gives members with safe names and readable lines, reasons that are one line, or InputError."""
+    """Any input gives members with safe names and readable lines, reasons of one line, or InputError."""
     try:
         event = read_event(kind, payload)
     except InputError:
@@ -308,7 +308,7 @@ def test_no_bytes_break_the_reader(kind: str, payload: bytes) -> None:
 
 @given(st.text("=,%25C\t\na\udcff", max_size=12))
 def test_event_line_can_be_read_back(tags: str) -> None:
-    """However commas, equals and percent signs meet in the tags, the line can be read back unchanged."""
+    """A line with any mix of commas, equals and percent signs in its tags is read back unchanged."""
     payload = f"web1\t127.0.1.1\t\t{tags}".encode("utf-8", "surrogateescape")
     for member in read_event("member-join", payload).members:
         line = format_line(ALIVE, member)
@@ -317,28 +317,28 @@ def test_event_line_can_be_read_back(tags: str) -> None:
 
 @pytest.mark.parametrize("kind", [None, "", "user", "query", "member-flap", "MEMBER-JOIN", "member-join\n"])
 def test_unknown_event_is_refused(kind: str | None) -> None:
-    """Anything but the five membership events is wrong input, and the text names those five."""
+    """Anything but the five membership events is invalid input, and the error names the five."""
     with pytest.raises(InputError, match="member-join, member-update, member-leave, member-failed, member-reap"):
         read_event(kind, b"web1\t127.0.1.1\t\t\n")
 
 
 @pytest.mark.parametrize("payload", [b"", b"\n", b"\n\n\n"])
 def test_event_without_members_is_refused(payload: bytes) -> None:
-    """An event that names nobody did not come from Serf."""
+    """An event without a member is invalid input."""
     with pytest.raises(InputError, match="no member on standard input"):
         read_event("member-join", payload)
 
 
 @pytest.mark.parametrize("line", [b"web1", b"web1\t127.0.1.1\t", b"web1\t127.0.1.1\t\t\t", b"\x00\xff\xfe", b"\r"])
 def test_line_without_four_fields_is_refused(line: bytes) -> None:
-    """A line that has not exactly four fields is refused with a reason."""
+    """A line without exactly four fields is refused with a reason."""
     event = read_event("member-join", line)
     assert event.members == []
     assert "fields instead of 4" in event.refused[0]
 
 
 def test_payload_of_10_mib_is_refused() -> None:
-    """More than Serf can ever send is refused as a whole."""
+    """A payload larger than Serf can send is refused as a whole."""
     with pytest.raises(InputError, match=f"more than {PAYLOAD_BYTES} bytes"):
         read_event("member-join", b"web1\t127.0.1.1\t\tk=" + b"v" * (10 * 1024 * 1024))
 
@@ -350,7 +350,7 @@ def test_payload_of_a_large_cluster_is_read() -> None:
 
 
 def test_member_too_large_for_a_node_file_is_refused() -> None:
-    """A member whose line no reader of node files would take is refused, and the largest that fits is not."""
+    """A member whose line is too long for a node file is refused; the longest allowed line is not."""
     head = b"web1\t127.0.1.1\t\tk="
     room = LINE_BYTES - len("leaving\t") - len(head) - 1
     assert len(read_event("member-join", head + b"v" * room).members) == 1
@@ -361,13 +361,13 @@ def test_member_too_large_for_a_node_file_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["a", "0", "web1", "web-1.example_2", "A" * 128])
 def test_ordinary_name_is_allowed(name: str) -> None:
-    """Host names and what resembles them have no fault."""
+    """Host names and similar names are allowed."""
     assert name_fault(name) is None
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "-x", "_x", "a/b", "a b", "a\x00", "a\n", "é", "a\u0661", "A" * 129])
 def test_unsafe_name_has_a_fault(name: str) -> None:
-    """What could leave the directory, hide, or break a line is a fault, said in printable ASCII."""
+    """A name that could leave the directory, hide, or break a line is refused with a reason in printable ASCII."""
     fault = name_fault(name)
     assert fault
     assert fault.isascii()
@@ -390,13 +390,13 @@ def test_unsafe_name_has_a_fault(name: str) -> None:
     ],
 )
 def test_foreign_line_is_refused(text: str) -> None:
-    """A torn line, or one of somebody else, is no node file's."""
+    """A torn or foreign line is refused."""
     with pytest.raises(InputError, match="not one line of status, name, address, role and tags"):
         parse_line(text)
 
 
 def test_statuses_of_the_events() -> None:
-    """Join and update mean alive, leave means left, failed means failed, and a reaped node is forgotten."""
+    """Join and update mean alive, leave means left, failed means failed, and reap removes the node."""
     assert STATUS_OF_EVENT == {
         "member-join": ALIVE,
         "member-update": ALIVE,

@@ -1,4 +1,4 @@
-"""The node directory, on real files and a full disk."""
+"""The node directory, with real files and a full disk."""
 
 import contextlib
 import errno
@@ -25,19 +25,19 @@ WEB2 = make_member("web2", "127.0.1.2", {"role": "web"})
 
 
 def read_identity(path: Path) -> tuple[int, int]:
-    """Return what changes when a file is rewritten: inode and mtime."""
+    """Return inode and mtime, which change when a file is rewritten."""
     return path.stat().st_ino, path.stat().st_mtime_ns
 
 
 def load_lines(nodes_dir: Path) -> list[str]:
-    """Return the lines of all node files; there must be no stray."""
+    """Return the lines of all node files; assert that there is no stray."""
     files, strays = load(str(nodes_dir))
     assert [(stray.name, stray.reason) for stray in strays] == []
     return [format_line(file.status, file.member) for file in files.values()]
 
 
 def load_reason(nodes_dir: Path, name: str) -> str:
-    """Return why a name is a stray, beside a good node file that loads all the same."""
+    """Return the reason why a file is a stray; assert that a valid node file beside it is loaded."""
     record(str(nodes_dir), ALIVE, WEB1)
     files, strays = load(str(nodes_dir))
     assert list(files) == ["web1"]
@@ -46,7 +46,7 @@ def load_reason(nodes_dir: Path, name: str) -> str:
 
 
 def test_recorded_member_is_loaded(nodes_dir: Path) -> None:
-    """What was recorded is one readable line, and loads with the time at which it was written."""
+    """A recorded member is one readable line, and is loaded with the time of its write."""
     assert record(str(nodes_dir), ALIVE, WEB1)
     path = nodes_dir / "web1"
     assert path.read_text() == "alive\tweb1\t127.0.1.1\tweb\tport=8080,role=web\n"
@@ -55,8 +55,8 @@ def test_recorded_member_is_loaded(nodes_dir: Path) -> None:
     assert load_lines(nodes_dir) == [path.read_text()]
 
 
-def test_nothing_new_is_not_rewritten(nodes_dir: Path) -> None:
-    """Recording what the file says already touches neither its inode nor its mtime."""
+def test_unchanged_member_is_not_rewritten(nodes_dir: Path) -> None:
+    """Recording an unchanged member changes neither inode nor mtime."""
     record(str(nodes_dir), ALIVE, WEB1)
     before = read_identity(nodes_dir / "web1")
     assert not record(str(nodes_dir), ALIVE, WEB1)
@@ -73,8 +73,8 @@ def test_nothing_new_is_not_rewritten(nodes_dir: Path) -> None:
         (ALIVE, make_member("web1", "127.0.1.1", {"role": "web"})),
     ],
 )
-def test_anything_new_is_written(nodes_dir: Path, status: str, member: Member) -> None:
-    """Another status, address or tag replaces the file."""
+def test_changed_member_is_written(nodes_dir: Path, status: str, member: Member) -> None:
+    """A changed status, address or tag replaces the file."""
     record(str(nodes_dir), ALIVE, WEB1)
     assert record(str(nodes_dir), status, member)
     assert load_lines(nodes_dir) == [format_line(status, member)]
@@ -82,7 +82,7 @@ def test_anything_new_is_written(nodes_dir: Path, status: str, member: Member) -
 
 
 def test_repeated_event_does_not_undo_the_roster(nodes_dir: Path) -> None:
-    """An event cannot tell a comma in a value from a further tag, so it leaves alone what the roster told."""
+    """An event, in which a comma is ambiguous, does not replace an equal line from the roster."""
     known = make_member("w-comma", "127.0.1.5", {"role": "web", "v": "1,role=lb,port=22"})
     _, heard = parse_line("alive\tw-comma\t127.0.1.5\tweb\tport=22,role=lb,role=web,v=1\n")
     assert record(str(nodes_dir), ALIVE, known, exactly=True)
@@ -91,8 +91,8 @@ def test_repeated_event_does_not_undo_the_roster(nodes_dir: Path) -> None:
     assert record(str(nodes_dir), LEFT, heard)
 
 
-def test_roster_puts_an_event_right(nodes_dir: Path) -> None:
-    """Recording exactly replaces a line that says the same less precisely."""
+def test_roster_corrects_an_event(nodes_dir: Path) -> None:
+    """Recording with exact tags replaces an equal but less precise line."""
     known = make_member("w-comma", "127.0.1.5", {"role": "web", "v": "1,role=lb"})
     _, heard = parse_line("alive\tw-comma\t127.0.1.5\tweb\trole=lb,role=web,v=1\n")
     record(str(nodes_dir), ALIVE, heard)
@@ -101,7 +101,7 @@ def test_roster_puts_an_event_right(nodes_dir: Path) -> None:
 
 
 def test_forget_removes_once(nodes_dir: Path) -> None:
-    """Forgetting tells whether there was something to forget."""
+    """`forget` returns whether there was a file."""
     record(str(nodes_dir), ALIVE, WEB1)
     assert forget(str(nodes_dir), "web1")
     assert not forget(str(nodes_dir), "web1")
@@ -119,7 +119,7 @@ while True:
 
 
 def test_reader_never_sees_a_torn_line(nodes_dir: Path) -> None:
-    """While another process rewrites a node file all the time, every reading gives one whole line of its two."""
+    """While another process rewrites a node file, each read returns one of its two complete lines."""
     record(str(nodes_dir), ALIVE, make_member("web1", "127.0.1.1", {"k": "a" * 500}))
     versions, seen = set(), set()
     with subprocess.Popen([sys.executable, "-c", WRITER, nodes_dir]) as writer:
@@ -152,33 +152,33 @@ def test_reader_never_sees_a_torn_line(nodes_dir: Path) -> None:
     ],
 )
 def test_foreign_file_is_a_stray(nodes_dir: Path, name: str, content: str, reason: str) -> None:
-    """A torn file, one of somebody else or one of another node is left out with a reason, and the others load."""
+    """A torn file, a foreign file and a file of another node are left out with a reason; the others are loaded."""
     (nodes_dir / name).write_text(content)
     assert reason in load_reason(nodes_dir, name)
 
 
 def test_binary_file_is_a_stray(nodes_dir: Path) -> None:
-    """Bytes that are no text at all are left out with a reason."""
+    """A binary file is left out with a reason."""
     (nodes_dir / "web2").write_bytes(bytes(range(256)))
     assert "not one line" in load_reason(nodes_dir, "web2")
 
 
 def test_name_of_any_bytes_is_a_stray(nodes_dir: Path) -> None:
-    """A file whose name is not even UTF-8 is left out, and can be told by its name."""
+    """A file whose name is not UTF-8 is left out, and reported under its name."""
     name = os.fsdecode(b"w\xff\n")
     (nodes_dir / name).write_text(format_line(ALIVE, WEB2))
     assert "its name is not a node's" in load_reason(nodes_dir, name)
 
 
 def test_link_is_a_stray(nodes_dir: Path, tmp_path: Path) -> None:
-    """A symbolic link is not followed, even to a perfect node file."""
+    """A symbolic link is not followed, even to a valid node file."""
     (tmp_path / "outside").write_text(format_line(ALIVE, WEB2))
     (nodes_dir / "web2").symlink_to(tmp_path / "outside")
     assert os.strerror(errno.ELOOP) in load_reason(nodes_dir, "web2")
 
 
 def test_fifo_is_a_stray(nodes_dir: Path) -> None:
-    """A FIFO without a writer is left out and not waited for."""
+    """A FIFO without a writer is left out and does not block."""
     os.mkfifo(nodes_dir / "web2")
     assert "not one line" in load_reason(nodes_dir, "web2")
 
@@ -196,8 +196,8 @@ def test_directory_is_a_stray(nodes_dir: Path) -> None:
     assert "not one line" in load_reason(nodes_dir, "web2")
 
 
-def test_file_being_written_is_no_stray(nodes_dir: Path) -> None:
-    """A handler's temporary file of this moment is not reported, one that a dead handler left is."""
+def test_file_being_written_is_not_a_stray(nodes_dir: Path) -> None:
+    """A recent temporary file of a handler is not reported; an old one, left by a dead handler, is."""
     temporary = nodes_dir / ".web2.4711"
     temporary.write_text("alive\tweb2")
     assert load_lines(nodes_dir) == []
@@ -206,7 +206,7 @@ def test_file_being_written_is_no_stray(nodes_dir: Path) -> None:
 
 
 def test_link_in_place_of_a_node_file_is_replaced(nodes_dir: Path, tmp_path: Path) -> None:
-    """Recording replaces a symbolic link itself and does not write through it."""
+    """Recording replaces a symbolic link and does not write to its target."""
     outside = tmp_path / "outside"
     outside.write_text("precious")
     (nodes_dir / "web1").symlink_to(outside)
@@ -216,14 +216,14 @@ def test_link_in_place_of_a_node_file_is_replaced(nodes_dir: Path, tmp_path: Pat
 
 
 def test_fifo_in_place_of_a_node_file_is_replaced(nodes_dir: Path) -> None:
-    """Recording replaces a FIFO and does not wait for anybody to write to it."""
+    """Recording replaces a FIFO and does not block."""
     os.mkfifo(nodes_dir / "web1")
     assert record(str(nodes_dir), ALIVE, WEB1)
     assert load_lines(nodes_dir) == [format_line(ALIVE, WEB1)]
 
 
-def test_directory_in_place_of_a_node_file_is_a_fault(nodes_dir: Path) -> None:
-    """A directory cannot be replaced: the fault names it, and no temporary file stays."""
+def test_directory_in_place_of_a_node_file_is_an_error(nodes_dir: Path) -> None:
+    """A directory in place of a node file is an error that names it, and no temporary file remains."""
     (nodes_dir / "web1").mkdir()
     with pytest.raises(SystemFault, match=re.escape(f"cannot write {nodes_dir}/web1: Is a directory")):
         record(str(nodes_dir), ALIVE, WEB1)
@@ -232,8 +232,8 @@ def test_directory_in_place_of_a_node_file_is_a_fault(nodes_dir: Path) -> None:
     assert os.listdir(nodes_dir) == ["web1"]
 
 
-def test_missing_directory_is_a_fault(tmp_path: Path) -> None:
-    """Without the directory, recording, forgetting and loading fail with its path and the remedy."""
+def test_missing_directory_is_an_error(tmp_path: Path) -> None:
+    """Without the node directory, recording, forgetting and loading fail with its path and the remedy."""
     missing = str(tmp_path / "missing")
     remedy = "No such file or directory; make the directory or start the daemon, which makes it"
     with pytest.raises(SystemFault, match=re.escape(f"cannot write {missing}/web1: {remedy}")):
@@ -246,7 +246,7 @@ def test_missing_directory_is_a_fault(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Disk]:
-    """Yield a small disk of our own."""
+    """Yield a small disk for this test."""
     with private_mounts():
         disk = Disk(tmp_path / "disk")
         try:
@@ -255,8 +255,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Disk]:
             disk.remove()
 
 
-def test_full_disk_is_a_fault(tiny_disk: Disk) -> None:
-    """On a full disk recording fails with path and remedy, the old line is intact, and no temporary file stays."""
+def test_full_disk_is_an_error(tiny_disk: Disk) -> None:
+    """On a full disk, recording fails with path and remedy, keeps the old line and leaves no temporary file."""
     directory = tiny_disk.directory
     record(str(directory), ALIVE, WEB1)
     tiny_disk.fill()
@@ -281,8 +281,8 @@ except SystemFault as error:
 """
 
 
-def test_half_written_line_is_a_fault(nodes_dir: Path) -> None:
-    """When only the beginning of a line can be written, the old line is intact and no temporary file stays."""
+def test_half_written_line_is_an_error(nodes_dir: Path) -> None:
+    """When only part of a line can be written, the old line is kept and no temporary file remains."""
     record(str(nodes_dir), ALIVE, WEB1)
     argv = [sys.executable, "-c", CRAMPED_WRITER, nodes_dir]
     said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
@@ -291,8 +291,8 @@ def test_half_written_line_is_a_fault(nodes_dir: Path) -> None:
     assert os.listdir(nodes_dir) == ["web1"]
 
 
-def test_a_settled_file_is_read_once_and_every_change_is_seen(nodes_dir: str) -> None:
-    """What `load` remembers of a file is given up with any change of it, also one that keeps size and mtime."""
+def test_an_unchanged_file_is_read_once_and_every_change_is_seen(nodes_dir: str) -> None:
+    """`load` reads a cached file again after any change, even one that keeps size and mtime."""
     record(nodes_dir, ALIVE, make_member("web1", "127.0.1.1", {}))
     path = Path(nodes_dir, "web1")
     time.sleep(1.1)
@@ -309,8 +309,8 @@ def test_a_settled_file_is_read_once_and_every_change_is_seen(nodes_dir: str) ->
     assert load(nodes_dir, before)[0] == {}
 
 
-def test_some_files_are_read_again_without_the_others(nodes_dir: Path) -> None:
-    """After a correction only what was written is read; one that is gone meanwhile is left out."""
+def test_single_files_can_be_read_again(nodes_dir: Path) -> None:
+    """After corrections only the written files are read again; a file removed meanwhile is left out."""
     (nodes_dir / "web1").write_text("torn")
     record(str(nodes_dir), ALIVE, WEB2)
     assert [stray.name for stray in load(str(nodes_dir))[1]] == ["web1"]

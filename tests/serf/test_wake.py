@@ -1,4 +1,4 @@
-"""The wake FIFO, on a real one."""
+"""The wake FIFO, with a real FIFO."""
 
 import contextlib
 import os
@@ -35,13 +35,13 @@ def reader_fd(fifo: Path) -> Iterator[int]:
 
 
 def test_wake_reaches_the_reader(fifo: Path, reader_fd: int) -> None:
-    """The reader of the FIFO gets one byte for each wake."""
+    """Each wake writes one byte to the FIFO."""
     assert wake(str(fifo))
     assert os.read(reader_fd, 100) == b"\n"
 
 
 def test_wake_without_a_reader_does_not_wait(fifo: Path, tmp_path: Path) -> None:
-    """Without a reader or a FIFO the wake says so, and makes nothing."""
+    """Without a reader or a FIFO, `wake` returns False and creates nothing."""
     assert not wake(str(fifo))
     assert not wake(str(tmp_path / "missing"))
     assert os.listdir(tmp_path) == ["wake"]
@@ -49,7 +49,7 @@ def test_wake_without_a_reader_does_not_wait(fifo: Path, tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("reader_fd")
 def test_wake_of_a_full_fifo_does_not_wait(fifo: Path) -> None:
-    """A FIFO that takes no more has been woken already."""
+    """A full FIFO counts as a delivered wake."""
     writer_fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -61,8 +61,8 @@ def test_wake_of_a_full_fifo_does_not_wait(fifo: Path) -> None:
     os.close(writer_fd)
 
 
-def test_wake_of_a_reader_that_goes(fifo: Path, reader_fd: int) -> None:
-    """A daemon that ends between the opening and the writing is not there to be woken, and that is no fault."""
+def test_wake_of_a_reader_that_closes(fifo: Path, reader_fd: int) -> None:
+    """When the daemon ends between open and write, `wake` returns False without an error."""
 
     def close_reader(_frame: FrameType, happening: str, what: object) -> None:
         if happening == "c_call" and what is os.write:
@@ -77,8 +77,8 @@ def test_wake_of_a_reader_that_goes(fifo: Path, reader_fd: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
-def test_wake_of_something_else_is_a_fault(fifo: Path, tmp_path: Path, kind: str) -> None:
-    """A path that is not a FIFO is not written to, and the fault names it."""
+def test_wake_of_another_file_is_an_error(fifo: Path, tmp_path: Path, kind: str) -> None:
+    """A path that is not a FIFO is not written to, and the error names it."""
     other = tmp_path / "other"
     if kind == "file":
         other.write_text("precious")
@@ -93,7 +93,7 @@ def test_wake_of_something_else_is_a_fault(fifo: Path, tmp_path: Path, kind: str
 
 
 def test_many_wakes_at_once_are_all_delivered(fifo: Path, reader_fd: int) -> None:
-    """Wakes of several handlers at the same time do not disturb each other."""
+    """Concurrent wakes of several handlers are all delivered."""
     threads = [threading.Thread(target=wake, args=(str(fifo),)) for _ in range(20)]
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""Durable files, locks between processes, and the record that the resident keeps in such a file."""
+"""Durable files, locks between processes, and the record of the last pass."""
 
 import json
 import os
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("time_limit")
 
 
 @pytest.mark.parametrize("text", ["", "a\n", "a\r\nb\r", "é\u2028", "\udcff\n", "x" * 1_000_000])
-def test_text_comes_back(tmp_path: Path, text: str) -> None:
-    """What was written is read back to the byte, line ends and bytes that are no UTF-8 included."""
+def test_text_is_read_back(tmp_path: Path, text: str) -> None:
+    """A written text is read back unchanged, including line ends and bytes that are not UTF-8."""
     path = str(tmp_path / "file")
     write_durably(path, text)
     assert read_text(path) == text
@@ -32,7 +32,7 @@ def test_text_comes_back(tmp_path: Path, text: str) -> None:
 
 
 def test_file_is_replaced_and_not_rewritten(tmp_path: Path) -> None:
-    """A reader that has the old file open still reads the old text to its end."""
+    """A reader that has the old file open still reads all of the old text."""
     path = tmp_path / "file"
     write_durably(str(path), "old")
     with path.open() as reader:
@@ -41,7 +41,7 @@ def test_file_is_replaced_and_not_rewritten(tmp_path: Path) -> None:
 
 
 def test_mode_is_that_of_a_new_file(tmp_path: Path) -> None:
-    """The file gets the mode that was asked for, less what the umask takes."""
+    """A new file has the requested mode, reduced by the umask."""
     before = os.umask(0o027)
     try:
         write_durably(str(tmp_path / "public"), "")
@@ -62,7 +62,7 @@ while True:
 
 
 def test_reader_and_killed_writer_leave_whole_files(tmp_path: Path) -> None:
-    """While another process writes, and after it was killed at any moment, the file is one whole text of its two."""
+    """While another process writes, and after it was killed, the file is one of its two complete texts."""
     path = tmp_path / "file"
     write_durably(str(path), "a" * 100_000)
     versions, seen = set(), set()
@@ -80,7 +80,7 @@ def test_reader_and_killed_writer_leave_whole_files(tmp_path: Path) -> None:
 
 
 def test_file_that_cannot_be_written_is_untouched(tmp_path: Path) -> None:
-    """A fault names the file, leaves the one before as it was, and no temporary file."""
+    """A failed write names the file, keeps the old file and leaves no temporary file."""
     path = tmp_path / "file"
     write_durably(str(path), "old")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -95,8 +95,8 @@ def test_file_that_cannot_be_written_is_untouched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing/file", "directory"])
-def test_place_that_cannot_be_written_is_a_fault(tmp_path: Path, name: str) -> None:
-    """A missing directory and a directory in the file's place are faults that name the path."""
+def test_path_that_cannot_be_written_is_an_error(tmp_path: Path, name: str) -> None:
+    """A missing directory and a directory in the file's place are errors that name the path."""
     (tmp_path / "directory").mkdir()
     with pytest.raises(SystemFault, match=re.escape(f"cannot write {tmp_path / name}: ")):
         write_durably(str(tmp_path / name), "x")
@@ -104,7 +104,7 @@ def test_place_that_cannot_be_written_is_a_fault(tmp_path: Path, name: str) -> N
 
 
 def test_link_in_place_of_the_temporary_is_not_followed(tmp_path: Path) -> None:
-    """A symbolic link where the temporary file goes does not lead the text elsewhere."""
+    """A symbolic link at the temporary file's path is not followed."""
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "file.tmp").symlink_to(tmp_path / "precious")
     with pytest.raises(SystemFault, match="Too many levels of symbolic links"):
@@ -114,7 +114,7 @@ def test_link_in_place_of_the_temporary_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_rename_replaces(tmp_path: Path) -> None:
-    """A rename takes the place of the target."""
+    """A rename replaces the target."""
     for name in ("source", "target"):
         (tmp_path / name).write_text(name)
     rename_durably(str(tmp_path / "source"), str(tmp_path / "target"))
@@ -123,12 +123,12 @@ def test_rename_replaces(tmp_path: Path) -> None:
 
 
 def test_absent_file_is_none(tmp_path: Path) -> None:
-    """A file that is not there is None, which is not the empty text."""
+    """A missing file is read as None, an empty one as an empty text."""
     assert read_text(str(tmp_path / "file")) is None
 
 
-def test_unreadable_file_is_a_fault(tmp_path: Path) -> None:
-    """What is there and cannot be read is a fault that names it."""
+def test_unreadable_file_is_an_error(tmp_path: Path) -> None:
+    """A file that exists and cannot be read is an error that names it."""
     with pytest.raises(SystemFault, match=re.escape(f"cannot read {tmp_path}: Is a directory")):
         read_text(str(tmp_path))
 
@@ -144,7 +144,7 @@ with locked(sys.argv[1], 0, "the holder"):
 
 @pytest.fixture
 def lock(tmp_path: Path) -> str:
-    """Return the path of a lock that nobody has held yet."""
+    """Return the path of a lock file that does not exist yet."""
     return str(tmp_path / "lock")
 
 
@@ -161,8 +161,8 @@ def holder(lock: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.usefixtures("holder")
 @pytest.mark.parametrize("timeout_s", [0, 0.1])
-def test_lock_of_another_process_is_a_fault(lock: str, timeout_s: float) -> None:
-    """While another process holds the lock it cannot be had, and the fault says who holds it."""
+def test_lock_of_another_process_is_an_error(lock: str, timeout_s: float) -> None:
+    """While another process holds the lock, acquiring it fails with an error that names the holder."""
     start_s = time.monotonic()
     with (
         pytest.raises(SystemFault, match=re.escape(f"{lock} is locked: another pass is at work; try again later")),
@@ -173,7 +173,7 @@ def test_lock_of_another_process_is_a_fault(lock: str, timeout_s: float) -> None
 
 
 def test_lock_is_waited_for(lock: str, holder: subprocess.Popen[str]) -> None:
-    """A lock that is let go within the time limit is had then."""
+    """A lock that is released within the time limit is acquired."""
     assert holder.stdin
     threading.Timer(0.1, holder.stdin.close).start()
     with locked(lock, 20, "the holder"):
@@ -181,15 +181,15 @@ def test_lock_is_waited_for(lock: str, holder: subprocess.Popen[str]) -> None:
 
 
 def test_killed_holder_frees_the_lock(lock: str, holder: subprocess.Popen[str]) -> None:
-    """A process that is killed holds nothing any more, though its lock file is still there."""
+    """A killed process no longer holds its lock, although the lock file remains."""
     holder.kill()
     holder.wait()
-    with locked(lock, 0, "nobody"):
+    with locked(lock, 0, "a test"):
         assert os.path.exists(lock)
 
 
 def test_lock_is_free_after_its_use(lock: str) -> None:
-    """After the block, even one that failed, the lock can be had again."""
+    """After the block, even after an exception, the lock can be acquired again."""
     with pytest.raises(KeyError), locked(lock, 0, "we"):
         raise KeyError
     with locked(lock, 0, "we"):
@@ -197,11 +197,11 @@ def test_lock_is_free_after_its_use(lock: str) -> None:
 
 
 def test_child_does_not_inherit_the_lock(lock: str) -> None:
-    """A program that was started under the lock does not hold it on."""
+    """A program started while the lock is held does not keep it."""
     with locked(lock, 0, "we"):
         child = subprocess.Popen(["/bin/sleep", "1000"], close_fds=False)
     try:
-        with locked(lock, 5, "the child"):  # a moment after the start its descriptors are closed
+        with locked(lock, 5, "the child"):  # shortly after its start, its descriptors are closed
             pass
     finally:
         child.kill()
@@ -209,27 +209,27 @@ def test_child_does_not_inherit_the_lock(lock: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing directory", "link"])
-def test_lock_that_cannot_be_opened_is_a_fault(tmp_path: Path, kind: str) -> None:
-    """A missing directory and a symbolic link are faults that name the lock."""
+def test_lock_that_cannot_be_opened_is_an_error(tmp_path: Path, kind: str) -> None:
+    """A missing directory and a symbolic link are errors that name the lock."""
     lock = tmp_path / "missing" / "lock" if kind != "link" else tmp_path / "lock"
     if kind == "link":
         lock.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SystemFault, match=re.escape(f"cannot open {lock}: ")), locked(str(lock), 0, "nobody"):
+    with pytest.raises(SystemFault, match=re.escape(f"cannot open {lock}: ")), locked(str(lock), 0, "a test"):
         pytest.fail("locked nothing")
     assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Return settings whose state directory is empty."""
+    """Return settings with an empty state directory."""
     return Settings().replace(state_dir=str(tmp_path))
 
 
 RECORD = Record("RELOADED", "a \udcff reason", "0123456789abcdef", 1.5, 0.25, 1.0, "lb", {"web1": 1}, {"..": "bad"})
 
 
-def test_record_comes_back(settings: Settings) -> None:
-    """The record of a pass is read back as it was; before the first there is an empty one."""
+def test_record_is_read_back(settings: Settings) -> None:
+    """The record of a pass is read back unchanged; before the first pass it is empty."""
     assert read_record(settings) == Record()
     write_record(settings, RECORD)
     assert read_record(settings) == RECORD
@@ -250,13 +250,13 @@ def test_record_comes_back(settings: Settings) -> None:
         '{"digest": null, "at_s": "x", "strays": []}',
     ],
 )
-def test_damaged_record_counts_as_none(settings: Settings, damage: str) -> None:
-    """A record that is torn, foreign or of another version is as good as none: a pass needs nothing of it."""
+def test_damaged_record_is_ignored(settings: Settings, damage: str) -> None:
+    """A record that is torn, foreign or of another version is read as an empty one."""
     Path(record_path(settings)).write_text(damage)
     assert read_record(settings) == Record()
 
 
-def test_record_keeps_what_fits(settings: Settings) -> None:
-    """Of a record with one wrong field the others still count, and a whole number is a time too."""
+def test_record_keeps_valid_fields(settings: Settings) -> None:
+    """A record with one invalid field keeps the others, and a whole number is a valid time."""
     Path(record_path(settings)).write_text(json.dumps({"digest": 5, "self_name": "lb", "at_s": 3}))
     assert read_record(settings) == Record(self_name="lb", at_s=3)

@@ -1,4 +1,4 @@
-"""Subprocesses and HAProxy's CLI: real processes, real unix sockets, and a time limit on everything."""
+"""Subprocesses and HAProxy's CLI: real processes, real Unix sockets, and time limits."""
 
 import contextlib
 import os
@@ -22,29 +22,29 @@ from serf_haproxy.system.processes import ANSWER_BYTES, OUTPUT_BYTES, RESULT_BYT
 pytestmark = pytest.mark.usefixtures("time_limit")
 
 LIMIT_S = 0.4
-GRACE_S = 5.0  # the machine is noisy
+GRACE_S = 5.0  # tolerance for a busy machine
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that only waits to be reaped does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def test_output_and_status_come_back() -> None:
-    """A program's exit status and everything that it printed, on both outputs, come back."""
+def test_output_and_status_are_returned() -> None:
+    """`run` returns a program's exit status and its standard output and error."""
     assert run(["/bin/sh", "-c", "echo out; echo err >&2; exit 3"], 10) == (3, "out\nerr\n")
 
 
 def test_signal_is_a_negative_status() -> None:
-    """A program that dies of a signal has that signal's negative number as its status."""
+    """The status of a program killed by a signal is the negative signal number."""
     assert run(["/bin/sh", "-c", "kill -9 $$"], 10).status == -9
 
 
 def test_standard_input_is_empty() -> None:
-    """A program that reads gets nothing, and not what is typed at our own standard input."""
+    """A program's standard input is empty, not that of the caller."""
     ours_fd, typist_fd = os.pipe()
     os.write(typist_fd, b"typed")
     saved_fd = os.dup(0)
@@ -57,25 +57,25 @@ def test_standard_input_is_empty() -> None:
             os.close(fd)
 
 
-def test_no_shell_reads_the_arguments() -> None:
-    """Arguments arrive as they are."""
+def test_no_shell_interprets_the_arguments() -> None:
+    """Arguments are passed unchanged."""
     assert run(["/bin/echo", "$HOME", "a;b", "*"], 10).output == "$HOME a;b *\n"
 
 
 def test_environment_can_be_given() -> None:
-    """A program gets the environment that is given, and without one it gets ours."""
+    """A program gets the given environment, or that of the caller."""
     assert run(["/usr/bin/env"], 10, {"A": "1"}).output == "A=1\n"
     assert f"PATH={os.environ['PATH']}\n" in run(["/usr/bin/env"], 10).output
 
 
-def test_output_of_any_bytes_comes_back() -> None:
-    """Bytes that are no UTF-8 come back escaped, and much output does not block."""
+def test_output_of_any_bytes_is_returned() -> None:
+    """Bytes that are not UTF-8 are escaped, and much output does not block."""
     assert run(["/bin/sh", "-c", r"printf 'a\377b'"], 10).output == r"a\xffb"
     assert len(run(["/bin/sh", "-c", "yes | head -c 1000000"], 10).output) == 1_000_000
 
 
-def test_output_is_kept_in_bounds() -> None:
-    """Of a program that prints very much the beginning is kept, and its exit status; one without end is killed."""
+def test_output_is_limited() -> None:
+    """Too much output is cut, with the exit status kept; a program that prints endlessly is killed."""
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     completed = run(["/bin/sh", "-c", "echo first; yes | head -c 300000000; exit 3"], 60)
     assert (completed.status, completed.output[:8], len(completed.output)) == (3, "first\ny\n", OUTPUT_BYTES)
@@ -85,14 +85,14 @@ def test_output_is_kept_in_bounds() -> None:
 
 
 @pytest.mark.parametrize("program", ["/nonexistent/program", "/", "no-such-program-anywhere"])
-def test_missing_program_is_a_fault(program: str) -> None:
-    """A program that cannot be started is a fault with its name and a remedy."""
+def test_missing_program_is_an_error(program: str) -> None:
+    """A program that cannot be started is an error with its name and a remedy."""
     with pytest.raises(SystemFault, match=re.escape(f"cannot start {program}: ") + ".*; install it or set its path"):
         run([program], 10)
 
 
 def test_program_without_end_is_killed_with_its_children(tmp_path: Path, wait_until: Callable) -> None:
-    """After the time limit a program and the children that it started are killed."""
+    """After the time limit, a program and its children are killed."""
     pids = tmp_path / "pids"
     with pytest.raises(SystemFault, match="/bin/sh gave no result in 1 s and was killed"):
         run(["/bin/sh", "-c", f"sleep 1000 & echo $$ $! >{pids}; wait"], 1)
@@ -100,8 +100,8 @@ def test_program_without_end_is_killed_with_its_children(tmp_path: Path, wait_un
         wait_until(lambda pid=pid: not is_alive(pid), f"end of process {pid}")
 
 
-def test_child_that_got_away_is_not_waited_for(tmp_path: Path) -> None:
-    """A child in a session of its own that keeps the output open delays the fault no longer than the time limit."""
+def test_detached_child_is_not_waited_for(tmp_path: Path) -> None:
+    """A child in its own session that keeps the output open does not delay the error beyond the time limit."""
     pid_path = tmp_path / "pid"
     code = f"""if True:
         import os, time
@@ -117,7 +117,7 @@ def test_child_that_got_away_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def answer(text: bytes, *, is_slow: bool = False) -> Talk:
-    """Read to the end of what the client says, answer with what it said and a text, and close."""
+    """Read the client's whole command, answer with that command and a text, and close."""
 
     def talk(connection: socket.socket) -> None:
         said = b""
@@ -131,20 +131,20 @@ def answer(text: bytes, *, is_slow: bool = False) -> Talk:
 
 
 @pytest.mark.parametrize("is_slow", [False, True])
-def test_whole_answer_comes_back(tmp_path: Path, is_slow: bool) -> None:
-    """One line is sent, the write side is closed, and the answer is read to its end, however it is cut up."""
+def test_whole_answer_is_returned(tmp_path: Path, is_slow: bool) -> None:
+    """`ask` sends one line, closes the write side and reads the whole answer, however it is split."""
     with serving_unix(tmp_path / "cli", answer(b"line 1\nline 2 \xff\n\n", is_slow=is_slow)) as path:
         assert ask(path, "show info", 10) == "show info\nline 1\nline 2 \\xff\n\n"
 
 
-def test_large_answer_comes_back(tmp_path: Path) -> None:
-    """An answer of many megabytes comes back whole."""
+def test_large_answer_is_returned(tmp_path: Path) -> None:
+    """An answer of many megabytes is returned completely."""
     with serving_unix(tmp_path / "cli", answer(b"x" * 10_000_000)) as path:
         assert len(ask(path, "show stat", 10)) == 10_000_010
 
 
-def test_no_answer_is_an_empty_one(tmp_path: Path) -> None:
-    """HAProxy 2.6 closes the connection after some commands without a word: that is an answer."""
+def test_closing_without_an_answer_is_an_empty_answer(tmp_path: Path) -> None:
+    """A connection closed without an answer, as HAProxy 2.6 does after some commands, is an empty answer."""
     with serving_unix(tmp_path / "cli", answer(b"")) as path:
         assert ask(path, "reload", 10) == "reload\n"
 
@@ -157,16 +157,16 @@ def test_no_answer_is_an_empty_one(tmp_path: Path) -> None:
         (pour, "show info"),
     ],
 )
-def test_answer_without_end_is_a_fault(tmp_path: Path, talk: Talk, words: str) -> None:
-    """Whoever says nothing, little or much, but does not end, is left when the time is over."""
+def test_answer_without_end_is_an_error(tmp_path: Path, talk: Talk, words: str) -> None:
+    """A server that sends nothing, little or much without an end is abandoned after the time limit."""
     start_s = time.monotonic()
     with serving_unix(tmp_path / "cli", talk) as path, pytest.raises(HaproxyFault, match=f"{path}: .*{words}"):
         ask(path, "show info", LIMIT_S)
     assert time.monotonic() - start_s < LIMIT_S + GRACE_S
 
 
-def test_answer_too_large_is_a_fault(tmp_path: Path) -> None:
-    """An answer beyond all measure is given up before it fills the memory."""
+def test_answer_too_large_is_an_error(tmp_path: Path) -> None:
+    """An oversized answer is abandoned before it fills the memory."""
     with (
         serving_unix(tmp_path / "cli", pour) as path,
         pytest.raises(HaproxyFault, match=f"the answer to 'show stat' is longer than {ANSWER_BYTES} bytes"),
@@ -175,14 +175,14 @@ def test_answer_too_large_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_connection_closed_at_once(tmp_path: Path) -> None:
-    """Whoever closes the connection at once gives a fault or an empty answer, but nothing else."""
+    """A server that closes the connection at once causes an error or an empty answer."""
     with serving_unix(tmp_path / "cli", close_at_once) as path, contextlib.suppress(HaproxyFault):
         assert ask(path, "show info", 10) == ""
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "directory", "dead socket", "too long"])
-def test_nobody_there_is_a_fault(tmp_path: Path, kind: str) -> None:
-    """Where nobody listens the fault names the socket and asks whether HAProxy runs."""
+def test_missing_server_is_an_error(tmp_path: Path, kind: str) -> None:
+    """When no process listens, the error names the socket and asks whether HAProxy runs."""
     path = tmp_path / ("cli" if kind != "too long" else "x" * 200)
     if kind == "file":
         path.write_text("")
@@ -196,14 +196,14 @@ def test_nobody_there_is_a_fault(tmp_path: Path, kind: str) -> None:
 
 
 def test_time_left_ends() -> None:
-    """Once a deadline is over there is no time left, not even a little."""
+    """After a deadline, the time left is 0."""
     assert 0 < processes.time_left(time.monotonic() + 10) <= 10
     with pytest.raises(TimeoutError):
         processes.time_left(time.monotonic() - 0.001)
 
 
-def test_work_apart_returns_what_it_returns() -> None:
-    """A function in a child gives its result, of any size, and leaves no child behind."""
+def test_work_apart_returns_the_result() -> None:
+    """A function in a child process returns its result, of any size, and leaves no child behind."""
     before = psutil.Process().children()
     assert run_apart(lambda: b"x" * 3_000_000, 5, 2**26) == b"x" * 3_000_000
     assert run_apart(lambda: b"", 5, 2**26) == b""
@@ -226,10 +226,10 @@ def _loop() -> bytes:
         (lambda: os.kill(os.getpid(), signal.SIGKILL) or b"", 20, "it died"),
         (lambda: 1 // 0 and b"", 20, "it died"),
     ],
-    ids=["loops", "sleeps", "eats memory", "says too much", "ends early", "crashes", "raises"],
+    ids=["loops", "sleeps", "uses too much memory", "prints too much", "ends early", "crashes", "raises"],
 )
 def test_work_apart_cannot_harm(work: Callable[[], bytes], timeout_s: float, reason: str) -> None:
-    """Whatever a function does in a child, the caller gets an answer in time, and no child is left."""
+    """Whatever a function does in a child process, the caller returns in time and no child is left."""
     before = psutil.Process().children()
     if reason:
         with pytest.raises(SystemFault, match=reason):

@@ -1,16 +1,17 @@
-"""A whole cluster of real processes on loopback, without a container: demo, test bed and benchmark bed.
+"""A whole cluster of real processes on loopback, without a container; for the demo, tests and measurements.
 
 - command: the command line, cheap to import
 - cluster: the lab itself, `Lab`
 - tour: the demo
-- plan: what a lab will consist of, and whether there is room for it
-- launch: starting parts of it, waiting until they are served, stopping all of it
-- watch: what can be seen through the balancers
-- balancer: one s6 tree of HAProxy, the resident and a Serf agent
-- backend: one web application with its Serf agent
-- report: what `lab status` shows
-- records: lab.json, and the lock
-- ports: who listens where
-- programs: what is started, and the environment that it gets
-- processes: processes by id and start time
+- screen: the output of the demo
+- plan: the parts of a lab before they start: names, addresses, ports
+- launch: start parts of a lab, wait until they are served, stop all of it
+- watch: the servers as they are seen through the balancers
+- balancer: one s6 tree with HAProxy, the daemon and a Serf agent
+- node: one web application with its Serf agent
+- report: the output of `lab status`
+- records: lab.json and its lock
+- ports: addresses and port numbers
+- programs: the programs that the lab starts, and their environment
+- processes: processes, identified by id and start time
 """

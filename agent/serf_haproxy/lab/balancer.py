@@ -1,4 +1,4 @@
-"""One balancer: an s6 tree of HAProxy, the resident and a Serf agent, as the image has it."""
+"""One balancer: an s6 tree with HAProxy, the daemon and a Serf agent, the same tree as in the image."""
 
 import contextlib
 import os
@@ -8,21 +8,23 @@ import time
 from collections.abc import Collection
 
 from serf_haproxy.errors import InputError, SystemFault
+from serf_haproxy.haproxy.runtime import ServerView, read_servers
 from serf_haproxy.lab import ports, processes, programs
-from serf_haproxy.lab.backend import last_line, list_entries
+from serf_haproxy.lab.node import last_line, list_entries
 from serf_haproxy.lab.records import Balancer, Record
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.processes import run
 
-SERVICES = ("haproxy", "agent", "serf")
-_SOCKET_BYTES = 97  # HAProxy binds to a longer name first, which must fit into the kernel's 107
-_STOP_S = 30.0  # the tree's own limits add up to less
+SERVICES = ("haproxy", "daemon", "serf")  # the directories in s6/
+DAEMON = SERVICES[1]  # the service that runs `serf-haproxy run`
+_SOCKET_BYTES = 97  # HAProxy first binds a temporary, longer path, and the kernel allows 107 bytes
+_STOP_S = 30.0  # more than the sum of the time limits within the tree
 _ORPHANS_S = 15.0
 _COMMAND_S = 10.0
 
 
 def list_listeners(record: Record, balancer: Balancer) -> list[ports.Listener]:
-    """Return what a balancer will listen on."""
+    """Return the addresses and ports on which a balancer will listen."""
     name, address, numbers = balancer.name, balancer.address, record.ports
     return [
         ports.Listener(f"the frontend of {name}", address, numbers.frontend),
@@ -38,17 +40,17 @@ def work_dir(record: Record, balancer: Balancer) -> str:
 
 
 def log_dir(record: Record, balancer: Balancer) -> str:
-    """Return the directory of its logs."""
+    """Return the directory of a balancer's logs."""
     return os.path.join(work_dir(record, balancer), "log")
 
 
 def scan_dir(record: Record, balancer: Balancer) -> str:
-    """Return its s6 scan directory."""
+    """Return the s6 scan directory of a balancer."""
     return os.path.join(work_dir(record, balancer), "service")
 
 
-def settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
-    """Return the settings of a balancer: those that the caller chose, and the places that are the lab's."""
+def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
+    """Return the settings of a balancer: those that the user chose, and the paths and addresses that the lab sets."""
     home, numbers = work_dir(record, balancer), record.ports
     chosen = {name: value for name, value in record.environ.items() if name.startswith("SERF_HAPROXY_")}
     return chosen | {
@@ -65,31 +67,33 @@ def settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
     }
 
 
-def sockets(record: Record, balancer: Balancer) -> Settings:
-    """Return settings that lead to a balancer's HAProxy."""
-    environ = settings_environ(record, balancer)
-    return Settings().replace(
-        master_socket=environ["SERF_HAPROXY_MASTER_SOCKET"],
-        runtime_socket=environ["SERF_HAPROXY_RUNTIME_SOCKET"],
+def list_servers(record: Record, balancer: Balancer) -> dict[str, ServerView] | None:
+    """Return the servers of a balancer's HAProxy by name; None when it does not answer."""
+    environ = make_settings_environ(record, balancer)
+    return read_servers(
+        Settings().replace(
+            master_socket=environ["SERF_HAPROXY_MASTER_SOCKET"],
+            runtime_socket=environ["SERF_HAPROXY_RUNTIME_SOCKET"],
+        )
     )
 
 
 def check_paths(lab_dir: str) -> None:
-    """See that the paths of a lab can be used.
+    """Check that HAProxy can use the paths in a lab's directory.
 
     Raises:
-        InputError: They cannot; the text says why.
+        InputError: The directory has blanks in its path, or its path is too long; the message says which.
     """
     if any(ord(character) < 0x21 for character in lab_dir):
         raise InputError(f"--dir {lab_dir!a}: must be a path without blanks")
     length = len(os.fsencode(f"{lab_dir}/lb1/master.sock"))
     if length > _SOCKET_BYTES:
         excess = f"{length - _SOCKET_BYTES} bytes too long for the sockets of HAProxy in it"
-        raise InputError(f"--dir {lab_dir}: is {excess}; choose a shorter one, for example below /tmp")
+        raise InputError(f"--dir {lab_dir}: is {excess}; choose a shorter path, for example below /tmp")
 
 
 def start(record: Record, balancer: Balancer) -> None:
-    """Start the tree; `is_ready` tells when it is ready. What an earlier run left in its directory stays."""
+    """Start the tree without waiting for it; see `is_ready`. Files of an earlier run are kept."""
     home, scan = work_dir(record, balancer), scan_dir(record, balancer)
     for name in ("nodes", "state", "log"):
         os.makedirs(os.path.join(home, name), exist_ok=True)
@@ -97,10 +101,10 @@ def start(record: Record, balancer: Balancer) -> None:
         ignored = shutil.ignore_patterns("supervise", "event", "lock", "control")
         shutil.copytree(programs.S6_DIR, scan, symlinks=True, ignore=ignored)
     for service in SERVICES:
-        with contextlib.suppress(FileNotFoundError):  # the last word of an earlier run
+        with contextlib.suppress(FileNotFoundError):  # the status of an earlier run would be taken for today's
             os.unlink(os.path.join(scan, service, "supervise", "status"))
     numbers = record.ports
-    environ = programs.base_environ(record.environ) | settings_environ(record, balancer)
+    environ = programs.base_environ(record.environ) | make_settings_environ(record, balancer)
     environ |= {
         "SERF_NODE": balancer.name,
         "SERF_BIND": f"{balancer.address}:{numbers.gossip}",
@@ -108,7 +112,7 @@ def start(record: Record, balancer: Balancer) -> None:
         "SERF_JOIN": " ".join(list_entries(record, balancer.name)),
         "SERF_TAGS": "role=balancer",
         "SERF_SNAPSHOT": f"{home}/state/serf.snapshot",
-        "SERF_HANDLER": shlex.quote(programs.HANDLER),  # Serf gives it to a shell
+        "SERF_HANDLER": shlex.quote(programs.HANDLER),  # Serf runs it in a shell
         "SERF_PROFILE": record.environ.get("SERF_PROFILE") or "lan",
         "LOG_DIR": log_dir(record, balancer),
     }
@@ -119,10 +123,10 @@ def start(record: Record, balancer: Balancer) -> None:
 
 
 def is_ready(record: Record, balancer: Balancer) -> bool:
-    """Tell whether all services of a balancer are up and ready.
+    """Return whether all services of a balancer are up and ready.
 
     Raises:
-        SystemFault: The tree has ended, or a service has stopped for good.
+        SystemFault: The tree has ended, or a service is down and s6 does not restart it.
     """
     logs = log_dir(record, balancer)
     if not processes.is_alive(balancer.svscan):
@@ -139,33 +143,34 @@ def is_ready(record: Record, balancer: Balancer) -> bool:
 
 
 def runs_haproxy(record: Record, balancer: Balancer) -> bool:
-    """Tell whether a balancer's HAProxy runs, ready or not."""
+    """Return whether a balancer's HAProxy runs, ready or not."""
     return processes.is_alive(balancer.svscan) and _ask_s6(record, balancer, "haproxy", "up") == ["true"]
 
 
 def stop(record: Record, balancers: Collection[Balancer]) -> None:
-    """Stop the trees gracefully and all at once; within limits, then by force.
+    """Stop the trees side by side: gracefully first, with SIGKILL after a time limit.
 
     Raises:
-        SystemFault: Something survives.
+        SystemFault: A process survives.
     """
     processes.stop([balancer.svscan for balancer in balancers if balancer.svscan], _STOP_S)
     for balancer in balancers:
         _stop_orphans(scan_dir(record, balancer))
-        # A service whose supervisor was killed has a session of its own and no ancestor; no `lab env` exports this one.
+        # A service whose supervisor was killed has a session of its own and no ancestor in the tree. Its LOG_DIR
+        # identifies it: `lab env` does not export that variable, so no user's process has it.
         processes.kill(processes.find_marked("LOG_DIR", log_dir(record, balancer)))
         balancer.svscan = None
     record.save()
 
 
 def _ask_s6(record: Record, balancer: Balancer, service: str, fields: str) -> list[str]:
-    """Return fields of a service's s6-svstat; nothing sensible while it has no supervisor."""
+    """Return fields that s6-svstat prints for a service; none of them is valid while it has no supervisor."""
     service_dir = os.path.join(scan_dir(record, balancer), service)
     return run(["s6-svstat", "-o", fields, service_dir], _COMMAND_S).output.split()
 
 
 def _stop_orphans(scan: str) -> None:
-    """Stop supervisors whose s6-svscan somebody else has killed; they are known by their directories."""
+    """Stop supervisors that have outlived their s6-svscan; their service directories identify them."""
     services = [os.path.join(scan, service) for service in SERVICES]
     for service_dir in [*services, *(os.path.join(service, "log") for service in services)]:
         if not os.path.isdir(service_dir):
@@ -175,5 +180,5 @@ def _stop_orphans(scan: str) -> None:
         while run(["s6-svok", service_dir], _COMMAND_S).status == 0:
             run(["s6-svc", flags, service_dir], _COMMAND_S)
             if time.monotonic() > deadline:
-                raise SystemFault(f"{service_dir} still has a supervisor; end it by hand")
+                raise SystemFault(f"{service_dir} still has a supervisor; stop it by hand")
             time.sleep(0.1)

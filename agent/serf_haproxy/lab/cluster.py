@@ -1,4 +1,4 @@
-"""The lab: a cluster of balancers and backends that is built, disturbed and taken down."""
+"""The lab: build a cluster of balancers and nodes, change it, and take it down."""
 
 import contextlib
 import dataclasses
@@ -7,53 +7,53 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from serf_haproxy.errors import InputError, SystemFault
-from serf_haproxy.lab import backend as web
 from serf_haproxy.lab import balancer as tree
 from serf_haproxy.lab import launch, plan, ports, processes, programs, records, report, watch
-from serf_haproxy.lab.records import ALIVE, CRASHED, LEFT, Backend, Balancer, Record
+from serf_haproxy.lab import node as web
+from serf_haproxy.lab.records import ALIVE, CRASHED, LEFT, Balancer, Node, Record
 
 WAIT_S, LEAVE_S = 60.0, 30.0
-RETURN_S = 120.0  # a crashed one under a new address: 38 s, and 76 s when everybody else had crashed as well
+RETURN_S = 120.0  # a crashed node at a new address takes 38 s, or 76 s when all other nodes had crashed as well
 
 
 def default_dir(environ: Mapping[str, str]) -> str:
-    """Return the directory of a lab for which none is named."""
+    """Return the directory of a lab when the user names none."""
     home = environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     return os.path.join(home, "serf-haproxy", "lab")
 
 
 class Lab:
-    """One lab; all that it knows is in its directory, so objects and command lines can take turns.
+    """One lab. All its state is in its directory, so several objects and command lines can work on it in turn.
 
-    Every method that starts something takes `wait_s`: how long to wait until that is served through every balancer
-    (`leave`: dropped by every balancer), 0 for not at all. When it is not, what was started is stopped again, and a
-    `SystemFault` says what is missing and where the logs are.
+    Methods that start a part take `wait_s`: how long to wait until all balancers serve it (`leave`: until all have
+    dropped it); 0 means not to wait. When the time is over, the new part is stopped again and a `SystemFault` says
+    what is missing and where the logs are.
 
     Attributes:
-        lab_dir: Its directory, an absolute path.
-        port_base: The first of its ports for `up`; None for the default, or for what it came up with.
+        lab_dir: The directory of the lab, an absolute path.
+        port_base: The first port number for `up`; None for the default, or for the number that the lab has.
     """
 
     def __init__(self, lab_dir: str | os.PathLike[str] | None = None, port_base: int | None = None) -> None:
         self.lab_dir = os.path.abspath(lab_dir or default_dir(os.environ))
         self.port_base = port_base
 
-    def up(self, backends: int = 3, balancers: int = 1, wait_s: float = WAIT_S) -> None:
-        """Build the lab: backends web1, web2, ... behind balancers lb1, lb2, ...
+    def up(self, nodes: int = 3, balancers: int = 1, wait_s: float = WAIT_S) -> None:
+        """Build the lab: nodes web1, web2, ... behind balancers lb1, lb2, ...
 
         Raises:
-            InputError: There is a lab already, or an argument or the directory is wrong.
-            SystemFault: A port is taken, a program is missing, or something does not come up.
+            InputError: There is a lab already, or an argument or the directory is invalid.
+            SystemFault: A port is taken, a program is missing, or a part does not come up.
         """
         tree.check_paths(self.lab_dir)
         plan.check_vacant(self.lab_dir)
-        record = plan.plan_lab(self.lab_dir, self.port_base, backends, balancers)
+        record = plan.plan_lab(self.lab_dir, self.port_base, nodes, balancers)
         programs.check_present()
-        plan.check_ports(record, record.balancers.values(), record.backends.values())
+        plan.check_ports(record, record.balancers.values(), record.nodes.values())
         try:
             os.makedirs(self.lab_dir, mode=0o700, exist_ok=True)
         except OSError as error:
-            raise SystemFault(f"--dir {self.lab_dir}: {error.strerror}; choose another") from error
+            raise SystemFault(f"--dir {self.lab_dir}: {error.strerror}; choose another directory") from error
         with records.locked(self.lab_dir):
             plan.check_vacant(self.lab_dir)
             former = records.load(self.lab_dir)
@@ -61,7 +61,7 @@ class Lab:
                 launch.clear(former)
             with launch.undoing(lambda error: launch.abandon(record, error)):
                 record.save()
-                launch.start(record, record.balancers.values(), record.backends.values(), wait_s)
+                launch.start(record, record.balancers.values(), record.nodes.values(), wait_s)
 
     def add(
         self,
@@ -71,12 +71,12 @@ class Lab:
         tags: Mapping[str, str] | None = None,
         wait_s: float = WAIT_S,
     ) -> None:
-        """Add a backend: on a fresh address and the lab's port, unless others are given."""
+        """Add a node, by default with an unused address and the lab's port for applications."""
         plan.check_name(name)
         with self._open() as record:
-            if name in record.backends:
-                raise InputError(f"there is a backend {name} already; bring it back with return, or take another name")
-            added = plan.plan_backend(record, name, address, port, tags or {})
+            if name in record.nodes:
+                raise InputError(f"there is a node {name} already; start it again with return, or choose another name")
+            added = plan.plan_node(record, name, address, port, tags or {})
             launch.enter(record, added, None, wait_s)
 
     def return_(
@@ -87,12 +87,12 @@ class Lab:
         tags: Mapping[str, str] | None = None,
         wait_s: float = RETURN_S,
     ) -> None:
-        """Start a backend again that left or crashed: on a fresh address unless one is given."""
+        """Start a node again that left or crashed, by default at an unused address."""
         with self._open() as record:
-            former = record.find_backend(name)
+            former = record.find_node(name)
             if former.state == ALIVE and not web.find_fault(record, former):
-                raise InputError(f"backend {name} is alive; only one that left or crashed can return")
-            web.crash(record, [former])  # a process of it that is left
+                raise InputError(f"node {name} is alive; only a node that left or crashed can return")
+            web.crash(record, [former])  # one of its two processes may still run
             former.state = CRASHED if former.state == ALIVE else former.state
             changed = {} if port is None else {"port": str(port)}
             returning = dataclasses.replace(
@@ -105,10 +105,10 @@ class Lab:
             launch.enter(record, returning, former, wait_s)
 
     def leave(self, name: str, wait_s: float = LEAVE_S) -> None:
-        """Let a backend leave the cluster; once no balancer has it any more, its application ends.
+        """Let a node leave the cluster; its application ends once all balancers have dropped the node.
 
         Raises:
-            SystemFault: A balancer has it still; its application goes on, and `leave` can be repeated.
+            SystemFault: A balancer still has the node; its application keeps running, and `leave` can be repeated.
         """
         with self._open() as record:
             leaving = _find_alive(record, name)
@@ -120,27 +120,27 @@ class Lab:
             record.save()
 
     def crash(self, name: str) -> None:
-        """Kill a backend's processes; the cluster finds out by itself."""
+        """Kill a node's processes with SIGKILL; the cluster has to detect that by itself."""
         with self._open() as record:
             victim = _find_alive(record, name)
             victim.state = CRASHED
             web.crash(record, [victim])
 
     def tags(self, name: str, tags: Mapping[str, str], deleted: Sequence[str] = ()) -> None:
-        """Change the Serf tags of a live backend; it keeps them when it returns."""
+        """Change the Serf tags of a live node; a node keeps its tags when it returns."""
         if not tags and not deleted:
             raise InputError(f"no change for the tags of {name}: give KEY=VALUE or --delete KEY")
         with self._open() as record:
             web.change_tags(record, _find_alive(record, name), tags, deleted)
 
     def balancer_up(self, name: str, wait_s: float = WAIT_S) -> None:
-        """Start a balancer, a new one or one that is down, and wait until it serves all live backends."""
+        """Start a balancer that is new or down, and wait until it serves all live nodes."""
         address = ports.address_balancer(name)
         with self._open() as record:
             balancer = record.balancers.get(name) or Balancer(name, address)
             if processes.is_alive(balancer.svscan):
                 raise InputError(f"balancer {name} is up already")
-            tree.stop(record, [balancer])  # what is left of one that was killed
+            tree.stop(record, [balancer])  # processes that are left if its s6-svscan was killed
             plan.check_ports(record, [balancer], [])
             record.environ |= programs.choose_environ(os.environ)
             record.balancers[name] = balancer
@@ -148,29 +148,29 @@ class Lab:
                 launch.start(record, [balancer], [], wait_s)
 
     def balancer_down(self, name: str) -> None:
-        """Stop a whole balancer gracefully; its files stay for its return."""
+        """Stop a balancer with all its services gracefully; its files stay for the next start."""
         with self._open() as record:
             if name not in record.balancers or not record.balancers[name].svscan:
-                raise InputError(f"there is no balancer {name} that is up in the lab at {self.lab_dir}")
+                raise InputError(f"no balancer {name} is up in the lab at {self.lab_dir}")
             tree.stop(record, [record.balancers[name]])
 
     def status(self) -> dict[str, Any]:
-        """Return what there is and whether it runs, in the shape of `lab status --json`."""
+        """Return all parts of the lab and their states, in the shape of `lab status --json`."""
         return report.describe(self._load())
 
     def env(self, balancer: str | None = None) -> dict[str, str]:
-        """Return the SERF_HAPROXY_* variables of a balancer; of the first one unless named."""
+        """Return the SERF_HAPROXY_* variables of a balancer, by default of the first one."""
         record = self._load()
         name = balancer or next(iter(record.balancers), "lb1")
         if name not in record.balancers:
             raise InputError(f"there is no balancer {name} in the lab at {self.lab_dir}")
-        return tree.settings_environ(record, record.balancers[name])
+        return tree.make_settings_environ(record, record.balancers[name])
 
     def down(self, keep: bool = False) -> bool:
-        """Stop everything, gracefully, then by force, and remove the lab's files.
+        """Stop all processes, first gracefully and then with SIGKILL, and remove the lab's files.
 
         Args:
-            keep: Leave the files, to look at them; the next `up` removes them.
+            keep: Keep the files, to look at them; the next `up` removes them.
 
         Returns:
             Whether there was a lab.
@@ -189,20 +189,20 @@ class Lab:
     def _load(self) -> Record:
         record = records.load(self.lab_dir)
         if record is None or not record.is_up:
-            raise InputError(records.missing(self.lab_dir))
+            raise InputError(records.describe_missing(self.lab_dir))
         if self.port_base not in (None, record.port_base):
             raise InputError(f"--port-base {self.port_base}: the lab at {self.lab_dir} has {record.port_base}")
         return record
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Record]:
-        """Hold the lab, which is up, for oneself."""
+        """Hold the lock of the lab, which is up."""
         with records.locked(self.lab_dir):
             yield self._load()
 
 
-def _find_alive(record: Record, name: str) -> Backend:
-    backend = record.find_backend(name)
-    if backend.state != ALIVE:
-        raise InputError(f"backend {name} has {backend.state}; bring it back first: serf-haproxy lab return {name}")
-    return backend
+def _find_alive(record: Record, name: str) -> Node:
+    node = record.find_node(name)
+    if node.state != ALIVE:
+        raise InputError(f"node {name} has {node.state}; start it again first: serf-haproxy lab return {name}")
+    return node

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     """Add the command `lab` with all its own commands."""
-    parser = subparsers.add_parser("lab", help="A whole cluster of real processes on loopback.")
+    parser = subparsers.add_parser("lab", help="Run a whole cluster of real processes on loopback.")
     parser.set_defaults(command=main)
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     common = _common_options()
@@ -25,14 +25,22 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         return command
 
     up = add("up", _up)
-    up.add_argument("--backends", type=int, default=3, metavar="N", help="web1 to webN (3)")
-    up.add_argument("--balancers", type=int, default=1, metavar="N", help="lb1 to lbN (1)")
+    up.add_argument("--nodes", type=int, default=3, metavar="N", help="nodes web1 to webN (default: 3)")
+    # The option's name in the previous release; remove it after this one.
+    up.add_argument("--backends", type=int, dest="nodes", action=_Deprecated, new="--nodes", help=argparse.SUPPRESS)
+    up.add_argument("--balancers", type=int, default=1, metavar="N", help="balancers lb1 to lbN (default: 1)")
     _add_waiting(up, 60)
-    _add_waiting(_add_backend_options(add("add", _add, "name")), 60)
+    _add_waiting(_add_node_options(add("add", _add, "name")), 60)
     leave = add("leave", _leave, "name")
-    leave.add_argument("--timeout", type=float, default=30, metavar="SECONDS", help="longest wait (30)")
+    leave.add_argument(
+        "--timeout",
+        type=float,
+        default=30,
+        metavar="SECONDS",
+        help="longest time to wait (default: 30)",
+    )
     add("crash", _crash, "name")
-    _add_waiting(_add_backend_options(add("return", _return, "name")), 120)
+    _add_waiting(_add_node_options(add("return", _return, "name")), 120)
     tags = add("tags", _tags, "name")
     tags.add_argument("tags", metavar="KEY=VALUE", nargs="*")
     tags.add_argument("--delete", metavar="KEY", action="append", default=[], help="remove a tag; repeatable")
@@ -40,16 +48,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     balancer.add_argument("to", choices=["up", "down"])
     _add_waiting(balancer, 60)
     add("status", _status)
-    add("env", _env).add_argument("--balancer", metavar="NAME", help="whose (the first one's)")
-    add("demo", _demo).add_argument("--once", action="store_true", help="end after the tour instead of staying up")
-    add("down", _down).add_argument("--keep", action="store_true", help="leave the logs and other files")
+    add("env", _env).add_argument("--balancer", metavar="NAME", help="a balancer (default: the first one)")
+    add("demo", _demo).add_argument("--once", action="store_true", help="end after the last step; do not stay up")
+    add("down", _down).add_argument("--keep", action="store_true", help="keep the logs and other files")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run one command of the lab.
 
     Returns:
-        0, or 128 and the number of the signal that has interrupted it.
+        0, or 128 plus the number of the signal that interrupted it.
 
     Raises:
         SerfHaproxyError: The command failed.
@@ -76,37 +84,37 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _up(lab: "Lab", args: argparse.Namespace) -> None:
-    """Build a lab; return when every backend is served through every balancer."""
-    lab.up(args.backends, args.balancers, _wait_s(args))
+    """Start a lab; return when all nodes are served through all balancers."""
+    lab.up(args.nodes, args.balancers, _wait_s(args))
 
 
 def _add(lab: "Lab", args: argparse.Namespace) -> None:
-    """Add a backend."""
+    """Add a node."""
     lab.add(args.name, args.address, args.port, _read_tags(args.tag), _wait_s(args))
 
 
 def _leave(lab: "Lab", args: argparse.Namespace) -> None:
-    """Let a backend leave gracefully."""
+    """Let a node leave gracefully."""
     lab.leave(args.name, args.timeout)
 
 
 def _crash(lab: "Lab", args: argparse.Namespace) -> None:
-    """Kill a backend without a goodbye."""
+    """Kill a node with SIGKILL, without a leave."""
     lab.crash(args.name)
 
 
 def _return(lab: "Lab", args: argparse.Namespace) -> None:
-    """Start a backend again that left or crashed, on a new address."""
+    """Start a node again that left or crashed, at a new address."""
     lab.return_(args.name, args.address, args.port, _read_tags(args.tag), _wait_s(args))
 
 
 def _tags(lab: "Lab", args: argparse.Namespace) -> None:
-    """Change the Serf tags of a live backend."""
+    """Change the Serf tags of a live node."""
     lab.tags(args.name, _read_tags(args.tags), args.delete)
 
 
 def _balancer(lab: "Lab", args: argparse.Namespace) -> None:
-    """Start or stop one whole balancer."""
+    """Start or stop a balancer with all its services."""
     if args.to == "up":
         lab.balancer_up(args.name, _wait_s(args))
     else:
@@ -114,7 +122,7 @@ def _balancer(lab: "Lab", args: argparse.Namespace) -> None:
 
 
 def _status(lab: "Lab", args: argparse.Namespace) -> None:
-    """Show balancers and backends, and whether they run."""
+    """Show all balancers and nodes, and whether they run."""
 
 
 def _env(lab: "Lab", args: argparse.Namespace) -> str:
@@ -127,14 +135,14 @@ def _env(lab: "Lab", args: argparse.Namespace) -> str:
 
 
 def _demo(lab: "Lab", args: argparse.Namespace) -> int:
-    """Take a tour of what happens to a cluster."""
+    """Show in five steps how HAProxy follows a cluster: joins, a leave, a crash, a return."""
     from serf_haproxy.lab.tour import run_tour
 
     return run_tour(lab, args.once)
 
 
 def _down(lab: "Lab", args: argparse.Namespace) -> str:
-    """Stop everything and remove it."""
+    """Stop the lab and remove its files."""
     was_up = lab.down(args.keep)
     if args.json:
         return json.dumps({"dir": lab.lab_dir, "was_up": was_up})
@@ -159,24 +167,43 @@ def _wait_s(args: argparse.Namespace) -> float:
 
 def _common_options() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    where = "where the lab is ($XDG_STATE_HOME or ~/.local/state, and there serf-haproxy/lab)"
+    where = "directory of the lab (default: serf-haproxy/lab in $XDG_STATE_HOME or ~/.local/state)"
     common.add_argument("--dir", metavar="DIR", help=where)
-    common.add_argument("--port-base", type=int, metavar="PORT", help="first of six port numbers (18080)")
-    common.add_argument("--json", action="store_true", help="for machines")
+    common.add_argument("--port-base", type=int, metavar="PORT", help="first of six port numbers (default: 18080)")
+    common.add_argument("--json", action="store_true", help="print JSON")
     return common
 
 
 def _add_waiting(command: argparse.ArgumentParser, timeout_s: int) -> None:
-    command.add_argument("--no-wait", action="store_true", help="do not wait until it is served")
-    explanation = f"longest wait until it is served ({timeout_s})"
+    command.add_argument("--no-wait", action="store_true", help="do not wait until the balancers serve it")
+    explanation = f"longest time to wait until the balancers serve it (default: {timeout_s})"
     command.add_argument("--timeout", type=float, default=timeout_s, metavar="SECONDS", help=explanation)
 
 
-def _add_backend_options(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command.add_argument("--address", metavar="A", help="an address in 127.0.0.0/8 (a fresh one)")
-    command.add_argument("--port", type=int, metavar="P", help="where the application listens")
-    command.add_argument("--tag", metavar="KEY=VALUE", action="append", default=[], help="a Serf tag; repeatable")
+def _add_node_options(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("--address", metavar="A", help="address in 127.0.0.0/8 (default: an unused one)")
+    command.add_argument("--port", type=int, metavar="P", help="port of the application")
+    command.add_argument("--tag", metavar="KEY=VALUE", action="append", default=[], help="Serf tag; repeatable")
     return command
+
+
+class _Deprecated(argparse.Action):
+    """An option under its former name: it sets the value of the new one and prints a deprecation on stderr."""
+
+    def __init__(self, new: str, **options: Any) -> None:
+        super().__init__(**options | {"default": argparse.SUPPRESS})
+        self.new = new
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Set the value."""
+        print(f"serf-haproxy: {option_string} is deprecated; use {self.new}", file=sys.stderr)
+        setattr(namespace, self.dest, values)
 
 
 def _interrupt(number: int, _frame: object) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Starting parts of a lab, waiting until they are served, and undoing it when they are not."""
+"""Start parts of a lab, wait until they are served, and undo the start when they are not; stop all parts."""
 
 import contextlib
 import os
@@ -8,54 +8,54 @@ import time
 from collections.abc import Callable, Collection, Iterator
 
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.lab import backend as web
 from serf_haproxy.lab import balancer as tree
+from serf_haproxy.lab import node as web
 from serf_haproxy.lab import plan, processes, records, watch
-from serf_haproxy.lab.records import LEFT, Backend, Balancer, Record
+from serf_haproxy.lab.records import LEFT, Balancer, Node, Record
 
-_APPS_S = 35.0  # an application gives the requests in flight 30 s
-_AGENTS_S = 0.5
+_APPS_S = 35.0  # an application waits up to 30 s for requests in flight
+_SERF_S = 0.5
 _JOIN_S = 1.0
 
 
 def start(
     record: Record,
     balancers: Collection[Balancer],
-    backends: Collection[Backend],
+    nodes: Collection[Node],
     wait_s: float,
     is_return: bool = False,
 ) -> None:
-    """Start balancers and backends and wait until everything that concerns them is served.
+    """Start balancers and nodes, and wait until the new balancers serve all nodes and all balancers the new nodes.
 
     Args:
-        record: The lab; they are in it.
-        balancers: New ones.
-        backends: New ones.
-        wait_s: How long to wait for being served, 0 for not at all.
-        is_return: The cluster may still know these backends at another address. Then their agents end by
-            themselves until it has given up the former ones, so they are started again.
+        record: The lab; it contains the balancers and nodes.
+        balancers: The balancers to start.
+        nodes: The nodes to start.
+        wait_s: How long to wait until they are served; 0 means not to wait.
+        is_return: The cluster may still know these nodes at their former addresses. Until it has forgotten those,
+            Serf agents at the new addresses end by themselves and are started again.
 
     Raises:
-        SystemFault: Something does not come up, or is not served in time.
+        SystemFault: A part does not come up, or is not served in time.
     """
     deadline = time.monotonic() + wait_s
-    for backend in backends:
-        web.start_app(record, backend)
+    for node in nodes:
+        web.start_app(record, node)
     for balancer in balancers:
         tree.start(record, balancer)
-    for backend in backends:
-        web.wait_app(record, backend)
-        web.start_serf(record, backend)
-    for backend in backends:
-        web.wait_serf(record, backend)
+    for node in nodes:
+        web.wait_app(record, node)
+        web.start_serf(record, node)
+    for node in nodes:
+        web.wait_serf(record, node)
     if wait_s:
         watch.wait_ready(record, balancers, wait_s)
-        _wait(record, balancers, backends, max(1.0, deadline - time.monotonic()), is_return)
+        _wait(record, balancers, nodes, max(1.0, deadline - time.monotonic()), is_return)
 
 
 @contextlib.contextmanager
 def undoing(undo: Callable[[BaseException], None]) -> Iterator[None]:
-    """Undo, undisturbed by further signals, when the block fails or is interrupted."""
+    """Call `undo` when the block fails or is interrupted; further signals are held until that is done."""
     try:
         yield
     except BaseException as error:
@@ -65,100 +65,101 @@ def undoing(undo: Callable[[BaseException], None]) -> Iterator[None]:
 
 
 def stop_all(record: Record) -> None:
-    """Stop everything: balancers first, so that they neither miss a backend nor work on its departure.
+    """Stop all parts: balancers first, so that they do not react to the end of the nodes.
 
-    The agents of the backends have nobody left to say goodbye to, which takes them 3 s: they get a moment.
+    A Serf agent that is the last of its cluster waits 3 s for an acknowledgement of its leave. Nothing depends on
+    these leaves, so the Serf agents of the nodes get only a moment before they are killed.
     """
     tree.stop(record, record.balancers.values())
-    backends = record.backends.values()
-    for backend in backends:
-        processes.send(backend.serf, signal.SIGTERM)
-    processes.stop([backend.app for backend in backends if backend.app], _APPS_S)
-    processes.stop([backend.serf for backend in backends if backend.serf], _AGENTS_S)
-    for backend in backends:
-        backend.serf = backend.app = None
-        backend.state = LEFT
-    record.is_up = False  # only now: until here another `down` must find what is left
+    nodes = record.nodes.values()
+    for node in nodes:
+        processes.send(node.serf, signal.SIGTERM)
+    processes.stop([node.app for node in nodes if node.app], _APPS_S)
+    processes.stop([node.serf for node in nodes if node.serf], _SERF_S)
+    for node in nodes:
+        node.serf = node.app = None
+        node.state = LEFT
+    record.is_up = False  # not before: another `down` has to find what a failed one has left
     record.save()
 
 
 def clear(record: Record) -> None:
     """Remove all files of a lab."""
-    for name in (*record.balancers, "backends"):
+    for name in (*record.balancers, record.node_dirs):
         shutil.rmtree(os.path.join(record.lab_dir, name), ignore_errors=True)
     records.forget(record.lab_dir)
 
 
 def remove(record: Record) -> None:
-    """Remove all files of a lab, and its directory unless somebody else's file is in it."""
+    """Remove all files of a lab, and its directory unless it has other files in it."""
     clear(record)
     with contextlib.suppress(OSError):
         os.rmdir(record.lab_dir)
 
 
-def enter(record: Record, backend: Backend, former: Backend | None, wait_s: float) -> None:
-    """Start a backend that is new, or returns in the place of its former self; undo it when that fails."""
+def enter(record: Record, node: Node, former: Node | None, wait_s: float) -> None:
+    """Start a node that is new or replaces its former record; restore the record when that fails."""
 
     def undo(_: BaseException) -> None:
-        web.crash(record, [backend])
+        web.crash(record, [node])
         if former:
-            record.backends[former.name] = former
+            record.nodes[former.name] = former
         else:
-            del record.backends[backend.name]
+            del record.nodes[node.name]
         record.save()
 
-    plan.check_ports(record, [], [backend])
-    record.backends[backend.name] = backend
+    plan.check_ports(record, [], [node])
+    record.nodes[node.name] = node
     with undoing(undo):
-        start(record, [], [backend], wait_s, is_return=former is not None)
+        start(record, [], [node], wait_s, is_return=former is not None)
 
 
 def abandon(record: Record, error: BaseException) -> None:
-    """Stop all that an `up` has started; its logs stay when it failed, nothing when it was interrupted."""
+    """Stop all that `up` has started. Keep its logs when it failed, and no file when it was interrupted."""
     stop_all(record)
     if not isinstance(error, Exception):
         remove(record)
 
 
 def _wait(
-    record: Record, balancers: Collection[Balancer], backends: Collection[Backend], timeout_s: float, is_return: bool
+    record: Record, balancers: Collection[Balancer], nodes: Collection[Node], timeout_s: float, is_return: bool
 ) -> None:
     pairs = [
-        (balancer, backend)
+        (balancer, node)
         for balancer in record.running_balancers()
-        for backend in record.alive_backends()
-        if (balancer in balancers and not web.find_fault(record, backend)) or backend in backends
+        for node in record.alive_nodes()
+        if (balancer in balancers and not web.find_fault(record, node)) or node in nodes
     ]
-    tend = _Tending(record, backends, is_return).tend
+    tend = _Tending(record, nodes, is_return).tend
     if pairs:
         watch.wait_served(record, pairs, timeout_s, tend)
     else:
-        watch.wait_known(record, backends, timeout_s, tend)
+        watch.wait_known(record, nodes, timeout_s, tend)
 
 
 class _Tending:
-    """Looks after new backends while somebody waits for them."""
+    """Checks and helps new nodes while the caller waits until they are served."""
 
-    def __init__(self, record: Record, backends: Collection[Backend], is_return: bool) -> None:
+    def __init__(self, record: Record, nodes: Collection[Node], is_return: bool) -> None:
         self.record = record
-        self.backends = backends
+        self.nodes = nodes
         self.is_return = is_return
         self._join_at_s = 0.0
 
     def tend(self) -> None:
-        """Raise SystemFault for a process that has ended, except where that is part of a return.
+        """Raise SystemFault for a process that has ended, except for the Serf agent of a node that returns.
 
-        An agent whose name the cluster still knows at another address ends after some 3 s, as long as the former
-        one counts as alive. Then its introduction is refused without a word for 30 s (memberlist keeps the dead
-        that long) and is tried by itself only now and then; asking for it saves up to 10 s.
+        While the cluster still takes the node at its former address for alive, the new Serf agent ends after about
+        3 s because of the name conflict. Then its join is ignored for another 30 s, for which memberlist remembers
+        the dead. Serf itself repeats a join rarely; asking for it saves up to 10 s.
         """
-        for backend in self.backends:
-            fault = web.find_fault(self.record, backend)
-            if fault and not (self.is_return and processes.is_alive(backend.app)):
+        for node in self.nodes:
+            fault = web.find_fault(self.record, node)
+            if fault and not (self.is_return and processes.is_alive(node.app)):
                 raise SystemFault(fault)
             if fault:
-                web.start_serf(self.record, backend)
-                web.wait_serf(self.record, backend)
+                web.start_serf(self.record, node)
+                web.wait_serf(self.record, node)
             elif self.is_return and time.monotonic() > self._join_at_s:
-                web.join(self.record, backend)
+                web.join(self.record, node)
                 self._join_at_s = time.monotonic() + _JOIN_S

@@ -1,4 +1,4 @@
-"""Who listens where: every address is in 127.0.0.0/8, and the port numbers are the same on each of them."""
+"""Addresses and port numbers: each part has its own address in 127.0.0.0/8, all use the same port numbers."""
 
 import ipaddress
 import re
@@ -14,18 +14,18 @@ _BALANCER = re.compile(r"lb([1-9])")
 
 
 class Ports(NamedTuple):
-    """The port numbers of one lab; two labs whose bases are ten or more apart do not meet."""
+    """The port numbers of one lab. Labs whose first port numbers are ten or more apart do not conflict."""
 
     frontend: int
     stats: int
     balancer_rpc: int
     gossip: int
     app: int
-    backend_rpc: int
+    node_rpc: int
 
 
 class Listener(NamedTuple):
-    """Something that will listen: on TCP, and for `is_udp` on UDP as well."""
+    """A TCP port on which a part will listen; with `is_udp`, the UDP port of the same number as well."""
 
     what: str
     address: str
@@ -34,10 +34,10 @@ class Listener(NamedTuple):
 
 
 def number_ports(base: int) -> Ports:
-    """Return the ports of a lab.
+    """Return the port numbers of a lab; `base` is the first.
 
     Raises:
-        InputError: They do not fit between 1 and 65535.
+        InputError: They are not all between 1 and 65535.
     """
     if not 1 <= base <= 65530:
         raise InputError(f"--port-base {base}: must be 1 to 65530, and 1024 or more for an ordinary user")
@@ -45,7 +45,7 @@ def number_ports(base: int) -> Ports:
 
 
 def is_balancer(name: str) -> bool:
-    """Tell whether a name is a balancer's: lb1 to lb9."""
+    """Return whether a name is that of a balancer: lb1 to lb9."""
     return _BALANCER.fullmatch(name) is not None
 
 
@@ -53,7 +53,7 @@ def address_balancer(name: str) -> str:
     """Return the address of a balancer.
 
     Raises:
-        InputError: The name is not a balancer's.
+        InputError: The name is not that of a balancer.
     """
     match = _BALANCER.fullmatch(name)
     if not match:
@@ -61,14 +61,14 @@ def address_balancer(name: str) -> str:
     return f"127.0.0.{match[1]}"
 
 
-def address_backend(number: int) -> str:
-    """Return the address of the backend that is the `number`th of all, from 1: 127.0.1.1, 127.0.1.2, ..."""
+def address_node(number: int) -> str:
+    """Return the address of a node by its number, from 1 on: 127.0.1.1, 127.0.1.2, ..."""
     net, host = divmod(number - 1, 254)
     return f"127.0.{net + 1}.{host + 1}"
 
 
 def read_address(text: str) -> str:
-    """Return an address that a backend may have.
+    """Return an address of a node in its canonical form.
 
     Raises:
         InputError: It is not in 127.0.0.0/8.
@@ -83,21 +83,21 @@ def read_address(text: str) -> str:
 
 
 def check_free(listeners: Iterable[Listener]) -> None:
-    """See that nobody listens yet where we shall.
+    """Check that all ports of the listeners are free.
 
     Raises:
-        InputError: Two of the listeners want the same port.
+        InputError: Two of the listeners use the same port.
         SystemFault: A port is taken, or an address cannot be used.
     """
     wanted: dict[tuple[str, int], str] = {}
     for what, address, port, is_udp in listeners:
         other = wanted.setdefault((address, port), what)
         if other is not what:
-            raise InputError(f"{other} and {what} both want {address}:{port}; choose another port for one")
+            raise InputError(f"{other} and {what} both want {address}:{port}; choose another port for one of them")
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM) if is_udp else (socket.SOCK_STREAM,):
             with socket.socket(socket.AF_INET, kind) as probe:
                 if kind == socket.SOCK_STREAM:
-                    # Connections that have ended do not count, as they do not for those who will listen.
+                    # The port may be in TIME_WAIT: the programs of the lab set this option, too.
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     probe.bind((address, port))

@@ -1,4 +1,7 @@
-"""Processes that outlive us: known by id and start time, so that nobody else's is ever signalled."""
+"""Processes that outlive the command that starts them, identified by id and start time.
+
+The kernel gives a process id to another process later: with the start time only processes of the lab are signalled.
+"""
 
 import contextlib
 import os
@@ -14,10 +17,10 @@ import psutil
 from serf_haproxy.errors import SystemFault
 
 _POLL_S = 0.05
-_KILL_S = 5.0  # what SIGKILL may take on a busy machine
+_KILL_S = 5.0  # SIGKILL takes time on a busy machine
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# Our own children: they must be reaped, and a Popen that is dropped while its process runs gives a warning.
+# Children of this process: they have to be reaped, and a Popen that is deleted while its process runs gives a warning.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
@@ -25,8 +28,8 @@ class Process(NamedTuple):
     """One process.
 
     Attributes:
-        pid: Its id, which the kernel gives to somebody else one day.
-        started_s: When it started, seconds after boot: a clock that is set does not move it.
+        pid: The process id.
+        started_s: When it started, in seconds after boot, so that setting the clock does not change it.
     """
 
     pid: int
@@ -34,10 +37,10 @@ class Process(NamedTuple):
 
 
 def start(argv: Sequence[str], environ: Mapping[str, str], work_dir: str, log_path: str) -> Process:
-    """Start a process that outlives us: in a session of its own, its output appended to a log.
+    """Start a process in a session of its own, with its output appended to a log; it outlives this command.
 
     Raises:
-        SystemFault: It cannot be started.
+        SystemFault: The process cannot be started.
     """
     try:
         with open(log_path, "ab") as log:
@@ -57,12 +60,12 @@ def start(argv: Sequence[str], environ: Mapping[str, str], work_dir: str, log_pa
 
 
 def is_alive(process: Process | None) -> bool:
-    """Tell whether a process still runs; one that only waits to be reaped does not."""
+    """Return whether a process still runs; a zombie does not."""
     return process is not None and _find(process) is not None
 
 
 def list_tree(process: Process) -> set[Process]:
-    """Return a process and all its descendants; nothing when it is gone."""
+    """Return a process and all its descendants; an empty set when it is gone."""
     found = _find(process)
     if found is None:
         return set()
@@ -75,7 +78,7 @@ def list_tree(process: Process) -> set[Process]:
 
 
 def find_marked(name: str, value: str) -> set[Process]:
-    """Return the processes that have a variable in the environment with which they were started."""
+    """Return the processes that were started with this variable in their environment."""
     marked = set()
     for found in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -93,7 +96,7 @@ def send(process: Process | None, number: signal.Signals) -> None:
 
 
 def wait_gone(processes: Iterable[Process], timeout_s: float) -> set[Process]:
-    """Wait until processes are gone; return those that are not."""
+    """Wait until processes are gone; return those that still run after the time limit."""
     deadline = time.monotonic() + timeout_s
     left = set(processes)
     while left := {process for process in left if is_alive(process)}:
@@ -104,12 +107,12 @@ def wait_gone(processes: Iterable[Process], timeout_s: float) -> set[Process]:
 
 
 def stop(roots: Collection[Process], timeout_s: float) -> None:
-    """Stop processes with SIGTERM; kill what is left of them, of their descendants and of the sessions of those.
+    """Stop processes with SIGTERM, then kill what is left of them, their descendants and the sessions of all these.
 
-    The descendants are collected all the time, since an orphan has no ancestor by which it could be found.
+    Descendants are collected while this waits, because an orphan can no longer be found by its ancestors.
 
     Raises:
-        SystemFault: Something survives even SIGKILL.
+        SystemFault: A process survives SIGKILL.
     """
     family = set(roots).union(*map(list_tree, roots))
     for process in roots:
@@ -124,10 +127,10 @@ def stop(roots: Collection[Process], timeout_s: float) -> None:
 def kill(processes: Collection[Process]) -> None:
     """Kill processes with all their descendants and wait until they are gone.
 
-    Each is frozen before its children are listed, so that it cannot start another one in between.
+    Each is stopped with SIGSTOP before its children are listed, so that it cannot start another one in between.
 
     Raises:
-        SystemFault: Something survives.
+        SystemFault: A process survives SIGKILL.
     """
     pending = list(processes)
     killed = set()
@@ -152,13 +155,13 @@ def kill(processes: Collection[Process]) -> None:
 
 @contextlib.contextmanager
 def hold_signals() -> Iterator[None]:
-    """Delay SIGINT, SIGTERM and SIGHUP to the end of the block, so that no start goes unrecorded.
+    """Delay SIGINT, SIGTERM and SIGHUP to the end of the block, so that no process is started and not recorded.
 
-    It also keeps a child from inheriting an ignored SIGINT, as a shell gives it to its background jobs: that
-    would make it deaf to s6's down-signal.
+    The handlers also keep children from inheriting an ignored SIGINT, which a shell sets for background jobs: s6
+    stops Serf with that signal.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python delivers signals to the main thread alone
+        yield  # Python delivers signals to the main thread only
         return
     held: list[int] = []
     before = {}
@@ -174,7 +177,10 @@ def hold_signals() -> Iterator[None]:
 
 
 def _list_sessions(leaders: Collection[Process]) -> set[Process]:
-    """Return the processes in sessions of the given leaders; the kernel keeps a session's number while it lasts."""
+    """Return the processes in the sessions of the given leaders.
+
+    The kernel does not reuse the id of a leader as long as its session has a process.
+    """
     known = {process.pid: process for process in leaders}
     members = set()
     for found in psutil.process_iter():
@@ -192,7 +198,7 @@ def _identify(found: psutil.Process) -> Process:
 
 
 def _find(process: Process) -> psutil.Process | None:
-    """Return a process that still runs and still is the one meant."""
+    """Return a running process with this id and start time; None when there is none."""
     child = _children.get(process.pid)
     if child is not None and child.poll() is not None:
         del _children[process.pid]

@@ -1,4 +1,4 @@
-"""What the lab starts: programs, the files of the checkout, and the environment that they get."""
+"""The programs and files that the lab starts, and the environment of its processes."""
 
 import os
 import shutil
@@ -27,15 +27,15 @@ _PROGRAMS = {
 
 
 def choose_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what a caller may choose for the whole lab: settings, Serf's profile and log level."""
+    """Return the variables that a user may set for the whole lab: settings, Serf's profile and log level."""
     return {name: value for name, value in environ.items() if name.startswith(_PREFIX) or name in _SERF_OWN}
 
 
 def base_environ(chosen: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of every process: ours without Serf's variables, and the chosen ones.
+    """Return the environment of all processes: this one without variables of Serf, plus the chosen ones.
 
-    On its PATH our own programs come first; the system's directories come last, since an ordinary user's PATH
-    often lacks that of haproxy.
+    On its PATH the directory of this Python comes first. The system's directories come last, because the PATH of
+    an ordinary user often lacks the one that has haproxy.
     """
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SERF_")}
     path = environ.get("PATH", "")
@@ -44,10 +44,10 @@ def base_environ(chosen: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_present() -> None:
-    """See that everything that the lab starts is there.
+    """Check that all programs and files that the lab needs are there.
 
     Raises:
-        SystemFault: Something is missing; the text says how to get it.
+        SystemFault: A program or file is missing; the message says how to get it.
     """
     path = base_environ({})["PATH"]
     for program, remedy in _PROGRAMS.items():
@@ -61,5 +61,5 @@ def check_present() -> None:
         if not os.access(file, os.R_OK):
             raise SystemFault(f"the lab needs {file}, which is missing; {remedy}")
     status = run([HANDLER], _HANDLER_S, {}).status
-    if status != EXIT_INPUT:  # what it says to a call without an event
+    if status != EXIT_INPUT:  # what it returns to a call without an event
         raise SystemFault(f"{HANDLER} does not run (exit status {status}); {remedy}")

@@ -1,4 +1,4 @@
-"""lab.json: what the lab consists of and which processes are its own; written after each change."""
+"""lab.json and its lock: the parts of a lab and their processes, written after each change."""
 
 import contextlib
 import dataclasses
@@ -10,19 +10,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from serf_haproxy.errors import InputError, SystemFault
-from serf_haproxy.lab.ports import Ports, address_backend, number_ports
+from serf_haproxy.lab.ports import Ports, address_node, number_ports
 from serf_haproxy.lab.processes import Process
 from serf_haproxy.system.files import read_text, write_durably
 
 ALIVE, LEFT, CRASHED = "alive", "left", "crashed"
 _FILE = "lab.json"
+_FORMER_NODES = "backends"  # the nodes in a lab.json of the previous release; remove it after this one
 _LOCK_S = 180.0
 _LOCK_POLL_S = 0.05
 
 
 @dataclasses.dataclass
 class Balancer:
-    """One balancer; `svscan` is the root of its s6 tree, None while it is down."""
+    """One balancer. `svscan` is the root process of its s6 tree, None while it is down."""
 
     name: str
     address: str
@@ -30,15 +31,15 @@ class Balancer:
 
 
 @dataclasses.dataclass
-class Backend:
-    """One backend.
+class Node:
+    """One node: a web application with its Serf agent.
 
     Attributes:
-        name: Its node name.
-        address: In 127.0.0.0/8.
-        port: Where its application listens.
+        name: Its name in the Serf cluster.
+        address: Its address, in 127.0.0.0/8.
+        port: The port of its application.
         tags: Its Serf tags.
-        state: What was last done to it: `ALIVE` (it was started), `LEFT` or `CRASHED`.
+        state: The result of the last command for it: `ALIVE` (it was started), `LEFT` or `CRASHED`.
         app: The application, None while it should not run.
         serf: The Serf agent, None while it should not run.
     """
@@ -57,13 +58,14 @@ class Record:
     """One lab.
 
     Attributes:
-        lab_dir: Everything is in here; an absolute path.
-        port_base: The first of its ports.
-        environ: What the caller of `up` chose for all processes: settings, Serf's profile and log level.
-        address_count: Backend addresses that have been given out.
-        is_up: False when only logs are left of it.
-        balancers: By name.
-        backends: By name.
+        lab_dir: The directory with all its files, an absolute path.
+        port_base: The first of its port numbers.
+        environ: The variables that the user of `up` set for all processes; see `programs.choose_environ`.
+        address_count: Number of addresses of nodes that have been given out.
+        is_up: Whether its processes run; if not, only logs are left.
+        node_dirs: The subdirectory in which each node has a directory of its own.
+        balancers: The balancers by name.
+        nodes: The nodes by name.
     """
 
     lab_dir: str
@@ -71,26 +73,27 @@ class Record:
     environ: dict[str, str] = dataclasses.field(default_factory=dict)
     address_count: int = 0
     is_up: bool = True
+    node_dirs: str = "nodes"
     balancers: dict[str, Balancer] = dataclasses.field(default_factory=dict)
-    backends: dict[str, Backend] = dataclasses.field(default_factory=dict)
+    nodes: dict[str, Node] = dataclasses.field(default_factory=dict)
 
     @property
     def ports(self) -> Ports:
-        """The ports of everything."""
+        """The port numbers of all parts."""
         return number_ports(self.port_base)
 
     def save(self) -> None:
-        """Replace lab.json."""
+        """Write lab.json."""
         table = dataclasses.asdict(self)
         del table["lab_dir"]
         write_durably(os.path.join(self.lab_dir, _FILE), json.dumps(table, indent=1) + "\n", 0o600)
 
     def take_address(self) -> str:
-        """Return a backend address that has not been used yet."""
-        taken = {backend.address for backend in self.backends.values()}
+        """Return an address that no node has had."""
+        taken = {node.address for node in self.nodes.values()}
         while True:
             self.address_count += 1
-            address = address_backend(self.address_count)
+            address = address_node(self.address_count)
             if address not in taken:
                 return address
 
@@ -98,23 +101,23 @@ class Record:
         """Return the balancers that should be up."""
         return [balancer for balancer in self.balancers.values() if balancer.svscan]
 
-    def alive_backends(self) -> list[Backend]:
-        """Return the backends that should be alive."""
-        return [backend for backend in self.backends.values() if backend.state == ALIVE]
+    def alive_nodes(self) -> list[Node]:
+        """Return the nodes that should be alive."""
+        return [node for node in self.nodes.values() if node.state == ALIVE]
 
-    def find_backend(self, name: str) -> Backend:
-        """Return a backend; raise InputError when there is none of that name."""
-        if name not in self.backends:
-            known = ", ".join(self.backends) or "none"
-            raise InputError(f"there is no backend {name!a} in the lab at {self.lab_dir}; there are: {known}")
-        return self.backends[name]
+    def find_node(self, name: str) -> Node:
+        """Return a node; raise InputError when no node has that name."""
+        if name not in self.nodes:
+            known = ", ".join(self.nodes) or "none"
+            raise InputError(f"there is no node {name!a} in the lab at {self.lab_dir}; its nodes: {known}")
+        return self.nodes[name]
 
 
 def load(lab_dir: str) -> Record | None:
-    """Read lab.json; None when there is none.
+    """Read lab.json, also that of the previous release; return None when there is no such file.
 
     Raises:
-        SystemFault: It is damaged.
+        SystemFault: The file is damaged.
     """
     path = os.path.join(lab_dir, _FILE)
     text = read_text(path)
@@ -122,10 +125,12 @@ def load(lab_dir: str) -> Record | None:
         return None
     try:
         table: dict[str, Any] = json.loads(text)
-        balancers, backends = table.pop("balancers"), table.pop("backends")
+        if _FORMER_NODES in table and "nodes" not in table:
+            table |= {"nodes": table.pop(_FORMER_NODES), "node_dirs": _FORMER_NODES}
+        balancers, nodes = table.pop("balancers"), table.pop("nodes")
         record = Record(lab_dir, **table)
         record.balancers = {name: Balancer(**_revive(entry)) for name, entry in balancers.items()}
-        record.backends = {name: Backend(**_revive(entry)) for name, entry in backends.items()}
+        record.nodes = {name: Node(**_revive(entry)) for name, entry in nodes.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SystemFault(f"{path} is damaged ({error}); stop its processes by hand and remove {lab_dir}") from error
     return record
@@ -139,14 +144,14 @@ def forget(lab_dir: str) -> None:
 
 @contextlib.contextmanager
 def locked(lab_dir: str) -> Iterator[None]:
-    """Hold the lab's directory, which exists, for oneself.
+    """Hold the lock of a lab for the length of the block.
 
-    The lock is on the directory itself, so it leaves no file behind; whoever has waited for one that `down` has
-    removed looks again.
+    The lock is on the lab's directory itself, so that no lock file is left. `down` may remove the directory while
+    another command waits for the lock; that command then opens the path again.
 
     Raises:
         InputError: There is no such directory.
-        SystemFault: It cannot be opened, or another command works on it for too long.
+        SystemFault: The directory cannot be opened, or another command holds the lock for too long.
     """
     deadline = time.monotonic() + _LOCK_S
     while True:
@@ -154,7 +159,7 @@ def locked(lab_dir: str) -> Iterator[None]:
             fd = os.open(lab_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             if isinstance(error, FileNotFoundError):
-                raise InputError(missing(lab_dir)) from error
+                raise InputError(describe_missing(lab_dir)) from error
             raise SystemFault(f"cannot open {lab_dir}: {error.strerror}") from error
         try:
             if _lock(fd, lab_dir, deadline):
@@ -164,13 +169,13 @@ def locked(lab_dir: str) -> Iterator[None]:
             os.close(fd)
 
 
-def missing(lab_dir: str) -> str:
-    """Return the sentence for a lab that is not there."""
+def describe_missing(lab_dir: str) -> str:
+    """Return the error message for a lab that does not exist."""
     return f"there is no lab at {lab_dir}; start one with: serf-haproxy lab up --dir {lab_dir}"
 
 
 def _lock(fd: int, lab_dir: str, deadline: float) -> bool:
-    """Lock an open directory; return False when another one, or none, has its name by then."""
+    """Lock an open directory; return False when its path has meanwhile been removed or replaced."""
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -186,5 +191,5 @@ def _lock(fd: int, lab_dir: str, deadline: float) -> bool:
 
 
 def _revive(entry: dict[str, Any]) -> dict[str, Any]:
-    """Turn JSON's lists back into processes."""
+    """Return an entry with its JSON lists turned into processes."""
     return {key: Process(*value) if isinstance(value, list) else value for key, value in entry.items()}

@@ -1,38 +1,40 @@
-"""What `lab status` shows."""
+"""The output of `lab status`, as JSON and as a table."""
 
 from typing import Any
 
-from serf_haproxy.lab import backend as web
 from serf_haproxy.lab import balancer as tree
+from serf_haproxy.lab import node as web
 from serf_haproxy.lab import processes
-from serf_haproxy.lab.records import ALIVE, CRASHED, Backend, Balancer, Record
+from serf_haproxy.lab.records import ALIVE, CRASHED, Balancer, Node, Record
 from serf_haproxy.lab.watch import frontend_url
 
 _BALANCER_COLUMNS = ("name", "state", "frontend_url", "stats_url", "serf_addr", "rpc_addr")
-_BACKEND_COLUMNS = ("name", "state", "address", "port", "serf_pid", "app_pid")
+_NODE_COLUMNS = ("name", "state", "address", "port", "serf_pid", "app_pid")
 
 
 def describe(record: Record) -> dict[str, Any]:
-    """Return what there is and whether it runs: the shape of `lab status --json`."""
+    """Return all parts of a lab and their states: the value that `lab status --json` prints."""
+    nodes = [_describe_node(record, node) for node in record.nodes.values()]
     return {
         "dir": record.lab_dir,
         "port_base": record.port_base,
         "balancers": [_describe_balancer(record, balancer) for balancer in record.balancers.values()],
-        "backends": [_describe_backend(record, backend) for backend in record.backends.values()],
+        "nodes": nodes,
+        "backends": nodes,  # the key's name in the previous release; remove it after this one
     }
 
 
 def format_table(status: dict[str, Any]) -> str:
-    """Return the same for people."""
+    """Return the same as a table."""
     blocks = [
         _format_rows(status["balancers"], _BALANCER_COLUMNS) or "no balancer",
-        _format_rows(status["backends"], _BACKEND_COLUMNS) or "no backend",
+        _format_rows(status["nodes"], _NODE_COLUMNS) or "no node",
     ]
     return "\n\n".join(blocks)
 
 
 def _describe_balancer(record: Record, balancer: Balancer) -> dict[str, Any]:
-    environ = tree.settings_environ(record, balancer)
+    environ = tree.make_settings_environ(record, balancer)
     is_up = processes.is_alive(balancer.svscan)
     return {
         "name": balancer.name,
@@ -54,19 +56,19 @@ def _describe_balancer(record: Record, balancer: Balancer) -> dict[str, Any]:
     }
 
 
-def _describe_backend(record: Record, backend: Backend) -> dict[str, Any]:
-    is_broken = backend.state == ALIVE and web.find_fault(record, backend) is not None
+def _describe_node(record: Record, node: Node) -> dict[str, Any]:
+    is_broken = node.state == ALIVE and web.find_fault(record, node) is not None
     return {
-        "name": backend.name,
-        "address": backend.address,
-        "port": backend.port,
-        "state": CRASHED if is_broken else backend.state,
-        "serf_pid": backend.serf.pid if backend.serf and processes.is_alive(backend.serf) else None,
-        "app_pid": backend.app.pid if backend.app and processes.is_alive(backend.app) else None,
-        "tags": dict(backend.tags),
-        "rpc_addr": f"{backend.address}:{record.ports.backend_rpc}",
-        "serf_addr": f"{backend.address}:{record.ports.gossip}",
-        "log_dir": web.work_dir(record, backend),
+        "name": node.name,
+        "address": node.address,
+        "port": node.port,
+        "state": CRASHED if is_broken else node.state,
+        "serf_pid": node.serf.pid if node.serf and processes.is_alive(node.serf) else None,
+        "app_pid": node.app.pid if node.app and processes.is_alive(node.app) else None,
+        "tags": dict(node.tags),
+        "rpc_addr": f"{node.address}:{record.ports.node_rpc}",
+        "serf_addr": f"{node.address}:{record.ports.gossip}",
+        "log_dir": web.work_dir(record, node),
     }
 
 

@@ -1,9 +1,8 @@
-"""The tour behind `make demo`: what happens to a cluster, step by step, and the proof that it really happened."""
+"""The tour behind `make demo`: five changes of a cluster, each checked by HAProxy's state and by real requests."""
 
 import collections
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -12,24 +11,24 @@ import requests
 
 from serf_haproxy.control.report import format_status, read_status
 from serf_haproxy.haproxy.runtime import ServerView, read_servers
-from serf_haproxy.lab import processes
+from serf_haproxy.lab import processes, screen
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.settings import Settings, load_settings
 
 _REQUEST_COUNT = 120
 _STEP_S = 60.0
 _POLL_S = 0.02
-_BAR = 40
+_TO_TRY = ("add web9", "leave web1", "crash web4", "status")
 
 
 class Step(NamedTuple):
     """One step of the tour.
 
     Attributes:
-        title: What happens.
-        act: Makes it happen.
-        servers: The nodes that serve afterwards, by name, each with its address.
-        remark: What to look at.
+        title: The change, in a few words.
+        act: Makes the change.
+        servers: The addresses of the nodes that serve afterwards, by name.
+        remark: An explanation of the result.
     """
 
     title: str
@@ -42,7 +41,7 @@ class Tour:
     """A tour of a lab with one balancer.
 
     Attributes:
-        failures: What should have happened in a step and did not.
+        failures: The checks that failed, each with its step.
     """
 
     def __init__(self, lab: Lab) -> None:
@@ -50,7 +49,7 @@ class Tour:
         self.failures: list[str] = []
 
     def run(self) -> None:
-        """Go through all steps; a step that fails is noted and the tour goes on."""
+        """Run all steps; when a step fails, note that and go on."""
         for number, step in enumerate(self._steps(), 1):
             self._go(number, step)
 
@@ -58,38 +57,38 @@ class Tour:
         lab = self._lab
         first = {f"web{number}": f"127.0.1.{number}" for number in (1, 2, 3)}
         yield Step(
-            "Three backends join",
+            "Three nodes join",
             lambda: _add_all(lab, first),
             first,
-            "Each is a web application with a Serf agent of its own; nobody touched a file.",
+            "Each node is a web application with its own Serf agent; the balancer's Serf agent heard of them.",
         )
         yield Step(
-            "One more joins",
+            "A fourth node joins",
             lambda: lab.add("web4", "127.0.1.4", wait_s=0),
             first | {"web4": "127.0.1.4"},
-            "One line more; requests that were under way were finished by the worker before.",
+            "One more line in haproxy.cfg, and one more server in the running HAProxy.",
         )
         yield Step(
             "web2 leaves gracefully",
             lambda: lab.leave("web2"),
             {"web1": "127.0.1.1", "web3": "127.0.1.3", "web4": "127.0.1.4"},
-            "Serf says goodbye first; its application ends once no request goes there any more.",
+            "Its Serf agent announced it. Its application ended only after HAProxy had stopped using it.",
         )
         yield Step(
-            "web3 crashes: SIGKILL, no goodbye",
+            "web3 crashes (SIGKILL, without a leave)",
             lambda: lab.crash("web3"),
             {"web1": "127.0.1.1", "web4": "127.0.1.4"},
-            "Serf needs some seconds to notice. Until then HAProxy's health checks keep requests away from it.",
+            "Serf detects a crash after some seconds. Until then HAProxy's health checks keep requests away.",
         )
         yield Step(
-            "web2 comes back under a new address",
+            "web2 returns with a new address",
             lambda: lab.return_("web2", "127.0.1.20", wait_s=0),
             {"web1": "127.0.1.1", "web2": "127.0.1.20", "web4": "127.0.1.4"},
             "Same name, another address: its node file and its line in haproxy.cfg were rewritten.",
         )
 
     def _go(self, number: int, step: Step) -> None:
-        _say("", _bold(f"━━ {number}. {step.title}"))
+        screen.say("", screen.bold(f"━━ {number}. {step.title}"))
         settings = load_settings(self._lab.env())
         before = _server_lines(settings)
         started_s = time.monotonic()
@@ -99,19 +98,19 @@ class Tour:
         done_s = time.monotonic()
         self._show_status(settings)
         shares = self._ask(_REQUEST_COUNT)
-        _show_shares(step, shares)
-        _show_change(before, _server_lines(settings))
-        _say(f"  Right after {done_s - started_s:.1f} s. {step.remark}")
+        screen.show_shares(shares, step.servers)
+        screen.show_change(before, _server_lines(settings))
+        screen.say(f"  Done after {done_s - started_s:.1f} s. {step.remark}")
         if meanwhile:
-            _say(f"  {meanwhile.total()} requests were made meanwhile, {meanwhile['failed']} of them failed.")
+            screen.say(f"  Requests during the change: {meanwhile.total()}, failed: {meanwhile['failed']}.")
         self._judge(number, step, settings, shares, meanwhile["failed"])
 
     def _ask_until(self, settings: Settings, step: Step, deadline_s: float) -> "collections.Counter[str]":
-        """Make requests until the step has come about, as soon as there is a server; return their shares."""
+        """Make requests, from the first server on, until HAProxy has the step's servers; count them as `_ask` does."""
         shares: collections.Counter[str] = collections.Counter()
-        had_server = any(map(_is_up, (read_servers(settings) or {}).values()))
+        had_server = any(map(_is_up, _list_servers(settings).values()))
         while time.monotonic() < deadline_s:
-            views = read_servers(settings) or {}
+            views = _list_servers(settings)
             if views.keys() == step.servers.keys() and all(map(_is_up, views.values())):
                 break
             if had_server:
@@ -121,7 +120,7 @@ class Tour:
         return shares
 
     def _ask(self, count: int) -> "collections.Counter[str]":
-        """Make requests with new connections; count them by the address that answered, or as failed."""
+        """Make requests, each with a new connection; count them by the address that answered, or as failed."""
         url = self._lab.status()["balancers"][0]["frontend_url"]
         shares: collections.Counter[str] = collections.Counter()
         for _ in range(count):
@@ -135,7 +134,7 @@ class Tour:
 
     def _show_status(self, settings: Settings) -> None:
         for line in format_status(read_status(settings)).splitlines():
-            _say(f"  {line}" if line else "")
+            screen.say(f"  {line}" if line else "")
 
     def _judge(
         self,
@@ -145,7 +144,7 @@ class Tour:
         shares: "collections.Counter[str]",
         lost: int,
     ) -> None:
-        found = set(read_servers(settings) or ())
+        found = set(_list_servers(settings))
         faults = []
         if found != step.servers.keys():
             faults.append(f"HAProxy has {sorted(found)} instead of {sorted(step.servers)}")
@@ -154,39 +153,47 @@ class Tour:
         elif max(shares.values()) - min(shares.values()) > _REQUEST_COUNT / 10:
             faults.append(f"the shares are uneven: {dict(shares)}")
         if lost:
-            faults.append(f"{lost} requests failed meanwhile")
+            faults.append(f"{lost} requests failed during the change")
         self.failures += [f"step {number}, {step.title}: {fault}" for fault in faults]
         for fault in faults:
-            _say(_red(f"  ✗ {fault}"))
+            screen.say(screen.red(f"  ✗ {fault}"))
 
 
 def run_tour(lab: Lab, is_once: bool) -> int:
-    """Run the tour and, unless told otherwise, stay up until Ctrl-C; take everything down in the end.
+    """Run the tour, stay up until Ctrl-C unless `is_once`, and take the lab down in the end.
 
     Returns:
-        0 when every step really happened, 111 otherwise.
+        0 when all checks of all steps passed, 111 otherwise.
 
     Raises:
-        InputError: There is a lab already; it is untouched.
+        InputError: There is a lab already; it stays as it is.
         KeyboardInterrupt: A signal came before the end of the tour.
     """
-    _say(_bold("serf-haproxy: from Serf's gossip to HAProxy, with real processes on this machine"))
-    _say("The balancer is an s6 tree of HAProxy, our resident and a Serf agent; it comes up first, alone.")
-    lab.up(backends=0)  # undoes itself; only what it has built is ours to take down
+    screen.say(screen.bold("serf-haproxy keeps HAProxy's servers equal to the live nodes of a Serf cluster."))
+    screen.say("This tour shows it in five steps, with real processes on loopback. It takes about half a minute.")
+    screen.say("A balancer starts first: HAProxy, the serf-haproxy daemon and a Serf agent, supervised by s6.")
+    lab.up(nodes=0)  # cleans up after itself when it fails, so it stands before the `try`
     tour = Tour(lab)
     try:
         tour.run()
         balancer = lab.status()["balancers"][0]
-        _say("", _bold("━━ All of it happened." if not tour.failures else "━━ Not all of it happened:"))
-        _say(*(_red(f"  {failure}") for failure in tour.failures))
+        screen.say("", screen.bold("━━ All steps succeeded." if not tour.failures else "━━ These checks failed:"))
+        screen.say(*(screen.red(f"  {failure}") for failure in tour.failures))
         if not is_once:
-            _say(f"  frontend    {balancer['frontend_url']}", f"  stats page  {balancer['stats_url']}")
-            _say("  In another terminal: .venv/bin/serf-haproxy lab add web9 | leave web1 | crash web4 | status")
-            _say("  Ctrl-C ends it.")
+            screen.say("  The cluster stays up, so that you can try it:", "")
+            screen.say(f"  frontend    {balancer['frontend_url']}", f"  stats page  {balancer['stats_url']}", "")
+            screen.say("  In another terminal, change the cluster:", "")
+            screen.say(
+                *(
+                    f"    .venv/bin/serf-haproxy lab {words}"
+                    for words in ("add web9", "leave web1", "crash web4", "status")
+                )
+            )
+            screen.say("", "  Press Ctrl-C to stop and remove it.")
             with contextlib.suppress(KeyboardInterrupt):
                 while True:
                     time.sleep(3600)
-            _say("")
+            screen.say("")
     finally:
         with processes.hold_signals():
             lab.down()
@@ -198,6 +205,11 @@ def _add_all(lab: Lab, addresses: dict[str, str]) -> None:
         lab.add(name, address, wait_s=0)
 
 
+def _list_servers(settings: Settings) -> dict[str, ServerView]:
+    """Return HAProxy's servers by name; none while it does not answer."""
+    return read_servers(settings) or {}
+
+
 def _is_up(view: ServerView) -> bool:
     return view.status == "UP" and bool(view.check)
 
@@ -207,38 +219,3 @@ def _server_lines(settings: Settings) -> list[str]:
         return []
     with open(settings.config_path, encoding="utf-8") as file:
         return [line.strip() for line in file if line.lstrip().startswith("server ")]
-
-
-def _show_shares(step: Step, shares: "collections.Counter[str]") -> None:
-    _say("", f"  {_REQUEST_COUNT} requests, each with a new connection:")
-    names = {address: name for name, address in step.servers.items()}
-    for address, count in sorted(shares.items()):
-        bar = "█" * round(_BAR * count / _REQUEST_COUNT)
-        _say(f"  {names.get(address, '?'):8} {address:12} {bar} {100 * count / _REQUEST_COUNT:.0f} %")
-
-
-def _show_change(before: list[str], after: list[str]) -> None:
-    _say("", "  haproxy.cfg:")
-    _say(*(_red(f"  - {line}") for line in before if line not in after))
-    _say(*(_green(f"  + {line}") for line in after if line not in before), "")
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        print(line, flush=True)
-
-
-def _bold(text: str) -> str:
-    return _paint("1", text)
-
-
-def _red(text: str) -> str:
-    return _paint("31", text)
-
-
-def _green(text: str) -> str:
-    return _paint("32", text)
-
-
-def _paint(code: str, text: str) -> str:
-    return f"\x1b[{code}m{text}\x1b[0m" if sys.stdout.isatty() else text

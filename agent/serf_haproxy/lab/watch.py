@@ -1,4 +1,4 @@
-"""What can be seen through the balancers: which backends answer, and which HAProxy still has."""
+"""The nodes as clients and HAProxy see them, and functions that wait for a change."""
 
 import time
 from collections.abc import Callable, Collection
@@ -6,26 +6,26 @@ from collections.abc import Callable, Collection
 import requests
 
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.haproxy.runtime import ServerView, read_servers
-from serf_haproxy.lab.backend import is_known, work_dir
-from serf_haproxy.lab.balancer import is_ready, log_dir, runs_haproxy, sockets
-from serf_haproxy.lab.records import Backend, Balancer, Record
+from serf_haproxy.haproxy.runtime import ServerView
+from serf_haproxy.lab.balancer import is_ready, list_servers, log_dir, runs_haproxy
+from serf_haproxy.lab.node import is_known, work_dir
+from serf_haproxy.lab.records import Balancer, Node, Record
 
 _POLL_S = 0.05
 _FETCH_S = 2.0
-# With these a client that only asks again meets every server; with the others it always meets the same one.
+# With these algorithms a client that repeats a request reaches all servers; with the others always the same one.
 _SPREADING = ("", "roundrobin", "leastconn", "random", "static-rr")
 
-Pair = tuple[Balancer, Backend]
+Pair = tuple[Balancer, Node]
 
 
 def frontend_url(record: Record, balancer: Balancer) -> str:
-    """Return where clients connect."""
+    """Return the URL of a balancer's frontend."""
     return f"http://{balancer.address}:{record.ports.frontend}"
 
 
 def wait_ready(record: Record, balancers: Collection[Balancer], timeout_s: float) -> None:
-    """Wait until all services of the balancers are ready; raise SystemFault when they are not in time."""
+    """Wait until all services of the balancers are ready; raise SystemFault when the time is over."""
     deadline = time.monotonic() + timeout_s
     waiting = list(balancers)
     while waiting := [balancer for balancer in waiting if not is_ready(record, balancer)]:
@@ -37,22 +37,22 @@ def wait_ready(record: Record, balancers: Collection[Balancer], timeout_s: float
 
 
 def wait_served(record: Record, pairs: Collection[Pair], timeout_s: float, tend: Callable[[], None]) -> None:
-    """Wait until the backend of each pair has answered through its balancer.
+    """Wait until the node of each pair has answered through its balancer.
 
     Args:
         record: The lab.
-        pairs: What to wait for.
-        timeout_s: How long.
-        tend: Called between two looks; it raises a SystemFault when waiting has become useless.
+        pairs: Balancers and nodes.
+        timeout_s: The longest time to wait.
+        tend: Called after each unsuccessful attempt; it raises SystemFault when waiting is pointless.
 
     Raises:
-        SystemFault: One has not answered in time, or `tend` raises it.
+        SystemFault: A node has not answered in time, or `tend` raises it.
     """
     deadline = time.monotonic() + timeout_s
     missing = list(pairs)
     while missing:
         for balancer in {balancer.name: balancer for balancer, _ in missing}.values():
-            wanted = [backend for other, backend in missing if other is balancer]
+            wanted = [node for other, node in missing if other is balancer]
             served = _find_served(record, balancer, wanted)
             missing = [pair for pair in missing if pair[0] is not balancer or pair[1].name not in served]
         if missing and time.monotonic() > deadline:
@@ -62,80 +62,80 @@ def wait_served(record: Record, pairs: Collection[Pair], timeout_s: float, tend:
             time.sleep(_POLL_S)
 
 
-def wait_known(record: Record, backends: Collection[Backend], timeout_s: float, tend: Callable[[], None]) -> None:
-    """Wait until all other backends know each of these, for a lab without a balancer.
+def wait_known(record: Record, nodes: Collection[Node], timeout_s: float, tend: Callable[[], None]) -> None:
+    """Wait until all other nodes list these as alive: the check for a lab without a balancer.
 
     Raises:
-        SystemFault: Somebody does not in time, or `tend` raises it.
+        SystemFault: A node is not listed in time, or `tend` raises it.
     """
     deadline = time.monotonic() + timeout_s
-    unknown = list(backends)
-    while unknown := [backend for backend in unknown if not is_known(record, backend)]:
+    unknown = list(nodes)
+    while unknown := [node for node in unknown if not is_known(record, node)]:
         if time.monotonic() > deadline:
-            names = ", ".join(backend.name for backend in unknown)
-            logs = ", ".join(work_dir(record, backend) for backend in unknown)
+            names = ", ".join(node.name for node in unknown)
+            logs = ", ".join(work_dir(record, node) for node in unknown)
             raise SystemFault(f"{names} not known to all others after {timeout_s:.0f} s; logs: {logs}")
         tend()
         time.sleep(_POLL_S)
 
 
-def wait_dropped(record: Record, balancers: Collection[Balancer], backend: Backend, timeout_s: float) -> None:
-    """Wait until no HAProxy sends anything new to a backend; raise SystemFault when one still does."""
+def wait_dropped(record: Record, balancers: Collection[Balancer], node: Node, timeout_s: float) -> None:
+    """Wait until no HAProxy sends new requests to a node; raise SystemFault when the time is over."""
     deadline = time.monotonic() + timeout_s
     having = list(balancers)
-    while having := [balancer for balancer in having if _has(record, balancer, backend)]:
+    while having := [balancer for balancer in having if _has(record, balancer, node)]:
         if time.monotonic() > deadline:
             names = ", ".join(balancer.name for balancer in having)
             logs = ", ".join(log_dir(record, balancer) for balancer in having)
-            raise SystemFault(f"{names} has not dropped {backend.name} after {timeout_s:.0f} s; logs: {logs}")
+            raise SystemFault(f"{names} has not dropped {node.name} after {timeout_s:.0f} s; logs: {logs}")
         time.sleep(_POLL_S)
 
 
-def _find_served(record: Record, balancer: Balancer, wanted: Collection[Backend]) -> set[str]:
-    """Return the names of the wanted backends that are served; ask often enough to meet each once."""
-    addresses = {_fetch(frontend_url(record, balancer)) for _ in range(2 * len(record.backends))}
-    served = {backend.name for backend in wanted if backend.address in addresses}
-    hidden = [backend for backend in wanted if _is_hidden(record, backend)]
+def _find_served(record: Record, balancer: Balancer, wanted: Collection[Node]) -> set[str]:
+    """Return the names of the wanted nodes that are served; make enough requests to reach each node."""
+    addresses = {_fetch(frontend_url(record, balancer)) for _ in range(2 * len(record.nodes))}
+    served = {node.name for node in wanted if node.address in addresses}
+    hidden = [node for node in wanted if _is_hidden(record, node)]
     if hidden:
-        views = read_servers(sockets(record, balancer)) or {}
-        served |= {backend.name for backend in hidden if _is_in_use(views.get(backend.name), backend)}
+        views = list_servers(record, balancer) or {}
+        served |= {node.name for node in hidden if _is_in_use(views.get(node.name), node)}
     return served
 
 
-def _is_hidden(record: Record, backend: Backend) -> bool:
-    """Tell whether HAProxy may rightly never send us to a backend, so that only its own word counts."""
+def _is_hidden(record: Record, node: Node) -> bool:
+    """Return whether requests may never reach a node that is served, so that HAProxy has to be asked."""
     balance = record.environ.get("SERF_HAPROXY_BALANCE", "")
-    return balance not in _SPREADING or backend.tags.get("weight") == "0"
+    return balance not in _SPREADING or node.tags.get("weight") == "0"
 
 
 def _fetch(url: str) -> str | None:
-    """Return who answers a new connection, None when nobody does; the path is one that is never slow."""
+    """Return the address that answers a new connection, or None; the path has no configurable delay."""
     try:
         with requests.Session() as session:
-            session.trust_env = False  # no proxy between us
+            session.trust_env = False  # a proxy of the environment cannot reach loopback
             answer = session.get(f"{url}/health", headers={"Connection": "close"}, timeout=_FETCH_S)
     except requests.RequestException:
         return None
     return answer.headers.get("X-Backend-IP") if answer.ok else None
 
 
-def _is_in_use(view: ServerView | None, backend: Backend) -> bool:
-    endpoint = f"{backend.address}:{backend.port}"
+def _is_in_use(view: ServerView | None, node: Node) -> bool:
+    endpoint = f"{node.address}:{node.port}"
     return view is not None and view.address == endpoint and view.status in ("UP", "DRAIN")
 
 
-def _has(record: Record, balancer: Balancer, backend: Backend) -> bool:
-    views = read_servers(sockets(record, balancer))
+def _has(record: Record, balancer: Balancer, node: Node) -> bool:
+    views = list_servers(record, balancer)
     if views is None:
-        return runs_haproxy(record, balancer)  # if it does, nobody knows
-    view = views.get(backend.name)
+        return runs_haproxy(record, balancer)  # it may still send requests there
+    view = views.get(node.name)
     return view is not None and not view.status.startswith("MAINT")
 
 
 def _describe(record: Record, missing: Collection[Pair], timeout_s: float) -> str:
     pairs = ", ".join(
-        f"{backend.name} through {balancer.name} ({frontend_url(record, balancer)})" for balancer, backend in missing
+        f"{node.name} through {balancer.name} ({frontend_url(record, balancer)})" for balancer, node in missing
     )
     dirs = [log_dir(record, balancer) for balancer, _ in missing]
-    dirs += [work_dir(record, backend) for _, backend in missing]
+    dirs += [work_dir(record, node) for _, node in missing]
     return f"not served after {timeout_s:.0f} s: {pairs}; logs: {', '.join(dict.fromkeys(dirs))}"

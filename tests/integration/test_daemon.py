@@ -1,4 +1,4 @@
-"""The resident as a process: wakes, signals, readiness, silence of Serf, and s6 where no master socket answers."""
+"""The daemon as a process: wakes, signals, readiness, an unreachable Serf agent, and reloads through s6."""
 
 import contextlib
 import os
@@ -25,8 +25,8 @@ COMMAND = [sys.executable, "-m", "serf_haproxy"]
 
 
 @contextlib.contextmanager
-def resident(proxy: Proxy, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the resident beside a HAProxy, its log in the state directory, until the end of a block."""
+def running_daemon(proxy: Proxy, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the daemon for a HAProxy for the duration of a block; its log is in the state directory."""
     with open(log_path(proxy), "wb") as log:
         process = subprocess.Popen(
             [*COMMAND, "run"],
@@ -43,7 +43,7 @@ def resident(proxy: Proxy, **environment: str) -> Iterator[subprocess.Popen[byte
 
 
 def log_path(proxy: Proxy) -> Path:
-    return Path(proxy.settings.state_dir, "resident.log")
+    return Path(proxy.settings.state_dir, "daemon.log")
 
 
 def said(proxy: Proxy, text: str) -> bool:
@@ -51,28 +51,28 @@ def said(proxy: Proxy, text: str) -> bool:
 
 
 def test_a_wake_becomes_a_pass(proxy: Proxy) -> None:
-    """A node file and a wake are enough: no Serf is needed."""
-    with resident(proxy):
+    """A node file and a wake cause a pass; no Serf agent is needed."""
+    with running_daemon(proxy):
         proxy.record("web1", 8001)
         assert wake(proxy.settings.wake_fifo)
         wait_for(lambda: proxy.servers() == {"web1"}, "web1 is served")
         forget(proxy.settings.nodes_dir, "web1")
         wake(proxy.settings.wake_fifo)
-        wait_for(lambda: proxy.servers() == set(), "web1 is gone")
+        wait_for(lambda: proxy.servers() == set(), "web1 is removed")
         wait_for(lambda: said(proxy, "APPLIED servers changed: -web1"), "the change is logged")
 
 
-def test_events_that_came_while_it_was_down_are_found_at_its_start(proxy: Proxy) -> None:
-    """Node files written while nobody listened are in HAProxy after the first pass."""
+def test_events_while_the_daemon_was_down_are_found_at_its_start(proxy: Proxy) -> None:
+    """Node files written while no daemon ran are in HAProxy after the first pass."""
     proxy.record("web1", 8001)
-    with resident(proxy):
+    with running_daemon(proxy):
         wait_for(lambda: proxy.servers() == {"web1"}, "web1 is served")
 
 
-def test_places_that_somebody_removed_are_made_again(proxy: Proxy) -> None:
-    """Without node directory and FIFO the next resync makes both, and events count again."""
+def test_removed_directory_and_fifo_are_made_again(proxy: Proxy) -> None:
+    """The next resync creates a removed node directory and FIFO, and events are handled again."""
     host, port = proxy.settings.rpc_addr
-    with run_serf("lb1", host, port, "role=balancer"), resident(proxy, SERF_HAPROXY_RESYNC_INTERVAL_S="0.5"):
+    with run_serf("lb1", host, port, "role=balancer"), running_daemon(proxy, SERF_HAPROXY_RESYNC_INTERVAL_S="0.5"):
         shutil.rmtree(proxy.settings.nodes_dir)
         os.unlink(proxy.settings.wake_fifo)
         wait_for(lambda: os.path.exists(proxy.settings.wake_fifo), "the FIFO is back")
@@ -83,19 +83,19 @@ def test_places_that_somebody_removed_are_made_again(proxy: Proxy) -> None:
 
 
 def test_many_wakes_become_few_passes(proxy: Proxy) -> None:
-    """Fifty nodes within the quiet time are one pass; two where the machine pauses for longer than that."""
-    with resident(proxy, SERF_HAPROXY_QUIET_S="1", SERF_HAPROXY_MAX_WAIT_S="60"):
+    """Fifty events within the quiet time cause one pass, or two when the machine stalls for longer."""
+    with running_daemon(proxy, SERF_HAPROXY_QUIET_S="1", SERF_HAPROXY_MAX_WAIT_S="60"):
         for number in range(50):
             proxy.record(f"web{number}", 8001 + number)
             wake(proxy.settings.wake_fifo)
-            time.sleep(0.02)  # so that several passes would fit in between
+            time.sleep(0.02)  # long enough for several passes
         wait_for(lambda: len(proxy.servers()) == 50, "50 servers")
         wait_for(lambda: said(proxy, "APPLIED"), "the change is logged")
         assert log_path(proxy).read_text().count("APPLIED") <= 2
 
 
-def test_readiness_is_told_after_the_first_pass(proxy: Proxy) -> None:
-    """The line feed on the notification fd comes when HAProxy runs what it should."""
+def test_readiness_is_signalled_after_the_first_pass(proxy: Proxy) -> None:
+    """The daemon writes a line feed to the notification fd when HAProxy runs the right configuration."""
     proxy.record("web1", 8001)
     readable, writable = os.pipe()
     command = [*COMMAND, "run", "--notify-fd", str(writable)]
@@ -110,69 +110,69 @@ def test_readiness_is_told_after_the_first_pass(proxy: Proxy) -> None:
         assert process.wait(30) == 0
 
 
-def test_sigterm_ends_it_with_exit_code_0(proxy: Proxy) -> None:
-    """SIGTERM, also while a pass runs, lets that pass finish and ends the resident in order."""
-    with resident(proxy) as process:
+def test_sigterm_ends_the_daemon_with_exit_code_0(proxy: Proxy) -> None:
+    """After SIGTERM, the daemon finishes a running pass and then exits with 0."""
+    with running_daemon(proxy) as process:
         proxy.record("web1", 8001)
         wake(proxy.settings.wake_fifo)
-        time.sleep(0.25)  # about when the pass begins; either side of it must end the same
+        time.sleep(0.25)  # about when the pass begins; the result must be the same before and after that
         process.terminate()
         assert process.wait(30) == 0
     assert proxy.run_pass().verdict in (Verdict.UNCHANGED, Verdict.RELOADED)
 
 
 def test_sighup_reads_settings_and_template_again(proxy: Proxy, short_dir: Path) -> None:
-    """A template changed by its owner is used after SIGHUP; wrong settings are told and change nothing."""
+    """SIGHUP loads a changed template; invalid settings are logged and ignored."""
     template, toml = short_dir / "own.j2", short_dir / "settings.toml"
     shutil.copy(goal.BUILT_IN_TEMPLATE, template)
     toml.write_text(f"template_path = '{template}'\n")
-    with resident(proxy, SERF_HAPROXY_SETTINGS_FILE=str(toml)) as process:
+    with running_daemon(proxy, SERF_HAPROXY_SETTINGS_FILE=str(toml)) as process:
         template.write_text(template.read_text().replace("balance {{ settings.balance }}", "balance leastconn"))
         process.send_signal(signal.SIGHUP)
         wait_for(lambda: "balance leastconn" in Path(proxy.settings.config_path).read_text(), "the new template")
         toml.write_text("resync_interval_s = -1\n")
         process.send_signal(signal.SIGHUP)
-        wait_for(lambda: said(proxy, "the settings stay as they were"), "the wrong setting is told")
+        wait_for(lambda: said(proxy, "the settings stay as they were"), "the invalid setting is logged")
         assert process.poll() is None
 
 
 def test_a_repaired_template_is_used_without_a_signal(proxy: Proxy, short_dir: Path) -> None:
-    """A rejected template is tried again by itself."""
+    """The daemon tries a rejected template again by itself."""
     template = short_dir / "own.j2"
     template.write_text("{{ nope }}")
-    with resident(proxy, SERF_HAPROXY_TEMPLATE_PATH=str(template)):
-        wait_for(lambda: said(proxy, "REJECTED"), "the rejection is told")
-        good = Path(goal.BUILT_IN_TEMPLATE).read_text().replace("defaults\n", "defaults\n    # mended\n")
+    with running_daemon(proxy, SERF_HAPROXY_TEMPLATE_PATH=str(template)):
+        wait_for(lambda: said(proxy, "REJECTED"), "the rejection is logged")
+        good = Path(goal.BUILT_IN_TEMPLATE).read_text().replace("defaults\n", "defaults\n    # repaired\n")
         template.write_text(good)
-        wait_for(lambda: "# mended" in Path(proxy.settings.config_path).read_text(), "the mended template")
+        wait_for(lambda: "# repaired" in Path(proxy.settings.config_path).read_text(), "the repaired template")
 
 
-def test_a_second_resident_refuses_to_start(proxy: Proxy) -> None:
-    """Two residents would fight over one HAProxy: the second ends with exit code 111 and says why."""
-    with resident(proxy):
+def test_a_second_daemon_refuses_to_start(proxy: Proxy) -> None:
+    """A second daemon for the same state directory ends with exit code 111 and the reason."""
+    with running_daemon(proxy):
         environment = os.environ | proxy.environment
         second = subprocess.run([*COMMAND, "run"], env=environment, capture_output=True, text=True, check=False)
         assert second.returncode == 111
         assert "another resident is at work" in second.stderr
 
 
-def test_serf_that_is_away_changes_nothing_and_is_asked_when_it_is_back(proxy: Proxy) -> None:
-    """Servers stay while Serf is gone; when it is back, its roster corrects the node files at once."""
+def test_an_unreachable_serf_agent_changes_nothing_and_is_asked_when_it_is_back(proxy: Proxy) -> None:
+    """Servers stay while the Serf agent is down; when it is back, its roster corrects the node files at once."""
     host, port = proxy.settings.rpc_addr
-    with run_serf("lb1", host, port, "role=balancer"), resident(proxy):
+    with run_serf("lb1", host, port, "role=balancer"), running_daemon(proxy):
         proxy.record("web1", 8001)
         proxy.record("web2", 8002)
         wake(proxy.settings.wake_fifo)
         wait_for(lambda: proxy.servers() == {"web1", "web2"}, "two servers from events")
-    # The agent is gone and so is the resident; a new pair finds members that this new cluster does not have.
-    with run_serf("lb1", host, port, "role=balancer"), resident(proxy):
-        wait_for(lambda: said(proxy, "HELD"), "both are missing in the roster, and held")
+    # A new Serf agent and a new daemon find node files of members that the new cluster does not have.
+    with run_serf("lb1", host, port, "role=balancer"), running_daemon(proxy):
+        wait_for(lambda: said(proxy, "HELD"), "both are missing in the roster and held")
         assert proxy.servers() == {"web1", "web2"}
 
 
-def test_a_hanging_serf_hinders_no_event(proxy: Proxy) -> None:
-    """An RPC port that accepts and says nothing costs its time limit and nothing else."""
-    with socket.create_server(proxy.settings.rpc_addr), resident(proxy, SERF_HAPROXY_RPC_TIMEOUT_S="0.3"):
+def test_a_hanging_serf_agent_delays_no_event(proxy: Proxy) -> None:
+    """An RPC port that accepts and never answers costs only its time limit."""
+    with socket.create_server(proxy.settings.rpc_addr), running_daemon(proxy, SERF_HAPROXY_RPC_TIMEOUT_S="0.3"):
         proxy.record("web1", 8001)
         wake(proxy.settings.wake_fifo)
         wait_for(lambda: proxy.servers() == {"web1"}, "web1 is served")
@@ -180,8 +180,8 @@ def test_a_hanging_serf_hinders_no_event(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "once", "check", "render", "status"])
-def test_wrong_settings_end_every_command(command: str) -> None:
-    """Every command names all wrong settings at once and ends with exit code 100."""
+def test_invalid_settings_end_every_command(command: str) -> None:
+    """Every command reports all invalid settings and ends with exit code 100."""
     wrong = {"SERF_HAPROXY_QUIET_S": "soon", "SERF_HAPROXY_DEFAULT_PORT": "70000"}
     ended = subprocess.run(
         [*COMMAND, command], env=os.environ | wrong, capture_output=True, text=True, timeout=30, check=False
@@ -191,8 +191,8 @@ def test_wrong_settings_end_every_command(command: str) -> None:
     assert "SERF_HAPROXY_DEFAULT_PORT='70000': must be a whole number, 1 to 65535" in ended.stderr
 
 
-def test_s6_reloads_where_no_master_socket_answers(short_dir: Path) -> None:
-    """A HAProxy without a master socket, under s6, is reloaded by its supervisor and confirmed by its worker."""
+def test_s6_reloads_haproxy_when_no_master_socket_answers(short_dir: Path) -> None:
+    """Without a master socket, s6 reloads HAProxy and the worker confirms the configuration."""
     environment = make_environment(short_dir) | {"SERF_HAPROXY_MASTER_SOCKET": str(short_dir / "none.sock")}
     proxy = Proxy(short_dir, **environment)
     service = Path(proxy.settings.service_dir)
@@ -217,7 +217,7 @@ def test_s6_reloads_where_no_master_socket_answers(short_dir: Path) -> None:
 
 
 def test_once_check_render_and_status_agree(proxy: Proxy) -> None:
-    """`render` prints what `once` publishes, `check` accepts it, and `status` shows it with HAProxy's view."""
+    """`render` prints what `once` publishes, `check` accepts it, and `status` shows it with HAProxy's state."""
     import json
 
     def command(*words: str) -> str:
@@ -255,8 +255,8 @@ def test_once_check_render_and_status_agree(proxy: Proxy) -> None:
     assert "web2" in command("status")
 
 
-def test_a_check_names_what_haproxy_refuses(short_dir: Path) -> None:
-    """`check` shows HAProxy's words with the line, touches nothing and ends with exit code 100."""
+def test_check_prints_haproxys_error(short_dir: Path) -> None:
+    """`check` prints HAProxy's error with its line, writes no file and ends with exit code 100."""
     template = short_dir / "own.j2"
     template.write_text("global\n    bogus keyword\n")
     environment = os.environ | make_environment(short_dir) | {"SERF_HAPROXY_TEMPLATE_PATH": str(template)}
@@ -266,8 +266,8 @@ def test_a_check_names_what_haproxy_refuses(short_dir: Path) -> None:
     assert os.listdir(short_dir) == ["own.j2"]
 
 
-def test_a_reload_under_way_does_not_lose_the_next(proxy: Proxy) -> None:
-    """Ten passes without a pause end with HAProxy running the last configuration."""
+def test_a_running_reload_does_not_lose_the_next_one(proxy: Proxy) -> None:
+    """After ten passes without a pause, HAProxy runs the last configuration."""
     for number in range(10):
         proxy.record("web1", 8001 + number)
         assert proxy.run_pass(balance=("leastconn", "roundrobin")[number % 2]).verdict is Verdict.RELOADED
@@ -279,7 +279,7 @@ def test_a_reload_under_way_does_not_lose_the_next(proxy: Proxy) -> None:
 
 
 def test_the_first_start_needs_no_directories(short_dir: Path) -> None:
-    """The resident makes the directories that it writes to."""
+    """A pass creates the directories that it writes to."""
     environment = os.environ | make_environment(short_dir / "new")
     with running_proxy(short_dir / "new", **make_environment(short_dir / "new")) as proxy:
         shutil.rmtree(proxy.settings.nodes_dir)

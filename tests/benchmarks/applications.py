@@ -1,7 +1,7 @@
-"""Backends for the benchmarks: real HTTP servers, quick enough that they are not what is measured.
+"""Web applications for the benchmarks: real HTTP servers that are fast enough not to limit what is measured.
 
-Each is a HAProxy of its own that answers every request itself, so that it can be crashed or stopped gracefully like
-any other server; it starts in some 20 ms and answers 10,000 requests a second, which the web application cannot.
+Each is a HAProxy that answers all requests itself, so that it can crash or stop gracefully. It starts in about 20 ms
+and answers 10,000 requests a second, which the web application of the images cannot do.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ frontend application
 
 
 def body_of(name: str) -> str:
-    """Return what the backend of that name answers: some 200 bytes."""
+    """Return the body that the application of that name answers with, about 200 bytes."""
     return " ".join([f"this is {name}."] * 14)
 
 
 def accepts(address: str, port: int) -> bool:
-    """Tell whether somebody accepts connections there."""
+    """Return whether a process accepts connections there."""
     with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
         return True
     return False
 
 
-class Backend:
+class Application:
     """One running HTTP server."""
 
     def __init__(self, directory: Path, name: str, address: str, port: int) -> None:
@@ -49,19 +49,19 @@ class Backend:
             ["haproxy", "-db", "-f", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         where = "127.0.0.1" if address == "*" else address
-        wait_for(lambda: accepts(where, port), f"the backend {name}")
+        wait_for(lambda: accepts(where, port), f"the application {name}")
 
     def crash(self) -> None:
-        """Kill it with whatever it is doing."""
+        """Kill it, whatever it is doing."""
         self.process.kill()
         self.process.wait(10)
 
     def stop(self) -> None:
-        """Have it finish what it is doing and end; it accepts nothing more from now on."""
+        """Have it finish its requests and end; it accepts no new connection."""
         self.process.send_signal(signal.SIGUSR1)
 
     def end(self) -> None:
-        """Make sure that it has ended."""
+        """Wait a moment for its end, then kill it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(0.5)
         self.process.kill()
@@ -69,10 +69,10 @@ class Backend:
 
 
 @contextlib.contextmanager
-def one_for_all(directory: Path, port: int) -> Iterator[Backend]:
-    """Run one backend that is there under every loopback address."""
-    backend = Backend(directory, "all", "*", port)
+def one_for_all(directory: Path, port: int) -> Iterator[Application]:
+    """Run one application that listens on all loopback addresses."""
+    application = Application(directory, "all", "*", port)
     try:
-        yield backend
+        yield application
     finally:
-        backend.end()
+        application.end()

@@ -1,4 +1,4 @@
-"""Faults of everything that the resident needs, while it runs under load: it heals by itself once each is over."""
+"""Faults of each resource that the daemon needs, under load: it recovers by itself after each fault."""
 
 import contextlib
 import os
@@ -19,8 +19,8 @@ from fakes.servers import Talk, be_silent, close_at_once, drip, pour, serving, s
 from integration.disks import Disk, SlowDisk, private_mounts
 from integration.faults import Bench, running_bench
 from integration.proxy import running_proxy, wait_for
+from integration.test_daemon import COMMAND
 from integration.test_load import applications
-from integration.test_resident import COMMAND
 from serf_haproxy.control import goal
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.serf.wake import wake
@@ -30,11 +30,11 @@ USUAL = {
     "SERF_HAPROXY_DRAIN_TIMEOUT_S": "0",
     "SERF_HAPROXY_RPC_TIMEOUT_S": "0.3",
     "SERF_HAPROXY_RESYNC_INTERVAL_S": "0.5",
-    "SERF_HAPROXY_HINTS": "off",  # the fake RPC talks to one connection at a time
+    "SERF_HAPROXY_HINTS": "off",  # the fake RPC serves one connection at a time
     "SERF_HAPROXY_RELOAD_INTERVAL_S": "0",
 }
-# Only what is imported before is sure to be readable for somebody who is not root. The limit is set from within,
-# since for that of another user's process root alone is not always enough.
+# Imports come before setuid, because an ordinary user may not be able to read the packages. The process sets its own
+# limit, because root cannot always set the limit of another user's process.
 AS_USER = """
 import encodings.idna, os, resource, signal, sys
 import serf_haproxy.__main__, serf_haproxy.daemon.loop, serf_haproxy.daemon.log
@@ -48,12 +48,12 @@ signal.signal(signal.SIGUSR1, lambda *_: resource.setrlimit(resource.RLIMIT_NPRO
 signal.signal(signal.SIGUSR2, lambda *_: resource.setrlimit(resource.RLIMIT_NPROC, before))
 sys.exit(serf_haproxy.__main__.main())
 """
-USER_ID = 61234  # nobody else's, since the limit counts all processes of a user
+USER_ID = 61234  # no other process has it: the limit counts all processes of a user
 
 
 @pytest.fixture(scope="module")
 def ports() -> Iterator[dict[str, int]]:
-    """Run three applications for all tests of this file."""
+    """Run three web applications for all tests of this module."""
     with applications(3) as running:
         yield running
 
@@ -62,21 +62,21 @@ def ports() -> Iterator[dict[str, int]]:
 def running(
     directory: Path, ports: dict[str, int], name: str, user_id: int | None = None, **environment: str
 ) -> Iterator[tuple[Bench, "subprocess.Popen[bytes]"]]:
-    """Run a HAProxy under load and a resident for the length of a block; the resident must survive all of it."""
+    """Run a HAProxy under load and a daemon for the duration of a block; assert that the daemon survives."""
     with (
         running_proxy(directory, **USUAL, **environment) as proxy,
         running_bench(proxy, ports, name) as bench,
-        open(log_path(bench), "wb") as log,  # on a disk that has room
+        open(log_path(bench), "wb") as log,  # on a disk with free space
     ):
         argv = [*COMMAND, "run"]
         if user_id is not None:
-            assert os.geteuid() == 0, "cannot start it as another user, which takes root (sudo make test)"
+            assert os.geteuid() == 0, "cannot start it as another user, which needs root (sudo make test)"
             argv = [sys.executable, "-c", AS_USER, str(user_id), "run"]
             for path in (directory, *directory.rglob("*")):
                 os.chown(path, user_id, user_id)
         process = subprocess.Popen(argv, env=os.environ | proxy.environment, stderr=log)
         try:
-            wait_for(lambda: os.path.exists(proxy.settings.wake_fifo), "the resident listens")
+            wait_for(lambda: os.path.exists(proxy.settings.wake_fifo), "the daemon listens")
             yield bench, process
             assert process.poll() is None, log_path(bench).read_text()
             assert "a fault of our own" not in log_path(bench).read_text(), log_path(bench).read_text()
@@ -86,18 +86,18 @@ def running(
 
 
 def log_path(bench: Bench) -> Path:
-    """Return the path of the resident's log."""
+    """Return the path of the daemon's log."""
     return Path(f"{bench.proxy.settings.wake_fifo}.log")
 
 
 def turn(bench: Bench, name: str = "web3") -> None:
-    """Have a member come or go, as a handler tells it."""
+    """Let a member join or leave, and wake the daemon as the handler does."""
     bench.turn(name)
     wake(bench.proxy.settings.wake_fifo)
 
 
 def tells(bench: Bench, text: str) -> Callable[[], None]:
-    """Return a function that waits until the log has a text once more than now."""
+    """Return a function that waits until the log contains a text once more than now."""
     before = log_path(bench).read_text().count(text)
     return lambda: wait_for(
         lambda: log_path(bench).read_text().count(text) > before,
@@ -106,8 +106,10 @@ def tells(bench: Bench, text: str) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("place", ["state_dir", "config_path", "nodes_dir"])
-def test_a_full_and_a_locked_disk_are_told_and_outlived(short_dir: Path, ports: dict[str, int], place: str) -> None:
-    """Requests go on while nothing can be written; the log names the place; with room again all is written."""
+def test_a_full_and_a_read_only_disk_are_logged_and_survived(
+    short_dir: Path, ports: dict[str, int], place: str
+) -> None:
+    """While a directory cannot be written, requests succeed and the log names it; afterwards everything is written."""
     directory = short_dir / place
     path = str(directory / "haproxy.cfg") if place == "config_path" else str(directory)
     with private_mounts():
@@ -124,7 +126,7 @@ def test_a_full_and_a_locked_disk_are_told_and_outlived(short_dir: Path, ports: 
                         with pytest.raises(SystemFault, match=f"{words}.*the next resync heals what was missed"):
                             turn(bench)
                         end()
-                        turn(bench)  # nobody repeats an event: here Serf's next one
+                        turn(bench)  # Serf does not repeat an event: this is the next one
                         turn(bench)
                     else:
                         turn(bench)
@@ -136,8 +138,8 @@ def test_a_full_and_a_locked_disk_are_told_and_outlived(short_dir: Path, ports: 
             disk.remove()
 
 
-def test_a_disk_that_hangs_is_told_and_outlived(short_dir: Path, ports: dict[str, int]) -> None:
-    """Servers follow and requests go on while writes wait; the log says where the pass stands; later it goes on."""
+def test_a_hanging_disk_is_logged_and_survived(short_dir: Path, ports: dict[str, int]) -> None:
+    """While writes hang, servers change at run time, requests succeed and the log names the pass's last step."""
     limits = {"SERF_HAPROXY_CHECK_TIMEOUT_S": "1", "SERF_HAPROXY_RELOAD_TIMEOUT_S": "1"}
     limits |= {"SERF_HAPROXY_CONFIG_PATH": str(short_dir / "config" / "haproxy.cfg")}
     with private_mounts():
@@ -155,8 +157,8 @@ def test_a_disk_that_hangs_is_told_and_outlived(short_dir: Path, ports: dict[str
             disk.remove()
 
 
-def test_a_node_directory_without_room_is_filled_from_the_roster_later(short_dir: Path, ports: dict[str, int]) -> None:
-    """What could not be written down is written from Serf's roster once there is room, without any further event."""
+def test_a_full_node_directory_is_filled_from_the_roster_later(short_dir: Path, ports: dict[str, int]) -> None:
+    """When the disk has space again, missing node files are written from Serf's roster without another event."""
     directory = short_dir / "nodes"
     listed = [
         member(f"web{number}", socket.inet_aton(address), role="web", port=str(port))
@@ -177,10 +179,10 @@ def test_a_node_directory_without_room_is_filled_from_the_roster_later(short_dir
             disk.remove()
 
 
-def test_a_haproxy_program_that_is_gone_forbidden_or_hangs_is_waited_for(
+def test_a_haproxy_program_that_is_missing_forbidden_or_hanging_is_waited_for(
     short_dir: Path, ports: dict[str, int]
 ) -> None:
-    """Without a program to check with, servers follow at run time; the file follows once it is back."""
+    """While HAProxy's program cannot check files, servers change at run time; later the file is written."""
     binary = short_dir / "haproxy-of-this-test"
     real = shutil.which("haproxy") or "/usr/sbin/haproxy"
     options = {"SERF_HAPROXY_HAPROXY_BIN": str(binary), "SERF_HAPROXY_CHECK_TIMEOUT_S": "1"}
@@ -211,8 +213,8 @@ def test_a_haproxy_program_that_is_gone_forbidden_or_hangs_is_waited_for(
             bench.heal_alone()
 
 
-def test_a_template_that_is_gone_broken_or_hangs_is_waited_for(short_dir: Path, ports: dict[str, int]) -> None:
-    """Servers follow the last good template meanwhile, also across SIGHUP; the mended one is used by itself."""
+def test_a_template_that_is_missing_broken_or_hanging_is_waited_for(short_dir: Path, ports: dict[str, int]) -> None:
+    """Meanwhile the last good template is used, also after SIGHUP; the repaired one is used automatically."""
     template = short_dir / "own.j2"
     good = "# mine\n" + Path(goal.BUILT_IN_TEMPLATE).read_text()
     template.write_text(good)
@@ -230,7 +232,7 @@ def test_a_template_that_is_gone_broken_or_hangs_is_waited_for(short_dir: Path, 
             turn(bench)
             told()
             names = bench.wanted
-            wait_for(lambda names=names: bench.proxy.servers() == names, "servers follow the last good template")
+            wait_for(lambda names=names: bench.proxy.servers() == names, "servers change by the last good template")
             bench.wait_requests()
             template.write_text(good)
             bench.heal_alone()
@@ -239,8 +241,8 @@ def test_a_template_that_is_gone_broken_or_hangs_is_waited_for(short_dir: Path, 
 SERF_FAULTS: dict[str, Talk] = {"hangs": be_silent, "closes": close_at_once, "pours": pour, "drips": drip}
 
 
-def test_a_serf_that_misbehaves_or_is_away_hinders_nobody(short_dir: Path, ports: dict[str, int]) -> None:
-    """Events count while its RPC hangs, closes, talks rubbish or is gone; when it is back its roster counts again."""
+def test_a_misbehaving_or_missing_serf_agent_delays_no_event(short_dir: Path, ports: dict[str, int]) -> None:
+    """Events are handled while Serf's RPC hangs, closes, sends garbage or is down; later its roster is used again."""
     listed = [
         member(f"web{number}", socket.inet_aton(address), role="web", port=str(port))
         for number, (address, port) in enumerate(ports.items(), 1)
@@ -250,24 +252,24 @@ def test_a_serf_that_misbehaves_or_is_away_hinders_nobody(short_dir: Path, ports
             with serving(socket.create_server(bench.proxy.settings.rpc_addr), talk):
                 turn(bench)
                 bench.heal_alone()
-            turn(bench)  # nobody listens
+            turn(bench)  # no RPC port is open
             bench.heal_alone()
             with serving(socket.create_server(bench.proxy.settings.rpc_addr), speak({}, *listed)):
-                Path(bench.proxy.settings.nodes_dir, "web1").unlink()  # nobody tells: only the roster knows
+                Path(bench.proxy.settings.nodes_dir, "web1").unlink()  # no event: only the roster has the node
                 bench.wanted = {"web1", "web2", "web3"}
                 bench.heal_alone()
 
 
 @pytest.mark.parametrize("which", ["runtime_socket", "master_socket"])
-def test_a_socket_that_hangs_or_is_gone_costs_no_request(short_dir: Path, ports: dict[str, int], which: str) -> None:
-    """Somebody else's silent socket in its place costs time limits; a removed runtime socket is made anew."""
+def test_a_hanging_or_missing_socket_costs_no_request(short_dir: Path, ports: dict[str, int], which: str) -> None:
+    """A silent socket in place of HAProxy's costs only time limits; a removed runtime socket is created again."""
     with running(short_dir, ports, f"{which.replace('_', ' ')}") as (bench, _):
         path = getattr(bench.proxy.settings, which)
         os.rename(path, f"{path}.hidden")
         with serving_unix(path, be_silent):
             turn(bench)
             bench.wait_requests()
-            time.sleep(3)  # long enough for the pass to meet it
+            time.sleep(3)  # long enough for the pass to use it
         os.rename(f"{path}.hidden", path)
         bench.heal_alone(60)
         if which == "runtime_socket":
@@ -276,22 +278,22 @@ def test_a_socket_that_hangs_or_is_gone_costs_no_request(short_dir: Path, ports:
             bench.heal_alone(60)
 
 
-def test_a_worker_that_is_stopped_for_a_whole_pass_serves_on_afterwards(short_dir: Path, ports: dict[str, int]) -> None:
-    """HAProxy's worker hangs for seconds under requests: they wait, none fails, and the change is made afterwards."""
-    with running(short_dir, ports, "worker stopped, resident") as (bench, _):
+def test_a_worker_that_is_stopped_for_a_whole_pass_continues_afterwards(short_dir: Path, ports: dict[str, int]) -> None:
+    """While HAProxy's worker hangs for seconds, requests wait and none fails; then the change is made."""
+    with running(short_dir, ports, "worker stopped, daemon") as (bench, _):
         pid = bench.worker_pid()
         os.kill(pid, signal.SIGSTOP)
         turn(bench)
-        time.sleep(7)  # beyond the time limit of one question, 5 s
+        time.sleep(7)  # more than the time limit of one command, 5 s
         os.kill(pid, signal.SIGCONT)
         bench.heal_alone(60)
 
 
-def test_without_descriptors_the_resident_waits(short_dir: Path, ports: dict[str, int]) -> None:
-    """A limit on open files stops passes, not the resident; once lifted, what was missed is done."""
+def test_without_file_descriptors_the_daemon_waits(short_dir: Path, ports: dict[str, int]) -> None:
+    """A limit on open files stops passes but not the daemon; after the limit is lifted, it catches up."""
     with running(short_dir, ports, "out of descriptors") as (bench, process):
         before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-        for count in (3, 8, 12):  # none at all, and so few that a pass gets stuck on its way
+        for count in (3, 8, 12):  # none at all, and too few for a whole pass
             told = tells(bench, "Too many open files")
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (count, before[1]))
             turn(bench)
@@ -301,8 +303,8 @@ def test_without_descriptors_the_resident_waits(short_dir: Path, ports: dict[str
             bench.heal_alone()
 
 
-def test_without_processes_the_resident_waits(short_dir: Path, ports: dict[str, int]) -> None:
-    """A user who may start no further process changes nothing and says so; once he may, what was missed is done."""
+def test_without_processes_the_daemon_waits(short_dir: Path, ports: dict[str, int]) -> None:
+    """When the daemon's user can start no process, the daemon logs it; after the limit is lifted, it catches up."""
     template = short_dir / "own.j2"
     shutil.copy(goal.BUILT_IN_TEMPLATE, template)
     options = {"SERF_HAPROXY_TEMPLATE_PATH": str(template)}

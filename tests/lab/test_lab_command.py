@@ -1,0 +1,48 @@
+"""The command line of the lab, and the names that it still takes from the previous release."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from serf_haproxy.lab import command, report
+from serf_haproxy.lab.records import Node, Record
+
+
+def parse(*words: str) -> argparse.Namespace:
+    """Parse a command line of the lab."""
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    return parser.parse_args(["lab", *words])
+
+
+def test_up_takes_the_number_of_nodes(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--nodes N` is the number of nodes, 3 without it, and prints nothing."""
+    assert (parse("up", "--nodes", "5").nodes, parse("up").nodes) == (5, 3)
+    assert capsys.readouterr().err == ""
+
+
+def test_up_still_takes_the_option_backends(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--backends N` does what `--nodes N` does, and prints on stderr that it is deprecated."""
+    assert parse("up", "--backends", "5").nodes == 5
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "serf-haproxy: --backends is deprecated; use --nodes\n"
+
+
+def test_the_deprecated_option_is_not_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """The help shows the new name alone."""
+    with pytest.raises(SystemExit):
+        parse("up", "--help")
+    said = capsys.readouterr().out
+    assert "--nodes N" in said
+    assert "--backends" not in said
+
+
+def test_the_status_still_has_the_key_backends(tmp_path: Path) -> None:
+    """`lab status --json` has the nodes under `nodes`, and the same list under `backends`."""
+    record = Record(str(tmp_path), 20000)
+    record.nodes["web1"] = Node("web1", "127.0.1.1", 20004, {"role": "web"})
+    status = report.describe(record)
+    assert [row["name"] for row in status["nodes"]] == ["web1"]
+    assert status["backends"] == status["nodes"]
