@@ -1,4 +1,4 @@
-# Two commands: `make demo` shows the product, `make test` proves it. Both install what is missing.
+# `make demo` shows the product, `make test` proves it; `make help` lists the rest. Each installs what is missing.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,15 +7,37 @@ DEBIAN_PACKAGES := serf haproxy s6 execline python3-venv
 # An ordinary user's PATH on Debian lacks the directory of haproxy.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: demo test bench fuzz install packages lint unit wheels pins clean
+# Tests run in this many processes: more than there are processors, since most of the time they wait.
+WORKERS ?= 6
+UNIT_WORKERS ?= 4
+# SEED=N repeats the order and the random numbers of a test run, which prints its seed.
+PYTEST := $(BIN)/pytest tests $(if $(SEED),--randomly-seed=$(SEED))
+SIDE_BY_SIDE := --dist=loadgroup --no-loadscope-reorder
+UNIT := --ignore=tests/integration --ignore=tests/containers --ignore=tests/benchmarks
 
-demo: install
+.PHONY: help demo check unit test bench fuzz lint install packages wheels pins clean
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: install ## Show the product in a cluster on loopback; ONCE=1 ends it after the tour.
 	@$(BIN)/serf-haproxy lab demo $(if $(ONCE),--once)
 
-test: install lint
-	$(BIN)/pytest tests
+check: lint unit ## Run the linters and the unit tests: the loop while you work, less than a minute.
 
-# All benchmarks, then the tables and plots of docs/benchmarks.md; an hour. With QUICK=1 small ones that change no file.
+unit: install ## Run the unit tests: no HAProxy, no containers.
+	$(PYTEST) $(UNIT) --numprocesses=$(UNIT_WORKERS) $(SIDE_BY_SIDE)
+
+# Tests that measure time or need all processors come first, one after another; then all others side by side. Both runs
+# are made in any case, and a failure of either one is a failure.
+test: install lint ## Run the linters and all tests, and print the branch coverage; SEED=N repeats an order.
+	@failed=0; \
+	$(PYTEST) -m alone || failed=1; \
+	$(PYTEST) -m 'not alone' --numprocesses=$(WORKERS) $(SIDE_BY_SIDE) --durations=20 \
+	    --cov --cov-report=term:skip-covered || failed=1; \
+	exit $$failed
+
+bench: ## Run all benchmarks and renew docs/benchmarks.md: an hour; QUICK=1 runs small ones and changes no file.
 bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	@set -e; run() { echo "== $$*"; $(BIN)/python "tests/benchmarks/$$@" $(if $(QUICK),,--results docs/benchmarks); }; \
 	run time_to_route.py $(if $(QUICK),--joins 2); \
@@ -33,22 +55,21 @@ $(VENV)/bench-installed: $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
-# A coverage-guided fuzz of every parser, or of PARSERS: RUNS cases each, from tests/fuzz/corpus.
 RUNS ?= 100000
 PARSERS ?= events nodes roster render layout
 
-fuzz: install
+fuzz: install ## Fuzz every parser, or PARSERS, guided by coverage: RUNS cases each, from tests/fuzz/corpus.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@set -e; for parser in $(PARSERS); do \
 	    echo "fuzzing $$parser"; FUZZ_WORK_DIR=$(VENV)/fuzz nice $(BIN)/python tests/fuzz/run.py $$parser -runs=$(RUNS); \
 	done
 
-lint: install
+lint: install ## Run ruff and mypy.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-install: packages $(VENV)/installed handlers/member_event
+install: packages $(VENV)/installed handlers/member_event ## Install Debian's packages, the venv and the handler.
 
 # Debian's packages, only when a program of theirs is missing; with sudo where we are not root.
 packages:
@@ -71,8 +92,8 @@ $(VENV)/installed: pyproject.toml agent/serf_haproxy/__init__.py
 handlers/member_event: handlers/member_event.py handlers/install $(VENV)/installed
 	@handlers/install "$(CURDIR)/$(BIN)/python" $@
 
-# Dependencies of the images for a build that cannot reach a package index: the pinned ones, for Debian 13's Python.
-wheels: images/wheels/complete
+# The pinned dependencies, for Debian 13's Python.
+wheels: images/wheels/complete ## Fetch the images' dependencies, for a build that cannot reach a package index.
 
 images/wheels/complete: $(wildcard images/requirements-*.txt) | $(VENV)/installed
 	rm -rf images/wheels
@@ -84,8 +105,8 @@ images/wheels/complete: $(wildcard images/requirements-*.txt) | $(VENV)/installe
 	done
 	@touch $@
 
-# Newest versions of the images' dependencies, pinned with hashes; uv does that for another Python than ours.
-pins:
+# uv pins for another Python than ours.
+pins: ## Pin the newest versions of the images' dependencies, with hashes.
 	@set -e; \
 	pin() { { echo '# Pinned for the images: make pins'; uv pip compile --quiet --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --python-version 3.13 -; } >images/requirements-$$1.txt; }; \
@@ -93,8 +114,8 @@ pins:
 	printf '%s\n' 'starlette>=0.45' 'uvicorn>=0.34' | pin webapp; \
 	printf '%s\n' 'hatchling>=1.25' | pin build
 
-clean:
-	rm -rf $(VENV) handlers/member_event dist images/wheels
+clean: ## Remove what make has made.
+	rm -rf $(VENV) handlers/member_event dist images/wheels .coverage
 
 .PHONY: docs man
 

@@ -1,25 +1,46 @@
 """Shared fixtures: deadlines, the installed handler, and real Serf agents on loopback addresses."""
 
+import collections
 import contextlib
+import dataclasses
 import itertools
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import hypothesis
 import pytest
 
+import workers
+from containers import engine
 from integration import faults
 
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 60.0
 HANG_S = 60.0
+# Tests that one worker runs one after another, because they share an expensive fixture or need most of the machine. For
+# each module: the name of its group, and the number of groups that share its tests. The groups start in this order, the
+# longest first. Every other integration test may run in any worker; unit tests are grouped by module.
+GROUPS = {
+    "containers/test_newer": ("newer", 1),
+    "containers/test_partitions": ("partitions", 2),
+    "integration/test_faults": ("passes", 2),  # these three run while the images are built
+    "integration/test_daemon_faults": ("daemon", 1),
+    "containers/test_rolling": ("fleet", 1),
+    "containers/test_twenty": ("fleet", 1),
+    "containers/test_faults": ("faults", 1),
+    "containers/test_images": ("images", 1),
+    "containers/test_services": ("services", 1),
+}
+SINGLE = ("containers/", "integration/")
 
 # No deadline per example: on a busy machine the time of one example means nothing.
 hypothesis.settings.register_profile("here", deadline=None, max_examples=200)
@@ -40,6 +61,67 @@ class Serf(NamedTuple):
 
 WaitUntil = Callable[..., None]
 StartSerf = Callable[..., Serf]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Create the directory that the workers share, before they start."""
+    if not _is_worker(config):
+        os.environ[workers.RUN_DIR] = tempfile.mkdtemp(prefix="serf-haproxy-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the container engine if a worker started one, and remove the directory."""
+    if not _is_worker(config):
+        engine.stop_engine()
+        shutil.rmtree(workers.run_dir(), ignore_errors=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a worker, group the tests that belong together, and sort the longest groups to the front.
+
+    The order that pytest-randomly chose stays the same within a group and among the tests without a group.
+    """
+    if not _is_worker(config):
+        return
+    tests = ROOT / "tests"
+    missing = [module for module in GROUPS if not (tests / f"{module}.py").exists()]
+    assert not missing, f"GROUPS names modules that do not exist: {missing}"
+    order = list(GROUPS)
+    counts: collections.Counter[str] = collections.Counter()
+    ranks: dict[pytest.Item, int] = {}
+    for item in items:
+        module = item.path.relative_to(tests).with_suffix("").as_posix()
+        if module in GROUPS:
+            group, count = GROUPS[module]
+            item.add_marker(pytest.mark.xdist_group(f"{group}-{counts[module] % count}"))
+            ranks[item] = order.index(module)
+        elif module.startswith(SINGLE):
+            ranks[item] = len(order)
+        else:
+            item.add_marker(pytest.mark.xdist_group(module))
+            ranks[item] = len(order) + 1
+        counts[module] += 1
+    items.sort(key=ranks.__getitem__)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send the summary of a worker's faults to the controller."""
+    if _is_worker(session.config):
+        rows = {name: dataclasses.asdict(row) for name, row in faults.SUMMARY.items()}
+        session.config.workeroutput["faults"] = rows
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add a worker's faults to the summary; a worker that crashed sent none."""
+    faults.add_rows(getattr(node, "workeroutput", {}).get("faults", {}))
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Return whether this process is a worker that a controller has started."""
+    return hasattr(config, "workerinput")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -100,7 +182,7 @@ def start_serf(tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil) 
     with contextlib.ExitStack() as stack:
 
         def start(name: str, *options: str | bytes, **environ: str) -> Serf:
-            host = f"127.83.0.{next(numbers)}"
+            host = f"127.83.{workers.NUMBER}.{next(numbers)}"
             gossip, rpc = choose_port(host), choose_port(host)
             log_path = tmp_path_factory.mktemp("serf") / "log"
             log = stack.enter_context(log_path.open("wb"))

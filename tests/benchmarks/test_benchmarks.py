@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 SMALLEST = (
     ("time_to_route.py", "--joins", "1", "--gap-s", "1"),
@@ -19,6 +21,7 @@ WITH_A_PACKAGE_INDEX = {"size"}
 BLOCK = re.compile(r"^<!-- ([a-z-]+)\.([a-z-]+) -->$", re.MULTILINE)
 
 
+@pytest.mark.alone
 def test_every_benchmark_runs_and_fills_its_tables(tmp_path: Path) -> None:
     """In their smallest form all benchmarks succeed, lose no request, and fill all tables of the document."""
     for name, *options in SMALLEST:

@@ -222,13 +222,17 @@ class Cluster:
         """Create the network in the subnet that the engine chooses.
 
         A container can have a fixed address only in a network with an explicit subnet, so the network is created twice.
+        Another worker may get the subnet in between: then the engine chooses again.
         """
         words = ["network", "create", f"--label={self.engine.label}"]
-        self.engine(*words, self.network)
-        found = json.loads(self.engine("network", "inspect", "--format={{json .IPAM.Config}}", self.network))
-        subnet = next(pool["Subnet"] for pool in found if ":" not in pool["Subnet"])
-        self.engine("network", "rm", self.network)
-        self.engine(*words, f"--subnet={subnet}", self.network)
+        said = "overlaps"
+        while "overlaps" in said:
+            self.engine(*words, self.network)
+            found = json.loads(self.engine("network", "inspect", "--format={{json .IPAM.Config}}", self.network))
+            subnet = next(pool["Subnet"] for pool in found if ":" not in pool["Subnet"])
+            self.engine("network", "rm", self.network)
+            said = self.engine(*words, f"--subnet={subnet}", self.network, is_checked=False)
+        self.engine("network", "inspect", self.network)  # else it fails here, and says why
 
     def _add(self, kind: type[AnyContainer], name: str, image: str, options: Sequence[str]) -> AnyContainer:
         where = [f"--label={self.engine.label}", f"--network={self.network}", f"--network-alias={name}"]

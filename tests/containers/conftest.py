@@ -7,7 +7,7 @@ import pytest
 
 from containers.cluster import Balancer, Cluster
 from containers.crew import Crew, Stage
-from containers.engine import ROOT, Engine, ensure_base, run, running_engine
+from containers.engine import Engine, running_engine
 from containers.faults import build_netfilter
 
 MakeCluster = Callable[[], contextlib.AbstractContextManager[Cluster]]
@@ -24,12 +24,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """Yield an engine with both images built."""
+    """Yield the container engine of this test run, with both images built."""
     with running_engine() as engine:
-        ensure_base(engine)
-        run(["make", "--directory", str(ROOT), "wheels"], 300)
-        for target in ("balancer", "webapp"):
-            engine.build(target, ROOT / "images" / "Dockerfile", ROOT, f"--target={target}")
         yield engine
 
 

@@ -1,6 +1,7 @@
 """A container engine: the one that answers, or a new one with its own socket and data directory."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -9,8 +10,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
+
+import workers
 
 ROOT = Path(__file__).parents[2]
 BASE = "debian:trixie-slim"
@@ -19,6 +24,7 @@ _COMMAND_S = 120.0
 _PULL_S = 60.0
 _BUILD_S = 900.0
 _START_S = 60.0
+_DAEMONS: list[subprocess.Popen[bytes]] = []  # a Popen that Python collects while its process runs is a warning
 _PACKAGES = {
     "docker": ["docker.io", "docker-cli"],  # Debian 12 has both in one package
     "dockerd": ["docker.io", "iptables"],
@@ -49,10 +55,11 @@ class Engine:
         return run(["docker", *words], timeout_s, self.environ, is_checked)
 
     def build(self, target: str, dockerfile: Path, context: Path, *options: str) -> str:
-        """Build an image; return its tag."""
+        """Build an image, one worker at a time: the later workers find it in the cache. Return its tag."""
         tag = f"{PREFIX}/{target}"
         words = ["build", "--quiet", "--network=host", f"--build-arg=BASE={self.base}", f"--file={dockerfile}"]
-        self(*words, f"--tag={tag}", *options, str(context), timeout_s=_BUILD_S)
+        with workers.locked("build"):
+            self(*words, f"--tag={tag}", *options, str(context), timeout_s=_BUILD_S)
         return tag
 
     def remove_all(self) -> None:
@@ -71,16 +78,50 @@ class Engine:
 
 @contextlib.contextmanager
 def running_engine() -> Iterator[Engine]:
-    """Yield an engine for the duration of a block; remove everything that was started in it."""
-    with _answering_engine() as engine:
-        try:
-            yield engine
-        finally:
-            engine.remove_all()
+    """Yield an engine with both images for the duration of a block; remove everything that was started in it.
+
+    All workers of a test run use the same engine. The first worker that needs it starts it and builds the images;
+    `stop_engine` stops it when the run ends.
+    """
+    note = workers.run_dir() / "engine.json"
+    with workers.locked("engine"):
+        if not note.exists():
+            note.write_text(json.dumps(_try_prepare()))
+    prepared = json.loads(note.read_text())
+    if "fault" in prepared:
+        pytest.fail(prepared["fault"])
+    engine = Engine(prepared["environ"])
+    engine.base = prepared["base"]
+    try:
+        yield engine
+    finally:
+        engine.remove_all()
+
+
+def stop_engine() -> None:
+    """Stop the engine that a worker of this test run has started, if any, and unmount what it leaves mounted."""
+    directory = str(_engine_dir())
+    with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
+        daemon = psutil.Process(int(Path(directory, "pid").read_text()))
+        if daemon.name() == "dockerd":
+            daemon.terminate()
+            try:
+                daemon.wait(_START_S)
+            except psutil.TimeoutExpired:
+                os.killpg(daemon.pid, signal.SIGKILL)
+                daemon.wait()
+    for line in Path("/proc/mounts").read_text().splitlines():
+        if line.split()[1].startswith(f"{directory}/"):
+            run(["umount", line.split()[1]], _COMMAND_S, is_checked=False)
 
 
 def need(program: str) -> None:
     """Ensure that a program exists: install it as root on Debian, otherwise fail with the missing package."""
+    with workers.locked("packages"):
+        _install_missing(program)
+
+
+def _install_missing(program: str) -> None:
     if shutil.which(program):
         return
     packages = _PACKAGES[program]
@@ -135,50 +176,52 @@ def _succeeds(argv: list[str], environ: Mapping[str, str], timeout_s: float = _C
     return False
 
 
-@contextlib.contextmanager
-def _answering_engine() -> Iterator[Engine]:
+def _engine_dir() -> Path:
+    return workers.run_dir() / "engine"
+
+
+def _try_prepare() -> dict[str, Any]:
+    """Return what the workers need to know about the engine, or why there is none; no worker tries again then."""
+    try:
+        engine = _answering_engine()
+        ensure_base(engine)
+        run(["make", "--directory", str(ROOT), "wheels"], 300)
+        for target in ("balancer", "webapp"):
+            engine.build(target, ROOT / "images" / "Dockerfile", ROOT, f"--target={target}")
+    except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 every worker fails with it
+        return {"fault": f"no engine with both images: {error}"}
+    return {"environ": engine.environ, "base": engine.base}
+
+
+def _answering_engine() -> Engine:
     environ = dict(os.environ)
     if not _succeeds(["docker", "buildx", "version"], environ):
         environ["DOCKER_BUILDKIT"] = "0"  # use the legacy builder when buildx is not installed
     if _answers(environ):
-        yield Engine(environ)
-        return
+        return Engine(environ)
     if not Path("/etc/debian_version").exists() or os.geteuid() != 0:
         pytest.fail(
             "no Docker engine answers, and only root on Debian can start a new one: start one or set DOCKER_HOST"
         )
     need("docker")
     need("dockerd")
-    with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as directory:
-        environ["DOCKER_HOST"] = f"unix://{directory}/docker.sock"
-        daemon = _start_daemon(directory)
-        try:
-            deadline = time.monotonic() + _START_S
-            while not _answers(environ):
-                said = Path(directory, "log").read_text(errors="replace")[-2000:]
-                assert daemon.poll() is None, f"dockerd has ended: {said}"
-                assert time.monotonic() < deadline, f"dockerd does not answer: {said}"
-                time.sleep(0.1)
-            yield Engine(environ)
-        finally:
-            _stop_daemon(daemon, directory)
+    directory = _engine_dir()
+    environ["DOCKER_HOST"] = f"unix://{directory}/docker.sock"
+    daemon = _start_daemon(directory)
+    deadline = time.monotonic() + _START_S
+    while not _answers(environ):
+        said = (directory / "log").read_text(errors="replace")[-2000:]
+        assert daemon.poll() is None, f"dockerd has ended: {said}"
+        assert time.monotonic() < deadline, f"dockerd does not answer: {said}"
+        time.sleep(0.1)
+    return Engine(environ)
 
 
-def _start_daemon(directory: str) -> subprocess.Popen[bytes]:
+def _start_daemon(directory: Path) -> subprocess.Popen[bytes]:
+    directory.mkdir()
     argv = ["dockerd", f"--data-root={directory}/data", f"--exec-root={directory}/exec", f"--pidfile={directory}/pid"]
     argv += [f"--host=unix://{directory}/docker.sock", "--bridge=none"]
-    with open(os.path.join(directory, "log"), "wb") as log:
-        return subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
-
-
-def _stop_daemon(daemon: subprocess.Popen[bytes], directory: str) -> None:
-    """Stop the engine and unmount what it leaves mounted."""
-    daemon.terminate()
-    try:
-        daemon.wait(_START_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(daemon.pid, signal.SIGKILL)
-        daemon.wait()
-    for line in Path("/proc/mounts").read_text().splitlines():
-        if line.split()[1].startswith(f"{directory}/"):
-            run(["umount", line.split()[1]], _COMMAND_S, is_checked=False)
+    with open(directory / "log", "wb") as log:
+        daemon = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+    _DAEMONS.append(daemon)
+    return daemon

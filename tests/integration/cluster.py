@@ -9,11 +9,12 @@ from pathlib import Path
 import requests
 
 import probe
+import workers
 from integration.proxy import wait_for
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.settings import Settings, load_settings
 
-PORTS = iter(range(21000, 30000, 10))
+PORTS = workers.lab_bases()
 
 
 class Cluster:

@@ -6,8 +6,9 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -46,6 +47,15 @@ class Row:
 
 
 SUMMARY: dict[str, Row] = {}
+
+
+def add_rows(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add the rows of a worker, by name, to the summary."""
+    for name, fields in rows.items():
+        row = SUMMARY.setdefault(name, Row())
+        for field, value in fields.items():
+            add = max if field == "longest_wrong_s" else sum
+            setattr(row, field, add((getattr(row, field), value)))
 
 
 def summarize() -> list[str]:

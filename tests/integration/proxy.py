@@ -10,27 +10,39 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import probe
+import workers
 from serf_haproxy.control import directories, outcome, reconcile
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import record
 from serf_haproxy.settings import Settings, load_settings, variable
 
+_PORTS = workers.free_ports()
+
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """Return a TCP port that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of this worker that is free at this moment."""
+    for port in _PORTS:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((address, port))
+            return port
+    raise AssertionError("free_ports never ends")
 
 
-def wait_for(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 20.0) -> None:
-    """Wait until a condition holds; after timeout_s fail with `what`, or with its result if it is a function."""
+def wait_for(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 60.0) -> None:
+    """Wait until a condition holds; after timeout_s fail with `what`, or with its result if it is a function.
+
+    The pause between two checks of the condition grows with the time that a check takes. Tests that run side by side
+    wait most of the time; with short pauses, an expensive check such as `docker exec` would use all processors.
+    """
     deadline = time.monotonic() + timeout_s
+    looked_s = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        now_s = time.monotonic()
+        if now_s > deadline:
             raise AssertionError(f"not within {timeout_s} s: {what if isinstance(what, str) else what()}")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, 2 * (now_s - looked_s)), 0.5))
+        looked_s = time.monotonic()
 
 
 def make_environment(directory: Path) -> dict[str, str]:

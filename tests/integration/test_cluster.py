@@ -17,7 +17,7 @@ import requests
 import probe
 from integration.cluster import Cluster, make_cluster
 from integration.load import Load, run_load
-from integration.proxy import wait_for
+from integration.proxy import free_port, wait_for
 from serf_haproxy.config import fingerprint
 from serf_haproxy.lab.balancer import DAEMON, SERVICES
 from serf_haproxy.settings import Settings
@@ -57,7 +57,7 @@ def test_a_life_of_joins_and_leaves_loses_no_request(cluster: Cluster) -> None:
 def test_a_tag_update_changes_the_port(cluster: Cluster) -> None:
     """After a member-update with another port tag, requests go to that port."""
     old = cluster.node("web1")
-    environment = os.environ | {"APP_HOST": old["address"], "APP_PORT": str(int(old["port"]) + 1000)}
+    environment = os.environ | {"APP_HOST": old["address"], "APP_PORT": str(free_port(old["address"]))}
     app = Path(__file__).parents[2] / "images" / "webapp" / "app.py"
     second = subprocess.Popen([sys.executable, app], env=environment)
     try:

@@ -14,10 +14,11 @@ import psutil
 import pytest
 import requests
 
+import workers
 from integration.proxy import wait_for
 from serf_haproxy.lab.cluster import Lab
 
-BASE = 20900
+BASE = workers.LAB_BASE
 COMMAND = [sys.executable, "-m", "serf_haproxy", "lab"]
 
 

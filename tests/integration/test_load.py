@@ -44,6 +44,7 @@ def _answers(url: str) -> bool:
     return False
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("client_count", "keep_alive", "think_s"),
     [(16, False, 0.0), (200, True, 0.15)],

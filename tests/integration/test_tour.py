@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import workers
 from integration.proxy import wait_for
 from integration.test_lab import lab, running_in, seen_through
 from serf_haproxy.lab.cluster import Lab
 
-PORT_BASE = "20700"
+PORT_BASE = str(workers.LAB_BASE + 90)
 
 
 @pytest.fixture

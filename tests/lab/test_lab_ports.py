@@ -4,9 +4,12 @@ import socket
 
 import pytest
 
+import workers
 from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.lab import ports
 from serf_haproxy.lab.ports import Listener
+
+HOST = f"127.77.0.{workers.NUMBER + 1}"
 
 
 def test_node_addresses_go_on_in_the_next_network() -> None:
@@ -43,12 +46,12 @@ def test_only_loopback_addresses_are_accepted(address: str) -> None:
 def test_a_taken_port_is_reported(kind: socket.SocketKind) -> None:
     """A port for gossip must be free for TCP and for UDP."""
     with socket.socket(socket.AF_INET, kind) as taken:
-        taken.bind(("127.77.0.1", 20990))
+        taken.bind((HOST, 20990))
         if kind == socket.SOCK_STREAM:
             taken.listen()
-        with pytest.raises(SystemFault, match="gossip of x: 127.77.0.1:20990: Address already in use"):
-            ports.check_free([Listener("gossip of x", "127.77.0.1", 20990, is_udp=True)])
-    ports.check_free([Listener("gossip of x", "127.77.0.1", 20990, is_udp=True)])
+        with pytest.raises(SystemFault, match=f"gossip of x: {HOST}:20990: Address already in use"):
+            ports.check_free([Listener("gossip of x", HOST, 20990, is_udp=True)])
+    ports.check_free([Listener("gossip of x", HOST, 20990, is_udp=True)])
 
 
 def test_two_listeners_cannot_share_a_port() -> None:
