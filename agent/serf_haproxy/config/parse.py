@@ -10,6 +10,7 @@ import string
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from serf_haproxy.config.fingerprint import strip
 from serf_haproxy.services import Key
 
 _SECTIONS = frozenset(
@@ -58,6 +59,7 @@ class Parser:
 
     def __init__(self) -> None:
         self.read = functools.lru_cache(_LAYOUT_COUNT)(self._read)
+        self.read_published = functools.lru_cache(_LAYOUT_COUNT)(self._read_published)
         self._read_kind = functools.lru_cache(_LINE_COUNT)(_read_kind)
         self._is_plain = functools.lru_cache(_LINE_COUNT)(_is_plain)
         self._read_line = functools.lru_cache(_LINE_COUNT)(_read_line)
@@ -94,6 +96,10 @@ class Parser:
             if head[0] == "defaults":
                 inherited = defaults
         return Layout(servers, frozenset(plain_sections), rest.hexdigest()[:16])
+
+    def _read_published(self, text: str) -> Layout:
+        """Take apart a configuration that may end in a fingerprint."""
+        return self.read(strip(text))
 
     def _split(self, text: str) -> Iterator[list[str]]:
         """Yield the lines of each section, its header first, without comments and blank lines."""

@@ -44,7 +44,7 @@ class Attempt(NamedTuple):
 
     def read_before(self) -> Layout:
         """Return what the published configuration says."""
-        return self.parser.read(fingerprint.strip(self.live or ""))
+        return self.parser.read_published(self.live or "")
 
 
 def apply(attempt: Attempt, goal: Config) -> Outcome:
@@ -102,7 +102,7 @@ def runs_published(edges: Edges) -> bool:
     live, running = edges.config_file.read_live(), edges.runtime.read_running()
     if live is None or running is None:
         return False
-    return _runs(live, Parser().read(fingerprint.strip(live)), running)
+    return _runs(live, Parser().read_published(live), running)
 
 
 def _runs(live: str, before: Layout, running: Running) -> bool:

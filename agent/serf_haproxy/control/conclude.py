@@ -43,8 +43,8 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
     )
 
 
-def remember_nodes(state: StateDirectory, snapshot: Snapshot, decision: Decision, heard: Heard, served: str) -> None:
-    """Write down which nodes flap, and the node files of all servers.
+def remember_nodes(state: StateDirectory, snapshot: Snapshot, decision: Decision, heard: Heard, served: str) -> str:
+    """Write down which nodes flap, and the node files of all servers; return the latter.
 
     A node directory that has to be made again gets these node files back.
 
@@ -60,6 +60,7 @@ def remember_nodes(state: StateDirectory, snapshot: Snapshot, decision: Decision
     lines = "".join(heard.files[server.name].line for server in decision.servers)
     if lines != served:
         state.write_served(lines)
+    return lines
 
 
 def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: Heard, before: Record) -> Record:
@@ -102,7 +103,7 @@ def _list_problems(snapshot: Snapshot, decision: Decision, before: Record) -> tu
     return (
         *(
             f"node {name} is {entry.state}: {entry.reason}"
-            for (_, name), entry in decision.entries.items()
+            for (_, name), entry in decision.notable.items()
             if entry.state in (State.QUARANTINED, State.DAMPED)
             or (entry.state is State.HELD and snapshot.files[name].status == ALIVE)
         ),

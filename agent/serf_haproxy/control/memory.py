@@ -10,11 +10,13 @@ class Memory:
 
     Attributes:
         files: The node files.
+        served: What the state directory keeps of the servers' node files, and the nodes' names.
         memo: The memo of decisions.
         renderer: The renderer, with its parser.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, NodeFile] = {}
+        self.served: tuple[str, list[str]] = ("", [])
         self.memo = Memo()
         self.renderer = Renderer()

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Mapping
 
-from serf_haproxy.config.fingerprint import strip
 from serf_haproxy.config.parse import Line, Parser
 from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.edges import Edges
@@ -57,7 +56,7 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard, pars
         flaps=edges.state.read_flaps(),
         unfit=record.read_unfit(),
         refused=select_faults(settings, record.read_faults()).servers,
-        published=_fold_published(parser.read(strip(live)).servers if live else {}),
+        published=_fold_published(parser.read_published(live).servers if live else {}),
         view=_read_view(running, is_sticky=bool(settings.cookie)),
         running=running,
         live=live,
@@ -111,8 +110,9 @@ def _read_view(running: Running | None, is_sticky: bool) -> View:
         return View()
     counts: dict[Key, int] = {}
     serving, down = set(), set()
-    for (section, name), seen in running.servers.items():
-        key = (find_service(section), name)
+    for key, seen in running.servers.items():
+        if key[0] != DEFAULT_SERVICE:
+            key = (find_service(key[0]), key[1])  # noqa: PLW2901 - the key by service instead of by section
         if seen.connection_count:
             counts[key] = counts.get(key, 0) + seen.connection_count
         if is_sticky and seen.is_serving:

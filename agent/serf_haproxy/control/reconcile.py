@@ -65,7 +65,7 @@ class Reconciler:
         settings, edges, memory = self._settings, self._edges, self.memory
         with locked(edges.state.pass_lock_path, _LOCK_S, "another pass"):
             record, served = edges.state.read_record(), edges.state.read_served()
-            heard = hear(edges.nodes_dir, ask, _list_names(served), is_resync, memory.files)
+            heard = hear(edges.nodes_dir, ask, self._list_served(served), is_resync, memory.files)
             snapshot = observe(settings, edges, record, heard, memory.renderer.parser)
             on_step("read")
             decision = decide(snapshot, memory.memo)
@@ -75,7 +75,8 @@ class Reconciler:
             outcome = complete(outcome, snapshot, decision, heard, record)
             if heard.roster or outcome.has_reloaded:
                 outcome = dataclasses.replace(outcome, problems=outcome.problems + self._watch_old_workers())
-            remember_nodes(edges.state, snapshot, decision, heard, served)
+            served = remember_nodes(edges.state, snapshot, decision, heard, served)
+            memory.served = served, [server.name for server in decision.servers]
             faults = list_faults(settings, snapshot, outcome, record)
             record = make_record(outcome, snapshot, decision, heard, record)
             now_s = time.time()
@@ -108,6 +109,13 @@ class Reconciler:
         )
         return heard._replace(files=files, corrections=heard.corrections._replace(absent=forgotten))
 
+    def _list_served(self, served: str) -> list[str]:
+        """Return the names of the nodes that have servers."""
+        if served != self.memory.served[0]:
+            names = [line.split("\t", 2)[1] for line in served.splitlines() if line.count("\t") > 1]
+            self.memory.served = served, names
+        return self.memory.served[1]
+
     def _watch_old_workers(self) -> tuple[str, ...]:
         try:
             old = workers.measure(self._edges.master.read_account().old_pids)
@@ -126,8 +134,3 @@ def reconcile(
 ) -> Outcome:
     """Make one pass without memory of an earlier one; arguments and errors are those of `Reconciler.reconcile`."""
     return Reconciler(settings).reconcile(ask, is_resync, on_step, pause)
-
-
-def _list_names(served: str) -> list[str]:
-    """Return the names in the lines of node files."""
-    return [line.split("\t", 2)[1] for line in served.splitlines() if line.count("\t") > 1]

@@ -44,7 +44,7 @@ def decide(snapshot: Snapshot, memo: Memo | None = None) -> Decision:
 
 
 def _decide_service(service: str, snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Decision:
-    members = _sort_out(snapshot.files, judged)
+    members = _sort_out(judged)
     unfit = _remember_unfit(service, members.unfit, snapshot)
     lost = _find_lost(snapshot.files, snapshot.rules, members, unfit)
     grace = _find_grace(snapshot, members, lost)
@@ -56,24 +56,28 @@ def _decide_service(service: str, snapshot: Snapshot, judged: Mapping[str, Judge
         **_find_held(snapshot, members, {name: gone for name, gone in lost.items() if name not in grace}, lost),
     }
     entries: dict[Key, Entry] = {}
+    notable: dict[Key, Entry] = {}
     servers = []
+    serving = State.SERVING
     for name, judgement in judged.items():
         key = (service, name)
-        if name in timed:
+        if timed and name in timed:
             entry = timed[name]
-        elif name in members.alive:
+        elif judgement.file.status == ALIVE or judgement.is_balancer:
             entry = judgement.entry
         else:
-            entry = _explain_absent(snapshot.files[name], judgement)
+            entry = _explain_absent(judgement.file)
         if snapshot.refused:
             entry = _quarantine_refused(entry, snapshot.refused.get(key))
         entries[key] = entry
+        if entry.state is not serving:
+            notable[key] = entry
         if entry.server is not None:
             servers.append(entry.server)
     times_s = [((entry.until_ns or 0) - snapshot.at_ns) / 1e9 for entry in timed.values()]
     if damped and snapshot.view.down is not None:
         times_s.append(_LOOK_S)
-    return Decision(entries, tuple(servers), snapshot.flaps, unfit, min(times_s, default=None))
+    return Decision(entries, notable, tuple(servers), snapshot.flaps, unfit, min(times_s, default=None))
 
 
 def _locate(snapshot: Snapshot) -> Here:
@@ -100,12 +104,12 @@ def _update_flaps(snapshot: Snapshot, rules: Rules) -> Mapping[str, Flap]:
     return damping.update(before, alive, rules.flaps, snapshot.at_ns / 1e9)
 
 
-def _sort_out(files: Mapping[str, NodeFile], judged: Mapping[str, Judgement]) -> _Sorted:
+def _sort_out(judged: Mapping[str, Judgement]) -> _Sorted:
     members = _Sorted({}, {}, {}, {})
     for name, judgement in judged.items():
         if judgement.is_balancer:
             continue
-        file = files[name]
+        file = judgement.file
         if judgement.server is None:
             if file.status in (ALIVE, FAILED):
                 members.unfit[name] = judgement.entry
@@ -212,9 +216,7 @@ def _has_clients(snapshot: Snapshot, key: Key) -> bool:
     return bool(view.connection_counts.get(key)) or (snapshot.rules.is_sticky and key in view.serving)
 
 
-def _explain_absent(file: NodeFile, judgement: Judgement) -> Entry:
-    if file.status == ALIVE or judgement.is_balancer:
-        return judgement.entry
+def _explain_absent(file: NodeFile) -> Entry:
     reason = {FAILED: "it failed in Serf", LEFT: "it left", LEAVING: "it is leaving"}[file.status]
     return Entry(State.GONE, reason, None, file.mtime_ns)
 

@@ -46,6 +46,7 @@ class Decision(NamedTuple):
 
     Attributes:
         entries: One for every node file and service.
+        notable: Those entries that are not simply serving.
         servers: The servers that HAProxy should have, sorted by service and name.
         flaps: What to remember of nodes that failed, by name.
         unfit: Published servers whose members are alive or failed but cannot be servers any more. Neither node file nor
@@ -54,11 +55,12 @@ class Decision(NamedTuple):
     """
 
     entries: dict[Key, Entry]
+    notable: dict[Key, Entry]
     servers: tuple[Server, ...]
     flaps: Mapping[str, Flap]
     unfit: dict[Key, Gone]
     changes_in_s: float | None
 
     def find(self, state: State) -> dict[Key, Entry]:
-        """Return the entries of one state."""
-        return {key: entry for key, entry in self.entries.items() if entry.state is state}
+        """Return the entries of one state other than serving."""
+        return {key: entry for key, entry in self.notable.items() if entry.state is state}

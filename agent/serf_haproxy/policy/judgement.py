@@ -13,11 +13,13 @@ class Judgement(NamedTuple):
     """What a member alone comes to.
 
     Attributes:
+        file: Its node file.
         server: Its server; None when it cannot be one.
         entry: Its entry while it is alive and nothing else is decided.
         is_balancer: Whether it is a balancer.
     """
 
+    file: NodeFile
     server: Server | None
     entry: Entry
     is_balancer: bool = False
@@ -30,30 +32,30 @@ class Memo:
 
     def __init__(self) -> None:
         self.rules: Rules | None = None
-        self.judged: dict[str, tuple[NodeFile, Judgement]] = {}
+        self.judged: dict[str, Judgement] = {}
 
 
 def judge(files: Mapping[str, NodeFile], rules: Rules, memo: Memo) -> dict[str, Judgement]:
     """Return what each member alone comes to, sorted by name; a file that has not changed is not judged again."""
     before = memo.judged if memo.rules == rules else {}
-    known = {}
+    judged = {}
     for name in sorted(files):
         file, earlier = files[name], before.get(name)
-        known[name] = earlier if earlier and earlier[0] is file else (file, _judge_member(file, rules))
-    memo.rules, memo.judged = rules, known
-    return {name: judgement for name, (_, judgement) in known.items()}
+        judged[name] = earlier if earlier and earlier.file is file else _judge_member(file, rules)
+    memo.rules, memo.judged = rules, judged
+    return judged
 
 
 def _judge_member(file: NodeFile, rules: Rules) -> Judgement:
     member, since_ns = file.member, file.mtime_ns
     if rules.is_balancer(member):
-        return Judgement(None, Entry(State.IGNORED, "it is a balancer", None, since_ns), is_balancer=True)
+        return Judgement(file, None, Entry(State.IGNORED, "it is a balancer", None, since_ns), is_balancer=True)
     try:
         server = rules.read_server(member)
     except ValueError as error:
         state = State.QUARANTINED if rules.admit(member) else State.IGNORED
-        return Judgement(None, Entry(state, str(error), None, since_ns))
+        return Judgement(file, None, Entry(state, str(error), None, since_ns))
     if server.weight == 0:
         tag = "drain is true" if member.tag_values().get("drain") == "true" else "weight is 0"
-        return Judgement(server, Entry(State.DRAINING, f"its tag {tag}", server, since_ns))
-    return Judgement(server, Entry(State.SERVING, "it is alive in Serf", server, since_ns))
+        return Judgement(file, server, Entry(State.DRAINING, f"its tag {tag}", server, since_ns))
+    return Judgement(file, server, Entry(State.SERVING, "it is alive in Serf", server, since_ns))
