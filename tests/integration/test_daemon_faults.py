@@ -37,7 +37,7 @@ USUAL = {
 # limit, because root cannot always set the limit of another user's process.
 AS_USER = """
 import encodings.idna, os, resource, signal, sys
-import serf_haproxy.__main__, serf_haproxy.daemon
+import serf_haproxy.__main__, serf_haproxy.daemon.loop
 user_id = int(sys.argv.pop(1))
 os.setgroups([])
 os.setgid(user_id)
