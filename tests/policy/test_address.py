@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz.checks import assert_sayable
+from fuzz.checks import assert_printable
 from serf_haproxy.policy.address import Here, check_endpoint, find_taken
 from serf_haproxy.system.network import read_networks
 
@@ -60,7 +60,7 @@ def test_other_addresses_pass(address: str) -> None:
 @given(st.ip_addresses().map(str), st.integers(1, 65535), st.sampled_from(["", "10.0.0.9", "::1"]))
 def test_any_address_is_judged(address: str, port: int, own: str) -> None:
     """Every address is accepted or refused with a reason."""
-    assert_sayable(fault(address, port, own) or "nothing")
+    assert_printable(fault(address, port, own) or "nothing")
 
 
 @pytest.mark.parametrize(
