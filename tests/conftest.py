@@ -76,14 +76,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(workers.run_dir(), ignore_errors=True)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """In a worker, group the tests that belong together, and sort the longest groups to the front.
 
-    The order that pytest-randomly chose stays the same within a group and among the tests without a group.
+    Between these two steps pytest-randomly shuffles and pytest-xdist reads the groups. The random order stays the same
+    within a group and among the tests without a group.
     """
-    if not _is_worker(config):
-        return
+    ranks = _group(items) if _is_worker(config) else {}
+    yield
+    items.sort(key=lambda item: ranks.get(item, 0))
+
+
+def _group(items: list[pytest.Item]) -> dict[pytest.Item, int]:
+    """Mark each test with its group, if it has one; return a number for each test, smaller for an earlier start."""
     tests = ROOT / "tests"
     missing = [module for module in GROUPS if not (tests / f"{module}.py").exists()]
     assert not missing, f"GROUPS names modules that do not exist: {missing}"
@@ -102,7 +108,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group(module))
             ranks[item] = len(order) + 1
         counts[module] += 1
-    items.sort(key=ranks.__getitem__)
+    return ranks
 
 
 @pytest.hookimpl(trylast=True)
