@@ -103,7 +103,7 @@ def find_group(test_id: str) -> tuple[int, str]:
     module = test_id.partition("::")[0].removeprefix("tests/").removesuffix(".py")
     if module in GROUPS:
         group, count = GROUPS[module]
-        return list(GROUPS).index(module), f"{group}-{zlib.crc32(test_id.encode()) % count}"
+        return list(GROUPS).index(module), f"{group}-{zlib.adler32(test_id.encode()) % count}"
     if module.startswith(SINGLE):
         return len(GROUPS), test_id
     return len(GROUPS) + 1, module
