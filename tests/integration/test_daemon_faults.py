@@ -138,6 +138,7 @@ def test_a_full_and_a_read_only_disk_are_logged_and_survived(
             disk.remove()
 
 
+@pytest.mark.alone
 def test_a_hanging_disk_is_logged_and_survived(short_dir: Path, ports: dict[str, int]) -> None:
     """While writes hang, servers change at run time, requests succeed and the log names the pass's last step."""
     limits = {"SERF_HAPROXY_CHECK_TIMEOUT_S": "1", "SERF_HAPROXY_RELOAD_TIMEOUT_S": "1"}
