@@ -126,6 +126,27 @@ def test_pure_modules_cannot_touch_the_world(path: Path) -> None:
     assert list_outside(path) <= PURE_OUTSIDE
 
 
+@pytest.mark.parametrize("path", [path for path in PATHS if any(Path(name_module(path)).match(flag) for flag in PURE)])
+def test_pure_modules_remember_nothing_by_themselves(path: Path) -> None:
+    """A pure module has no cache of its own: what it remembers belongs to an object of its caller."""
+    for node in ast.parse(path.read_text()).body:
+        decorators = getattr(node, "decorator_list", [])
+        assert not [one for one in decorators if "cache" in ast.unparse(one)], f"{path}:{node.lineno}"
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            value = node.value
+            assert not isinstance(value, ast.Dict | ast.List | ast.Set), f"{path}:{node.lineno}: it can be changed"
+
+
+@pytest.mark.parametrize("path", [*PATHS, HANDLER], ids=name_module)
+def test_rooms_are_small(path: Path) -> None:
+    """No module has more than 250 lines, and no function more than 50."""
+    text = path.read_text()
+    assert len(text.splitlines()) <= 250
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 50, f"{path}:{node.lineno}: {node.name}"
+
+
 def test_all_exceptions_are_caught_in_one_place() -> None:
     """`except Exception` occurs once, in the daemon's loop."""
     caught = [

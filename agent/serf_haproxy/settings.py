@@ -1,4 +1,4 @@
-"""The door: environment variables and an optional TOML file become one frozen, validated `Settings`.
+"""Settings: environment variables and an optional TOML file become one frozen, validated value.
 
 Every setting `name` is the variable `SERF_HAPROXY_NAME`; the TOML file, named by `SERF_HAPROXY_SETTINGS_FILE`,
 has the key `name`. The environment wins. Durations are seconds. Faults are collected and raised together.
@@ -28,7 +28,7 @@ class Kind:
 
 
 def _path(text: str) -> str:
-    # Some of them become words of haproxy.cfg, where these characters have a meaning of their own.
+    # Some paths become words of haproxy.cfg, where these characters have a special meaning.
     if not (text.startswith("/") and text.isprintable() and set(" \"'#$\\").isdisjoint(text)):
         raise ValueError(text)
     return text
@@ -112,14 +112,14 @@ class Settings:
     """All settings; the metadata of each field holds its default as text, its kind and its meaning."""
 
     nodes_dir: str = _setting("/run/serf-haproxy/nodes", PATH, "directory of the node files")
-    wake_fifo: str = _setting("/run/serf-haproxy/wake", PATH, "FIFO on which handlers wake the resident")
-    state_dir: str = _setting("/var/lib/serf-haproxy", PATH, "directory of the resident's record of its last pass")
+    wake_fifo: str = _setting("/run/serf-haproxy/wake", PATH, "FIFO by which handlers wake the daemon")
+    state_dir: str = _setting("/var/lib/serf-haproxy", PATH, "directory in which the daemon keeps its state")
     config_path: str = _setting(
         "/etc/haproxy/haproxy.cfg", PATH, "the live configuration; its directory must be writable"
     )
-    template_path: str = _setting("", OPTIONAL_PATH, "your own Jinja2 template; empty: the built-in one")
-    template_timeout_s: float = _setting("5", _seconds(0.1, 600), "time limit of your own template")
-    template_memory_mib: int = _setting("256", _count(16, 65536), "memory that your own template may take, MiB")
+    template_path: str = _setting("", OPTIONAL_PATH, "a custom Jinja2 template; empty: the built-in one")
+    template_timeout_s: float = _setting("5", _seconds(0.1, 600), "time limit of a custom template")
+    template_memory_mib: int = _setting("256", _count(16, 65536), "memory limit of a custom template, MiB")
     haproxy_bin: str = _setting(
         "haproxy", PROGRAM, "the HAProxy program that checks configurations, and that the s6 tree runs"
     )
@@ -140,18 +140,20 @@ class Settings:
     reload_timeout_s: float = _setting("30", _seconds(1, 600), "time limit of a reload and its confirmation")
     reload_interval_s: float = _setting("2", _seconds(0, 3600), "shortest time between two reloads")
     retry_max_s: float = _setting("300", _seconds(1, 86400), "longest pause before a failed reload is retried")
-    drain_timeout_s: float = _setting("30", _seconds(0, 86400), "how long a node that left may finish what it serves")
+    drain_timeout_s: float = _setting("30", _seconds(0, 86400), "how long a node that left may finish its requests")
     failed_grace_s: float = _setting("10", _seconds(0, 86400), "how long a node that failed stays under health checks")
-    guard_share: float = _setting("0.5", _number(0, 1), "share of the servers that must be lost at once to be held")
-    guard_window_s: float = _setting("60", _seconds(1, 86400), "losses no further apart than this belong together")
+    guard_share: float = _setting("0.5", _number(0, 1), "servers are held when more than this share is lost at once")
+    guard_window_s: float = _setting("60", _seconds(1, 86400), "losses no further apart than this count as one")
     guard_hold_s: float = _setting("86400", _seconds(0, 604800), "how long lost servers are held; 0: never")
-    flap_cutoff: float = _setting("6", _number(0, 1000), "failures and returns that keep a node out; 0: never")
-    flap_half_life_s: float = _setting("60", _seconds(1, 86400), "time in which half of them are forgotten")
+    flap_cutoff: float = _setting("6", _number(0, 1000), "failures and returns after which a node is damped; 0: never")
+    flap_half_life_s: float = _setting("60", _seconds(1, 86400), "time in which half of these count no more")
     default_port: int = _setting("3000", _count(1, 65535), "port of a server whose node has no tag port")
     roles: tuple[str, ...] = _setting("", WORDS, "roles that become servers; empty: all but balancer_roles")
     networks: tuple[Network, ...] = _setting("", NETWORKS, "networks in which servers may be; empty: all usual ones")
     ports: tuple[tuple[int, int], ...] = _setting("", PORTS, "ports that servers may have; empty: all")
-    proof_secret_file: str = _setting("", OPTIONAL_PATH, "file with secrets that members must prove; empty: none")
+    proof_secret_file: str = _setting(
+        "", OPTIONAL_PATH, "file with the secrets of the proofs; empty: members need no proof"
+    )
     balancer_roles: tuple[str, ...] = _setting("balancer,lb", WORDS, "roles that never become servers")
     frontend_bind: str = _setting(":80", BIND, "where clients connect")
     stats_bind: str = _setting(":1936", BIND, "where the stats page is")
@@ -159,9 +161,7 @@ class Settings:
     health_path: str = _setting("/", URL_PATH, "path of the health check, asked with HEAD")
     cookie: str = _setting("", COOKIE, "name of a cookie that keeps a client at its server; empty: none")
     hard_stop_after_s: int = _setting("60", _count(1, 86400), "longest life of an old worker after a reload")
-    old_workers_max: int = _setting(
-        "20", _count(1, 1000), "old workers after reloads; the oldest beyond that are ended"
-    )
+    old_workers_max: int = _setting("20", _count(1, 1000), "limit of old workers; HAProxy ends the oldest beyond it")
 
     @property
     def server_state_path(self) -> str:

@@ -1,6 +1,6 @@
 """Servers and a template -> haproxy.cfg: golden files, HAProxy's check, and hostile members.
 
-    python tests/config/test_render.py
+    PYTHONPATH=tests .venv/bin/python tests/config/test_render.py
 
 rewrites the golden `.cfg` files after a change of the template; review the difference before you commit it.
 """
@@ -146,7 +146,7 @@ def test_no_member_can_add_a_line_or_a_word(lines: list[str], cookie: str) -> No
 
 def drop_variable_lines(text: str) -> list[str]:
     """Return the lines that do not depend on the servers: without server lines, their substitute, and the mark."""
-    starts = ("    server ", "    # No node is alive", "    description ")
+    starts = ("    server ", "    # There is no server", "    description ")
     return [line for line in text.split("\n") if not line.startswith(starts)]
 
 

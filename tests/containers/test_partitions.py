@@ -50,9 +50,9 @@ def test_a_cut_off_web_application_loses_only_its_requests_in_flight(
             assert crew.balancer.shares(10).keys() <= crew.webs.keys() - names
         crew.wait_members()
         crew.balancer.wait_servers(*crew.webs, timeout_s=BACK_S)
-        before = seen.backends.copy()
+        before = seen.nodes.copy()
         addresses = [web.address for web in cut]
-        crew.wait(lambda: all(seen.backends[each] > before[each] + 10 for each in addresses), "requests to all of them")
+        crew.wait(lambda: all(seen.nodes[each] > before[each] + 10 for each in addresses), "requests to all of them")
     assert len(seen.failures) <= (0 if length == "5 s" else in_flight)
 
 

@@ -96,7 +96,7 @@ def test_rolling_replacements_lose_no_request(fleet: Fleet, delay_ms: int) -> No
                 flush=True,
             )
     assert seen.failures == []
-    assert len(seen.backends) > 3  # a new container may get the address of a removed one
+    assert len(seen.nodes) > 3  # a new container may get the address of a removed one
     # Exit code 137 would mean that the engine killed a container after 10 s. The time of `docker stop` says less on a
     # busy machine.
     assert fleet.exit_codes == {0}

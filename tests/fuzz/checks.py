@@ -39,6 +39,7 @@ from serf_haproxy.serf.events import (
     read_event,
     say_the_same,
 )
+from serf_haproxy.serf.listing import Listing
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.serf.rpc import Connection
 from serf_haproxy.settings import Settings
@@ -235,7 +236,7 @@ def _connect(ours: socket.socket) -> Connection:
     connection = Connection.__new__(Connection)
     connection._timeout_s, connection._name, connection._seq = 5.0, "127.0.0.1:7373", 0
     connection._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=1 << 20)
-    connection._socket, connection._known = ours, {}
+    connection._socket, connection._listing = ours, Listing()
     return connection
 
 

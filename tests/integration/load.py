@@ -42,11 +42,6 @@ class Load:
     stopping: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @property
-    def backends(self) -> collections.Counter[str]:
-        """The former name of `nodes`, for the tests with containers."""
-        return self.nodes
-
-    @property
     def lost(self) -> list[str]:
         """The failures without partial answers of a server that died: HAProxy cannot repeat those requests."""
         return [failure for failure in self.failures if not re.match(r"IncompleteReadError.* total of \d", failure)]

@@ -9,7 +9,6 @@ answer is a header {Seq, Error} and, for some commands, a body.
 """
 
 import contextlib
-import ipaddress
 import socket
 import time
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from serf_haproxy.errors import SerfAway, SerfFault, SystemFault
-from serf_haproxy.serf.events import STATUSES, Member, make_member, member_fault, name_fault
+from serf_haproxy.serf.listing import Listing, decode
 from serf_haproxy.serf.roster import Roster
 from serf_haproxy.system.deadlines import time_left
 from serf_haproxy.system.files import read_text
@@ -44,15 +43,6 @@ class RpcAddress(NamedTuple):
     timeout_s: float = 5.0
 
 
-class _Read(NamedTuple):
-    """A member's address, status and tags as the Serf agent sent them, their meaning, and the fault, "" for none."""
-
-    said: list[object]
-    status: str
-    member: Member
-    fault: str
-
-
 class Connection:
     """One connection to a Serf agent's RPC, past its handshake.
 
@@ -64,7 +54,7 @@ class Connection:
         self._timeout_s = address.timeout_s
         self._name = f"{address.host}:{address.port}"
         self._seq = 0
-        self._known: dict[bytes, _Read] = {}
+        self._listing = Listing()
         # Names, tags and addresses are bytes of any kind: nothing is decoded on the way in.
         self._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=_ANSWER_BYTES)
         try:
@@ -99,47 +89,11 @@ class Connection:
         try:
             agent = _field(self._exchange("stats", None, answers=True), b"agent", dict)
             listed = _field(self._exchange("members", None, answers=True), b"Members", list)
-            members, refused = self._read_members(listed)
-            return Roster(asked_ns, _text(_field(agent, b"name", bytes)), members, refused)
+            members, refused = self._listing.read(listed)
+            return Roster(asked_ns, decode(_field(agent, b"name", bytes)), members, refused)
         except SerfFault:
             self.close()
             raise
-
-    def _read_members(self, listed: list[Any]) -> tuple[dict[str, tuple[str, Member]], tuple[tuple[str, str], ...]]:
-        """Return status and member by name, and the members that cannot have a node file with the reason.
-
-        Each is judged alone: any sender of gossip can make the Serf agent list a member without tags or address.
-        """
-        members = {}
-        refused = []
-        known = {}
-        for entry in listed:
-            name = entry.get(b"Name") if isinstance(entry, dict) else None
-            key = name if isinstance(name, bytes) else b""
-            try:
-                read = self._read_entry(entry, key)
-            except ValueError as error:
-                refused.append((_printable(_text(key)), str(error)))
-                continue
-            known[key] = read
-            if read.fault:
-                refused.append((_printable(read.member.name), read.fault))
-            elif read.status in STATUSES:
-                members[read.member.name] = read.status, read.member
-        self._known = known
-        return members, tuple(sorted(refused))
-
-    def _read_entry(self, entry: object, key: bytes) -> _Read:
-        """Return the meaning of an entry, from the previous answer where the entry has not changed.
-
-        Raises:
-            ValueError: It is not what the protocol allows.
-        """
-        if not isinstance(entry, dict):
-            raise ValueError(f"it is {type(entry).__name__} where Serf's protocol has a member")
-        said = [entry.get(b"Addr"), entry.get(b"Status"), entry.get(b"Tags")]
-        before = self._known.get(key)
-        return before if before and before.said == said else _read_entry(entry, said)
 
     def _exchange(self, command: str, body: dict[str, Any] | None, answers: bool = False) -> dict[bytes, Any]:
         """Send one command; return its body, or its header when the command has no body."""
@@ -152,7 +106,7 @@ class Connection:
             self._socket.settimeout(self._timeout_s)
             self._socket.sendall(request)
             header = self._receive(deadline)
-            said = _text(_field(header, b"Error", bytes))
+            said = decode(_field(header, b"Error", bytes))
             if said or header.get(b"Seq") != self._seq:
                 reason = ascii(said[:200])[1:-1] or "answers out of order"
                 raise SerfFault(f"Serf's RPC at {self._name} refused {command}: {reason}")
@@ -245,45 +199,10 @@ class Monitor(Connection):
         return True
 
 
-def _read_entry(entry: dict[bytes, Any], said: list[object]) -> _Read:
-    name, status = _text(_part(entry, b"Name", bytes)), _text(_part(entry, b"Status", bytes))
-    tags = _part(entry, b"Tags", dict, or_nil=True) or {}
-    if odd := [type(part).__name__ for pair in tags.items() for part in pair if not isinstance(part, bytes)]:
-        raise ValueError(f"it has {odd[0]} where Serf's protocol has a tag")
-    address = _address(_part(entry, b"Addr", bytes, or_nil=True) or b"")
-    member = make_member(name, address, {_text(key): _text(value) for key, value in tags.items()})
-    fault = name_fault(name)
-    return _Read(said, status, member, f"node name: {fault}" if fault else member_fault(member) or "")
-
-
-def _part(entry: dict[bytes, Any], key: bytes, kind: type, or_nil: bool = False) -> Any:
-    """Return a part of a member's entry; Go sends a map or slice that was never made as nil."""
-    part = entry.get(key)
-    if isinstance(part, kind) or (or_nil and part is None):
-        return part
-    raise ValueError(f"it has {type(part).__name__} where Serf's protocol has {key.decode()}")
-
-
 def _field(message: object, key: bytes, kind: type) -> Any:
     if isinstance(message, dict) and isinstance(message.get(key), kind):
         return message[key]
     raise SerfFault(f"Serf's RPC sent no {kind.__name__} {key.decode()} where its protocol has one")
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def _printable(name: str) -> str:
-    return ascii(name[:60])[1:-1] or "(no name)"
-
-
-def _address(raw: bytes) -> str:
-    """Return an address as text: four bytes, or sixteen, which may hold an IPv4 address."""
-    if len(raw) not in (4, 16):
-        return raw.hex()  # not an address: the decision quarantines the member
-    address = ipaddress.ip_address(raw)
-    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _read_secret(path: str) -> str:

@@ -1,0 +1,98 @@
+"""The members in an answer of the Serf agent's RPC, judged one by one.
+
+Any sender of gossip can make the Serf agent list a member without tags or address, with bytes that are not UTF-8, or
+with a name that cannot be a file name. Such a member is refused alone.
+"""
+
+import ipaddress
+from typing import Any, NamedTuple
+
+from serf_haproxy.serf.events import STATUSES, Member, make_member, member_fault, name_fault
+
+Members = dict[str, tuple[str, Member]]  # status and member by name
+Refused = tuple[tuple[str, str], ...]  # printable name and reason
+
+
+class _Read(NamedTuple):
+    """A member's address, status and tags as the Serf agent sent them, their meaning, and the fault, "" for none."""
+
+    said: list[object]
+    status: str
+    member: Member
+    fault: str
+
+
+class Listing:
+    """Reads lists of members; an entry that has not changed since the last list is not read again."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, _Read] = {}
+
+    def read(self, listed: list[Any]) -> tuple[Members, Refused]:
+        """Return status and member by name, and the members that cannot have a node file, with the reason."""
+        members = {}
+        refused = []
+        known = {}
+        for entry in listed:
+            name = entry.get(b"Name") if isinstance(entry, dict) else None
+            key = name if isinstance(name, bytes) else b""
+            try:
+                read = self._read_entry(entry, key)
+            except ValueError as error:
+                refused.append((_printable(decode(key)), str(error)))
+                continue
+            known[key] = read
+            if read.fault:
+                refused.append((_printable(read.member.name), read.fault))
+            elif read.status in STATUSES:
+                members[read.member.name] = read.status, read.member
+        self._known = known
+        return members, tuple(sorted(refused))
+
+    def _read_entry(self, entry: object, key: bytes) -> _Read:
+        """Return the meaning of an entry, from the last list where the entry has not changed.
+
+        Raises:
+            ValueError: It is not what the protocol allows.
+        """
+        if not isinstance(entry, dict):
+            raise ValueError(f"it is {type(entry).__name__} where Serf's protocol has a member")
+        said = [entry.get(b"Addr"), entry.get(b"Status"), entry.get(b"Tags")]
+        before = self._known.get(key)
+        return before if before and before.said == said else _read_entry(entry, said)
+
+
+def decode(raw: bytes) -> str:
+    """Return bytes of any kind as text; bytes that are not UTF-8 become surrogates."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _read_entry(entry: dict[bytes, Any], said: list[object]) -> _Read:
+    name, status = decode(_part(entry, b"Name", bytes)), decode(_part(entry, b"Status", bytes))
+    tags = _part(entry, b"Tags", dict, or_nil=True) or {}
+    if odd := [type(part).__name__ for pair in tags.items() for part in pair if not isinstance(part, bytes)]:
+        raise ValueError(f"it has {odd[0]} where Serf's protocol has a tag")
+    address = _read_address(_part(entry, b"Addr", bytes, or_nil=True) or b"")
+    member = make_member(name, address, {decode(key): decode(value) for key, value in tags.items()})
+    fault = name_fault(name)
+    return _Read(said, status, member, f"node name: {fault}" if fault else member_fault(member) or "")
+
+
+def _part(entry: dict[bytes, Any], key: bytes, kind: type, or_nil: bool = False) -> Any:
+    """Return a part of a member's entry; Go sends a map or slice that was never made as nil."""
+    part = entry.get(key)
+    if isinstance(part, kind) or (or_nil and part is None):
+        return part
+    raise ValueError(f"it has {type(part).__name__} where Serf's protocol has {key.decode()}")
+
+
+def _printable(name: str) -> str:
+    return ascii(name[:60])[1:-1] or "(no name)"
+
+
+def _read_address(raw: bytes) -> str:
+    """Return an address as text: four bytes, or sixteen, which may hold an IPv4 address."""
+    if len(raw) not in (4, 16):
+        return raw.hex()  # not an address: the decision quarantines the member
+    address = ipaddress.ip_address(raw)
+    return str(getattr(address, "ipv4_mapped", None) or address)
