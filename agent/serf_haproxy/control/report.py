@@ -158,7 +158,7 @@ def _note(member: dict[str, Any]) -> str:
     if member["state"] == State.SERVING.value:
         return "-"
     left = "" if member["left_s"] is None else f", for {member['left_s']:.0f} s more"
-    return f"{member['state']}: {member['reason']}{left}"
+    return f"{member['reason']}{left}"
 
 
 def _format_health(status: ServerStatus | None) -> str | None:

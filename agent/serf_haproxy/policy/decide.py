@@ -176,7 +176,7 @@ def _find_grace(snapshot: Snapshot, members: _Sorted, lost: Mapping[str, Gone]) 
         gone = lost[name]
         left_s = _time_left_s(gone, snapshot.rules.failed_grace_s, snapshot.at_ns)
         if left_s > 0:
-            reason = "it failed in Serf a moment ago; HAProxy's health checks decide"
+            reason = "it failed in Serf a moment ago"
             grace[name] = Entry(State.GRACE, reason, gone.server, gone.at_ns, _end_ns(snapshot, left_s))
     return grace
 
@@ -204,7 +204,7 @@ def _find_held(
     held = {}
     for name in held_s.keys() & candidates.keys():
         what = members.unfit[name].reason if name in members.unfit else "it failed in Serf"
-        reason = f"{what}; too many servers were lost at once, so HAProxy's health checks decide"
+        reason = f"{what}; too many servers were lost at once"
         gone = candidates[name]
         held[name] = Entry(State.HELD, reason, gone.server, gone.at_ns, _end_ns(snapshot, held_s[name]))
     return held
