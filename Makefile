@@ -25,7 +25,7 @@ demo: install ## Show the product in a cluster on loopback; ONCE=1 ends it after
 
 check: lint unit ## Run the linters and the unit tests: the loop while you work, less than a minute.
 
-unit: install ## Run the unit tests: no HAProxy, no containers.
+unit: install ## Run the unit tests: no cluster, no containers.
 	$(PYTEST) $(UNIT) --numprocesses=$(UNIT_WORKERS) $(SIDE_BY_SIDE)
 
 # Tests that measure time or need all processors come first, one after another; then all others side by side. Both runs
