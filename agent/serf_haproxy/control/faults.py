@@ -13,10 +13,8 @@ from serf_haproxy.settings import Settings
 
 def select_faults(settings: Settings, faults: Faults) -> Faults:
     """Return the remembered refusals while they hold: for the same settings and template, and not for ever."""
-    basis = _find_basis(settings)
-    if faults.basis != basis or not 0 <= time.time() - faults.at_s < settings.retry_max_s:
-        return Faults(basis, time.time())
-    return faults
+    is_young = 0 <= time.time() - faults.at_s < settings.retry_max_s
+    return faults if faults.servers and is_young and faults.basis == _find_basis(settings) else Faults()
 
 
 def _find_basis(settings: Settings) -> str:
