@@ -93,7 +93,8 @@ def start(record: Record, balancer: Balancer) -> None:
     home, scan = work_dir(record, balancer), scan_dir(record, balancer)
     for name in ("nodes", "state", "log"):
         os.makedirs(os.path.join(home, name), exist_ok=True)
-    if not os.path.isdir(scan):
+    if not os.path.isdir(os.path.join(scan, DAEMON)):  # a tree of another release has other services
+        shutil.rmtree(scan, ignore_errors=True)
         ignored = shutil.ignore_patterns("supervise", "event", "lock", "control")
         shutil.copytree(programs.S6_DIR, scan, symlinks=True, ignore=ignored)
     for service in SERVICES:
