@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from serf_haproxy.config.render import Config
-from serf_haproxy.control import apply, fallback
+from serf_haproxy.control import apply
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.outcome import HELD, Outcome, Verdict
 from serf_haproxy.control.preview import preview
@@ -71,12 +71,6 @@ def render(settings: Settings, servers: tuple[Server, ...], template: str | None
 def read_record(settings: Settings) -> Record:
     """Return what the last pass left behind."""
     return make_edges(settings).state.read_record()
-
-
-def boot(settings: Settings) -> str:
-    """Publish a configuration for HAProxy's start."""
-    found = preview(settings)
-    return fallback.boot(settings, found.edges, found.renderer, found.decision.servers)
 
 
 def sum_up(outcome: Outcome) -> str:

@@ -10,6 +10,7 @@ from serf_haproxy.control.state import State as StateDirectory
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf.events import ALIVE
+from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import Key
 
 _SHOWN_COUNT = 10
@@ -25,8 +26,6 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
         heard: What Serf said.
         before: What the pass before left behind.
     """
-    held = decision.find(State.HELD)
-    conditions = (Condition(HELD, _explain_held(held, snapshot.at_ns)),) if held else ()
     drained_s = [
         (snapshot.at_ns - (entry.since_ns or 0)) / 1e9
         for entry in decision.find(State.DRAINING).values()
@@ -35,7 +34,7 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
     times_s = [outcome.again_s, look_again_s(min(drained_s)) if drained_s else None, decision.changes_in_s]
     return dataclasses.replace(
         outcome,
-        conditions=conditions,
+        conditions=list_conditions(decision, snapshot.at_ns),
         has_roster=heard.roster is not None,
         corrected_count=len(heard.corrections.record) + len(heard.corrections.absent),
         problems=outcome.problems + heard.problems + _list_problems(snapshot, decision, before),
@@ -43,20 +42,17 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
     )
 
 
-def remember_nodes(state: StateDirectory, snapshot: Snapshot, decision: Decision, heard: Heard, served: str) -> str:
-    """Write down which nodes flap, and the node files of all servers; return the latter.
+def remember_served(state: StateDirectory, decision: Decision, heard: Heard, served: str) -> str:
+    """Write the node files of all servers to the state directory; return their text.
 
     A node directory that has to be made again gets these node files back.
 
     Args:
         state: Where to write.
-        snapshot: What was read.
         decision: What was decided.
         heard: The node files.
         served: What the pass before wrote.
     """
-    if decision.flaps != snapshot.flaps:
-        state.write_flaps(decision.flaps)
     lines = "".join(heard.files[server.name].line for server in decision.servers)
     if lines != served:
         state.write_served(lines)
@@ -89,6 +85,17 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
     )
 
 
+def list_conditions(decision: Decision, now_ns: int) -> tuple[Condition, ...]:
+    """Return the conditions that follow from a decision."""
+    held = decision.find(State.HELD)
+    return (Condition(HELD, _explain_held(held, now_ns)),) if held else ()
+
+
+def is_unfit(entry: Entry, file: NodeFile) -> bool:
+    """Return whether a node is alive and cannot be a server, or HAProxy refuses its server."""
+    return entry.state is State.QUARANTINED or (entry.state is State.HELD and file.status == ALIVE)
+
+
 def _explain_held(held: dict[Key, Entry], now_ns: int) -> str:
     names = [name for _, name in held]
     shown = " ".join(names[:_SHOWN_COUNT]) + (f" and {len(names) - _SHOWN_COUNT} more" if names[_SHOWN_COUNT:] else "")
@@ -104,8 +111,7 @@ def _list_problems(snapshot: Snapshot, decision: Decision, before: Record) -> tu
         *(
             f"node {name} is {entry.state}: {entry.reason}"
             for (_, name), entry in decision.notable.items()
-            if entry.state in (State.QUARANTINED, State.DAMPED)
-            or (entry.state is State.HELD and snapshot.files[name].status == ALIVE)
+            if entry.state is State.DAMPED or is_unfit(entry, snapshot.files[name])
         ),
         *(f"node {name} is refused: {reason}" for name, reason in refused.items()),
         *(f"file {stray.name!a} in the node directory is ignored: {stray.reason}" for stray in snapshot.strays),

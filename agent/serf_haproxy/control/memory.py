@@ -3,6 +3,7 @@
 from serf_haproxy.control.rendering import Renderer
 from serf_haproxy.policy.judgement import Memo
 from serf_haproxy.serf.nodes import NodeFile
+from serf_haproxy.services import Key
 
 
 class Memory:
@@ -11,6 +12,7 @@ class Memory:
     Attributes:
         files: The node files.
         served: What the state directory keeps of the servers' node files, and the nodes' names.
+        missing: HAProxy's servers without a node file about which Serf was asked.
         memo: The memo of decisions.
         renderer: The renderer, with its parser.
     """
@@ -18,5 +20,6 @@ class Memory:
     def __init__(self) -> None:
         self.files: dict[str, NodeFile] = {}
         self.served: tuple[str, list[str]] = ("", [])
+        self.missing: set[Key] = set()
         self.memo = Memo()
         self.renderer = Renderer()

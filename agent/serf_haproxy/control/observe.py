@@ -9,7 +9,8 @@ from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.faults import select_faults
 from serf_haproxy.control.record import Record
-from serf_haproxy.errors import SystemFault
+from serf_haproxy.control.rendering import read_template
+from serf_haproxy.errors import SystemFault, TemplateError
 from serf_haproxy.policy.address import Bind
 from serf_haproxy.policy.admission import Policy, Rules
 from serf_haproxy.policy.damping import FlapRules
@@ -46,6 +47,10 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard, pars
     """
     running = edges.runtime.read_running()
     live = edges.config_file.read_live()
+    try:
+        template, template_fault = read_template(settings), ""
+    except TemplateError as error:
+        template, template_fault = None, str(error)
     self_name = heard.roster.self_name if heard.roster else record.self_name
     return Snapshot(
         at_ns=time.time_ns(),
@@ -55,11 +60,13 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard, pars
         roster=heard.roster,
         flaps=edges.state.read_flaps(),
         unfit=record.read_unfit(),
-        refused=select_faults(settings, record.read_faults()).servers,
+        refused=select_faults(settings, template or "", record.read_faults()).servers,
         published=_fold_published(parser.read_published(live).servers if live else {}),
         view=_read_view(running, is_sticky=bool(settings.cookie)),
         running=running,
         live=live,
+        template=template,
+        template_fault=template_fault,
     )
 
 

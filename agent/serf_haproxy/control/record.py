@@ -1,5 +1,6 @@
 """The record of a pass: what `state/last_pass.json` holds. Reading it trusts nothing in it."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -73,12 +74,15 @@ class Record:
             return Faults()
 
     def read_unfit(self) -> dict[Key, Gone]:
-        """Return the servers whose members cannot be servers any more; a damaged record has none."""
-        try:
-            unfit = [Gone(_read_server(fields), int(at_ns)) for fields, at_ns in self.unfit]
-            return {gone.server.key: gone for gone in unfit if 0 <= gone.at_ns < 2**63}
-        except DAMAGE:
-            return {}
+        """Return the servers whose members cannot be servers any more; a damaged entry is left out."""
+        unfit = {}
+        for entry in self.unfit:
+            with contextlib.suppress(*DAMAGE):
+                fields, at_ns = entry
+                gone = Gone(_read_server(fields), int(at_ns))
+                if 0 <= gone.at_ns < 2**63:
+                    unfit[gone.server.key] = gone
+        return unfit
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Record))

@@ -35,6 +35,7 @@ class State:
         self.record_path = os.path.join(path, "last_pass.json")
         self.pass_lock_path = os.path.join(path, "pass.lock")
         self.daemon_lock_path = os.path.join(path, "daemon.lock")
+        self.former_lock_path = os.path.join(path, "resident.lock")  # a daemon of the previous release holds it
         self._flaps_path = os.path.join(path, "flaps.json")
         self._served_path = os.path.join(path, "served")
         self._template_path = os.path.join(path, "template.good")

@@ -60,8 +60,12 @@ class Daemon:
             SystemFault: The directories or the FIFO cannot be made, or another daemon runs.
         """
         prepare_directories(self._settings)
-        lock_path = State(self._settings.state_dir).daemon_lock_path
-        with locked(lock_path, _START_S, "another daemon"), self._signal_pipe() as signal_fd:
+        state = State(self._settings.state_dir)
+        with (
+            locked(state.daemon_lock_path, _START_S, "another daemon"),
+            locked(state.former_lock_path, _START_S, "another daemon"),
+            self._signal_pipe() as signal_fd,
+        ):
             self._wake_fd = open_fifo(self._settings.wake_fifo)
             self._work(is_first=True)
             self._notify_ready()

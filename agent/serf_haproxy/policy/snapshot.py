@@ -114,6 +114,8 @@ class Snapshot(NamedTuple):
         view: HAProxy's view.
         running: What HAProxy runs; None when it does not answer.
         live: The text of the published configuration; None when there is none.
+        template: The text of the present template; None when it cannot be read.
+        template_fault: Why it cannot be read.
     """
 
     at_ns: int
@@ -128,3 +130,5 @@ class Snapshot(NamedTuple):
     view: View = View()
     running: Running | None = None
     live: str | None = None
+    template: str | None = None
+    template_fault: str = ""

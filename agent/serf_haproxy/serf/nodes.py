@@ -132,6 +132,18 @@ def load(
     return files, strays
 
 
+def check_dir(nodes_dir: str) -> None:
+    """Return when there is a node directory.
+
+    Raises:
+        SystemFault: There is none, or it cannot be seen.
+    """
+    try:
+        os.stat(nodes_dir)
+    except OSError as error:
+        raise _fault("read", nodes_dir, error) from error
+
+
 def is_remnant(stray: Stray) -> bool:
     """Return whether a stray is the temporary file of a handler that died."""
     return _is_temporary(stray.name)
