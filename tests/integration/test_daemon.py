@@ -308,7 +308,7 @@ def test_a_daemon_whose_passes_fail_does_not_spin(proxy: Proxy) -> None:
             time.sleep(3)
             assert sum(psutil.Process(process.pid).cpu_times()[:2]) - before_s < 1.0
             (state_dir / "missing").write_text("correct horse battery staple\n")
-            wait_for(lambda: (state_dir / "last_pass.json").exists(), "a pass", 30)
+            wait_for((state_dir / "last_pass.json").exists, "a pass", 30)
         finally:
             process.terminate()
 

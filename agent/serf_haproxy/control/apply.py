@@ -161,7 +161,7 @@ def _delete_idle(edges: Edges, changes: Changes) -> None:
 
 
 def _wait_s(goal: Config, running: Running | None) -> float:
-    """Return when to try again to delete servers: their last connection may end at once, or in hours."""
+    """Return after how many seconds to try again to delete servers: a last connection may end at once, or in hours."""
     servers = (running and running.servers) or {}
     waited_s = [seen.unchanged_s for key, seen in servers.items() if key not in goal.layout.servers]
     return look_again_s(min(waited_s, default=0))

@@ -50,7 +50,7 @@ def remember_served(state: StateDirectory, decision: Decision, heard: Heard, ser
     Args:
         state: Where to write.
         decision: What was decided.
-        heard: The node files.
+        heard: The node files after the corrections.
         served: What the pass before wrote.
     """
     lines = "".join(heard.files[server.name].line for server in decision.servers)

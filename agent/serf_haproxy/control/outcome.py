@@ -1,4 +1,4 @@
-"""What a pass came to."""
+"""The outcome of a pass."""
 
 import dataclasses
 import enum
@@ -13,7 +13,7 @@ _LOOK_S, _LOOK_MAX_S = 0.25, 10.0
 
 
 class Verdict(enum.StrEnum):
-    """What a pass came to."""
+    """The verdict on a pass."""
 
     UNCHANGED = "UNCHANGED"  # HAProxy runs what it should
     APPLIED = "APPLIED"  # HAProxy runs the new configuration, without a reload
@@ -44,7 +44,7 @@ HELD = "held"
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a pass came to.
+    """The outcome of a pass.
 
     Attributes:
         verdict: One of `Verdict`.

@@ -113,7 +113,7 @@ class Daemon:
                 self._schedule.ask_at(self._client.next_try_s())
 
     def _work(self, is_first: bool = False) -> None:
-        """Make a pass if one is due; one that only waits for Serf is not made while Serf is away."""
+        """Make a pass if one is due; a pass that is only due to ask Serf waits until there is a connection to Serf."""
         now_s = time.monotonic()
         is_resync = self._schedule.is_resync_due(now_s, self._client.is_up())
         if is_resync and not self._client.connect():
