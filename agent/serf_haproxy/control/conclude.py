@@ -4,15 +4,16 @@ import dataclasses
 import time
 
 from serf_haproxy.control.corrections import Heard
-from serf_haproxy.control.outcome import HELD, Condition, Outcome, Verdict, look_again_s
+from serf_haproxy.control.outcome import ALONE, HELD, Condition, Outcome, Verdict, look_again_s
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.state import State as StateDirectory
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.snapshot import Snapshot
-from serf_haproxy.serf.events import ALIVE
+from serf_haproxy.serf.events import ALIVE, FAILED
 from serf_haproxy.services import Key
 
 _SHOWN_COUNT = 10
+_ALONE_REASON = "Serf knows no other member that is alive; see whether the names in SERF_JOIN lead to the cluster"
 
 
 def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: Heard, before: Record) -> Outcome:
@@ -26,7 +27,9 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
         before: What the pass before left behind.
     """
     held = decision.find(State.HELD)
-    conditions = (Condition(HELD, _explain_held(held, snapshot.at_ns)),) if held else ()
+    conditions: tuple[Condition, ...] = (Condition(HELD, _explain_held(held, snapshot.at_ns)),) if held else ()
+    if is_alone(heard, snapshot.rules.self_name, before):
+        conditions += (Condition(ALONE, _ALONE_REASON),)
     drained_s = [
         (snapshot.at_ns - (entry.since_ns or 0)) / 1e9
         for entry in decision.find(State.DRAINING).values()
@@ -41,6 +44,17 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
         problems=outcome.problems + heard.problems + _list_problems(snapshot, decision, before),
         again_s=min((time_s for time_s in times_s if time_s is not None), default=None),
     )
+
+
+def is_alone(heard: Heard, self_name: str, before: Record) -> bool:
+    """Return whether Serf knows no other living member, although it has known one that did not leave.
+
+    It stays so until another member is alive: Serf forgets a member that failed after a day.
+    """
+    others = [file.status for name, file in heard.files.items() if name != self_name]
+    if not self_name or ALIVE in others:
+        return False
+    return FAILED in others or before.has_condition(ALONE)
 
 
 def remember_nodes(state: StateDirectory, snapshot: Snapshot, decision: Decision, heard: Heard, served: str) -> str:
