@@ -228,7 +228,7 @@ def test_other_paths_are_not_found(url: str, method: str, path: str) -> None:
     """Other paths and methods are answered with 404 and JSON."""
     response = requests.request(method, url + path, timeout=DEADLINE_S)
     assert response.status_code == 404
-    assert "only GET /, GET /health and POST /delay exist" in response.json()["error"]
+    assert "only GET /, GET /health, GET /idle and POST /delay exist" in response.json()["error"]
 
 
 @pytest.mark.parametrize(

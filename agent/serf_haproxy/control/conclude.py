@@ -2,18 +2,20 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 
 from serf_haproxy.control.corrections import Heard
-from serf_haproxy.control.outcome import HELD, Condition, Outcome, Verdict, look_again_s
+from serf_haproxy.control.outcome import ALONE, HELD, Condition, Outcome, Verdict, look_again_s
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.state import State as StateDirectory
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.snapshot import Snapshot
-from serf_haproxy.serf.events import ALIVE
+from serf_haproxy.serf.events import ALIVE, FAILED
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import Key
 
 _SHOWN_COUNT = 10
+_ALONE_REASON = "Serf knows no other member that is alive; see whether the names in SERF_JOIN lead to the cluster"
 
 
 def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: Heard, before: Record) -> Outcome:
@@ -34,12 +36,23 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
     times_s = [outcome.again_s, look_again_s(min(drained_s)) if drained_s else None, decision.changes_in_s]
     return dataclasses.replace(
         outcome,
-        conditions=list_conditions(decision, snapshot.at_ns),
+        conditions=list_conditions(snapshot, decision, before),
         has_roster=heard.roster is not None,
         corrected_count=len(heard.corrections.record) + len(heard.corrections.absent),
         problems=outcome.problems + heard.problems + _list_problems(snapshot, decision, before),
         again_s=min((time_s for time_s in times_s if time_s is not None), default=None),
     )
+
+
+def is_alone(files: Mapping[str, NodeFile], self_name: str, before: Record) -> bool:
+    """Return whether Serf knows no other living member, although it has known one that did not leave.
+
+    It stays so until another member is alive: Serf forgets a member that failed after a day.
+    """
+    others = [file.status for name, file in files.items() if name != self_name]
+    if not self_name or ALIVE in others:
+        return False
+    return FAILED in others or before.has_condition(ALONE)
 
 
 def remember_served(state: StateDirectory, decision: Decision, heard: Heard, served: str) -> str:
@@ -85,10 +98,13 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
     )
 
 
-def list_conditions(decision: Decision, now_ns: int) -> tuple[Condition, ...]:
-    """Return the conditions that follow from a decision."""
+def list_conditions(snapshot: Snapshot, decision: Decision, before: Record) -> tuple[Condition, ...]:
+    """Return the conditions that follow from a snapshot and its decision."""
     held = decision.find(State.HELD)
-    return (Condition(HELD, _explain_held(held, now_ns)),) if held else ()
+    conditions: tuple[Condition, ...] = (Condition(HELD, _explain_held(held, snapshot.at_ns)),) if held else ()
+    if is_alone(snapshot.files, snapshot.rules.self_name, before):
+        conditions += (Condition(ALONE, _ALONE_REASON),)
+    return conditions
 
 
 def is_unfit(entry: Entry, file: NodeFile) -> bool:

@@ -31,7 +31,8 @@ class Condition(NamedTuple):
     """A state that lasts beyond the pass, beside its verdict.
 
     Attributes:
-        name: "held": servers were lost together and stay under HAProxy's health checks.
+        name: "held": servers were lost together and stay under HAProxy's health checks. "alone": Serf knows no other
+            member that is alive, although it has known one that did not leave.
         reason: One sentence.
     """
 
@@ -40,6 +41,7 @@ class Condition(NamedTuple):
 
 
 HELD = "held"
+ALONE = "alone"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,6 +64,10 @@ class Record:
     faults: list[Any] = dataclasses.field(default_factory=list)
     unfit: list[Any] = dataclasses.field(default_factory=list)
 
+    def has_condition(self, name: str) -> bool:
+        """Return whether the pass ended with a condition of this name; a damaged entry is none."""
+        return any(isinstance(one, list) and one[:1] == [name] for one in self.conditions)
+
     def read_faults(self) -> Faults:
         """Return the refused servers; a damaged record has none."""
         try:

@@ -79,7 +79,7 @@ def to_json(report: Report) -> dict[str, Any]:
     return {
         "verdict": record.verdict,
         "reason": record.reason,
-        "conditions": [one._asdict() for one in list_conditions(report.decision, report.snapshot.at_ns)],
+        "conditions": [one._asdict() for one in list_conditions(report.snapshot, report.decision, record)],
         "digest": record.digest,
         "at_s": record.at_s,
         "took_s": record.took_s,
