@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -27,11 +27,13 @@ COMMAND = [sys.executable, "-m", "serf_haproxy"]
 
 
 @contextlib.contextmanager
-def running_daemon(proxy: Proxy, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def running_daemon(
+    proxy: Proxy, command: Sequence[str] = (*COMMAND, "run"), **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run the daemon for a HAProxy for the duration of a block; its log is in the state directory."""
     with open(log_path(proxy), "wb") as log:
         process = subprocess.Popen(
-            [*COMMAND, "run"],
+            command,
             env=os.environ | proxy.environment | environment,
             stderr=log,
         )

@@ -90,6 +90,10 @@ class Schedule:
         """Plan the next try after a pass that ended with an error; Serf is not asked before that either."""
         self._resync_at_s = max(self._resync_at_s, self._retry(now_s, RETRY_CHEAP_MAX_S))
 
+    def failure_pause_s(self) -> float:
+        """Return the pause after the last failure, which grows with each in a row."""
+        return min(RETRY_CHEAP_MAX_S, _RETRY_FIRST_S * 2.0 ** min(self._failure_count, 20))
+
     def _plan_retry(self, now_s: float, outcome: Outcome) -> None:
         """Plan when to try again what failed, and when there may be another reload."""
         if not outcome.is_costly:
