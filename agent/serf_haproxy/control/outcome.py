@@ -31,7 +31,8 @@ class Condition(NamedTuple):
     """A state that lasts beyond the pass, beside its verdict.
 
     Attributes:
-        name: "held": servers were lost together and stay under HAProxy's health checks.
+        name: "held": servers were lost together and stay under HAProxy's health checks. "frozen": HAProxy's worker
+            does not answer, so a reload waits.
         reason: One sentence.
     """
 
@@ -39,7 +40,7 @@ class Condition(NamedTuple):
     reason: str
 
 
-HELD = "held"
+HELD, FROZEN = "held", "frozen"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +93,18 @@ class Pause(NamedTuple):
 
 
 NO_PAUSE = Pause()
+
+
+class Patience(NamedTuple):
+    """How long a reload waits for a frozen worker: it would cost the connections that wait for that worker.
+
+    Attributes:
+        waited_s: Seconds since a pass first found the worker frozen; 0 when the pass before did not.
+        limit_s: The longest wait, seconds; then the worker is replaced.
+    """
+
+    waited_s: float = 0.0
+    limit_s: float = 0.0
 
 
 def look_again_s(waited_s: float) -> float:

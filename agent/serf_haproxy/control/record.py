@@ -47,6 +47,7 @@ class Record:
         strays: Files in the node directory that are not node files: name to reason.
         faults: Servers that HAProxy refused (`Faults`).
         unfit: Servers whose members cannot be servers any more (`policy.snapshot.Gone`).
+        frozen_at_s: Since when HAProxy's worker is frozen, seconds since the epoch; 0 when it is not.
     """
 
     verdict: str = ""
@@ -62,6 +63,11 @@ class Record:
     strays: dict[str, str] = dataclasses.field(default_factory=dict)
     faults: list[Any] = dataclasses.field(default_factory=list)
     unfit: list[Any] = dataclasses.field(default_factory=list)
+    frozen_at_s: float = 0.0
+
+    def frozen_for_s(self, now_s: float) -> float:
+        """Return for how long HAProxy's worker has been frozen; a clock that was set back begins the time anew."""
+        return max(0.0, now_s - self.frozen_at_s) if self.frozen_at_s else 0.0
 
     def read_faults(self) -> Faults:
         """Return the refused servers; a damaged record has none."""
