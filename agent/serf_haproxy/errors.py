@@ -8,6 +8,7 @@
         ├── SerfFault         the Serf agent's RPC does not answer as its protocol says
         │   └── SerfAway          it cannot be reached: the Serf agent may not have started yet
         └── HaproxyFault      HAProxy, its program or one of its sockets does not answer as expected
+            └── HaproxySilence    a socket is open, and no answer comes: the process may be frozen
 
 Exit codes follow s6: 100 for wrong usage, 111 for a failed system call.
 """
@@ -50,3 +51,7 @@ class SerfAway(SerfFault):
 
 class HaproxyFault(SystemFault):
     """HAProxy, its program or one of its sockets does not answer as expected."""
+
+
+class HaproxySilence(HaproxyFault):
+    """A socket of HAProxy's is open, and no answer comes: the process may be frozen."""

@@ -139,6 +139,9 @@ class Settings:
     check_timeout_s: float = _setting("30", _seconds(1, 600), "time limit of haproxy -c")
     reload_timeout_s: float = _setting("30", _seconds(1, 600), "time limit of a reload and its confirmation")
     reload_interval_s: float = _setting("2", _seconds(0, 3600), "shortest time between two reloads")
+    frozen_worker_s: float = _setting(
+        "60", _seconds(0, 86400), "how long a reload waits for a HAProxy worker that does not answer"
+    )
     retry_max_s: float = _setting("300", _seconds(1, 86400), "longest pause before a failed reload is retried")
     drain_timeout_s: float = _setting("30", _seconds(0, 86400), "how long a node that left may finish its requests")
     failed_grace_s: float = _setting("10", _seconds(0, 86400), "how long a node that failed stays under health checks")

@@ -15,7 +15,7 @@ from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.config.render import Config
 from serf_haproxy.config.state_file import format_state
 from serf_haproxy.control.edges import Edges
-from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Pause, Verdict, look_again_s
+from serf_haproxy.control.outcome import FROZEN, NO_PAUSE, Condition, Outcome, Patience, Pause, Verdict, look_again_s
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy.master import ABSENT_S
 from serf_haproxy.policy.snapshot import Running
@@ -33,6 +33,7 @@ class Attempt(NamedTuple):
         parser: Reads it.
         on_step: Called with the name of each step that has ended.
         pause: How long there must not be a reload.
+        patience: How long a reload waits for a frozen worker.
     """
 
     edges: Edges
@@ -41,10 +42,15 @@ class Attempt(NamedTuple):
     parser: Parser
     on_step: Callable[[str], object]
     pause: Pause = NO_PAUSE
+    patience: Patience = Patience()
 
     def read_before(self) -> Layout:
         """Return what the published configuration says."""
         return self.parser.read_published(self.live or "")
+
+    def must_wait(self) -> bool:
+        """Return whether the worker is frozen and a reload has to wait for it."""
+        return self.patience.waited_s < self.patience.limit_s and self.edges.runtime.is_frozen()
 
 
 def apply(attempt: Attempt, goal: Config) -> Outcome:
@@ -58,6 +64,8 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     """
     edges, running, live = attempt.edges, attempt.running, attempt.live
     config_file, on_step = edges.config_file, attempt.on_step
+    if running is None and attempt.must_wait():
+        return _wait(attempt)
     before = attempt.read_before()
     changes = find_changes(goal, before, running)
     if live == goal.text and changes and not changes.commands:
@@ -175,6 +183,13 @@ def _explain(goal: Config, live: str | None, before: Layout, applied: Changes | 
     return "the live file was corrected" if applied else "HAProxy ran something else than the live file"
 
 
+def _wait(attempt: Attempt) -> Outcome:
+    """Leave all as it is while the worker is frozen: it can neither hand its listeners over nor change its servers."""
+    limit = f"{attempt.patience.limit_s:g} s after the first such pass"
+    reason = f"HAProxy's worker does not answer; changes wait until it does, or {limit}"
+    return Outcome(Verdict.UNCONFIRMED, reason, "", conditions=(Condition(FROZEN, reason),))
+
+
 def _reload(attempt: Attempt, goal: Config, why: str) -> Outcome:
     edges, running = attempt.edges, attempt.running
     timeout_s = edges.master.timeout_s
@@ -182,6 +197,9 @@ def _reload(attempt: Attempt, goal: Config, why: str) -> Outcome:
         why = f"HAProxy did not answer; {why}"
         if edges.runtime.confirm(goal.description, ABSENT_S):
             return _read_back(edges, goal, f"{why}; HAProxy started with it")
+    if attempt.must_wait():
+        edges.config_file.restore()
+        return _wait(attempt)
     try:
         words = edges.master.reload()
         attempt.on_step("reloaded")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 
 from serf_haproxy.control.corrections import Heard
-from serf_haproxy.control.outcome import ALONE, HELD, Condition, Outcome, Verdict, look_again_s
+from serf_haproxy.control.outcome import ALONE, FROZEN, HELD, Condition, Outcome, Verdict, look_again_s
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.state import State as StateDirectory
 from serf_haproxy.policy.decision import Decision, Entry, State
@@ -36,7 +36,7 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
     times_s = [outcome.again_s, look_again_s(min(drained_s)) if drained_s else None, decision.changes_in_s]
     return dataclasses.replace(
         outcome,
-        conditions=list_conditions(snapshot, decision, before),
+        conditions=outcome.conditions + list_conditions(snapshot, decision, before),
         has_roster=heard.roster is not None,
         corrected_count=len(heard.corrections.record) + len(heard.corrections.absent),
         problems=outcome.problems + heard.problems + _list_problems(snapshot, decision, before),
@@ -77,6 +77,8 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
     # A refused configuration changed nothing.
     digest = outcome.digest or (before.digest if outcome.verdict is Verdict.REJECTED else "")
     files = heard.files
+    is_frozen = any(condition.name == FROZEN for condition in outcome.conditions)
+    at_s = snapshot.at_ns / 1e9
     from_roster = before.from_roster | {
         member.name: files[member.name].mtime_ns for _, member in heard.corrections.record if member.name in files
     }
@@ -93,6 +95,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
             if name in files and files[name].mtime_ns == mtime_ns
         },
         refused=dict(heard.roster.refused) if heard.roster else before.refused,
+        frozen_at_s=at_s - before.frozen_for_s(at_s) if is_frozen else 0.0,
         unfit=list(decision.unfit.values()),
         strays={ascii(stray.name)[1:-1]: stray.reason for stray in heard.strays},
     )

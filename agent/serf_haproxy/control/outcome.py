@@ -32,7 +32,8 @@ class Condition(NamedTuple):
 
     Attributes:
         name: "held": servers were lost together and stay under HAProxy's health checks. "alone": Serf knows no other
-            member that is alive, although it has known one that did not leave.
+            member that is alive, although it has known one that did not leave. "frozen": HAProxy's worker does not
+            answer, so a reload waits.
         reason: One sentence.
     """
 
@@ -40,8 +41,7 @@ class Condition(NamedTuple):
     reason: str
 
 
-HELD = "held"
-ALONE = "alone"
+HELD, ALONE, FROZEN = "held", "alone", "frozen"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +94,18 @@ class Pause(NamedTuple):
 
 
 NO_PAUSE = Pause()
+
+
+class Patience(NamedTuple):
+    """How long a reload waits for a frozen worker: it would cost the connections that wait for that worker.
+
+    Attributes:
+        waited_s: Seconds since a pass first found the worker frozen; 0 when the pass before did not.
+        limit_s: The longest wait, seconds; then the worker is replaced.
+    """
+
+    waited_s: float = 0.0
+    limit_s: float = 0.0
 
 
 def look_again_s(waited_s: float) -> float:

@@ -16,7 +16,7 @@ from serf_haproxy.control.fallback import apply_best, want
 from serf_haproxy.control.faults import list_faults
 from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.observe import observe
-from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Pause, Verdict, look_again_s
+from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Patience, Pause, Verdict, look_again_s
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.haproxy import workers
 from serf_haproxy.policy.decide import decide
@@ -74,7 +74,8 @@ class Reconciler:
             decision = decide(snapshot, memory.memo)
             if decision.flaps != snapshot.flaps:
                 edges.state.write_flaps(decision.flaps)
-            outcome = self._act(snapshot, decision, on_step, pause)
+            patience = Patience(record.frozen_for_s(started_s), settings.frozen_worker_s)
+            outcome = self._act(snapshot, decision, on_step, pause, patience)
             heard = self._forget_absent(heard, decision)
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
@@ -90,13 +91,20 @@ class Reconciler:
             on_step("recorded")
         return outcome
 
-    def _act(self, snapshot: Snapshot, decision: Decision, on_step: Callable[[str], object], pause: Pause) -> Outcome:
+    def _act(
+        self,
+        snapshot: Snapshot,
+        decision: Decision,
+        on_step: Callable[[str], object],
+        pause: Pause,
+        patience: Patience,
+    ) -> Outcome:
         """Render and apply what was decided."""
         settings, edges, renderer = self._settings, self._edges, self.memory.renderer
         socket_path = edges.runtime.choose_path(snapshot.running, snapshot.live or "")
         is_renamed = socket_path != settings.runtime_socket
         named = settings.replace(runtime_socket=socket_path) if is_renamed else settings
-        attempt = Attempt(edges, snapshot.running, snapshot.live, renderer.parser, on_step, pause)
+        attempt = Attempt(edges, snapshot.running, snapshot.live, renderer.parser, on_step, pause, patience)
         outcome = apply_best(want(named, snapshot, decision), attempt, renderer)
         edges.config_file.tidy()
         if is_renamed and outcome.verdict is Verdict.RELOADED:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from serf_haproxy.control.outcome import Condition
 from serf_haproxy.policy.address import read_address
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone
@@ -48,6 +49,7 @@ class Record:
         strays: Files in the node directory that are not node files: name to reason.
         faults: Servers that HAProxy refused (`Faults`).
         unfit: Servers whose members cannot be servers any more (`policy.snapshot.Gone`).
+        frozen_at_s: Since when HAProxy's worker is frozen, seconds since the epoch; 0 when it is not.
     """
 
     verdict: str = ""
@@ -63,10 +65,20 @@ class Record:
     strays: dict[str, str] = dataclasses.field(default_factory=dict)
     faults: list[Any] = dataclasses.field(default_factory=list)
     unfit: list[Any] = dataclasses.field(default_factory=list)
+    frozen_at_s: float = 0.0
+
+    def frozen_for_s(self, now_s: float) -> float:
+        """Return for how long HAProxy's worker has been frozen; a clock that was set back begins the time anew."""
+        return max(0.0, now_s - self.frozen_at_s) if self.frozen_at_s else 0.0
 
     def has_condition(self, name: str) -> bool:
-        """Return whether the pass ended with a condition of this name; a damaged entry is none."""
-        return any(isinstance(one, list) and one[:1] == [name] for one in self.conditions)
+        """Return whether the pass ended with a condition of this name."""
+        return any(condition.name == name for condition in self.read_conditions())
+
+    def read_conditions(self) -> tuple[Condition, ...]:
+        """Return the conditions with which the pass ended; a damaged entry is left out."""
+        pairs = (one for one in self.conditions if isinstance(one, list) and len(one) == 2)
+        return tuple(Condition(str(name), str(reason)) for name, reason in pairs)
 
     def read_faults(self) -> Faults:
         """Return the refused servers; a damaged record has none."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from serf_haproxy.control.conclude import is_unfit, list_conditions
+from serf_haproxy.control.outcome import ALONE, HELD, Condition
 from serf_haproxy.control.preview import preview
 from serf_haproxy.control.record import Record
 from serf_haproxy.errors import HaproxyFault
@@ -79,7 +80,7 @@ def to_json(report: Report) -> dict[str, Any]:
     return {
         "verdict": record.verdict,
         "reason": record.reason,
-        "conditions": [one._asdict() for one in list_conditions(report.snapshot, report.decision, record)],
+        "conditions": [one._asdict() for one in _find_conditions(report)],
         "digest": record.digest,
         "at_s": record.at_s,
         "took_s": record.took_s,
@@ -149,6 +150,12 @@ def _describe_refused(name: str, reason: str) -> dict[str, Any]:
     state = State.QUARANTINED.value
     known = {"name": name, "state": state, "reason": reason, "quarantined": reason}
     return empty | known | {"evidence": "roster", "in_haproxy": False}
+
+
+def _find_conditions(report: Report) -> tuple[Condition, ...]:
+    """Return the conditions that follow from the decision now, and those that acting found in the last pass."""
+    acted = (condition for condition in report.record.read_conditions() if condition.name not in (HELD, ALONE))
+    return (*acted, *list_conditions(report.snapshot, report.decision, report.record))
 
 
 def _note(member: dict[str, Any]) -> str:

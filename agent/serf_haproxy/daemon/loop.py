@@ -175,7 +175,7 @@ class Daemon:
             log.info("%s", f"{outcome.verdict} {outcome.reason}")
         problems = dict.fromkeys(outcome.problems, max(level, logging.WARNING))
         problems |= {f"{one.name.upper()} {one.reason}": logging.WARNING for one in outcome.conditions}
-        if level > logging.INFO:
+        if level > logging.INFO and all(one.reason != outcome.reason for one in outcome.conditions):
             problems[f"{outcome.verdict} {outcome.reason}"] = level
         self._tell(problems)
 

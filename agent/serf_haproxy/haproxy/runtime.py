@@ -10,12 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.errors import HaproxyFault, HaproxySilence
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.policy.snapshot import Running, Seen
 from serf_haproxy.services import Key
 
 _ASK_S = 5.0
+_INFO_S = 2.0  # for `show info`, which takes a worker milliseconds
+_AWAKE_S = 1.0
 _POLL_S = 0.01
 _BATCH_COUNT = 500  # commands on one line
 _FORCED_MAINTENANCE, _FORCED_DRAIN = 1, 8  # bits of srv_admin_state
@@ -84,6 +86,19 @@ class Runtime:
             time.sleep(_POLL_S)
         return True
 
+    def is_frozen(self) -> bool:
+        """Return whether a worker runs that answers within a second neither through the master nor directly."""
+        is_silent = False
+        for path, words in self._list_ways("show info"):
+            try:
+                if "Name: HAProxy" in ask(path, words, _AWAKE_S):
+                    return False
+            except HaproxySilence:
+                is_silent = True
+            except HaproxyFault:  # no process listens there
+                continue
+        return is_silent
+
     def read_running(self, before: Running | None = None) -> Running | None:
         """Return what the newest worker runs; None when HAProxy does not answer.
 
@@ -116,10 +131,7 @@ class Runtime:
 
     def read_status(self) -> dict[Key, ServerStatus] | None:
         """Return the status of every server by section and name; None when HAProxy does not answer."""
-        for path, command in (
-            (self.socket_path, "show stat -1 4 -1"),
-            (self._master_socket_path, "@1 show stat -1 4 -1"),
-        ):
+        for path, command in reversed(self._list_ways("show stat -1 4 -1")):
             try:
                 answer = ask(path, command, _ASK_S)
             except HaproxyFault:
@@ -147,14 +159,18 @@ class Runtime:
 
     def _ask_worker(self, command: str) -> str | None:
         """Ask the newest worker for its `show info`: through the master, or directly where no master answers."""
-        for path, words in ((self._master_socket_path, f"@1 {command}"), (self.socket_path, command)):
+        for path, words in self._list_ways(command):
             try:
-                answer = ask(path, words, _ASK_S)
+                answer = ask(path, words, _INFO_S)
             except HaproxyFault:
                 continue
             if "Name: HAProxy" in answer:
                 return answer
         return None
+
+    def _list_ways(self, command: str) -> tuple[tuple[str, str], ...]:
+        """Return the sockets that lead to the newest worker, each with the words for a command."""
+        return (self._master_socket_path, f"@1 {command}"), (self.socket_path, command)
 
     def _ask_directly(self, pid: str, more: str) -> str | None:
         """Ask the worker with this process id for its servers; None where it does not answer on the runtime socket."""

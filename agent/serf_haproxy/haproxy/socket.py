@@ -3,7 +3,7 @@
 import socket
 import time
 
-from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.errors import HaproxyFault, HaproxySilence
 from serf_haproxy.system.deadlines import time_left
 
 ANSWER_BYTES = 64 * 1024 * 1024  # `show stat` of 100,000 servers takes 30 MB
@@ -16,7 +16,8 @@ def ask(socket_path: str, command: str, timeout_s: float) -> str:
     (HAProxy's Management Guide, section 9.3).
 
     Raises:
-        HaproxyFault: The socket does not answer, or the answer did not end within `timeout_s`.
+        HaproxySilence: The answer did not end within `timeout_s`, or too many questions wait for one already.
+        HaproxyFault: No process listens on the socket, or the answer is too long.
     """
     deadline = time.monotonic() + timeout_s
     try:
@@ -38,8 +39,8 @@ def ask(socket_path: str, command: str, timeout_s: float) -> str:
                     return b"".join(chunks).decode("utf-8", "backslashreplace")
                 chunks.append(chunk)
                 size_bytes += len(chunk)
-        except TimeoutError as error:
-            raise HaproxyFault(f"{socket_path}: no answer to {command!a} in {timeout_s:g} s") from error
+        except (TimeoutError, BlockingIOError) as error:  # BlockingIOError: the listener's queue is full
+            raise HaproxySilence(f"{socket_path}: no answer to {command!a} in {timeout_s:g} s") from error
         except OSError as error:
             raise HaproxyFault(f"{socket_path}: {error.strerror or error}; does HAProxy run?") from error
     raise HaproxyFault(f"{socket_path}: the answer to {command!a} is longer than {ANSWER_BYTES} bytes")
