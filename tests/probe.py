@@ -82,4 +82,5 @@ def boot(settings: Settings) -> str:
 def sum_up(outcome: Outcome) -> str:
     """Return an outcome's verdict, or HELD when all went well and servers are held."""
     is_good = outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
-    return HELD.upper() if is_good and outcome.conditions else outcome.verdict.value
+    is_held = any(condition.name == HELD for condition in outcome.conditions)
+    return HELD.upper() if is_good and is_held else outcome.verdict.value

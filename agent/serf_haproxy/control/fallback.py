@@ -77,14 +77,17 @@ def apply_best(settings: Settings, attempt: Attempt, renderer: Renderer, servers
         SystemFault: As for `apply`.
     """
     present, *lower = list_rungs(settings, attempt.edges, renderer)
+    problems: tuple[str, ...] = ()
     try:
         goal = present.render(servers)
+        problems = goal.problems
         attempt.on_step("rendered")
         outcome = apply(attempt, goal)
         if outcome.verdict is Verdict.REJECTED:
             outcome = _leave_out_refused(attempt, present, servers) or outcome
     except TemplateError as error:
         outcome = Outcome(Verdict.REJECTED, f"the template is wrong: {error}", "")
+    outcome = dataclasses.replace(outcome, problems=outcome.problems + problems) if problems else outcome
     if not settings.template_path:
         return outcome
     state = attempt.edges.state

@@ -31,7 +31,8 @@ class Condition(NamedTuple):
     """A state that lasts beyond the pass, beside its verdict.
 
     Attributes:
-        name: "held": servers were lost together and stay under HAProxy's health checks.
+        name: "held": servers were lost together and stay under HAProxy's health checks. "differs": servers are not as
+            they should be, a reload has not changed that, and they are left alone.
         reason: One sentence.
     """
 
@@ -40,6 +41,7 @@ class Condition(NamedTuple):
 
 
 HELD = "held"
+DIFFERS = "differs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Outcome:
         is_costly: Whether another try may do harm: a reload that fails can stop the listeners for seconds.
         rest: After a failed reload, the digest of everything but the servers in what was to run.
         problems: One sentence for each node, and each stray file, that was left out.
+        left: Servers whose difference a reload has not ended, with its signature; None when the pass did not find out.
         again_s: After how many seconds another pass is due without news; None for never.
     """
 
@@ -73,6 +76,7 @@ class Outcome:
     rest: str = ""
     problems: tuple[str, ...] = ()
     again_s: float | None = None
+    left: Mapping[Key, str] | None = None
 
 
 class Pause(NamedTuple):

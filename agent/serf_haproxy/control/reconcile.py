@@ -17,6 +17,7 @@ from serf_haproxy.control.faults import list_faults
 from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.observe import observe
 from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Pause, Verdict, look_again_s
+from serf_haproxy.control.record import Record
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy import workers
 from serf_haproxy.policy.decide import decide
@@ -69,7 +70,7 @@ class Reconciler:
             snapshot = observe(settings, edges, record, heard, memory.renderer.parser)
             on_step("read")
             decision = decide(snapshot, memory.memo)
-            outcome = self._act(snapshot, decision, on_step, pause)
+            outcome = self._act(snapshot, decision, record, on_step, pause)
             heard = self._forget_absent(heard, decision)
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
@@ -85,13 +86,20 @@ class Reconciler:
             on_step("recorded")
         return outcome
 
-    def _act(self, snapshot: Snapshot, decision: Decision, on_step: Callable[[str], object], pause: Pause) -> Outcome:
+    def _act(
+        self,
+        snapshot: Snapshot,
+        decision: Decision,
+        record: Record,
+        on_step: Callable[[str], object],
+        pause: Pause,
+    ) -> Outcome:
         """Render and apply what was decided."""
         settings, edges, renderer = self._settings, self._edges, self.memory.renderer
         socket_path = edges.runtime.choose_path(snapshot.running, snapshot.live or "")
         is_renamed = socket_path != settings.runtime_socket
         named = settings.replace(runtime_socket=socket_path) if is_renamed else settings
-        attempt = Attempt(edges, snapshot.running, snapshot.live, renderer.parser, on_step, pause)
+        attempt = Attempt(edges, snapshot.running, snapshot.live, renderer.parser, on_step, pause, record.read_left())
         outcome = apply_best(named, attempt, renderer, decision.servers)
         edges.config_file.tidy()
         if is_renamed and outcome.verdict is Verdict.RELOADED:

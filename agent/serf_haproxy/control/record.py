@@ -47,6 +47,7 @@ class Record:
         strays: Files in the node directory that are not node files: name to reason.
         faults: Servers that HAProxy refused (`Faults`).
         unfit: Servers whose members cannot be servers any more (`policy.snapshot.Gone`).
+        left: Servers whose difference a reload has not ended: "service/name" to the difference's signature.
     """
 
     verdict: str = ""
@@ -62,6 +63,7 @@ class Record:
     strays: dict[str, str] = dataclasses.field(default_factory=dict)
     faults: list[Any] = dataclasses.field(default_factory=list)
     unfit: list[Any] = dataclasses.field(default_factory=list)
+    left: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def read_faults(self) -> Faults:
         """Return the refused servers; a damaged record has none."""
@@ -71,6 +73,11 @@ class Record:
             return Faults(str(basis), parse_finite(at_s), servers)
         except DAMAGE:
             return Faults()
+
+    def read_left(self) -> dict[Key, str]:
+        """Return the servers whose difference is left alone, with its signature."""
+        keys = {key: key.partition("/") for key in self.left}
+        return {(section, name): str(self.left[key]) for key, (section, _, name) in keys.items()}
 
     def read_unfit(self) -> dict[Key, Gone]:
         """Return the servers whose members cannot be servers any more; a damaged record has none."""
