@@ -19,6 +19,7 @@ from fakes.serf_rpc import header, say
 from fakes.serf_rpc import member as list_member
 from serf_haproxy.config.diff import diff
 from serf_haproxy.config.fingerprint import description_of, strip
+from serf_haproxy.config.ids import assign_ids
 from serf_haproxy.config.parse import Line, Parser
 from serf_haproxy.config.render import render
 from serf_haproxy.config.state_file import format_state
@@ -43,6 +44,7 @@ from serf_haproxy.serf.listing import Listing
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.serf.rpc import Connection
 from serf_haproxy.serf.wire import Wire
+from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.settings import Settings
 
 SETTINGS = Settings()
@@ -159,7 +161,7 @@ def check_layout(data: bytes) -> None:
     commands = diff(layout, Parser().read(""), {}).commands
     for command in commands:
         assert COMMAND.fullmatch(command), command
-    assert len(format_state(layout, layout, {}, "# header").splitlines()) <= 2 + len(layout.servers)
+    assert len(format_state(layout, layout, {}, "# header").splitlines()) <= 2 + len(layout.servers) + len(layout.fixed)
     for line in layout.servers.values():
         assert isinstance(line, Line)
         assert line.weight >= 0
@@ -217,7 +219,8 @@ def expect_lines(raw: bytes) -> set[str]:
     endings = {f" weight {weight}" for weight in weights} | ({" weight 0"} if "drain=true" in pieces else set())
     ports |= {SETTINGS.default_port} if not any(piece.startswith("port=") for piece in pieces) else set()
     endings |= {""} if not any(piece.startswith("weight=") for piece in pieces) else set()
-    return {f"    server {fields[0]} {host}:{port}{ending}" for port in ports for ending in endings}
+    number = assign_ids([(DEFAULT_SERVICE, fields[0])])[DEFAULT_SERVICE, fields[0]]
+    return {f"    server {fields[0]} {host}:{port} id {number}{ending}" for port in ports for ending in endings}
 
 
 def decode(data: bytes) -> str:

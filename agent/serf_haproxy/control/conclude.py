@@ -2,10 +2,10 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from serf_haproxy.control.corrections import Heard
-from serf_haproxy.control.outcome import ALONE, FROZEN, HELD, Condition, Outcome, Verdict, look_again_s
+from serf_haproxy.control.outcome import ALONE, DIFFERS, FROZEN, HELD, Condition, Outcome, Verdict, look_again_s
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.state import State as StateDirectory
 from serf_haproxy.policy.decision import Decision, Entry, State
@@ -28,6 +28,9 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
         heard: What Serf said.
         before: What the pass before left behind.
     """
+    conditions = outcome.conditions + list_conditions(snapshot, decision, before)
+    if left := before.read_left() if outcome.left is None else outcome.left:
+        conditions += (Condition(DIFFERS, _explain_left(left)),)
     drained_s = [
         (snapshot.at_ns - (entry.since_ns or 0)) / 1e9
         for entry in decision.find(State.DRAINING).values()
@@ -36,7 +39,7 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
     times_s = [outcome.again_s, look_again_s(min(drained_s)) if drained_s else None, decision.changes_in_s]
     return dataclasses.replace(
         outcome,
-        conditions=outcome.conditions + list_conditions(snapshot, decision, before),
+        conditions=conditions,
         has_roster=heard.roster is not None,
         corrected_count=len(heard.corrections.record) + len(heard.corrections.absent),
         problems=outcome.problems + heard.problems + _list_problems(snapshot, decision, before),
@@ -97,6 +100,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         refused=dict(heard.roster.refused) if heard.roster else before.refused,
         frozen_at_s=at_s - before.frozen_for_s(at_s) if is_frozen else 0.0,
         unfit=list(decision.unfit.values()),
+        left=before.left if outcome.left is None else {"/".join(key): said for key, said in outcome.left.items()},
         strays={ascii(stray.name)[1:-1]: stray.reason for stray in heard.strays},
     )
 
@@ -116,12 +120,23 @@ def is_unfit(entry: Entry, file: NodeFile) -> bool:
 
 
 def _explain_held(held: dict[Key, Entry], now_ns: int) -> str:
-    names = [name for _, name in held]
-    shown = " ".join(names[:_SHOWN_COUNT]) + (f" and {len(names) - _SHOWN_COUNT} more" if names[_SHOWN_COUNT:] else "")
+    shown = _join_names(name for _, name in held)
     until_s = max(entry.until_ns or now_ns for entry in held.values()) / 1e9
     until = time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(until_s))
     how = f"HAProxy's health checks decide until {until} or `serf-haproxy release`"
     return f"too many servers were lost at once to be believed; {how}: {shown}"
+
+
+def _explain_left(left: Mapping[Key, str]) -> str:
+    how = "a reload has not changed that, and they are left alone until their lines or HAProxy's report change"
+    return f"servers are not as the configuration says; {how}: {_join_names('/'.join(key) for key in sorted(left))}"
+
+
+def _join_names(names: Iterable[str]) -> str:
+    listed = list(names)
+    return " ".join(listed[:_SHOWN_COUNT]) + (
+        f" and {len(listed) - _SHOWN_COUNT} more" if listed[_SHOWN_COUNT:] else ""
+    )
 
 
 def _list_problems(snapshot: Snapshot, decision: Decision, before: Record) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from typing import NamedTuple, cast
 
 from serf_haproxy.config.fingerprint import rest_of
 from serf_haproxy.config.render import Config
-from serf_haproxy.control.apply import Attempt, apply
+from serf_haproxy.control.apply import apply
+from serf_haproxy.control.attempt import Attempt
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.control.rendering import Renderer, Servers, read_template
@@ -99,14 +100,17 @@ def apply_best(wanted: Wanted, attempt: Attempt, renderer: Renderer) -> Outcome:
         SystemFault: As for `apply`.
     """
     present, *lower = list_rungs(wanted, attempt.edges, renderer)
+    problems: tuple[str, ...] = ()
     try:
         goal = cast(Config, present.render(wanted.servers))
+        problems = goal.problems
         attempt.on_step("rendered")
         outcome = apply(attempt, goal)
         if outcome.verdict is Verdict.REJECTED:
             outcome = _leave_out_refused(attempt, present, wanted) or outcome
     except TemplateError as error:
         goal, outcome = None, Outcome(Verdict.REJECTED, f"the template is wrong: {error}", "")
+    outcome = dataclasses.replace(outcome, problems=outcome.problems + problems) if problems else outcome
     if not wanted.settings.template_path:
         return outcome
     if outcome.verdict is Verdict.REJECTED:

@@ -33,7 +33,8 @@ class Condition(NamedTuple):
     Attributes:
         name: "held": servers were lost together and stay under HAProxy's health checks. "alone": Serf knows no other
             member that is alive, although it has known one that did not leave. "frozen": HAProxy's worker does not
-            answer, so a reload waits.
+            answer, so a reload waits. "differs": servers are not as they should be, a reload has not changed that, and
+            they are left alone.
         reason: One sentence.
     """
 
@@ -41,7 +42,7 @@ class Condition(NamedTuple):
     reason: str
 
 
-HELD, ALONE, FROZEN = "held", "alone", "frozen"
+HELD, ALONE, FROZEN, DIFFERS = "held", "alone", "frozen", "differs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Outcome:
         is_costly: Whether another try may do harm: a reload that fails can stop the listeners for seconds.
         rest: After a failed reload, the digest of everything but the servers in what was to run.
         problems: One sentence for each node, and each stray file, that was left out.
+        left: Servers whose difference a reload has not ended, with its signature; None when the pass did not find out.
         again_s: After how many seconds another pass is due without news; None for never.
     """
 
@@ -75,6 +77,7 @@ class Outcome:
     rest: str = ""
     problems: tuple[str, ...] = ()
     again_s: float | None = None
+    left: Mapping[Key, str] | None = None
 
 
 class Pause(NamedTuple):

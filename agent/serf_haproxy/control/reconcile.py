@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-from serf_haproxy.control.apply import Attempt
+from serf_haproxy.control.attempt import Attempt
 from serf_haproxy.control.conclude import complete, make_record, remember_served
 from serf_haproxy.control.corrections import Heard, hear
 from serf_haproxy.control.edges import make_edges
@@ -17,6 +17,7 @@ from serf_haproxy.control.faults import list_faults
 from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.observe import observe
 from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Patience, Pause, Verdict, look_again_s
+from serf_haproxy.control.record import Record
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.haproxy import workers
 from serf_haproxy.policy.decide import decide
@@ -74,8 +75,7 @@ class Reconciler:
             decision = decide(snapshot, memory.memo)
             if decision.flaps != snapshot.flaps:
                 edges.state.write_flaps(decision.flaps)
-            patience = Patience(record.frozen_for_s(started_s), settings.frozen_worker_s)
-            outcome = self._act(snapshot, decision, on_step, pause, patience)
+            outcome = self._act(snapshot, decision, record, on_step, pause)
             heard = self._forget_absent(heard, decision)
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
@@ -95,16 +95,26 @@ class Reconciler:
         self,
         snapshot: Snapshot,
         decision: Decision,
+        record: Record,
         on_step: Callable[[str], object],
         pause: Pause,
-        patience: Patience,
     ) -> Outcome:
         """Render and apply what was decided."""
         settings, edges, renderer = self._settings, self._edges, self.memory.renderer
         socket_path = edges.runtime.choose_path(snapshot.running, snapshot.live or "")
         is_renamed = socket_path != settings.runtime_socket
         named = settings.replace(runtime_socket=socket_path) if is_renamed else settings
-        attempt = Attempt(edges, snapshot.running, snapshot.live, renderer.parser, on_step, pause, patience)
+        patience = Patience(record.frozen_for_s(snapshot.at_ns / 1e9), settings.frozen_worker_s)
+        attempt = Attempt(
+            edges,
+            snapshot.running,
+            snapshot.live,
+            renderer.parser,
+            on_step,
+            pause=pause,
+            patience=patience,
+            left=record.read_left(),
+        )
         outcome = apply_best(want(named, snapshot, decision), attempt, renderer)
         edges.config_file.tidy()
         if is_renamed and outcome.verdict is Verdict.RELOADED:

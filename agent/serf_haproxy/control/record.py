@@ -50,6 +50,7 @@ class Record:
         faults: Servers that HAProxy refused (`Faults`).
         unfit: Servers whose members cannot be servers any more (`policy.snapshot.Gone`).
         frozen_at_s: Since when HAProxy's worker is frozen, seconds since the epoch; 0 when it is not.
+        left: Servers whose difference a reload has not ended: "service/name" to the difference's signature.
     """
 
     verdict: str = ""
@@ -66,6 +67,7 @@ class Record:
     faults: list[Any] = dataclasses.field(default_factory=list)
     unfit: list[Any] = dataclasses.field(default_factory=list)
     frozen_at_s: float = 0.0
+    left: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def frozen_for_s(self, now_s: float) -> float:
         """Return for how long HAProxy's worker has been frozen; a clock that was set back begins the time anew."""
@@ -88,6 +90,11 @@ class Record:
             return Faults(str(basis), parse_finite(at_s), servers)
         except DAMAGE:
             return Faults()
+
+    def read_left(self) -> dict[Key, str]:
+        """Return the servers whose difference is left alone, with its signature."""
+        keys = {key: key.partition("/") for key in self.left}
+        return {(section, name): str(self.left[key]) for key, (section, _, name) in keys.items()}
 
     def read_unfit(self) -> dict[Key, Gone]:
         """Return the servers whose members cannot be servers any more; a damaged entry is left out."""

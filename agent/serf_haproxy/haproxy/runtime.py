@@ -32,6 +32,7 @@ _COLUMNS = (  # of `show servers state`
     "srv_check_state",
     "srv_op_state",
     "srv_time_since_last_change",
+    "srv_id",
 )
 _CONNECTIONS = 6  # the column used_cur of `show servers conn`
 _ERROR = re.compile(r"\[[0-3]\]: ")
@@ -213,10 +214,10 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
             continue
         fields = line.split(" ")
         if len(fields) == len(names) and fields[0].isdecimal():
-            section, name, address, port, weight, admin, check, operation, unchanged_s = choose(fields)
+            section, name, address, port, weight, admin, check, operation, unchanged_s, number = choose(fields)
             endpoint = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             state = _read_state(admin, check, operation)
-            seen[section, name] = Seen(endpoint, int(weight), *state, int(unchanged_s), 0, line)
+            seen[section, name] = Seen(endpoint, int(weight), *state, int(unchanged_s), 0, line, int(number))
         elif len(fields) > _CONNECTIONS and "/" in fields[0] and fields[_CONNECTIONS] not in ("0", "-"):
             counts[fields[0]] = int(fields[_CONNECTIONS])
     for (section, name), server in seen.items() if counts else ():

@@ -26,6 +26,7 @@ class Seen(NamedTuple):
         unchanged_s: Time since the last state change, for example into maintenance; whole seconds.
         connection_count: Connections in use.
         line: Its line in the format of a server state file.
+        id: Its id; 0 where HAProxy did not report it.
     """
 
     endpoint: str
@@ -37,6 +38,7 @@ class Seen(NamedTuple):
     unchanged_s: int
     connection_count: int
     line: str
+    id: int = 0
 
     @property
     def is_set_aside(self) -> bool:
