@@ -64,7 +64,8 @@ def read_snapshot(path: str) -> list[Address]:
             alive[name] = place
         elif kind == "not-alive":
             alive.pop(rest, None)
-    return [split_entry(place, 0) for place in reversed(alive.values())][:KNOWN_COUNT]
+    places = [split_entry(place, 0) for place in reversed(alive.values())]
+    return [(host, port) for host, port in places if host and port][:KNOWN_COUNT]
 
 
 class Joiner:
@@ -119,9 +120,9 @@ class Joiner:
             targets += [place for place in places if place not in alive and place not in targets]
             is_missing = is_missing or alive.isdisjoint(places)
             if places:
-                self._told.pop(entry, None)
+                self._told.pop(f"name {entry}", None)
             else:
-                self._say(entry, f"{entry} has no address")
+                self._say(f"name {entry}", f"{entry} has no address")
         return targets, is_missing
 
     def _choose(self, targets: list[Address]) -> list[Address]:
@@ -135,7 +136,7 @@ class Joiner:
         try:
             connection.call("join", {"Existing": [words], "Replay": False}, has_answer=True, timeout_s=JOIN_S)
         except rpc.Fault as fault:
-            self._say(words, f"{words} is no member and cannot be joined: {rpc.show(str(fault))}".replace("\\x20", " "))
+            self._say(words, f"{words} is no member and cannot be joined: {fault.show()}")
             if not str(fault).startswith("join: "):
                 raise  # Serf has gone, instead of refusing
         else:

@@ -26,7 +26,11 @@ _SIZED = ("bytes", "text", "items", "pairs")
 
 
 class Fault(Exception):
-    """Serf cannot be asked, or refuses; the text is one line."""
+    """Serf cannot be asked, or refuses."""
+
+    def show(self) -> str:
+        """Return the text as one line that may be shown on a terminal."""
+        return " ".join(map(show, str(self).split()))
 
 
 class Member(NamedTuple):
@@ -79,13 +83,14 @@ class Connection:
         self._socket.close()
 
     def call(
-        self, command: str, body: object = None, has_answer: bool = False, timeout_s: float = TIMEOUT_S
+        self, command: str, body: object = None, has_answer: bool = False, timeout_s: float = 0.0
     ) -> dict[str, Any]:
-        """Send a command; return the answer's body, {} when the command has none.
+        """Send a command; return the answer's body, {} when the command has none. The default limit is TIMEOUT_S.
 
         Raises:
             Fault: Serf refuses, is too slow or breaks its protocol. Only after a refusal can the connection be used.
         """
+        timeout_s = timeout_s or TIMEOUT_S
         self._seq += 1
         request = pack({"Command": command, "Seq": self._seq}) + (b"" if body is None else pack(body))
         deadline_s = time.monotonic() + timeout_s
