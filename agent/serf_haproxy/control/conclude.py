@@ -78,6 +78,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         digest=digest,
         changed_at_s=time.time() if digest != before.digest else before.changed_at_s,
         self_name=snapshot.rules.self_name,
+        self_address=snapshot.rules.self_address,
         from_roster={
             name: mtime_ns
             for name, mtime_ns in from_roster.items()

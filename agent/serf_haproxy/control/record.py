@@ -47,6 +47,7 @@ class Record:
         strays: Files in the node directory that are not node files: name to reason.
         faults: Servers that HAProxy refused (`Faults`).
         unfit: Servers whose members cannot be servers any more (`policy.snapshot.Gone`).
+        self_address: The last known address of the balancer's own node, "" for none.
     """
 
     verdict: str = ""
@@ -62,6 +63,7 @@ class Record:
     strays: dict[str, str] = dataclasses.field(default_factory=dict)
     faults: list[Any] = dataclasses.field(default_factory=list)
     unfit: list[Any] = dataclasses.field(default_factory=list)
+    self_address: str = ""
 
     def read_faults(self) -> Faults:
         """Return the refused servers; a damaged record has none."""

@@ -63,6 +63,7 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
         "SERF_HAPROXY_RPC_ADDR": f"{balancer.address}:{numbers.balancer_rpc}",
         "SERF_HAPROXY_FRONTEND_BIND": f"{balancer.address}:{numbers.frontend}",
         "SERF_HAPROXY_STATS_BIND": f"{balancer.address}:{numbers.stats}",
+        "SERF_HAPROXY_BALANCER_NAME": balancer.name,
     }
 
 

@@ -41,6 +41,8 @@ class Rules(NamedTuple):
         flaps: When a node that comes and goes is damped.
         is_sticky: Whether clients stay at their server between their requests.
         binds: Where the balancer listens.
+        self_address: The last known address of the balancer's own node, "" for none.
+        local: All addresses of this machine.
         here: The balancers' own addresses; `decide` takes them from the node files.
     """
 
@@ -55,6 +57,8 @@ class Rules(NamedTuple):
     flaps: FlapRules = FlapRules()
     is_sticky: bool = False
     binds: tuple[Bind, ...] = ()
+    self_address: str = ""
+    local: frozenset[str] = frozenset()
     here: Here = Here()
 
     def admit(self, member: Member) -> bool:
