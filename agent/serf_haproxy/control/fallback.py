@@ -20,6 +20,7 @@ from serf_haproxy.control.rendering import Renderer, Servers, read_template
 from serf_haproxy.errors import InputError, SystemFault, TemplateError
 from serf_haproxy.policy.server import Server
 from serf_haproxy.settings import Settings
+from serf_haproxy.system.files import read_mode
 
 _BUILT_IN = "the built-in template"
 _CHECK_COUNT = 48  # enough for four bad servers among a thousand; with more of them the template is to blame
@@ -91,9 +92,7 @@ def apply_best(settings: Settings, attempt: Attempt, renderer: Renderer, servers
     if outcome.verdict is Verdict.REJECTED:
         return _step_down(attempt, lower, servers, outcome)
     if outcome.verdict in _IN_FORCE and not outcome.refused:
-        template = read_template(settings)
-        if template != state.read_good_template():
-            state.write_good_template(template)
+        state.keep_template(read_template(settings), read_mode(settings.template_path) or 0o600)
     return outcome
 
 
