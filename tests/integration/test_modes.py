@@ -61,7 +61,7 @@ def test_a_foreign_configuration_keeps_its_mode(short_dir: Path, mode: int) -> N
     assert list_modes(proxy) == dict.fromkeys(("", ".before", ".good", ".rejected", ".state"), mode)
 
 
-@pytest.mark.parametrize(("template_mode", "live_mode", "mode"), [(0o600, 0o644, 0o600), (0o640, 0o664, 0o640)])
+@pytest.mark.parametrize(("template_mode", "live_mode", "mode"), [(0o600, 0o644, 0o600), (0o640, 0o664, 0o660)])
 def test_a_secret_template_makes_secret_files(short_dir: Path, template_mode: int, live_mode: int, mode: int) -> None:
     """What is made from a template is readable for no one who may not read the template."""
     template = short_dir / "mine.j2"
