@@ -18,9 +18,10 @@ def boot(_args: argparse.Namespace) -> int:
     from serf_haproxy.control import fallback
     from serf_haproxy.control.directories import prepare_directories
     from serf_haproxy.control.preview import preview
+    from serf_haproxy.serf.printing import printable
 
     settings = load_settings(os.environ)
     prepare_directories(settings)
     found = preview(settings)
-    print(fallback.boot(settings, found.edges, found.renderer, found.decision.servers))
+    print(printable(fallback.boot(settings, found.edges, found.renderer, found.decision.servers)))
     return 0

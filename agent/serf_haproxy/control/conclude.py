@@ -10,6 +10,7 @@ from serf_haproxy.control.state import State as StateDirectory
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf.events import ALIVE
+from serf_haproxy.serf.printing import printable, quoted
 from serf_haproxy.services import Key
 
 _SHOWN_COUNT = 10
@@ -86,7 +87,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         },
         refused=dict(heard.roster.refused) if heard.roster else before.refused,
         unfit=list(decision.unfit.values()),
-        strays={ascii(stray.name)[1:-1]: stray.reason for stray in heard.strays},
+        strays={printable(stray.name): printable(stray.reason) for stray in heard.strays},
     )
 
 
@@ -109,5 +110,5 @@ def _list_problems(snapshot: Snapshot, decision: Decision, before: Record) -> tu
             or (entry.state is State.HELD and snapshot.files[name].status == ALIVE)
         ),
         *(f"node {name} is refused: {reason}" for name, reason in refused.items()),
-        *(f"file {stray.name!a} in the node directory is ignored: {stray.reason}" for stray in snapshot.strays),
+        *(f"file {quoted(stray.name)} in the node directory is ignored: {stray.reason}" for stray in snapshot.strays),
     )

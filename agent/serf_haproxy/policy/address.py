@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from serf_haproxy.serf.events import unescape
+from serf_haproxy.serf.printing import quoted
 from serf_haproxy.system.network import Address, Network
 
 _LOOPBACK = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128")))
@@ -142,7 +143,7 @@ def check_endpoint(here: Here, networks: Iterable[Network], address: HostAddress
 
 def shorten(text: str) -> str:
     """Return a text of unknown origin in a form that is short and safe to print."""
-    return ascii(text if len(text) <= 40 else text[:40] + "...")
+    return quoted(text, 40)
 
 
 def _find_block(address: Address) -> Network | None:

@@ -11,6 +11,7 @@ import time
 
 from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.serf.events import LINE_BYTES, Member, format_line, name_fault, parse_line, say_the_same
+from serf_haproxy.serf.printing import quoted
 
 _TEMPORARY_PREFIX = "."  # no node name starts with a dot
 _RANDOM_BYTES = 8
@@ -148,7 +149,7 @@ def _load_file(nodes_dir: str, name: str) -> NodeFile:
     text, found = _read(os.path.join(nodes_dir, name))
     status, member = parse_line(text)
     if member.name != name:
-        raise InputError(f"it describes another node, {member.name!a}")
+        raise InputError(f"it describes another node, {quoted(member.name, 60)}")
     is_settled = time.time_ns() - found.st_ctime_ns > _SETTLED_NS
     return NodeFile(status, member, found.st_mtime_ns, _stamp(found) if is_settled else None, text)
 
