@@ -29,7 +29,7 @@ PURE_OUTSIDE |= {"collections.abc", "contextlib", "math", "re", "string", "struc
 HOMES = {
     "jinja2": {"config/render"},
     "msgpack": {"serf/rpc", "serf/wire"},
-    "psutil": {"lab", "haproxy/workers"},
+    "psutil": {"lab", "haproxy/workers", "system/interfaces"},
     "requests": {"lab"},
     "starlette": {"lab"},
     "uvicorn": {"lab"},

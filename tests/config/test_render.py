@@ -47,7 +47,7 @@ def render_golden(members_path: Path) -> Config:
     """Return the configuration for the node files and settings of a golden pair."""
     environ_path = members_path.with_suffix(".env")
     pairs = environ_path.read_text().splitlines() if environ_path.exists() else []
-    settings = load_settings(dict(pair.split("=", 1) for pair in pairs))
+    settings = load_settings({"SERF_HAPROXY_BALANCER_NAME": "lb1"} | dict(pair.split("=", 1) for pair in pairs))
     evidence = {}
     for line in members_path.read_text().splitlines(keepends=True):
         status, member = parse_line(line)

@@ -130,7 +130,8 @@ def test_boot_tries_each_fallback_in_turn(tmp_path: Path) -> None:
     assert "'nothing' is undefined" in ended.stdout
     assert "server web1 127.0.0.1:8001" in live.read_text()
 
-    make_edges(proxy.settings).state.write_good_template("# mine\n" + Path(rendering.BUILT_IN_TEMPLATE).read_text())
+    template = "# mine\n" + Path(rendering.BUILT_IN_TEMPLATE).read_text()
+    make_edges(proxy.settings).state.keep_template(template, 0o644)
     assert "starts with one made with the last good template" in boot(proxy, **environ).stdout
     assert live.read_text().startswith("# mine\n")
     assert "server web1" in live.read_text()

@@ -17,8 +17,9 @@ def boot(_args: argparse.Namespace) -> int:
     """Make the directories, and publish the best configuration that HAProxy accepts."""
     from serf_haproxy.control.boot import boot as publish_best
     from serf_haproxy.control.directories import prepare_directories
+    from serf_haproxy.serf.printing import printable
 
     settings = load_settings(os.environ)
     prepare_directories(settings)
-    print(publish_best(settings))
+    print(printable(publish_best(settings)))
     return 0

@@ -12,6 +12,7 @@ from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf.events import ALIVE, FAILED
 from serf_haproxy.serf.nodes import NodeFile
+from serf_haproxy.serf.printing import printable, quoted
 from serf_haproxy.services import Key
 
 _SHOWN_COUNT = 10
@@ -92,6 +93,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         digest=digest,
         changed_at_s=time.time() if digest != before.digest else before.changed_at_s,
         self_name=snapshot.rules.self_name,
+        self_address=snapshot.rules.self_address,
         from_roster={
             name: mtime_ns
             for name, mtime_ns in from_roster.items()
@@ -101,7 +103,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         frozen_at_s=at_s - before.frozen_for_s(at_s) if is_frozen else 0.0,
         unfit=list(decision.unfit.values()),
         left=before.left if outcome.left is None else {"/".join(key): said for key, said in outcome.left.items()},
-        strays={ascii(stray.name)[1:-1]: stray.reason for stray in heard.strays},
+        strays={printable(stray.name): printable(stray.reason) for stray in heard.strays},
     )
 
 
@@ -148,5 +150,5 @@ def _list_problems(snapshot: Snapshot, decision: Decision, before: Record) -> tu
             if entry.state is State.DAMPED or is_unfit(entry, snapshot.files[name])
         ),
         *(f"node {name} is refused: {reason}" for name, reason in refused.items()),
-        *(f"file {stray.name!a} in the node directory is ignored: {stray.reason}" for stray in snapshot.strays),
+        *(f"file {quoted(stray.name)} in the node directory is ignored: {stray.reason}" for stray in snapshot.strays),
     )

@@ -23,6 +23,7 @@ from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.settings import Settings
+from serf_haproxy.system.files import read_mode
 
 _BUILT_IN = "the built-in template"
 _CHECK_COUNT = 48  # enough for four bad servers among a thousand; with more of them the template is to blame
@@ -116,9 +117,8 @@ def apply_best(wanted: Wanted, attempt: Attempt, renderer: Renderer) -> Outcome:
     if outcome.verdict is Verdict.REJECTED:
         return _step_down(attempt, lower, wanted.servers, goal, outcome)
     if outcome.verdict in _IN_FORCE and not outcome.refused and not wanted.refused_count:
-        state, template = attempt.edges.state, wanted.read_template()
-        if template != state.read_good_template():
-            state.write_good_template(template)
+        mode = read_mode(wanted.settings.template_path) or 0o600
+        attempt.edges.state.keep_template(wanted.read_template(), mode)
     return outcome
 
 

@@ -21,6 +21,7 @@ from serf_haproxy.serf import nodes
 from serf_haproxy.services import DEFAULT_SERVICE, Key, find_service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import read_text
+from serf_haproxy.system.interfaces import list_local_addresses
 
 
 def read_nodes(nodes_dir: str) -> Heard:
@@ -54,7 +55,9 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard, pars
     self_name = heard.roster.self_name if heard.roster else record.self_name
     return Snapshot(
         at_ns=time.time_ns(),
-        rules=read_rules(settings, self_name, edges.state.read_released_ns()),
+        rules=read_rules(settings, self_name, edges.state.read_released_ns())._replace(
+            self_address=_find_own_address(self_name, heard, record), local=list_local_addresses()
+        ),
         files=heard.files,
         strays=heard.strays,
         roster=heard.roster,
@@ -89,6 +92,15 @@ def read_rules(settings: Settings, self_name: str, released_ns: int = 0) -> Rule
         is_sticky=bool(settings.cookie),
         binds=(_read_bind(settings.frontend_bind), _read_bind(settings.stats_bind)),
     )
+
+
+def _find_own_address(self_name: str, heard: Heard, record: Record) -> str:
+    """Return the address of this balancer's node as it was last known, whether its Serf agent is there or has left."""
+    if heard.roster and self_name in heard.roster.members:
+        return heard.roster.members[self_name][1].address
+    if self_name in heard.files:
+        return heard.files[self_name].member.address
+    return record.self_address if self_name == record.self_name else ""
 
 
 def read_secret_file(path: str) -> tuple[Secret, ...]:

@@ -51,6 +51,7 @@ class Record:
         unfit: Servers whose members cannot be servers any more (`policy.snapshot.Gone`).
         frozen_at_s: Since when HAProxy's worker is frozen, seconds since the epoch; 0 when it is not.
         left: Servers whose difference a reload has not ended: "service/name" to the difference's signature.
+        self_address: The last known address of the balancer's own node, "" for none.
     """
 
     verdict: str = ""
@@ -67,6 +68,7 @@ class Record:
     faults: list[Any] = dataclasses.field(default_factory=list)
     unfit: list[Any] = dataclasses.field(default_factory=list)
     frozen_at_s: float = 0.0
+    self_address: str = ""
     left: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def frozen_for_s(self, now_s: float) -> float:

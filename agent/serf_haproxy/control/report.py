@@ -17,10 +17,12 @@ from serf_haproxy.policy.server import read_server
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import Member, unescape
+from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import Key, find_service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.locks import is_locked
 
+_CELL, _LINE = 128, 16384  # characters
 _COLUMNS = ("name", "status", "state", "address", "port", "role", "evidence", "in_haproxy", "health")
 
 
@@ -91,7 +93,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "haproxy_answers": report.servers is not None,
         "old_workers": report.old_workers._asdict() if report.old_workers else None,
         "members": members,
-        "strays": {ascii(stray.name)[1:-1]: stray.reason for stray in report.snapshot.strays},
+        "strays": {printable(stray.name): printable(stray.reason) for stray in report.snapshot.strays},
     }
 
 
@@ -117,7 +119,7 @@ def format_table(report: Report) -> str:
     if old and old["worker_count"]:
         size = f"{old['memory_bytes'] / 2**20:.0f} MiB, the oldest for {old['oldest_s']:.0f} s"
         lines.append(f"{old['worker_count']} old workers finish their connections: {size}")
-    return "\n".join(lines)
+    return "\n".join(printable(line, _LINE) for line in lines)
 
 
 def _describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
@@ -184,4 +186,4 @@ def _find_port(member: Member) -> int | None:
 def _format_cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "-" if value in (None, "") else str(value)
+    return "-" if value in (None, "") else printable(str(value), _CELL)

@@ -64,6 +64,7 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
         "SERF_HAPROXY_RPC_AUTH_FILE": f"{scan_dir(record, balancer)}/{DAEMON}/rpc-auth",  # daemon/run writes it
         "SERF_HAPROXY_FRONTEND_BIND": f"{balancer.address}:{numbers.frontend}",
         "SERF_HAPROXY_STATS_BIND": f"{balancer.address}:{numbers.stats}",
+        "SERF_HAPROXY_BALANCER_NAME": balancer.name,
     }
 
 
