@@ -117,6 +117,7 @@ class Reconciler:
         )
         outcome = apply_best(want(named, snapshot, decision), attempt, renderer)
         edges.config_file.tidy()
+        edges.state.tidy()
         if is_renamed and outcome.verdict is Verdict.RELOADED:
             return dataclasses.replace(outcome, again_s=look_again_s(0))
         return outcome

@@ -18,7 +18,7 @@ from serf_haproxy.control.record import DAMAGE, Record, format_record, parse_fin
 from serf_haproxy.errors import InputError
 from serf_haproxy.policy.damping import Flap
 from serf_haproxy.serf.events import Member, name_fault, parse_line
-from serf_haproxy.system.files import read_mode, read_text, write_durably
+from serf_haproxy.system.files import read_mode, read_text, remove_temporaries, write_durably
 
 _FUTURE_S = 5.0  # the coarse clock of the files runs a little behind, never ahead
 
@@ -40,6 +40,10 @@ class State:
         self._served_path = os.path.join(path, "served")
         self._template_path = os.path.join(path, "template.good")
         self._released_path = os.path.join(path, "released")
+
+    def tidy(self) -> None:
+        """Remove what an interrupted pass left behind; the caller holds the lock of the pass."""
+        remove_temporaries(self.record_path, self._flaps_path, self._served_path, self._template_path)
 
     def read_record(self) -> Record:
         """Return the last record; a missing or damaged one counts as none, and so does a damaged part of it."""

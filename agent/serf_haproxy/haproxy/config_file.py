@@ -145,8 +145,7 @@ class ConfigFile:
 
     def tidy(self) -> None:
         """Remove what an interrupted pass left behind; the caller holds the lock of the pass."""
-        for path in (self.path, self.candidate_path, self.good_path, self.rejected_path, self.state_path):
-            remove_temporaries(path)
+        remove_temporaries(self.path, self.candidate_path, self.good_path, self.rejected_path, self.state_path)
         for path in (self.good_path, self.rejected_path, self.before_path):
             self._narrow(path)
         self.discard()

@@ -9,6 +9,7 @@ from serf_haproxy.errors import SystemFault
 
 _RANDOM_BYTES = 8
 _SUFFIX = ".tmp"
+_TEMPORARY = re.compile(rf"(.+)\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}\.tmp", re.DOTALL)
 
 
 def write_durably(path: str, text: str, mode: int = 0o644, is_exact: bool = False) -> None:
@@ -42,13 +43,16 @@ def write_durably(path: str, text: str, mode: int = 0o644, is_exact: bool = Fals
         raise SystemFault(f"cannot write {path}: {error.strerror}; the previous file is untouched") from error
 
 
-def remove_temporaries(path: str) -> None:
-    """Remove temporary files of `write_durably` that a crash has left beside a file; the caller holds its lock."""
-    directory, name = os.path.split(path)
-    pattern = re.compile(re.escape(name) + rf"\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}" + re.escape(_SUFFIX))
+def remove_temporaries(*paths: str) -> None:
+    """Remove temporary files of `write_durably` that a crash has left beside files of one directory.
+
+    The caller holds the lock of the files.
+    """
+    directory = os.path.dirname(paths[0])
+    names = {os.path.basename(path) for path in paths}
     with contextlib.suppress(OSError):
         for found in os.listdir(directory):
-            if pattern.fullmatch(found):
+            if found.endswith(_SUFFIX) and (match := _TEMPORARY.fullmatch(found)) and match[1] in names:
                 os.unlink(os.path.join(directory, found))
 
 
