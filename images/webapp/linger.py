@@ -5,8 +5,8 @@ Usage: linger.py NODE < MEMBERS, lines of `ask members` with the nodes of the sa
 
 It serves for APP_GRACE_S in any case. Then it serves on while requests or health checks arrive from other machines: a
 balancer that has other servers sends neither. APP_GRACE_MAX_S is the limit. Where all nodes leave at once and all are
-needed, one has to go before the limit, so that its successor can relieve the others: that is the first one by name, after
-a third of the limit, if another one still accepts connections.
+needed, one has to go before the limit, so that its successor can relieve the others: that is the first one by name,
+after a third of the limit, if another one still accepts connections.
 
 Exit code: 0 when it may stop, 1 when the application cannot be asked.
 """
