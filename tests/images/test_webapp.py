@@ -1,6 +1,8 @@
 """The demo web application, run as real processes on loopback addresses."""
 
 import contextlib
+import http.client
+import json
 import os
 import re
 import socket
@@ -221,6 +223,22 @@ def test_huge_body_is_refused(url: str) -> None:
     with requests.Session() as session:
         assert session.post(url + "/delay", data=b"x" * 1_000_000, timeout=DEADLINE_S).status_code == 400
         assert session.get(url, timeout=DEADLINE_S).status_code == 200
+
+
+def test_it_says_how_long_no_other_machine_has_asked() -> None:
+    """GET /idle counts from the last request from another address; requests from its own address do not count."""
+    with running() as (_, port):
+
+        def read_idle_s() -> float:
+            connection = http.client.HTTPConnection(HOST, port, DEADLINE_S, source_address=(HOST, 0))
+            with contextlib.closing(connection):
+                connection.request("GET", "/idle")
+                return float(json.load(connection.getresponse())["idle_s"])
+
+        before_s = read_idle_s()
+        wait_until(lambda: read_idle_s() > before_s + 0.1, "growth while it asks itself")
+        requests.head(f"http://{HOST}:{port}/", timeout=DEADLINE_S)
+        assert read_idle_s() < before_s + 0.1
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/other"), ("GET", "/delay"), ("POST", "/health")])

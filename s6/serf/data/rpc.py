@@ -22,6 +22,7 @@ _ANSWER_BYTES = 64 * 1024 * 1024
 _DEPTH = 8  # Serf nests four deep
 _ITEM_COUNT = 100_000  # members
 _FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_REFUSALS = ("Authentication required", "Handshake required", "Unsupported command", "Invalid authentication token")
 _SIZED = ("bytes", "text", "items", "pairs")
 
 
@@ -98,7 +99,9 @@ class Connection:
             self._socket.settimeout(timeout_s)
             self._socket.sendall(request)
             header = self._read_map(deadline_s)
-            answer = self._read_map(deadline_s) if has_answer and not header.get("Error") else {}
+            # A command that fails has its body all the same; one that is not allowed has none.
+            is_refused = str(header.get("Error")).startswith(_REFUSALS)
+            answer = self._read_map(deadline_s) if has_answer and not is_refused else {}
         except TimeoutError:
             raise Fault(f"no answer to {command} within {timeout_s:g} s") from None
         except OSError as error:
