@@ -1,5 +1,6 @@
 """What a pass keeps in memory for the next one."""
 
+from serf_haproxy.control.health import Silence
 from serf_haproxy.control.rendering import Renderer
 from serf_haproxy.policy.judgement import Memo
 from serf_haproxy.serf.nodes import NodeFile
@@ -13,6 +14,7 @@ class Memory:
         served: What the state directory keeps of the servers' node files, and the nodes' names.
         memo: The memo of decisions.
         renderer: The renderer, with its parser.
+        silence: What was said of servers that have never come up.
     """
 
     def __init__(self) -> None:
@@ -20,3 +22,4 @@ class Memory:
         self.served: tuple[str, list[str]] = ("", [])
         self.memo = Memo()
         self.renderer = Renderer()
+        self.silence = Silence()
