@@ -56,7 +56,7 @@ $(VENV)/bench-installed: $(VENV)/installed
 	@touch $@
 
 RUNS ?= 100000
-PARSERS ?= events nodes roster render layout
+PARSERS ?= events nodes roster render layout haproxy
 
 fuzz: install ## Fuzz every parser, or PARSERS, guided by coverage: RUNS cases each, from tests/fuzz/corpus.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'

@@ -10,7 +10,7 @@ from serf_haproxy.control.preview import preview
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import Renderer, read_template
 from serf_haproxy.haproxy.master import Account
-from serf_haproxy.haproxy.runtime import ServerStatus
+from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Running

@@ -11,6 +11,7 @@ import re
 import socket
 import tempfile
 from collections.abc import Callable
+from unittest import mock
 
 import msgpack
 
@@ -24,7 +25,9 @@ from serf_haproxy.config.parse import Line, Parser
 from serf_haproxy.config.render import render
 from serf_haproxy.config.state_file import format_state
 from serf_haproxy.control.rendering import BUILT_IN_TEMPLATE
-from serf_haproxy.errors import InputError, SerfFault
+from serf_haproxy.errors import HaproxyFault, InputError, SerfFault
+from serf_haproxy.haproxy import runtime
+from serf_haproxy.haproxy.stat import read_stat
 from serf_haproxy.policy.admission import Rules
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import (
@@ -42,6 +45,7 @@ from serf_haproxy.serf.events import (
 )
 from serf_haproxy.serf.listing import Listing
 from serf_haproxy.serf.nodes import NodeFile
+from serf_haproxy.serf.printing import printable
 from serf_haproxy.serf.rpc import Connection
 from serf_haproxy.serf.wire import Wire
 from serf_haproxy.services import DEFAULT_SERVICE
@@ -169,12 +173,59 @@ def check_layout(data: bytes) -> None:
     Parser().read(strip(text))
 
 
+def check_haproxy(data: bytes) -> None:
+    """Read what HAProxy says of its servers: the first byte selects the kind of answer."""
+    text = data[1:].decode("utf-8", "replace")
+    if data[:1] < b"\x80":
+        check_stat(text)
+    else:
+        check_servers_state(text)
+
+
+def check_stat(text: str) -> None:
+    """Read `show stat`: what is shown of it is printable."""
+    try:
+        rows = read_stat(text)
+    except HaproxyFault as error:
+        assert_printable(str(error))
+        return
+    for (section, name), row in rows.items():
+        assert name
+        assert section is not None
+        assert row.status
+        assert not row.text or row.text.isprintable()
+        assert printable(row.explain_check()).isascii()
+
+
+def check_servers_state(text: str) -> None:
+    """Read `show servers state` and `show servers conn`, as the answer of a worker that is asked for both."""
+    asked = []
+
+    def answer(_path: str, command: str, _timeout_s: float) -> str:
+        asked.append(command)
+        return f"Name: HAProxy\nPid: 7\ndescription: x\n\n{text}"
+
+    with mock.patch.object(runtime, "ask", answer):
+        running = runtime.Runtime("a", "b").read_running()
+        again = runtime.Runtime("a", "b").read_running(running)
+    assert 2 <= len(asked) <= 12
+    for found in (running, again):
+        assert found is not None
+        for (section, name), seen in (found.servers or {}).items():
+            assert " " not in section + name
+            assert seen.line in text
+            assert seen.endpoint.rpartition(":")[2] in seen.line
+    if running and running.servers and again and again.servers is not None:
+        assert running.servers.keys() == again.servers.keys()
+
+
 CHECKS: dict[str, Callable[[bytes], None]] = {
     "events": check_events,
     "nodes": check_nodes,
     "roster": check_roster,
     "render": check_render,
     "layout": check_layout,
+    "haproxy": check_haproxy,
 }
 
 

@@ -1,5 +1,6 @@
 """What a pass keeps in memory for the next one."""
 
+from serf_haproxy.control.health import Silence
 from serf_haproxy.control.rendering import Renderer
 from serf_haproxy.policy.judgement import Memo
 from serf_haproxy.serf.nodes import NodeFile
@@ -15,6 +16,7 @@ class Memory:
         missing: HAProxy's servers without a node file about which Serf was asked.
         memo: The memo of decisions.
         renderer: The renderer, with its parser.
+        silence: What was said of servers that have never come up.
     """
 
     def __init__(self) -> None:
@@ -23,3 +25,4 @@ class Memory:
         self.missing: set[Key] = set()
         self.memo = Memo()
         self.renderer = Renderer()
+        self.silence = Silence()

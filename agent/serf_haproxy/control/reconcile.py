@@ -79,6 +79,8 @@ class Reconciler:
             heard = self._forget_absent(heard, decision)
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
+            check = f"{settings.health_method} {settings.health_path}"
+            outcome = memory.silence.explain(outcome, snapshot, decision, edges, check)
             if heard.roster or outcome.has_reloaded:
                 outcome = dataclasses.replace(outcome, problems=outcome.problems + self._watch_old_workers())
             served = remember_served(edges.state, decision, heard, served)

@@ -10,7 +10,7 @@ from serf_haproxy.control.preview import preview
 from serf_haproxy.control.record import Record
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy import workers
-from serf_haproxy.haproxy.runtime import ServerStatus
+from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.haproxy.workers import OldWorkers
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.server import read_server
@@ -172,7 +172,7 @@ def _format_health(status: ServerStatus | None) -> str | None:
     """Return HAProxy's word for a server's state, with the last check's result while it is not simply UP."""
     if status is None:
         return None
-    return "UP" if status.status == "UP" else f"{status.status} ({status.check or 'unchecked'})"
+    return "UP" if status.status == "UP" else f"{status.status} ({status.explain_check()})"
 
 
 def _find_port(member: Member) -> int | None:

@@ -1,17 +1,15 @@
 """HAProxy's runtime socket: what the newest worker runs, how it sees its servers, and commands for it."""
 
-import csv
 import functools
-import io
 import operator
 import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from serf_haproxy.errors import HaproxyFault, HaproxySilence
 from serf_haproxy.haproxy.socket import ask
+from serf_haproxy.haproxy.stat import ServerStatus, read_stat
 from serf_haproxy.policy.snapshot import Running, Seen
 from serf_haproxy.services import Key
 
@@ -39,20 +37,6 @@ _ERROR = re.compile(r"\[[0-3]\]: ")
 _HEADER = re.compile(r"^(# be_id .*)$", re.MULTILINE)
 _PID = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
 _DESCRIPTION = re.compile(r"^description: (.*)$", re.MULTILINE)
-
-
-class ServerStatus(NamedTuple):
-    """A server's row of `show stat`.
-
-    Attributes:
-        status: For example UP, DOWN, "UP 1/3", DRAIN, MAINT, "no check".
-        address: Address and port.
-        check: Result of the last health check.
-    """
-
-    status: str
-    address: str
-    check: str
 
 
 class Runtime:
@@ -116,7 +100,11 @@ class Runtime:
             return Running(description, None, "", is_open=False)
         header = _match(_HEADER, answer)
         known = (before and before.header == header and before.servers) or {}
-        return Running(description, _read_seen(answer, header, known), header, is_open=direct is not None)
+        try:
+            seen = _read_seen(answer, header, known)
+        except ValueError:  # a column is missing, or not a number
+            return Running(description, None, "", is_open=False)
+        return Running(description, seen, header, is_open=direct is not None)
 
     def change(self, commands: Sequence[str]) -> list[str]:
         """Give commands to the runtime socket, many at a time; return HAProxy's complaints.
@@ -134,15 +122,9 @@ class Runtime:
         """Return the status of every server by section and name; None when HAProxy does not answer."""
         for path, command in reversed(self._list_ways("show stat -1 4 -1")):
             try:
-                answer = ask(path, command, _ASK_S)
+                return read_stat(ask(path, command, _ASK_S))
             except HaproxyFault:
                 continue
-            rows = csv.DictReader(io.StringIO(answer.removeprefix("# ")))
-            return {
-                (row["pxname"], row["svname"]): ServerStatus(row["status"], row["addr"], row["check_status"])
-                for row in rows
-                if row.get("svname") and row.get("status")
-            }
         return None
 
     def choose_path(self, running: Running | None, live: str) -> str:

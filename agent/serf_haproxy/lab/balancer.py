@@ -8,7 +8,8 @@ import time
 from collections.abc import Collection
 
 from serf_haproxy.errors import InputError, SystemFault
-from serf_haproxy.haproxy.runtime import Runtime, ServerStatus
+from serf_haproxy.haproxy.runtime import Runtime
+from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.lab import ports, processes, programs
 from serf_haproxy.lab.node import last_line, list_entries
 from serf_haproxy.lab.records import Balancer, Record
