@@ -3,6 +3,8 @@
 import collections
 import contextlib
 import math
+import socketserver
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,10 @@ import requests
 import probe
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.recorder import Recorder
-from serf_haproxy.control.outcome import Verdict
+from serf_haproxy.config.ids import assign_ids
+from serf_haproxy.control import reconcile, rendering
+from serf_haproxy.control.outcome import DIFFERS, Verdict
+from serf_haproxy.control.report import read_report, to_json
 from serf_haproxy.haproxy.socket import ask
 
 NAMES = ("web1", "web2", "web3", "web4")
@@ -33,7 +38,6 @@ defaults
 NODES = """\
 frontend web
     bind {{ settings.frontend_bind }}
-    use_backend old if { path_beg /old }
     default_backend nodes
 backend nodes
 {% for server in servers %}
@@ -184,6 +188,7 @@ def test_a_cookie_is_the_same(short_dir: Path, words: str) -> None:
             proxy.start()
 
 
+ROUTED = NODES.replace("    default_backend", "    use_backend old if { path_beg /old }\n    default_backend")
 STATIC = """\
 backend old
     server old {endpoint} {words}
@@ -198,7 +203,7 @@ def test_servers_of_the_administrator_are_left_alone(short_dir: Path, endpoint: 
     with recorders("127.0.0.1", place(0)) as made:
         port = made[place(0)].server_address[1]
         where = endpoint.format(short_dir / "app" if endpoint.startswith("unix") else port)
-        template.write_text(OWN + NODES + STATIC.format(endpoint=where, words="check inter 50ms", port=port))
+        template.write_text(OWN + ROUTED + STATIC.format(endpoint=where, words="check inter 50ms", port=port))
         with running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=str(template)) as proxy:
             proxy.record("web1", port, place(0))
             proxy.record("web9", port, place(8))  # named like a server of the administrator, at another address
@@ -250,8 +255,6 @@ def test_what_an_administrator_has_set_is_no_drift(short_dir: Path, words: str) 
 @contextlib.contextmanager
 def agent(answer: bytes) -> Iterator[int]:
     """Run an agent of HAProxy's agent-check that always gives one answer."""
-    import socketserver
-    import threading
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -267,3 +270,90 @@ def weights(proxy: Proxy) -> list[str]:
     """Return the weights in use in section nodes, in per cent of the configured ones."""
     lines = [ask(proxy.settings.runtime_socket, f"get weight nodes/{name}", 5).strip() for name in NAMES[:3]]
     return [line.split(" ")[0] for line in lines]
+
+
+def test_a_difference_that_survives_a_reload_is_left_alone(short_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once and shown as a condition, and causes no further reload until HAProxy reports something else."""
+    template, admin = short_dir / "own.j2", short_dir / "other.sock"
+    # The daemon's socket may read but not change, so that a difference lasts; an administrator's socket makes it.
+    own = OWN.replace("level admin", f"level operator\n    stats socket {admin} mode 600 level admin") + NODES
+    template.write_text(own.replace("backend nodes\n", "backend nodes\n    balance {{ settings.balance }}\n"))
+    with running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=str(template)) as proxy:
+        proxy.record("web1", 8001, place(0))
+        assert proxy.run_pass().verdict is Verdict.RELOADED
+
+        def meddle(step: str) -> None:
+            if step == "confirmed":
+                ask(str(admin), "set server nodes/web1 weight 7", 5)
+
+        settings = proxy.settings.replace(balance="leastconn")
+        for verdict in (Verdict.RELOADED, Verdict.UNCHANGED, Verdict.UNCHANGED):
+            outcome = reconcile.reconcile(settings, lambda: None, on_step=meddle)
+            assert (outcome.verdict, [one.name for one in outcome.conditions]) == (verdict, [DIFFERS])
+            assert "nodes/web1" in outcome.conditions[0].reason
+        assert proxy.reload_count() == 2
+        told = [record.message for record in caplog.records if "left alone" in record.message]
+        assert len(told) == 1
+        assert "weight 7" in told[0]
+        assert [one["name"] for one in to_json(read_report(settings))["conditions"]] == [DIFFERS]
+        # Another server may still change; here that takes a reload, which is tried for web1 too.
+        proxy.record("web2", 8001, place(1))
+        assert reconcile.reconcile(settings, lambda: None, on_step=meddle).verdict is Verdict.RELOADED
+        assert reconcile.reconcile(settings, lambda: None, on_step=meddle).verdict is Verdict.UNCHANGED
+        assert proxy.reload_count() == 3
+        ask(str(admin), "set server nodes/web1 weight 1", 5)
+        outcome = reconcile.reconcile(settings, lambda: None)
+        assert (outcome.verdict, outcome.conditions) == (Verdict.UNCHANGED, ())
+        ask(str(admin), "set server nodes/web1 weight 9", 5)
+        assert reconcile.reconcile(settings, lambda: None).verdict is Verdict.RELOADED
+        assert probe.read_running(settings).servers["nodes", "web1"].weight == 1
+
+
+def test_servers_that_are_not_named_like_their_nodes_follow_by_reloads(short_dir: Path) -> None:
+    """Such servers work, and a pass says what they lack and how to name them."""
+    template = short_dir / "own.j2"
+    template.write_text(OWN + NODES.replace("server {{ server.name }} ", "server app-{{ server.name }} "))
+    with running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=str(template)) as proxy:
+        proxy.record("web1", 8001, place(0))
+        outcome = proxy.run_pass()
+        assert outcome.verdict is Verdict.RELOADED
+        assert proxy.servers() >= {"app-web1"}
+        (problem,) = outcome.problems
+        assert "nodes/app-web1 for node web1" in problem
+        assert "{{ server.name }}" in problem
+        again = proxy.run_pass()
+        assert (again.verdict, again.problems) == (Verdict.UNCHANGED, (problem,))
+
+
+def test_a_template_with_a_byte_order_mark_is_refused_with_a_remedy(short_dir: Path) -> None:
+    """The pass names the file, the line and what to do, and HAProxy keeps what it has."""
+    template = short_dir / "own.j2"
+    template.write_text("\ufeff" + OWN + NODES)
+    with running_proxy(short_dir) as proxy:
+        proxy.record("web1", 8001, place(0))
+        outcome = proxy.run_pass(template_path=str(template))
+        assert outcome.verdict is Verdict.REJECTED
+        assert f"{template}:1: the template begins with a byte-order mark (U+FEFF); save it as UTF-8" in outcome.reason
+
+
+def test_servers_without_ids_get_them_by_one_reload(short_dir: Path) -> None:
+    """A configuration of an earlier release, without ids, is replaced by one reload that keeps its servers."""
+    template = short_dir / "own.j2"
+    built_in = Path(rendering.BUILT_IN_TEMPLATE).read_text()
+    template.write_text(built_in.replace(" id {{ server.id }}", ""))
+    with recorders(place(0), place(1)) as made, running_proxy(short_dir) as proxy:
+        for number in (0, 1):
+            proxy.record(NAMES[number], made[place(0)].server_address[1], place(number))
+        proxy.run_pass(template_path=str(template))
+        proxy.stop()
+        proxy.start()
+        wait_until_up(proxy, {"web1", "web2"})
+        before = probe.read_running(proxy.settings).servers
+        assert proxy.run_pass().verdict is Verdict.RELOADED
+        after = probe.read_running(proxy.settings).servers
+        assert all(after[key].operation == seen.operation for key, seen in before.items())
+        ids = {key: seen.id for key, seen in after.items() if key[0] == "nodes"}
+        assert ids == assign_ids(ids)
+        assert proxy.run_pass().verdict is Verdict.UNCHANGED
+        log = Path(proxy.settings.state_dir, "haproxy.log").read_text()
+        assert "mismatch" not in log
