@@ -106,6 +106,7 @@ CHECKED = Line("10.0.0.1:80", 1, ("check",))
 PLAIN = Line("10.0.0.1:80", 3, ())
 KEY = ("nodes", "a")
 ID = choose_id(KEY)
+POOL = "pool-max-conn -1 pool-purge-delay 5s"
 STARTED = (
     "set server nodes/a state drain",
     "set server nodes/a health down",
@@ -114,7 +115,7 @@ STARTED = (
 MOVED_FROM = Line("10.0.0.9:80", 1, ("check",))
 MOVED = "set server nodes/a addr 10.0.0.1 port 80"
 REMOVED = ("set server nodes/a state maint", "del server nodes/a")
-ADDED = (f"add server nodes/a 10.0.0.1:80 weight 1 id {ID} check", "enable health nodes/a", *STARTED)
+ADDED = (f"add server nodes/a 10.0.0.1:80 weight 1 id {ID} {POOL} check", "enable health nodes/a", *STARTED)
 HEADER = "# srv_name srv_uweight srv_iweight"
 READY = ("set server nodes/a state ready",)
 WATCHED = ("enable health nodes/a",)
@@ -136,7 +137,10 @@ def layout(*lines: Line) -> Layout:
             layout(PLAIN),
             layout(),
             {},
-            Changes((f"add server nodes/a 10.0.0.1:80 weight 3 id {ID}", "set server nodes/a state ready"), ()),
+            Changes(
+                (f"add server nodes/a 10.0.0.1:80 weight 3 id {ID} {POOL}", "set server nodes/a state ready"),
+                (),
+            ),
         ),
         (layout(), layout(CHECKED), {KEY: seen("10.0.0.1:80")}, Changes(REMOVED, ())),
         (layout(), layout(), {KEY: seen("10.0.0.1:80", 1, True)}, Changes((), ("del server nodes/a",))),

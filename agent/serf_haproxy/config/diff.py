@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from serf_haproxy.config.ids import choose_id, is_id_of
+from serf_haproxy.config.keywords import spell_out
 from serf_haproxy.config.parse import Layout, Line
 from serf_haproxy.policy.snapshot import DOWN, STOPPING, Seen
 from serf_haproxy.services import Key, find_service
@@ -135,7 +136,8 @@ def describe(old: Mapping[Key, Line | None], new: Mapping[Key, Line | None]) -> 
 def _add(goal: Layout, key: Key, line: Line) -> list[str]:
     name = _name(key)
     number = line.id or choose_id((find_service(key[0]), key[1]))
-    add = f"add server {name} {line.endpoint} weight {line.weight} id {number} {' '.join(line.words)}".rstrip()
+    words = " ".join(spell_out(line.words))
+    add = f"add server {name} {line.endpoint} weight {line.weight} id {number} {words}"
     # HAProxy before 3.0 makes the cookie of an added server only then.
     cookie = [f"enable dynamic-cookie backend {key[0]}"] if key[0] in goal.cookied else []
     return [add, *([f"enable health {name}"] if "check" in line.words else ()), *cookie, *_start(key, line)]

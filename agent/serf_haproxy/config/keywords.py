@@ -20,10 +20,15 @@ _ALONE = frozenset(
 _WITH_VALUE = frozenset(
     """
     addr alpn check-alpn check-proto check-sni cookie downinter error-limit fall fastinter inter maxconn maxqueue
-    minconn observe on-error on-marked-down on-marked-up pool-low-conn pool-max-conn pool-purge-delay port proto rise
+    observe on-error on-marked-down pool-max-conn pool-purge-delay port proto rise
     slowstart verify
     """.split()  # noqa: SIM905
 )
+# The defaults of a server in the file, and what they imply for its health checks.
+_POOL = ("pool-max-conn", "-1", "pool-purge-delay", "5s")
+_OBSERVED = ("error-limit", "10", "on-error", "fail-check")
+_IMPLIED = (("check-ssl", "ssl"), ("check-send-proxy", "send-proxy"), ("check-send-proxy", "send-proxy-v2"))
+WORDS = _ALONE | _WITH_VALUE
 
 # First words of lines in `backend`, `listen` and `defaults` sections that treat all servers alike.
 _SECTION = frozenset(
@@ -75,6 +80,18 @@ def are_proven(words: Sequence[str]) -> bool:
             return False
         index += 1
     return index == len(words)
+
+
+def spell_out(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the words with which `add server` makes the same server as these words in the file.
+
+    HAProxy 2.6 gives an added server a pool of 0 idle connections, and observes it with a limit of 0 errors. The health
+    checks of a server from the file have the TLS and the PROXY line of its requests unless they go elsewhere; those of
+    an added server have them only when told.
+    """
+    has_checks = "check" in words and {"port", "addr"}.isdisjoint(words)
+    more = [word for word, cause in _IMPLIED if has_checks and cause in words and word not in words]
+    return (*_POOL, *(_OBSERVED if "observe" in words else ()), *words, *dict.fromkeys(more))
 
 
 def judge_section(lines: Iterable[str]) -> Manner:
