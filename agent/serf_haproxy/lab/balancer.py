@@ -98,7 +98,7 @@ def start(record: Record, balancer: Balancer) -> None:
         os.makedirs(os.path.join(home, name), exist_ok=True)
     if not os.path.isdir(os.path.join(scan, DAEMON)):  # a tree of another release has other services
         shutil.rmtree(scan, ignore_errors=True)
-        ignored = shutil.ignore_patterns("supervise", "event", "lock", "control")
+        ignored = shutil.ignore_patterns("supervise", "event", "lock", "control", "rpc-key.random*")
         shutil.copytree(programs.S6_DIR, scan, symlinks=True, ignore=ignored)
     for service in SERVICES:
         with contextlib.suppress(FileNotFoundError):  # the status of an earlier run would be taken for today's
