@@ -5,11 +5,12 @@ import select
 import socket
 import socketserver
 import ssl
-import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
+
+CERTIFICATE = Path(__file__).with_name("localhost.pem")  # with its key
 
 _V2 = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -32,34 +33,25 @@ class Visit(NamedTuple):
     connection: int = 0
 
 
-def make_certificate(directory: Path) -> Path:
-    """Make a certificate with its key, and return the file."""
-    path, key = directory / "cert.pem", directory / "key.pem"
-    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    subprocess.run([*words.split(), "-keyout", key, "-out", path], check=True, capture_output=True)
-    path.write_bytes(path.read_bytes() + key.read_bytes())
-    return path
-
-
 class Recorder(socketserver.ThreadingTCPServer):
     """Answers every HTTP/1 request with 200 and its address, or hangs, and remembers all visits.
 
     Args:
         address: Where to listen; port 0 chooses one.
-        certificate: For TLS; None without.
+        is_tls: Whether it speaks TLS.
     """
 
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], certificate: Path | None = None) -> None:
+    def __init__(self, address: tuple[str, int], is_tls: bool = False) -> None:
         super().__init__(address, _Visitor)
         self.visits: list[Visit] = []
         self.statuses: dict[str, int] = {}  # by the path's first part
         self.context: ssl.SSLContext | None = None
-        if certificate:
+        if is_tls:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.context.load_cert_chain(certificate)
+            self.context.load_cert_chain(CERTIFICATE)
             self.context.sni_callback = lambda wrapped, name, _: setattr(wrapped, "asked_name", name)
             self.context.set_alpn_protocols(["h2", "http/1.1"])
         threading.Thread(target=self.serve_forever, daemon=True).start()

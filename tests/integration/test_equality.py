@@ -18,7 +18,7 @@ import requests
 
 import probe
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
-from integration.recorder import Recorder, make_certificate
+from integration.recorder import Recorder
 from serf_haproxy.config import keywords
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.haproxy.socket import ask
@@ -150,14 +150,13 @@ def write_template(path: Path, ports: dict[str, int]) -> None:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Run HAProxy with web1 from the file and web2 added at run time, in a section for each case."""
     directory = tmp_path_factory.mktemp("e")
-    certificate = make_certificate(directory)
     ports = {name: free_port("127.0.1.1") for name in ("http", "tls", "closed")}
     places = {"web1": "127.0.1.1", "web2": "127.0.1.2", "checks": "127.0.1.9"}
     template = directory / "own.j2"
     write_template(template, ports)
     with contextlib.ExitStack() as stack:
         recorders = {
-            (name, kind): stack.enter_context(Recorder((address, ports[kind]), certificate if kind == "tls" else None))
+            (name, kind): stack.enter_context(Recorder((address, ports[kind]), kind == "tls"))
             for name, address in places.items()
             for kind in ("http", "tls")
         }

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import http.client
 import math
 import socketserver
 import threading
@@ -63,12 +64,13 @@ def place(number: int) -> str:
 
 def count(proxy: Proxy, requests_count: int = REQUESTS, **kinds: str) -> collections.Counter[str]:
     """Make requests with new connections; return how many each server answered, and the failures by status."""
-    url = f"http://{proxy.settings.frontend_bind}"
     counts: collections.Counter[str] = collections.Counter()
     for number in range(requests_count):
         path = kinds.get("path", "/x").format(number)
-        answer = requests.get(url + path, headers={"Connection": "close"}, timeout=5)
-        counts[answer.text if answer.ok else str(answer.status_code)] += 1
+        with contextlib.closing(http.client.HTTPConnection(proxy.settings.frontend_bind, timeout=5)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            counts[answer.read().decode() if answer.status == 200 else str(answer.status)] += 1
     return counts
 
 
