@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from serf_haproxy.control.conclude import is_alone
-from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.outcome import ALONE, HELD
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.state import State
@@ -40,8 +39,8 @@ def test_a_balancer_is_alone_when_no_other_is_left_that_did_not_leave(
     """It is alone from when the last other member failed or vanished until another one is alive."""
     files = {name: NodeFile(status, Member(name, "10.0.0.1", "web", ()), 1) for name, status in others.items()}
     files["lb1"] = NodeFile("alive", Member("lb1", "10.0.0.9", "balancer", ()), 1)
-    assert is_alone(Heard(files, []), "lb1", before) is expected
-    assert not is_alone(Heard(files, []), "", before)  # Serf was never reached
+    assert is_alone(files, "lb1", before) is expected
+    assert not is_alone(files, "", before)  # Serf was never reached
 
 
 @pytest.mark.parametrize(("name", "code"), [(ALONE, 111), (HELD, 0)])
