@@ -162,6 +162,10 @@ class Settings:
     stats_bind: str = _setting(":1936", BIND, "where the stats page is")
     balance: str = _setting("roundrobin", BALANCE, "HAProxy's balance algorithm")
     health_path: str = _setting("/", URL_PATH, "path of the health check, asked with HEAD")
+    maxconn: int = _setting(
+        "20000", _count(100, 1000000), "most client connections at once; fewer where the process may open few files"
+    )
+    checks_per_s: int = _setting("400", _count(10, 100000), "most health checks a second, of all servers together")
     cookie: str = _setting("", COOKIE, "name of a cookie that keeps a client at its server; empty: none")
     hard_stop_after_s: int = _setting("60", _count(1, 86400), "longest life of an old worker after a reload")
     old_workers_max: int = _setting("20", _count(1, 1000), "limit of old workers; HAProxy ends the oldest beyond it")
@@ -170,6 +174,16 @@ class Settings:
     def server_state_path(self) -> str:
         """The file by which a reload learns the state of the servers."""
         return f"{self.config_path}.state"
+
+    @property
+    def file_limit(self) -> int:
+        """The most files that HAProxy may open: two for each connection, and a reserve for all else."""
+        return 2 * self.maxconn + 2000
+
+    @property
+    def successor_socket(self) -> str:
+        """The socket by which an old worker reaches the newest one."""
+        return f"{self.master_socket}.next"
 
     def replace(self, **changes: Any) -> "Settings":
         """Return a copy with some settings changed."""

@@ -5,9 +5,10 @@ import time
 
 from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.outcome import FROZEN, HELD, Condition, Outcome, Verdict, look_again_s
-from serf_haproxy.control.record import Record
+from serf_haproxy.control.record import Record, list_checks
 from serf_haproxy.control.state import State as StateDirectory
 from serf_haproxy.policy.decision import Decision, Entry, State
+from serf_haproxy.policy.pace import find_next_step_s
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf.events import ALIVE
 from serf_haproxy.services import Key
@@ -33,6 +34,7 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
         if entry.until_ns is not None
     ]
     times_s = [outcome.again_s, look_again_s(min(drained_s)) if drained_s else None, decision.changes_in_s]
+    times_s.append(find_next_step_s(decision.checks, snapshot.at_ns))
     return dataclasses.replace(
         outcome,
         conditions=outcome.conditions + conditions,
@@ -87,6 +89,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         },
         refused=dict(heard.roster.refused) if heard.roster else before.refused,
         frozen_at_s=at_s - before.frozen_for_s(at_s) if is_frozen else 0.0,
+        checks=list_checks(decision.checks),
         unfit=list(decision.unfit.values()),
         strays={ascii(stray.name)[1:-1]: stray.reason for stray in heard.strays},
     )

@@ -5,6 +5,7 @@ repeated, and every decision follows from files and from HAProxy's answers: the 
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 
@@ -75,7 +76,7 @@ class Reconciler:
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
             if heard.roster or outcome.has_reloaded:
-                outcome = dataclasses.replace(outcome, problems=outcome.problems + self._watch_old_workers())
+                outcome = dataclasses.replace(outcome, problems=outcome.problems + self._look_after_old_workers())
             served = remember_nodes(edges.state, snapshot, decision, heard, served)
             memory.served = served, [server.name for server in decision.servers]
             faults = list_faults(settings, snapshot, outcome, record)
@@ -124,9 +125,13 @@ class Reconciler:
             self.memory.served = served, names
         return self.memory.served[1]
 
-    def _watch_old_workers(self) -> tuple[str, ...]:
+    def _look_after_old_workers(self) -> tuple[str, ...]:
+        """Hand over from the old workers to the newest, unless its socket was removed; complain of too many."""
+        master = self._edges.master
         try:
-            old = workers.measure(self._edges.master.read_account().old_pids)
+            has_successor = os.path.exists(self._settings.successor_socket)
+            account = master.hand_over() if has_successor else master.read_account()
+            old = workers.measure(account.old_pids)
         except HaproxyFault:
             return ()
         complaint = workers.complain(old, self._settings.old_workers_max)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from serf_haproxy.errors import HaproxyFault, HaproxySilence
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.policy.snapshot import Running, Seen
-from serf_haproxy.services import Key
+from serf_haproxy.services import SUCCESSOR, Key
 
 _ASK_S = 5.0
 _INFO_S = 2.0  # for `show info`, which takes a worker milliseconds
@@ -140,7 +140,7 @@ class Runtime:
             return {
                 (row["pxname"], row["svname"]): ServerStatus(row["status"], row["addr"], row["check_status"])
                 for row in rows
-                if row.get("svname") and row.get("status")
+                if row.get("svname") and row.get("status") and row["pxname"] != SUCCESSOR
             }
         return None
 
@@ -214,6 +214,8 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
         fields = line.split(" ")
         if len(fields) == len(names) and fields[0].isdecimal():
             section, name, address, port, weight, admin, check, operation, unchanged_s = choose(fields)
+            if section == SUCCESSOR:
+                continue
             endpoint = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             state = _read_state(admin, check, operation)
             seen[section, name] = Seen(endpoint, int(weight), *state, int(unchanged_s), 0, line)

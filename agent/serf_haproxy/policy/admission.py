@@ -41,6 +41,7 @@ class Rules(NamedTuple):
         flaps: When a node that comes and goes is damped.
         is_sticky: Whether clients stay at their server between their requests.
         binds: Where the balancer listens.
+        check_rate: The most health checks a second, of all servers together.
         here: The balancers' own addresses; `decide` takes them from the node files.
     """
 
@@ -55,6 +56,7 @@ class Rules(NamedTuple):
     flaps: FlapRules = FlapRules()
     is_sticky: bool = False
     binds: tuple[Bind, ...] = ()
+    check_rate: float = 400.0
     here: Here = Here()
 
     def admit(self, member: Member) -> bool:
