@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serf_haproxy.policy.pace import Checks, Pace, Sight, find_next_step_s, set_paces
+from serf_haproxy.policy.pace import Checks, Pace, Sight, set_paces
 from serf_haproxy.policy.server import Server
 from serf_haproxy.serf.events import ALIVE, Member
 from serf_haproxy.serf.nodes import NodeFile
@@ -60,18 +60,6 @@ def test_a_server_that_stays_down_is_checked_less_often_by_steps() -> None:
         paced, checks = set_paces(servers, checks, see(1, at_s, down))
         intervals_ms.append(paced[0].down_interval_ms)
     assert intervals_ms == [50, 50, 400, 400, 6400, 6400]
-
-
-def test_a_pass_is_due_at_each_step() -> None:
-    """The next step is known in advance; a server that is up has none."""
-    down, (servers, checks) = frozenset([key(0)]), (make_servers(1), Checks())
-    times_s = []
-    for at_s in (0.0, 20.0, 30.0, 400.0):
-        _, checks = set_paces(servers, checks, see(1, at_s, down))
-        times_s.append(find_next_step_s(checks, START_NS + int(at_s * S)))
-    assert times_s == [30.0, 10.0, 270.0, None]
-    _, checks = set_paces(servers, checks, see(1, 500.0))
-    assert find_next_step_s(checks, START_NS + 500 * S) is None
 
 
 @pytest.mark.parametrize("how", ["it was up in between", "its node is heard of"])

@@ -8,7 +8,6 @@ from serf_haproxy.control.outcome import FROZEN, HELD, Condition, Outcome, Verdi
 from serf_haproxy.control.record import Record, list_checks
 from serf_haproxy.control.state import State as StateDirectory
 from serf_haproxy.policy.decision import Decision, Entry, State
-from serf_haproxy.policy.pace import find_next_step_s
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf.events import ALIVE
 from serf_haproxy.services import Key
@@ -34,7 +33,6 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
         if entry.until_ns is not None
     ]
     times_s = [outcome.again_s, look_again_s(min(drained_s)) if drained_s else None, decision.changes_in_s]
-    times_s.append(find_next_step_s(decision.checks, snapshot.at_ns))
     return dataclasses.replace(
         outcome,
         conditions=outcome.conditions + conditions,

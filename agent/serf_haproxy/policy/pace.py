@@ -16,7 +16,6 @@ from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import Key
 
 _STEPS = ((30.0, 3), (300.0, 7))  # down for this many seconds: every 50 ms * 2**3, every 50 ms * 2**7 at most
-_SHORTEST_LOOK_S = 2.0  # steps that are closer together are made in one pass
 EXPONENT_MAX = 20  # 14 hours for a server that is down; HAProxy allows 24 days
 _SLACK_S = 600.0  # the interval of servers that are up becomes shorter at most this often
 
@@ -83,13 +82,6 @@ def set_paces(servers: tuple[Server, ...], before: Checks, sight: Sight) -> tupl
         for server in servers
     )
     return set_servers, Checks(interval_s, since_ns, paces)
-
-
-def find_next_step_s(checks: Checks, now_ns: int) -> float | None:
-    """Return after how many seconds a server may become due for rarer checks; None for never."""
-    ages_s = [(now_ns - pace.down_ns) / 1e9 for pace in checks.paces.values() if pace.down_ns]
-    left_s = [limit_s - age_s for age_s in ages_s for limit_s, _ in _STEPS if age_s < limit_s]
-    return max(_SHORTEST_LOOK_S, min(left_s)) if left_s else None
 
 
 def _find_paces(servers: Iterable[Server], before: Mapping[Key, Pace], sight: Sight) -> dict[Key, Pace]:
