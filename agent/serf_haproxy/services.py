@@ -4,6 +4,7 @@ There is one implicit service, which gets the servers of all admitted members.
 """
 
 DEFAULT_SERVICE = "nodes"  # the section of the built-in template
+SUCCESSOR = "successor"  # the section by which an old worker reaches the newest one; it has no server of a node
 
 Key = tuple[str, str]  # names of a service and of a node in it: of a `backend` section and of a `server` line
 

@@ -107,6 +107,12 @@ class Settings:
     client_fin_timeout_s: int = _setting(
         "30", kinds.count(1, 86400), "longest silence of a client that has closed its side of a connection"
     )
+    maxconn: int = _setting(
+        "20000",
+        kinds.count(100, 1000000),
+        "most client connections at once; fewer where the process may open few files",
+    )
+    checks_per_s: int = _setting("400", kinds.count(10, 100000), "most health checks a second, of all servers together")
     cookie: str = _setting("", kinds.COOKIE, "name of a cookie that keeps a client at its server; empty: none")
     hard_stop_after_s: int = _setting("60", kinds.count(1, 86400), "longest life of an old worker after a reload")
     old_workers_max: int = _setting(
@@ -123,6 +129,16 @@ class Settings:
         """What this balancer writes into the header CDN-Loop of each request (RFC 8586)."""
         name = self.balancer_name or os.uname().nodename
         return f"serf-haproxy-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+
+    @property
+    def file_limit(self) -> int:
+        """The most files that HAProxy may open: two for each connection, and a reserve for all else."""
+        return 2 * self.maxconn + 2000
+
+    @property
+    def successor_socket(self) -> str:
+        """The socket by which an old worker reaches the newest one."""
+        return f"{self.master_socket}.next"
 
     def replace(self, **changes: Any) -> "Settings":
         """Return a copy with some settings changed."""

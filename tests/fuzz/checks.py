@@ -52,6 +52,7 @@ from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.settings import Settings
 
 SETTINGS = Settings()
+TO_SUCCESSOR = f'    server newest "unix@{SETTINGS.successor_socket}" send-proxy-v2'
 RULES = Rules(SETTINGS.default_port)
 KINDS = (*STATUS_OF_EVENT, "user", "query", "", None)
 ENTRY = ("Name", "Status", "Addr")
@@ -141,6 +142,7 @@ def check_render(data: bytes) -> None:
         pool = build({member.name: NodeFile(ALIVE, member, 0) for member in event.members}, RULES)
         rendered = render(TEMPLATE, BUILT_IN_TEMPLATE, pool.servers, SETTINGS)
         lines = [line for line in rendered.text.split("\n") if line.split(maxsplit=1)[:1] == ["server"]]
+        lines.remove(TO_SUCCESSOR)
         assert len(lines) == len(pool.servers)
         assert set(lines) <= {line for raw in data.split(b"\n") for line in expect_lines(raw)}
         assert len({line.split()[1] for line in lines}) == len(lines)

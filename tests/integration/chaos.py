@@ -146,7 +146,7 @@ class Chaos:
     def kill_logger(self) -> str:
         """Kill the logger of a service."""
         tree = psutil.Process(int(self._cluster.balancer()["svscan_pid"])).children(recursive=True)
-        loggers = sorted(process.pid for process in tree if process.name() == "s6-log")
+        loggers = sorted(process.pid for process in tree if _is_logger(process))
         if not loggers:
             return ""
         self._signal(self._chance.choice(loggers), signal.SIGKILL)
@@ -300,3 +300,9 @@ class Chaos:
         with contextlib.suppress(ProcessLookupError):
             if pid > 0:
                 os.kill(pid, number)
+
+
+def _is_logger(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):  # it has just ended
+        return process.name() == "s6-log"
+    return False

@@ -75,10 +75,10 @@ class Proxy:
         directories.prepare_directories(self.settings)
         Path(self.settings.config_path).write_text(probe.render(self.settings, ()).text)
 
-    def start(self) -> None:
-        """Start HAProxy with the live configuration and wait for its worker."""
+    def start(self, *launcher: str) -> None:
+        """Start HAProxy, by a program that executes it if one is given, and wait for its worker."""
         master = f"{self.settings.master_socket},mode,660,level,operator"  # as in the s6 tree
-        argv = ["haproxy", "-W", "-db", "-S", master, "-f", self.settings.config_path]
+        argv = [*launcher, "haproxy", "-W", "-db", "-S", master, "-f", self.settings.config_path]
         with open(os.path.join(self.settings.state_dir, "haproxy.log"), "ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
         wait_for(lambda: probe.read_description(self.settings) is not None, "HAProxy answers")

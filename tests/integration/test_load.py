@@ -23,19 +23,26 @@ CHANGES = 20
 def applications(count: int) -> Iterator[dict[str, int]]:
     """Run real web applications on 127.0.1.x for the length of the block; yield their ports by address."""
     ports = {f"127.0.1.{number}": free_port() for number in range(1, count + 1)}
-    processes = [
-        subprocess.Popen([sys.executable, APP], env=os.environ | {"APP_HOST": address, "APP_PORT": str(port)})
-        for address, port in ports.items()
-    ]
+    processes = [start_application(address, port) for address, port in ports.items()]
     try:
         for address, port in ports.items():
-            wait_for(lambda where=f"http://{address}:{port}/health": _answers(where), f"the application on {address}")
+            wait_application(address, port)
         yield ports
     finally:
         for process in processes:
             process.terminate()
         for process in processes:
             process.wait(20)
+
+
+def start_application(address: str, port: int) -> subprocess.Popen[bytes]:
+    """Start a real web application."""
+    return subprocess.Popen([sys.executable, APP], env=os.environ | {"APP_HOST": address, "APP_PORT": str(port)})
+
+
+def wait_application(address: str, port: int) -> None:
+    """Wait until a web application is healthy."""
+    wait_for(lambda: _answers(f"http://{address}:{port}/health"), f"the application on {address}")
 
 
 def _answers(url: str) -> bool:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from integration.disks import Disk, private_mounts
-from integration.proxy import Proxy, wait_for
+from integration.proxy import Proxy, free_port, wait_for
 from integration.test_daemon import COMMAND
+from integration.test_load import start_application, wait_application
 from serf_haproxy.serf.wake import wake
 
 LOGGER = Path(__file__).parents[2] / "s6" / ".common" / "log"
@@ -55,6 +56,33 @@ class Logged:
     def pending_bytes(self) -> int:
         """Return the number of unread bytes in the pipe."""
         return int(struct.unpack("i", fcntl.ioctl(self._readable, termios.FIONREAD, b"\0" * 4))[0])
+
+
+def test_a_join_is_one_line_of_haproxys_log(proxy: Proxy, tmp_path: Path) -> None:
+    """A server that joins makes one line, that it is up; one that fails makes one line, that it is down."""
+    log_path = Path(proxy.settings.state_dir, "haproxy.log")
+    port = free_port()
+    before_bytes = log_path.stat().st_size
+    application = start_application("127.0.0.1", port)
+    try:
+        wait_application("127.0.0.1", port)
+        proxy.record("web1", port)
+        proxy.run_pass()
+        wait_for(lambda: "web1 is UP, reason" in log_path.read_text(), "web1 is up")
+    finally:
+        application.kill()
+        application.wait(20)
+    wait_for(lambda: "web1 is DOWN, reason" in log_path.read_text(), "web1 is down")
+    proxy.stop()
+    script = LOGGER.parents[1] / "haproxy" / "log" / "run"
+    said = log_path.read_bytes()[before_bytes:]
+    assert said.count(b"web1") > 10
+    subprocess.run([script], cwd=script.parent, input=said, env=os.environ | {"LOG_DIR": str(tmp_path)}, check=True)
+    lines = [line for line in (tmp_path / "haproxy" / "current").read_text().splitlines() if "web1" in line]
+    assert [re.sub(r".* : |, reason.*", "", line) for line in lines] == [
+        "Server nodes/web1 is UP",
+        "Server nodes/web1 is DOWN",
+    ]
 
 
 @contextlib.contextmanager

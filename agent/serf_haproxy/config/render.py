@@ -48,6 +48,8 @@ class Row(NamedTuple):
         service: The service's name.
         endpoint: Address and port in HAProxy's notation.
         id: A number that follows from the name: the same on every balancer and after every reload.
+        check_interval_s: How often it is checked while it is up; the same for all servers of a service.
+        down_interval_ms: How often it is checked while it is down.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Row(NamedTuple):
     service: str
     endpoint: str
     id: int
+    check_interval_s: int
+    down_interval_ms: int
 
 
 class Compiler:
@@ -100,7 +104,7 @@ def fill_in(
         remedy = "save it as UTF-8 without a byte-order mark"
         raise TemplateError(f"{template_name}:1: the template begins with a byte-order mark (U+FEFF); {remedy}")
     ids = assign_ids(server.key for server in servers)
-    rows = [Row(*server[:5], server.endpoint, ids[server.key]) for server in servers]
+    rows = [Row(*server[:5], server.endpoint, ids[server.key], *server[5:]) for server in servers]
     try:
         compiled = (compiler or Compiler()).compile(template, template_name)
         text = compiled.render(servers=rows, settings=settings)

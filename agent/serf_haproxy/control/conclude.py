@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.outcome import ALONE, DIFFERS, FROZEN, HELD, Condition, Outcome, Verdict, look_again_s
-from serf_haproxy.control.record import Record
+from serf_haproxy.control.record import Record, list_checks
 from serf_haproxy.control.state import State as StateDirectory
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.snapshot import Snapshot
@@ -101,6 +101,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         },
         refused=dict(heard.roster.refused) if heard.roster else before.refused,
         frozen_at_s=at_s - before.frozen_for_s(at_s) if is_frozen else 0.0,
+        checks=list_checks(decision.checks),
         unfit=list(decision.unfit.values()),
         left=before.left if outcome.left is None else {"/".join(key): said for key, said in outcome.left.items()},
         strays={printable(stray.name): printable(stray.reason) for stray in heard.strays},

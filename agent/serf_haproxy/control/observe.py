@@ -63,6 +63,7 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard, pars
         roster=heard.roster,
         flaps=edges.state.read_flaps(),
         unfit=record.read_unfit(),
+        checks=record.read_checks(),
         refused=select_faults(settings, template or "", record.read_faults()).servers,
         published=_fold_published(parser.read_published(live).servers if live else {}),
         view=_read_view(running, is_sticky=bool(settings.cookie)),
@@ -90,6 +91,7 @@ def read_rules(settings: Settings, self_name: str, released_ns: int = 0) -> Rule
         GuardRules(settings.guard_share, settings.guard_window_s, settings.guard_hold_s, released_ns),
         FlapRules(settings.flap_cutoff, settings.flap_half_life_s),
         is_sticky=bool(settings.cookie),
+        check_rate=settings.checks_per_s,
         binds=(_read_bind(settings.frontend_bind), _read_bind(settings.stats_bind)),
     )
 
@@ -128,17 +130,18 @@ def _read_view(running: Running | None, is_sticky: bool) -> View:
     if running is None or running.servers is None:
         return View()
     counts: dict[Key, int] = {}
-    serving, down = set(), set()
+    serving, down, known = set(), set(), set()
     for key, seen in running.servers.items():
         if key[0] != DEFAULT_SERVICE:
             key = (find_service(key[0]), key[1])  # noqa: PLW2901 - the key by service instead of by section
+        known.add(key)
         if seen.connection_count:
             counts[key] = counts.get(key, 0) + seen.connection_count
         if is_sticky and seen.is_serving:
             serving.add(key)
         if seen.operation == DOWN:
             down.add(key)
-    return View(counts, frozenset(serving), frozenset(down))
+    return View(counts, frozenset(serving), frozenset(down), frozenset(known))
 
 
 def _fold_published(lines: Mapping[Key, Line]) -> Mapping[Key, Line]:

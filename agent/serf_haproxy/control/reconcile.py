@@ -5,6 +5,7 @@ repeated, and every decision follows from files and from HAProxy's answers: the 
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 
@@ -82,7 +83,7 @@ class Reconciler:
             check = f"{settings.health_method} {settings.health_path}"
             outcome = memory.silence.explain(outcome, snapshot, decision, edges, check)
             if heard.roster or outcome.has_reloaded:
-                outcome = dataclasses.replace(outcome, problems=outcome.problems + self._watch_old_workers())
+                outcome = dataclasses.replace(outcome, problems=outcome.problems + self._look_after_old_workers())
             served = remember_served(edges.state, decision, heard, served)
             memory.served = served, [server.name for server in decision.servers]
             faults = list_faults(settings, snapshot, outcome, record)
@@ -158,9 +159,13 @@ class Reconciler:
             self.memory.served = served, names
         return self.memory.served[1]
 
-    def _watch_old_workers(self) -> tuple[str, ...]:
+    def _look_after_old_workers(self) -> tuple[str, ...]:
+        """Hand over from the old workers to the newest, unless its socket was removed; complain of too many."""
+        master = self._edges.master
         try:
-            old = workers.measure(self._edges.master.read_account().old_pids)
+            has_successor = os.path.exists(self._settings.successor_socket)
+            account = master.hand_over() if has_successor else master.read_account()
+            old = workers.measure(account.old_pids)
         except HaproxyFault:
             return ()
         complaint = workers.complain(old, self._settings.old_workers_max)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from serf_haproxy.control.outcome import Condition
 from serf_haproxy.policy.address import read_address
+from serf_haproxy.policy.pace import EXPONENT_MAX, Checks, Pace
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone
 from serf_haproxy.services import Key
@@ -49,6 +50,7 @@ class Record:
         strays: Files in the node directory that are not node files: name to reason.
         faults: Servers that HAProxy refused (`Faults`).
         unfit: Servers whose members cannot be servers any more (`policy.snapshot.Gone`).
+        checks: How often servers are checked (`policy.pace.Checks`).
         frozen_at_s: Since when HAProxy's worker is frozen, seconds since the epoch; 0 when it is not.
         left: Servers whose difference a reload has not ended: "service/name" to the difference's signature.
         self_address: The last known address of the balancer's own node, "" for none.
@@ -67,6 +69,7 @@ class Record:
     strays: dict[str, str] = dataclasses.field(default_factory=dict)
     faults: list[Any] = dataclasses.field(default_factory=list)
     unfit: list[Any] = dataclasses.field(default_factory=list)
+    checks: list[Any] = dataclasses.field(default_factory=list)
     frozen_at_s: float = 0.0
     self_address: str = ""
     left: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -108,6 +111,24 @@ class Record:
                 if 0 <= gone.at_ns < 2**63:
                     unfit[gone.server.key] = gone
         return unfit
+
+    def read_checks(self) -> Checks:
+        """Return how often servers are checked; a damaged record does not say."""
+        try:
+            interval_s, since_ns, entries = self.checks
+            paces = {
+                (str(service), str(name)): Pace(min(EXPONENT_MAX, max(0, int(exponent))), int(down_ns))
+                for service, name, exponent, down_ns in entries
+            }
+            is_sane = int(interval_s) in (2**exponent for exponent in range(EXPONENT_MAX + 1))
+            return Checks(int(interval_s), int(since_ns), paces) if is_sane else Checks()
+        except DAMAGE:
+            return Checks()
+
+
+def list_checks(checks: Checks) -> list[Any]:
+    """Return the checks as the record keeps them."""
+    return [checks.interval_s, checks.since_ns, [[*key, *pace] for key, pace in checks.paces.items()]]
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Record))

@@ -1,5 +1,6 @@
 """HAProxy's master process: its own account of its workers, and the reload."""
 
+import contextlib
 import os
 import re
 import time
@@ -7,11 +8,14 @@ from typing import NamedTuple
 
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.haproxy.socket import ask
+from serf_haproxy.services import SUCCESSOR
+from serf_haproxy.system.deadlines import time_left
 from serf_haproxy.system.processes import Completed, run
 
 ABSENT_S = 2.0  # a supervised HAProxy that was killed is back within this time
 
 _ASK_S = 5.0
+_HAND_OVER_S = 2.0
 _POLL_S = 0.01
 _MASTER_LINE = re.compile(r"^(\d+)\s+master\s+(\d+)(?:\s+\[failed: (\d+)\])?", re.MULTILINE)
 _WORKER_LINE = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
@@ -95,6 +99,23 @@ class Master:
                 raise HaproxyFault(f"{self.socket_path}: no reload in {self.timeout_s:g} s")
             time.sleep(_POLL_S)
         return f"the master reports {after.failed_count} failed reload(s)" if after.failed_count else None
+
+    def hand_over(self) -> Account:
+        """Tell the old workers that a newer one runs; return the master's account of itself.
+
+        An old worker keeps its servers as they were. With the built-in template it passes requests that it still gets,
+        on connections from before the reload, to the newest worker as soon as it is told. It is told again with each
+        call, because the daemon may have died in between. Setting a table entry needs no more than level operator.
+
+        Raises:
+            HaproxyFault: The master does not answer.
+        """
+        account = self._poll_account(time.monotonic() + ABSENT_S)
+        deadline = time.monotonic() + _HAND_OVER_S
+        for pid in account.old_pids:
+            with contextlib.suppress(HaproxyFault):  # it has just ended, or is frozen
+                ask(self.socket_path, f"@!{pid} set table {SUCCESSOR} key newest", time_left(deadline))
+        return account
 
     def _poll_account(self, deadline: float) -> Account:
         while True:

@@ -11,7 +11,7 @@ from serf_haproxy.errors import HaproxyFault, HaproxySilence
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.haproxy.stat import ServerStatus, read_stat
 from serf_haproxy.policy.snapshot import Running, Seen
-from serf_haproxy.services import Key
+from serf_haproxy.services import SUCCESSOR, Key
 
 _ASK_S = 5.0
 _INFO_S = 2.0  # for `show info`, which takes a worker milliseconds
@@ -197,6 +197,8 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
         fields = line.split(" ")
         if len(fields) == len(names) and fields[0].isdecimal():
             section, name, address, port, weight, admin, check, operation, unchanged_s, number = choose(fields)
+            if section == SUCCESSOR:
+                continue
             endpoint = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             state = _read_state(admin, check, operation)
             seen[section, name] = Seen(endpoint, int(weight), *state, int(unchanged_s), 0, line, int(number))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.serf.printing import printable
-from serf_haproxy.services import Key
+from serf_haproxy.services import SUCCESSOR, Key
 
 
 class ServerStatus(NamedTuple):
@@ -42,7 +42,9 @@ def read_stat(answer: str) -> dict[Key, ServerStatus]:
     try:
         rows = csv.DictReader(io.StringIO(answer.removeprefix("# "), newline=""))
         return {
-            (row["pxname"], row["svname"]): _read_row(row) for row in rows if row.get("svname") and row.get("status")
+            (row["pxname"], row["svname"]): _read_row(row)
+            for row in rows
+            if row.get("svname") and row.get("status") and row["pxname"] != SUCCESSOR
         }
     except (csv.Error, KeyError) as error:
         raise HaproxyFault(f"HAProxy's statistics cannot be read: {printable(str(error), 100)}") from error

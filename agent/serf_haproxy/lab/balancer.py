@@ -85,7 +85,7 @@ def check_paths(lab_dir: str) -> None:
     """
     if any(ord(character) < 0x21 for character in lab_dir):
         raise InputError(f"--dir {lab_dir!a}: must be a path without blanks")
-    length = len(os.fsencode(f"{lab_dir}/lb1/master.sock"))
+    length = len(os.fsencode(f"{lab_dir}/lb1/master.sock.next"))
     if length > _SOCKET_BYTES:
         excess = f"{length - _SOCKET_BYTES} bytes too long for the sockets of HAProxy in it"
         raise InputError(f"--dir {lab_dir}: is {excess}; choose a shorter path, for example below /tmp")

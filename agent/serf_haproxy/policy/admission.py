@@ -43,6 +43,7 @@ class Rules(NamedTuple):
         binds: Where the balancer listens.
         self_address: The last known address of the balancer's own node, "" for none.
         local: All addresses of this machine.
+        check_rate: The most health checks a second, of all servers together.
         here: The balancers' own addresses; `decide` takes them from the node files.
     """
 
@@ -59,6 +60,7 @@ class Rules(NamedTuple):
     binds: tuple[Bind, ...] = ()
     self_address: str = ""
     local: frozenset[str] = frozenset()
+    check_rate: float = 400.0
     here: Here = Here()
 
     def admit(self, member: Member) -> bool:

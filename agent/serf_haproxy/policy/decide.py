@@ -11,6 +11,7 @@ from serf_haproxy.policy.damping import Flap
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.guard import hold
 from serf_haproxy.policy.judgement import Judgement, Memo, judge
+from serf_haproxy.policy.pace import Sight, set_paces
 from serf_haproxy.policy.server import Server, read_line
 from serf_haproxy.policy.snapshot import Gone, Snapshot
 from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT
@@ -40,7 +41,8 @@ def decide(snapshot: Snapshot, memo: Memo | None = None) -> Decision:
     rules = snapshot.rules._replace(here=_locate(snapshot))
     flaps = _update_flaps(snapshot, rules)
     judged = judge(snapshot.files, rules, memo or Memo())
-    return _decide_service(DEFAULT_SERVICE, snapshot._replace(rules=rules, flaps=flaps), judged)
+    decision = _decide_service(DEFAULT_SERVICE, snapshot._replace(rules=rules, flaps=flaps), judged)
+    return _pace(decision, snapshot)
 
 
 def _decide_service(service: str, snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Decision:
@@ -78,6 +80,14 @@ def _decide_service(service: str, snapshot: Snapshot, judged: Mapping[str, Judge
     if damped and snapshot.view.down is not None:
         times_s.append(_LOOK_S)
     return Decision(entries, notable, tuple(servers), snapshot.flaps, unfit, min(times_s, default=None))
+
+
+def _pace(decision: Decision, snapshot: Snapshot) -> Decision:
+    """Decide how often each server is checked."""
+    view = snapshot.view
+    sight = Sight(view.known, view.down, snapshot.files, snapshot.rules.check_rate, snapshot.at_ns)
+    servers, checks = set_paces(decision.servers, snapshot.checks, sight)
+    return decision._replace(servers=servers, checks=checks)
 
 
 def _locate(snapshot: Snapshot) -> Here:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from serf_haproxy.policy.damping import Flap
+from serf_haproxy.policy.pace import Checks
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone
 from serf_haproxy.services import Key
@@ -52,6 +53,7 @@ class Decision(NamedTuple):
         unfit: Published servers whose members are alive or failed but cannot be servers any more. Neither node file nor
             configuration tells for long what they were and since when, so this is to be remembered.
         changes_in_s: After how many seconds the decision may change without news; None for never.
+        checks: How often servers are to be checked, to be remembered.
     """
 
     entries: dict[Key, Entry]
@@ -60,6 +62,7 @@ class Decision(NamedTuple):
     flaps: Mapping[str, Flap]
     unfit: dict[Key, Gone]
     changes_in_s: float | None
+    checks: Checks = Checks()
 
     def find(self, state: State) -> dict[Key, Entry]:
         """Return the entries of one state other than serving."""

@@ -8,6 +8,7 @@ from serf_haproxy.serf.events import Member
 from serf_haproxy.services import DEFAULT_SERVICE, Key
 
 WEIGHT_MAX = 256  # HAProxy's own limit
+FASTEST_MS = 50  # the interval of the checks of a server that is new or has just gone down
 
 
 class Server(NamedTuple):
@@ -19,6 +20,8 @@ class Server(NamedTuple):
         port: 1 to 65535.
         weight: 0 to 256, None for HAProxy's default. 0 drains: present clients stay, new ones go elsewhere.
         service: The service's name.
+        check_interval_s: How often it is checked while it is up; the same for all servers of a service.
+        down_interval_ms: How often it is checked while it is down.
     """
 
     name: str
@@ -26,6 +29,8 @@ class Server(NamedTuple):
     port: int
     weight: int | None
     service: str = DEFAULT_SERVICE
+    check_interval_s: int = 1
+    down_interval_ms: int = FASTEST_MS
 
     @property
     def key(self) -> Key:

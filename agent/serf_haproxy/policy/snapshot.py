@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.damping import Flap
+from serf_haproxy.policy.pace import Checks
 from serf_haproxy.policy.server import Server
 from serf_haproxy.serf.nodes import NodeFile, Stray
 from serf_haproxy.serf.roster import Roster
@@ -74,11 +75,13 @@ class View(NamedTuple):
         connection_counts: Connections in use, for servers that have any.
         serving: Servers that HAProxy has and does not consider down.
         down: Servers that HAProxy's health checks consider down; None when HAProxy was not asked or did not answer.
+        known: All servers that HAProxy has; None when that is not known.
     """
 
     connection_counts: Mapping[Key, int] = {}
     serving: frozenset[Key] = frozenset()
     down: frozenset[Key] | None = None
+    known: frozenset[Key] | None = None
 
 
 class Gone(NamedTuple):
@@ -112,6 +115,7 @@ class Snapshot(NamedTuple):
         flaps: The memory of nodes that failed, by name.
         unfit: The memory of servers whose members cannot be servers any more (`Decision.unfit`).
         refused: Servers that HAProxy refused, with its words.
+        checks: How often servers were checked as of the last pass.
         published: The server lines of the published configuration.
         view: HAProxy's view.
         running: What HAProxy runs; None when it does not answer.
@@ -128,6 +132,7 @@ class Snapshot(NamedTuple):
     flaps: Mapping[str, Flap] = {}
     unfit: Mapping[Key, Gone] = {}
     refused: Mapping[Key, tuple[Server, str]] = {}
+    checks: Checks = Checks()
     published: Mapping[Key, Published] = {}
     view: View = View()
     running: Running | None = None
