@@ -82,4 +82,8 @@ def boot(settings: Settings) -> str:
 def sum_up(outcome: Outcome) -> str:
     """Return an outcome's verdict, or HELD when all went well and servers are held."""
     is_good = outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
-    return HELD.upper() if is_good and outcome.conditions else outcome.verdict.value
+    return (
+        HELD.upper()
+        if is_good and HELD in [condition.name for condition in outcome.conditions]
+        else outcome.verdict.value
+    )

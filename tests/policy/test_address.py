@@ -8,7 +8,7 @@ from fuzz.checks import assert_printable
 from serf_haproxy.policy.address import Here, check_endpoint, find_taken, read_address
 from serf_haproxy.system.network import read_networks
 
-TAKEN: frozenset[tuple[str, int]] = frozenset()
+TAKEN: dict[tuple[str, int], frozenset[str]] = {}
 
 
 def fault(address: str, port: int = 80, own: str = "10.0.0.9", networks: str = "", taken: object = TAKEN) -> str:
@@ -75,12 +75,12 @@ def test_any_address_is_judged(address: str, port: int, own: str) -> None:
 )
 def test_balancers_listen_at_the_same_ports(binds: list[tuple[str, int]], taken: set[tuple[str, int]]) -> None:
     """A bind to all addresses or to the own one applies to every balancer's address; any other to itself."""
-    assert find_taken(binds, "10.0.0.9", ["10.0.0.9", "10.0.0.8"]) == taken
+    assert find_taken(binds, "10.0.0.9", {"lb1": "10.0.0.9", "lb2": "10.0.0.8"}).keys() == taken
 
 
 def test_a_balancers_endpoint_is_refused() -> None:
     """A balancer's own endpoints are refused, whatever the networks allow; its other ports are accepted."""
-    taken = frozenset({("10.0.0.9", 80)})
+    taken = {("10.0.0.9", 80): frozenset(["lb1"])}
     for address in ("10.0.0.9", "64:ff9b::a00:9"):
         assert "in a circle" in fault(address, 80, taken=taken, networks="10.0.0.0/8,64:ff9b::/96")
         assert fault(address, 81, taken=taken) == ""

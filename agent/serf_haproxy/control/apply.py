@@ -6,7 +6,7 @@ Nothing here is remembered: what runs is what HAProxy reports, before and after.
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from serf_haproxy.config import fingerprint
@@ -18,7 +18,7 @@ from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Pause, Verdict, look_again_s
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy.master import ABSENT_S
-from serf_haproxy.policy.snapshot import Running
+from serf_haproxy.policy.snapshot import DOWN, Running
 
 log = logging.getLogger("serf-haproxy")
 
@@ -33,6 +33,7 @@ class Attempt(NamedTuple):
         parser: Reads it.
         on_step: Called with the name of each step that has ended.
         pause: How long there must not be a reload.
+        decided: By name, the servers that were decided, and whether each is new or elsewhere than before.
     """
 
     edges: Edges
@@ -41,6 +42,7 @@ class Attempt(NamedTuple):
     parser: Parser
     on_step: Callable[[str], object]
     pause: Pause = NO_PAUSE
+    decided: Mapping[str, bool] = {}
 
     def read_before(self) -> Layout:
         """Return what the published configuration says."""
@@ -81,7 +83,7 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     if is_applied:
         return Outcome(Verdict.APPLIED, why, goal.digest, again_s=look_again_s(0))
     servers, header = (running.servers, running.header) if running else (None, "")
-    with config_file.handing_over(format_state(goal.layout, before, servers, header)):
+    with config_file.handing_over(format_state(goal, attempt.decided, servers, header)):
         outcome = _reload(attempt, goal, why)
     if outcome.is_costly:
         _go_ahead(edges, goal, edges.runtime.read_running())
@@ -181,13 +183,13 @@ def _reload(attempt: Attempt, goal: Config, why: str) -> Outcome:
     if running is None:
         why = f"HAProxy did not answer; {why}"
         if edges.runtime.confirm(goal.description, ABSENT_S):
-            return _read_back(edges, goal, f"{why}; HAProxy started with it")
+            return _read_back(attempt, goal, f"{why}; HAProxy started with it")
     try:
         words = edges.master.reload()
         attempt.on_step("reloaded")
         if words is None and edges.runtime.confirm(goal.description, timeout_s):
             attempt.on_step("confirmed")
-            return _read_back(edges, goal, why)
+            return _read_back(attempt, goal, why)
         words = words or f"no worker reports {goal.description} after {timeout_s:g} s"
     except HaproxyFault as error:
         if running is None:
@@ -201,14 +203,20 @@ def _reload(attempt: Attempt, goal: Config, why: str) -> Outcome:
     return Outcome(Verdict.UNCONFIRMED, reason, "", has_reloaded=True, is_costly=True, rest=goal.layout.rest)
 
 
-def _read_back(edges: Edges, goal: Config, why: str) -> Outcome:
+def _read_back(attempt: Attempt, goal: Config, why: str) -> Outcome:
     """Compare what the new worker has with what it should have, and correct it.
 
     There should be no difference; if there is one, the next pass verifies the correction.
     """
+    edges = attempt.edges
     running = edges.runtime.read_running()
     servers = running.servers if running else None
     rest = diff(goal.layout, goal.layout, servers).commands if servers is not None else ()
+    rest += tuple(
+        f"set server {'/'.join(key)} health up"  # it started as down, and no health check would ever raise it
+        for key, seen in (servers or {}).items()
+        if attempt.decided.get(key[1]) and seen.operation == DOWN and not seen.is_checked and not seen.is_maintained
+    )
     if not rest:
         return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True)
     try:

@@ -2,17 +2,21 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 
 from serf_haproxy.control.corrections import Heard
-from serf_haproxy.control.outcome import HELD, Condition, Outcome, Verdict, look_again_s
+from serf_haproxy.control.outcome import HELD, LAST, Condition, Outcome, Verdict, look_again_s
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.state import State as StateDirectory
+from serf_haproxy.control.state import parse_served
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf.events import ALIVE
+from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import Key
 
 _SHOWN_COUNT = 10
+_KEPT = (State.HELD, State.LAST)
 
 
 def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: Heard, before: Record) -> Outcome:
@@ -25,8 +29,11 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
         heard: What Serf said.
         before: What the pass before left behind.
     """
-    held = decision.find(State.HELD)
-    conditions = (Condition(HELD, _explain_held(held, snapshot.at_ns)),) if held else ()
+    held, last = decision.find(State.HELD), decision.find(State.LAST)
+    conditions = [Condition(HELD, _explain_held(held, snapshot.at_ns))] if held else []
+    if last:
+        why = "no other server is up; until one is, requests go to these that leave, drain or are lost"
+        conditions.append(Condition(LAST, f"{why}: {_list_names(last)}"))
     drained_s = [
         (snapshot.at_ns - (entry.since_ns or 0)) / 1e9
         for entry in decision.find(State.DRAINING).values()
@@ -35,7 +42,7 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
     times_s = [outcome.again_s, look_again_s(min(drained_s)) if drained_s else None, decision.changes_in_s]
     return dataclasses.replace(
         outcome,
-        conditions=conditions,
+        conditions=tuple(conditions),
         has_roster=heard.roster is not None,
         corrected_count=len(heard.corrections.record) + len(heard.corrections.absent),
         problems=outcome.problems + heard.problems + _list_problems(snapshot, decision, before),
@@ -57,7 +64,13 @@ def remember_nodes(state: StateDirectory, snapshot: Snapshot, decision: Decision
     """
     if decision.flaps != snapshot.flaps:
         state.write_flaps(decision.flaps)
-    lines = "".join(heard.files[server.name].line for server in decision.servers)
+    if decision.known != state.read_known():
+        state.write_known(decision.known)
+    files = heard.files
+    if any(server.name not in files for server in decision.servers):
+        remembered = parse_served(served).items()
+        files = {name: NodeFile(status, member, 0) for name, (status, member) in remembered} | files
+    lines = "".join(files[server.name].line for server in decision.servers if server.name in files)
     if lines != served:
         state.write_served(lines)
     return lines
@@ -90,22 +103,25 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
 
 
 def _explain_held(held: dict[Key, Entry], now_ns: int) -> str:
-    names = [name for _, name in held]
-    shown = " ".join(names[:_SHOWN_COUNT]) + (f" and {len(names) - _SHOWN_COUNT} more" if names[_SHOWN_COUNT:] else "")
     until_s = max(entry.until_ns or now_ns for entry in held.values()) / 1e9
     until = time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(until_s))
     how = f"HAProxy's health checks decide until {until} or `serf-haproxy release`"
-    return f"too many servers were lost at once to be believed; {how}: {shown}"
+    return f"too many servers were lost at once to be believed; {how}: {_list_names(held)}"
+
+
+def _list_names(entries: Mapping[Key, Entry]) -> str:
+    names = [name for _, name in entries]
+    return " ".join(names[:_SHOWN_COUNT]) + (f" and {len(names) - _SHOWN_COUNT} more" if names[_SHOWN_COUNT:] else "")
 
 
 def _list_problems(snapshot: Snapshot, decision: Decision, before: Record) -> tuple[str, ...]:
     refused = dict(snapshot.roster.refused) if snapshot.roster else before.refused
+    alive = {key for key in decision.unfit if key[1] in snapshot.files and snapshot.files[key[1]].status == ALIVE}
     return (
         *(
-            f"node {name} is {entry.state}: {entry.reason}"
-            for (_, name), entry in decision.notable.items()
-            if entry.state in (State.QUARANTINED, State.DAMPED)
-            or (entry.state is State.HELD and snapshot.files[name].status == ALIVE)
+            f"node {key[1]} is {entry.state}: {entry.reason}"
+            for key, entry in decision.notable.items()
+            if entry.state in (State.QUARANTINED, State.DAMPED) or (key in alive and entry.state in _KEPT)
         ),
         *(f"node {name} is refused: {reason}" for name, reason in refused.items()),
         *(f"file {stray.name!a} in the node directory is ignored: {stray.reason}" for stray in snapshot.strays),

@@ -31,7 +31,8 @@ class Condition(NamedTuple):
     """A state that lasts beyond the pass, beside its verdict.
 
     Attributes:
-        name: "held": servers were lost together and stay under HAProxy's health checks.
+        name: "held": servers were lost together and stay under HAProxy's health checks. "last": no
+            server of a node that is to serve is up, so servers that leave, drain or are lost go on.
         reason: One sentence.
     """
 
@@ -39,7 +40,7 @@ class Condition(NamedTuple):
     reason: str
 
 
-HELD = "held"
+HELD, LAST = "held", "last"
 
 
 @dataclasses.dataclass(frozen=True)

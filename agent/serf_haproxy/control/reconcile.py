@@ -66,7 +66,7 @@ class Reconciler:
         with locked(edges.state.pass_lock_path, _LOCK_S, "another pass"):
             record, served = edges.state.read_record(), edges.state.read_served()
             heard = hear(edges.nodes_dir, ask, self._list_served(served), is_resync, memory.files)
-            snapshot = observe(settings, edges, record, heard, memory.renderer.parser)
+            snapshot = observe(settings, edges, record, heard)
             on_step("read")
             decision = decide(snapshot, memory.memo)
             outcome = self._act(snapshot, decision, on_step, pause)
@@ -91,7 +91,9 @@ class Reconciler:
         socket_path = edges.runtime.choose_path(snapshot.running, snapshot.live or "")
         is_renamed = socket_path != settings.runtime_socket
         named = settings.replace(runtime_socket=socket_path) if is_renamed else settings
-        attempt = Attempt(edges, snapshot.running, snapshot.live, renderer.parser, on_step, pause)
+        known = {key: one.server.endpoint for key, one in snapshot.known.items() if one.is_served}
+        decided = {server.name: known.get(server.key) != server.endpoint for server in decision.servers}
+        attempt = Attempt(edges, snapshot.running, snapshot.live, renderer.parser, on_step, pause, decided)
         outcome = apply_best(named, attempt, renderer, decision.servers)
         edges.config_file.tidy()
         if is_renamed and outcome.verdict is Verdict.RELOADED:

@@ -14,6 +14,7 @@ from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.server import read_server
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf.events import ALIVE, Member, unescape
+from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import Key, find_service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.locks import is_locked
@@ -118,10 +119,11 @@ def format_table(report: Report) -> str:
 
 def _describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
     service, name = key
-    file = report.snapshot.files[name]
+    file = report.snapshot.files.get(name) or _make_file(name, entry)
     servers = report.servers or {}
     left_s = None if entry.until_ns is None else max(0.0, (entry.until_ns - report.snapshot.at_ns) / 1e9)
-    is_unfit = entry.state is State.QUARANTINED or (entry.state is State.HELD and file.status == ALIVE)
+    is_kept = file.status == ALIVE and key in report.decision.unfit and entry.server is not None
+    is_unfit = entry.state is State.QUARANTINED or is_kept
     return {
         "name": name,
         "service": service,
@@ -140,6 +142,11 @@ def _describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
         "held_s": left_s if entry.state is State.HELD else None,
         "damped_s": left_s if entry.state is State.DAMPED else None,
     }
+
+
+def _make_file(name: str, entry: Entry) -> NodeFile:
+    """Return a stand-in for the node file of a server whose node file is gone."""
+    return NodeFile("", Member(name, entry.server.address if entry.server else "", "", ()), 0)
 
 
 def _describe_refused(name: str, reason: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ in a loop whose health check succeeds, or to a service that trusts its own machi
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from serf_haproxy.serf.events import unescape
@@ -16,6 +16,9 @@ _LOOPBACK = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128")))
 _SPECIAL = tuple(map(ipaddress.ip_network, ("0.0.0.0/8", "169.254.0.0/16", "240.0.0.0/4", "::/96", "fe80::/10")))
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last four bytes are an IPv4 address
 _REMEDY = "SERF_HAPROXY_NETWORKS can allow it"
+
+_NONE: frozenset[str] = frozenset()
+OWN = "*"  # no name of a node
 
 Bind = tuple[str, int]  # address in normal form, "" for all addresses; port
 
@@ -42,11 +45,12 @@ class Here(NamedTuple):
 
     Attributes:
         own: The address of this balancer's node; None while it is not known.
-        taken: Addresses and ports at which balancers listen.
+        taken: Addresses and ports at which balancers listen, each with the names of the nodes that say so; OWN is
+            for this balancer, whose settings say so.
     """
 
     own: HostAddress | None = None
-    taken: frozenset[Bind] = frozenset()
+    taken: Mapping[Bind, frozenset[str]] = {}
 
 
 def read_address(text: str) -> HostAddress:
@@ -72,19 +76,24 @@ def read_address(text: str) -> HostAddress:
     return HostAddress(str(address), tuple((face, _find_block(face)) for face in faces))
 
 
-def find_taken(binds: Iterable[Bind], own: str, balancers: Iterable[str]) -> frozenset[Bind]:
-    """Return where balancers listen.
+def find_taken(binds: Iterable[Bind], own: str, balancers: Mapping[str, str]) -> dict[Bind, frozenset[str]]:
+    """Return where balancers listen, as `Here.taken` has it.
 
     Args:
         binds: Where this balancer listens.
         own: The address of this balancer's node, "" while it is not known.
-        balancers: The addresses of all balancers: they listen at the same ports, each at its own address.
+        balancers: The addresses of all balancers by name: they listen at the same ports, each at its own address.
     """
+    binds = tuple(binds)
     everywhere = {port for host, port in binds if host in ("", own)}
-    return frozenset({bind for bind in binds if bind[0]} | {(host, port) for host in balancers for port in everywhere})
+    taken = {bind: frozenset([OWN]) for bind in binds if bind[0]}
+    for name, host in balancers.items():
+        for port in everywhere:
+            taken[host, port] = taken.get((host, port), frozenset()) | {name}
+    return taken
 
 
-def check_endpoint(here: Here, networks: Iterable[Network], address: HostAddress, port: int) -> None:
+def check_endpoint(here: Here, networks: Iterable[Network], address: HostAddress, port: int, name: str = "") -> None:
     """Return when a server may be at an address and port.
 
     Args:
@@ -92,12 +101,13 @@ def check_endpoint(here: Here, networks: Iterable[Network], address: HostAddress
         networks: The operator's networks: one within the loopback or a special block allows its addresses.
         address: The address.
         port: The port.
+        name: The name of the node: what it says of itself does not count against its own server.
 
     Raises:
         ValueError: No server may be there; the text says why.
     """
     for face, block in address.faces:
-        if (str(face), port) in here.taken:
+        if here.taken.get((str(face), port), _NONE) - {name}:
             raise ValueError(f"a balancer listens at address {address.text} port {port}: requests would go in a circle")
         if block is None or any(face in network and _is_within(network, block) for network in networks):
             continue
