@@ -163,7 +163,9 @@ def test_an_unreachable_serf_agent_changes_nothing_and_is_asked_when_it_is_back(
     """Servers stay while the Serf agent is down; when it is back, its roster corrects the node files at once."""
     host, port = proxy.settings.rpc_addr
     with answering() as web:
-        with run_serf("lb1", host, port, "role=balancer"), running_daemon(proxy):
+        # Serf does not know them: they have failed, and have their grace.
+        grace = {"SERF_HAPROXY_FAILED_GRACE_S": "60"}
+        with run_serf("lb1", host, port, "role=balancer"), running_daemon(proxy, **grace):
             proxy.record("web1", web.port)
             proxy.record("web2", web.port)
             wake(proxy.settings.wake_fifo)

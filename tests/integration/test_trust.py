@@ -102,9 +102,9 @@ def test_a_mistake_in_the_settings_removes_no_server(proxy: Proxy, short_dir: Pa
     value = {"roles": "webb", "proof_secret_file": str(short_dir / "secret")}[mistake]
     environ = {variable(mistake): value}
     wrong = {mistake: getattr(load_settings(environ), mistake)}
-    with answering() as web:
+    with contextlib.ExitStack() as webs:
         for number, age_s in enumerate((3 * 86400, 86400, 3600), 1):
-            proxy.record(f"web{number}", web.port)
+            proxy.record(f"web{number}", webs.enter_context(answering()).port)
             at_s = time.time() - age_s
             os.utime(Path(proxy.settings.nodes_dir, f"web{number}"), (at_s, at_s))
         assert proxy.run_pass().verdict is Verdict.APPLIED
@@ -171,20 +171,18 @@ def test_a_flapping_node_is_damped_and_serves_again_later(proxy: Proxy) -> None:
 def test_a_flapping_node_serves_while_no_other_server_is_up(proxy: Proxy) -> None:
     """A node is damped while another server is up, and serves when that server goes down."""
     options = {"flap_cutoff": 3.0, "flap_half_life_s": 600.0}
-    with applications(2) as ports:
-        (first, first_port), (second, second_port) = ports.items()
-        proxy.record("web2", second_port, second)
+    with answering() as first, answering() as second:
+        proxy.record("web2", second.port)
         proxy.record("web3", free_port())
         proxy.run_pass(**options)
         wait_for(lambda: state_of(proxy, "web2") == "UP" and state_of(proxy, "web3") == "DOWN", "both are checked")
         for status in ("alive", "failed") * 2:
-            proxy.record("web1", first_port, first, status=status)
+            proxy.record("web1", first.port, status=status)
             proxy.run_pass(**options)
-        proxy.record("web1", first_port, first)
+        proxy.record("web1", first.port)
         assert proxy.run_pass(**options).problems == ("node web1 is damped: it failed and came back too often",)
         assert proxy.servers() == {"web2", "web3"}
-        proxy.record("web2", free_port(), second)
-        proxy.run_pass(**options)
+        second.status = 503
         wait_for(lambda: state_of(proxy, "web2") == "DOWN", "web2 is down")
         assert proxy.run_pass(**options).problems == ()
         assert proxy.servers() == {"web1", "web2", "web3"}

@@ -77,7 +77,7 @@ def remember_servers(snapshot: Snapshot, servers: Iterable[Server]) -> Mapping[K
         known[key] = now
     for key, earlier in before.items() if len(before) != len(known) or not is_same else ():
         if key not in known and key[1] in snapshot.files:
-            known[key] = earlier._replace(is_served=False) if earlier.is_served else earlier
+            known[key] = Known(earlier.server, snapshot.has_been_up(earlier.server), is_served=False)
     return known
 
 
