@@ -85,7 +85,9 @@ class State:
 
     def write_known(self, known: Mapping[Key, Known]) -> None:
         """Replace what is remembered of servers."""
-        write_durably(self._known_path, format_known(known))
+        text = format_known(known)
+        write_durably(self._known_path, text)
+        self._known = text, known
 
     def read_served(self) -> str:
         """Return the lines of the node files of all servers, "" without any."""

@@ -1,7 +1,7 @@
 """The decision: from a snapshot to the servers that HAProxy should have, and why. Pure."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from serf_haproxy.policy import damping
 from serf_haproxy.policy.damping import Flap
@@ -64,40 +64,38 @@ def _decide_service(service: str, snapshot: Snapshot, judged: Mapping[str, Judge
     if last:
         entries = dict(sorted({**entries, **last}.items()))
     serving = State.SERVING
+    notable = {key: entry for key, entry in entries.items() if entry.state is not serving}
     servers = tuple([entry.server for entry in entries.values() if entry.server is not None])
-    return Decision(
-        entries,
-        {key: entry for key, entry in entries.items() if entry.state is not serving},
-        servers,
-        snapshot.flaps,
-        unfit,
-        remember_servers(snapshot, servers),
-        _look_again_s(snapshot, timed, damped, entries, last),
-    )
-
-
-def _look_again_s(
-    snapshot: Snapshot,
-    timed: Mapping[str, Entry],
-    damped: Mapping[str, Entry],
-    entries: Mapping[Key, Entry],
-    last: Mapping[Key, Entry],
-) -> float | None:
-    """Return after how many seconds the decision may change without news; None for never."""
+    known = remember_servers(snapshot, servers)
     times_s = [((entry.until_ns or 0) - snapshot.at_ns) / 1e9 for entry in timed.values()]
-    if snapshot.view.up is None:
-        return min(times_s, default=None)
-    if damped:
-        times_s.append(_DAMPED_LOOK_S)
-    spare = [entry for entry in entries.values() if entry.server and entry.server.weight == 0]
-    if last or any(entry.server and entry.server.key in snapshot.view.up for entry in spare):
-        waits_s = [(snapshot.at_ns - (entry.since_ns or 0)) / 1e9 for entry in (*last.values(), *spare)]
-        if last:
-            waits_s += [
-                (snapshot.at_ns - file.mtime_ns) / 1e9 for file in snapshot.files.values() if file.status == ALIVE
-            ]
-        times_s.append(min(_LOOK_MAX_S, max(_LOOK_S, min(waits_s) / 4)))
-    return min(times_s, default=None)
+    times_s += _list_looks(snapshot, notable.values())
+    return Decision(entries, notable, servers, snapshot.flaps, unfit, known, min(times_s, default=None))
+
+
+def _list_looks(snapshot: Snapshot, notable: Collection[Entry]) -> list[float]:
+    """Return after how many seconds to look at HAProxy again, where what it sees changes the decision.
+
+    The pauses grow with the time since something last happened to these nodes. A time in the future, from before the
+    clock was set back, does not count.
+    """
+    up, looks_s = snapshot.view.up, []
+    if up is None or not notable:
+        return []
+    if any(entry.state is State.DAMPED for entry in notable):
+        looks_s.append(_DAMPED_LOOK_S)
+    is_last = any(entry.state is State.LAST for entry in notable)
+    spare = [entry for entry in notable if entry.server and entry.server.weight == 0 and entry.server.key in up]
+    if is_last or spare:
+        times_ns = [
+            entry.since_ns or 0
+            for entry in notable
+            if entry.state is State.LAST or (entry.server and entry.server.weight == 0)
+        ]
+        if is_last:
+            times_ns += [file.mtime_ns for file in snapshot.files.values() if file.status == ALIVE]
+        age_s = (snapshot.at_ns - max(time_ns for time_ns in (*times_ns, 0) if time_ns <= snapshot.at_ns)) / 1e9
+        looks_s.append(min(_LOOK_MAX_S, max(_LOOK_S, age_s / 4)))
+    return looks_s
 
 
 def _update_flaps(snapshot: Snapshot, members: Members, losses: Mapping[str, int]) -> Mapping[str, Flap]:

@@ -50,10 +50,11 @@ def sort_out(service: str, judged: Mapping[str, Judgement], snapshot: Snapshot) 
 
 def remember_unfit(service: str, names: Iterable[str], snapshot: Snapshot) -> dict[Key, Gone]:
     """Return what unfit and forgotten members were, and since when: a node file says that only of a failure."""
+    files = snapshot.files
     unfit = {
-        key: snapshot.unfit.get(key, Gone(known.server, snapshot.at_ns))
-        for key, known in snapshot.known.items()
-        if known.is_served and key[1] not in snapshot.files
+        key: snapshot.unfit.get(key, Gone(snapshot.known[key].server, snapshot.at_ns))
+        for key in snapshot.known
+        if key[1] not in files and snapshot.known[key].is_served
     }
     for name in names:
         key = (service, name)
@@ -72,9 +73,11 @@ def remember_servers(snapshot: Snapshot, servers: Iterable[Server]) -> Mapping[K
     for server in servers:
         key = server.key
         earlier = before.get(key)
-        now = Known(server, snapshot.has_been_up(server), is_served=True)
-        is_same = is_same and earlier == now
-        known[key] = now
+        if earlier is not None and earlier.was_up and earlier.is_served and earlier.server == server:
+            known[key] = earlier  # most of them: a pass decides about every server
+            continue
+        known[key] = Known(server, snapshot.has_been_up(server), is_served=True)
+        is_same = is_same and earlier == known[key]
     for key, earlier in before.items() if len(before) != len(known) or not is_same else ():
         if key not in known and key[1] in snapshot.files:
             known[key] = Known(earlier.server, snapshot.has_been_up(earlier.server), is_served=False)
