@@ -1,0 +1,1 @@
+"""Tests of the pass with a real HAProxy."""
