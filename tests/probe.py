@@ -76,5 +76,4 @@ def read_record(settings: Settings) -> Record:
 def sum_up(outcome: Outcome) -> str:
     """Return an outcome's verdict, or HELD when all went well and servers are held."""
     is_good = outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
-    is_held = any(condition.name == HELD for condition in outcome.conditions)
-    return HELD.upper() if is_good and is_held else outcome.verdict.value
+    return HELD.upper() if is_good and outcome.has_condition(HELD) else outcome.verdict.value

@@ -7,6 +7,7 @@ import pytest
 from serf_haproxy.config.diff import Changes, diff
 from serf_haproxy.config.ids import choose_id
 from serf_haproxy.config.parse import Layout, Line, Parser
+from serf_haproxy.config.render import Config, finish
 from serf_haproxy.config.state_file import format_state
 from serf_haproxy.policy.snapshot import DOWN, STOPPING, UP, Seen
 
@@ -186,31 +187,60 @@ def test_a_state_file_keeps_remaining_servers_and_starts_new_ones_as_down() -> N
     """A remaining server keeps its line, a moved or new one with a check starts as down, one without has no line."""
     lines = {("nodes", name): CHECKED for name in "abc"} | {("nodes", "d"): PLAIN}
     running = {("nodes", "a"): seen("10.0.0.1:80"), ("nodes", "b"): seen("10.0.0.1:99")}
-    text = format_state(Layout(lines, frozenset(["nodes"]), ""), layout(), running, HEADER)
+    goal = Config("", "", Layout(lines, frozenset(["nodes"]), ""))
+    text = format_state(goal, dict.fromkeys("abcd", True), running, HEADER)
     going_on = "line-of-10.0.0.1:80 1 1"
     assert text.splitlines() == ["1", HEADER, going_on, DOWN_LINE.format(2, "b"), DOWN_LINE.format(3, "c")]
 
 
 def test_a_reload_sets_the_wanted_weight() -> None:
     """The state file has the wanted weight twice, because HAProxy keeps the current weight if both are equal."""
-    text = format_state(layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 0)}, HEADER)
+    text = format_state(Config("", "", layout(PLAIN)), {"a": False}, {KEY: seen("10.0.0.1:80", 0)}, HEADER)
     assert text.splitlines()[2:] == ["line-of-10.0.0.1:80 3 3"]
 
 
 @pytest.mark.parametrize("name", ["is_maintained", "is_drained", "is_unwatched"])
 def test_manual_changes_do_not_survive_a_reload(name: str) -> None:
     """A server set to maintenance or drain, or without its health checks, starts like a new one."""
-    text = format_state(layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", **{name: True})}, HEADER)
+    text = format_state(
+        Config("", "", layout(CHECKED)), {"a": False}, {KEY: seen("10.0.0.1:80", **{name: True})}, HEADER
+    )
     assert text.splitlines()[2:] == [DOWN_LINE.format(1, "a")]
 
 
 @pytest.mark.parametrize(
-    ("before", "lines"),
-    [(layout(), [DOWN_LINE.format(1, "a")]), (layout(MOVED_FROM), [DOWN_LINE.format(1, "a")]), (layout(CHECKED), [])],
-    ids=["new", "moved", "as before"],
+    ("decided", "lines"),
+    [({"a": True}, [DOWN_LINE.format(1, "a")]), ({"a": False}, []), ({}, [])],
+    ids=["new or moved", "as before", "not ours"],
 )
 def test_new_and_moved_servers_start_as_down_when_the_running_ones_are_unknown(
-    before: Layout, lines: list[str]
+    decided: dict[str, bool], lines: list[str]
 ) -> None:
-    """When the running servers are unknown, only a server of the live file may start as up."""
-    assert format_state(layout(CHECKED), before, None, "").splitlines() == ["1", *lines]
+    """When the running servers are unknown, only a server that was there before may start as up."""
+    assert format_state(Config("", "", layout(CHECKED)), decided, None, "").splitlines() == ["1", *lines]
+
+
+OPAQUE = """\
+backend nodes
+    server a 10.0.0.1:80 check sni str(x)
+    server b "10.0.0.1:80" weight 7 check sni 'str(x)'
+    server "c" 10.0.0.1:80 sni str(x)
+    server d 10.0.0.1:80 track x/y sni str(x)
+    server other 10.0.0.1:80 check sni str(x)
+    server e "$PLACE" check
+"""
+
+
+def test_servers_in_other_than_plain_words_start_as_down() -> None:
+    """Quotes and parentheses hide no server of ours: it keeps its state, or starts as down if it may be checked."""
+    goal = finish(OPAQUE, (), Parser())
+    assert goal.layout.servers == {}
+    new = dict.fromkeys("abcde", True)
+    text = format_state(goal, new, {KEY: seen("10.0.0.1:80")}, HEADER)
+    weighted = DOWN_LINE.format(2, "b").replace("0 0 1 1", "0 0 7 7")
+    down = [weighted, DOWN_LINE.format(3, "c")]
+    assert text.splitlines() == ["1", HEADER, "line-of-10.0.0.1:80 1 1", *down]
+    assert format_state(goal, new, None, "").splitlines() == ["1", DOWN_LINE.format(1, "a"), *down]
+    unchecked = {KEY: seen("10.0.0.1:80", is_checked=False)}
+    assert format_state(goal, new, unchecked, HEADER).splitlines()[3:] == [weighted]
+    assert format_state(goal, dict.fromkeys("abcde", False), None, "").splitlines() == ["1"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import probe
+from fakes.web import answering
 from integration.proxy import Proxy
 from serf_haproxy.control import rendering
 from serf_haproxy.control.edges import make_edges
@@ -150,13 +151,15 @@ def test_a_node_file_that_cannot_be_removed_is_a_problem_of_the_pass(proxy: Prox
 
 def test_status_shows_no_hold_after_its_release(proxy: Proxy) -> None:
     """The conditions in the report follow from its own decision, not from the last pass."""
-    for number in (1, 2):
-        proxy.record(f"web{number}", 8001)
-    proxy.run_pass()
-    for number in (1, 2):
-        proxy.record(f"web{number}", 8001, status="failed")
     held = {"failed_grace_s": 0.0, "guard_hold_s": 600.0}
-    assert proxy.run_pass(**held).conditions
+    with answering() as web:
+        for number in (1, 2):
+            proxy.record(f"web{number}", web.port)
+        proxy.run_pass()
+        proxy.wait_up("web1", "web2")
+        for number in (1, 2):
+            proxy.record(f"web{number}", web.port, status="failed")
+        assert proxy.run_pass(**held).has_condition("held")
     settings = proxy.settings.replace(**held)
     assert "\nheld: " in format_table(read_report(settings))
     os.utime(Path(settings.nodes_dir, "web1"), (1, 1))

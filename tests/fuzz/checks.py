@@ -22,7 +22,7 @@ from serf_haproxy.config.diff import diff
 from serf_haproxy.config.fingerprint import description_of, strip
 from serf_haproxy.config.ids import assign_ids
 from serf_haproxy.config.parse import Line, Parser
-from serf_haproxy.config.render import render
+from serf_haproxy.config.render import Config, render
 from serf_haproxy.config.state_file import format_state
 from serf_haproxy.control.rendering import BUILT_IN_TEMPLATE
 from serf_haproxy.errors import HaproxyFault, InputError, SerfFault
@@ -167,7 +167,10 @@ def check_layout(data: bytes) -> None:
     commands = diff(layout, Parser().read(""), {}).commands
     for command in commands:
         assert COMMAND.fullmatch(command), command
-    assert len(format_state(layout, layout, {}, "# header").splitlines()) <= 2 + len(layout.servers) + len(layout.fixed)
+    names = {line.split()[1].strip("\"'"): True for line in lines if len(line.split()) > 1}
+    state = format_state(Config(text, "", layout), names, {}, "# header").split("\n")
+    assert len(state) <= 3 + len(lines)
+    assert all(len(line.split(" ")) == 25 for line in state[2:-1])
     for line in layout.servers.values():
         assert isinstance(line, Line)
         assert line.weight >= 0

@@ -222,7 +222,9 @@ class Chaos:
 
     def spoil_state_file(self) -> str:
         """Write garbage into a file in which the daemon keeps its state."""
-        return self._spoil(Path(self._settings.state_dir, self._chance.choice(("last_pass.json", "flaps.json"))))
+        return self._spoil(
+            Path(self._settings.state_dir, self._chance.choice(("last_pass.json", "flaps.json", "known.json")))
+        )
 
     def spoil_node_file(self) -> str:
         """Write garbage into a node file."""

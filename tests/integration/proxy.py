@@ -109,6 +109,15 @@ class Proxy:
             time.sleep(0.02)
         raise AssertionError("the master does not answer")
 
+    def wait_up(self, *names: str) -> None:
+        """Wait until HAProxy sees these servers up."""
+
+        def are_up() -> bool:
+            servers = probe.read_servers(self.settings) or {}
+            return all(name in servers and servers[name].status == "UP" for name in names)
+
+        wait_for(are_up, lambda: f"{names} are up: {probe.read_servers(self.settings)}")
+
     def servers(self) -> set[str]:
         """Return the names of the servers in the running HAProxy."""
         return set(probe.read_servers(self.settings) or ())

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import probe
+from fakes.web import answering
 from integration.agents import run_serf
 from integration.proxy import Proxy, make_environment, running_proxy, wait_for
 from serf_haproxy.control import rendering
@@ -76,7 +77,9 @@ def test_events_while_the_daemon_was_down_are_found_at_its_start(proxy: Proxy) -
 def test_removed_directory_and_fifo_are_made_again(proxy: Proxy) -> None:
     """The next resync creates a removed node directory and FIFO, and events are handled again."""
     host, port = proxy.settings.rpc_addr
-    with run_serf("lb1", host, port, "role=balancer"), running_daemon(proxy, SERF_HAPROXY_RESYNC_INTERVAL_S="0.5"):
+    # Serf does not know web1, which has failed therefore, and has its grace.
+    environment = {"SERF_HAPROXY_RESYNC_INTERVAL_S": "0.5", "SERF_HAPROXY_FAILED_GRACE_S": "60"}
+    with run_serf("lb1", host, port, "role=balancer"), running_daemon(proxy, **environment):
         shutil.rmtree(proxy.settings.nodes_dir)
         os.unlink(proxy.settings.wake_fifo)
         wait_for(lambda: os.path.exists(proxy.settings.wake_fifo), "the FIFO is back")
@@ -163,14 +166,18 @@ def test_a_second_daemon_refuses_to_start(proxy: Proxy) -> None:
 def test_an_unreachable_serf_agent_changes_nothing_and_is_asked_when_it_is_back(proxy: Proxy) -> None:
     """Servers stay while the Serf agent is down; when it is back, its roster corrects the node files at once."""
     host, port = proxy.settings.rpc_addr
-    with run_serf("lb1", host, port, "role=balancer"), running_daemon(proxy):
-        proxy.record("web1", 8001)
-        proxy.record("web2", 8002)
-        wake(proxy.settings.wake_fifo)
-        wait_for(lambda: proxy.servers() == {"web1", "web2"}, "two servers from events")
-    # A new Serf agent and a new daemon find node files of members that the new cluster does not have.
-    with run_serf("lb1", host, port, "role=balancer"), running_daemon(proxy):
-        wait_for(lambda: said(proxy, "HELD"), "both are missing in the roster and held")
+    with answering() as web:
+        # Serf does not know them: they have failed, and have their grace.
+        grace = {"SERF_HAPROXY_FAILED_GRACE_S": "60"}
+        with run_serf("lb1", host, port, "role=balancer"), running_daemon(proxy, **grace):
+            proxy.record("web1", web.port)
+            proxy.record("web2", web.port)
+            wake(proxy.settings.wake_fifo)
+            wait_for(lambda: proxy.servers() == {"web1", "web2"}, "two servers from events")
+            proxy.wait_up("web1", "web2")
+        # A new Serf agent and a new daemon find node files of members that the new cluster does not have.
+        with run_serf("lb1", host, port, "role=balancer"), running_daemon(proxy):
+            wait_for(lambda: said(proxy, "HELD"), "both are missing in the roster and held")
         assert proxy.servers() == {"web1", "web2"}
 
 

@@ -16,9 +16,11 @@ import probe
 from integration.proxy import Proxy, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon, said
 from integration.test_load import applications
+from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.outcome import FROZEN, Outcome, Verdict
 from serf_haproxy.control.reconcile import reconcile
 from serf_haproxy.control.report import format_table, read_report
+from serf_haproxy.policy.snapshot import DOWN
 from serf_haproxy.serf.wake import wake
 
 STATIC = {"SERF_HAPROXY_BALANCE": "static-rr"}  # HAProxy refuses new servers at run time
@@ -119,6 +121,25 @@ def test_a_worker_that_stays_frozen_is_replaced(proxy: Proxy) -> None:
             assert is_waiting(proxy.run_pass(frozen_worker_s=0.1))
             assert proxy.run_pass(frozen_worker_s=0.1).verdict is Verdict.RELOADED
             wait_for(lambda: answers(proxy), "the new worker answers")
+
+
+def test_a_server_that_joins_while_the_worker_is_frozen_starts_as_down(proxy: Proxy) -> None:
+    """A pass that waits makes no server known: in the worker that replaces the frozen one it is still new."""
+    edges, told = make_edges(proxy.settings), []
+
+    def look(step: str) -> None:
+        if step == "reloaded":
+            told.extend(line.split(" ") for line in Path(edges.config_file.state_path).read_text().splitlines()[1:])
+
+    with applications(1) as ports:
+        serve_two(proxy, ports)
+        assert proxy.run_pass().verdict is Verdict.UNCHANGED
+        with frozen(find_worker(proxy)):
+            proxy.record("web9", 8001)
+            settings = proxy.settings.replace(frozen_worker_s=0.1)
+            assert is_waiting(reconcile(settings, lambda: None))
+            assert reconcile(settings, lambda: None, on_step=look).verdict is Verdict.RELOADED
+    assert [(line[3], line[5]) for line in told] == [("web9", str(DOWN))]
 
 
 def test_the_daemon_says_once_that_it_waits(short_dir: Path) -> None:

@@ -16,6 +16,7 @@ from integration.test_daemon import COMMAND, log_path, running_daemon, said
 from serf_haproxy.serf.wake import wake
 
 USUAL = {"SERF_HAPROXY_RPC_TIMEOUT_S": "0.3", "SERF_HAPROXY_RESYNC_INTERVAL_S": "0.5"}
+USUAL |= {"SERF_HAPROXY_FAILED_GRACE_S": "60"}  # a Serf agent that knows no member lets all of them fail
 MISBEHAVIOUR: dict[str, Talk] = {
     "hangs": be_silent,
     "closes": close_at_once,

@@ -16,6 +16,7 @@ import pytest
 import requests
 
 import probe
+from fakes.web import answering
 from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_daemon import running_daemon
@@ -39,6 +40,11 @@ def seen(proxy: Proxy) -> dict[str, tuple[str, int]]:
     assert running is not None
     servers = running.servers or {}
     return {key[1]: (each.endpoint, each.weight) for key, each in servers.items() if not each.is_maintained}
+
+
+def seen_beside(proxy: Proxy) -> dict[str, tuple[str, int]]:
+    """Return the same without web0."""
+    return {name: server for name, server in seen(proxy).items() if name != "web0"}
 
 
 def statuses(proxy: Proxy) -> dict[str, str]:
@@ -100,8 +106,8 @@ class HeldAnswer(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def held_request(proxy: Proxy) -> Iterator[Held]:
-    """Keep a request to web1 in flight for the duration of a block."""
-    with Held() as held:
+    """Keep a request to web1 in flight for the duration of a block, in which web0 can serve as well."""
+    with Held() as held, answering() as other:
         threading.Thread(target=held.serve_forever).start()
         client = threading.Thread(
             target=lambda: held.answers.append(requests.get(frontend(proxy), timeout=60).status_code)
@@ -115,6 +121,9 @@ def held_request(proxy: Proxy) -> Iterator[Held]:
                 lambda: any(each.connection_count for each in probe.read_running(proxy.settings).servers.values()),
                 "the request is in flight",
             )
+            proxy.record("web0", other.port)
+            proxy.run_pass()
+            wait_for(lambda: statuses(proxy) == {"web0": "UP", "web1": "UP"}, "web0 is up")
             yield held
         finally:
             held.is_released.set()
@@ -149,20 +158,20 @@ def test_a_drain_survives_the_daemon_and_is_cancelled_by_a_rejoin(proxy: Proxy) 
         with running_daemon(proxy) as process:
             proxy.record("web1", held.port, held.host, status="left")
             wake(proxy.settings.wake_fifo)
-            wait_for(lambda: seen(proxy)["web1"][1] == 0, "web1 drains")
+            wait_for(lambda: seen_beside(proxy)["web1"][1] == 0, "web1 drains")
             process.kill()
             process.wait(30)
         last_pass = Path(proxy.settings.state_dir, "last_pass.json")
         last_pass.unlink()  # `running_daemon` waits for a new one
         with running_daemon(proxy):
-            assert seen(proxy) == {"web1": (f"{held.host}:{held.port}", 0)}
+            assert seen_beside(proxy) == {"web1": (f"{held.host}:{held.port}", 0)}
             assert held.answers == []
             proxy.record("web1", held.port, held.host)
             wake(proxy.settings.wake_fifo)
-            wait_for(lambda: seen(proxy)["web1"][1] == 1, "the drain is cancelled")
+            wait_for(lambda: seen_beside(proxy)["web1"][1] == 1, "the drain is cancelled")
             assert held.answers == []
     assert held.answers == [200]
-    assert seen(proxy).keys() == {"web1"}
+    assert seen_beside(proxy).keys() == {"web1"}
 
 
 def test_a_sticky_client_finishes_its_session_at_a_server_that_left(short_dir: Path) -> None:
@@ -202,10 +211,10 @@ def test_a_reload_in_the_middle_of_a_drain_cuts_no_request(proxy: Proxy) -> None
     with held_request(proxy) as held:
         proxy.record("web1", held.port, held.host, status="left")
         proxy.run_pass()
-        assert seen(proxy) == {"web1": (f"{held.host}:{held.port}", 0)}
+        assert seen_beside(proxy) == {"web1": (f"{held.host}:{held.port}", 0)}
         assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
         proxy.run_pass(balance="leastconn")
-        assert proxy.servers() == set()
+        assert proxy.servers() == {"web0"}
         assert held.answers == []
     assert held.answers == [200]
 
@@ -216,7 +225,7 @@ def test_a_drain_ends_after_its_time(proxy: Proxy) -> None:
         with running_daemon(proxy, SERF_HAPROXY_DRAIN_TIMEOUT_S="1"):
             proxy.record("web1", held.port, held.host, status="left")
             wake(proxy.settings.wake_fifo)
-            wait_for(lambda: "web1" not in seen(proxy), "web1 gets no requests")
+            wait_for(lambda: "web1" not in seen_beside(proxy), "web1 gets no requests")
         assert held.answers == []
     assert held.answers == [200]
 
@@ -385,10 +394,13 @@ def test_a_server_with_a_connection_is_deleted_after_it(proxy: Proxy) -> None:
         outcome = proxy.run_pass()
         assert outcome.verdict is Verdict.APPLIED
         assert outcome.again_s is not None
-        assert proxy.servers() == {"web1"}
-        assert seen(proxy) == {}
-    assert held.answers == [200]
-    wait_for(lambda: proxy.run_pass().verdict is Verdict.UNCHANGED and proxy.servers() == set(), "web1 is deleted")
+        assert proxy.servers() == {"web0", "web1"}
+        assert seen_beside(proxy) == {}
+        held.is_released.set()
+        wait_for(lambda: held.answers == [200], "the request is answered")
+        wait_for(
+            lambda: proxy.run_pass().verdict is Verdict.UNCHANGED and proxy.servers() == {"web0"}, "web1 is deleted"
+        )
 
 
 def test_a_lasting_connection_is_checked_less_and_less_often(proxy: Proxy) -> None:
@@ -399,7 +411,7 @@ def test_a_lasting_connection_is_checked_less_and_less_often(proxy: Proxy) -> No
             outcome = proxy.run_pass(drain_timeout_s=drain_timeout_s)
             assert (outcome.verdict, outcome.again_s) == (Verdict.APPLIED, look_again_s(0))
             wait_for(lambda: proxy.run_pass(drain_timeout_s=drain_timeout_s).again_s > look_again_s(0), "rarer looks")  # noqa: B023
-        assert proxy.servers() == {"web1"}
+        assert proxy.servers() == {"web0", "web1"}
     assert held.answers == [200]
 
 
@@ -410,7 +422,7 @@ def test_a_rejoin_before_the_last_connection_has_ended_needs_no_reload(proxy: Pr
         proxy.run_pass()
         proxy.record("web1", held.port, held.host)
         assert proxy.run_pass().verdict is Verdict.APPLIED
-        assert seen(proxy) == {"web1": (f"{held.host}:{held.port}", 1)}
+        assert seen_beside(proxy) == {"web1": (f"{held.host}:{held.port}", 1)}
         held.is_released.set()
         wait_for(lambda: held.answers == [200], "the request is answered")
         wait_for(lambda: requests.get(frontend(proxy), timeout=5).ok, "web1 is served again")

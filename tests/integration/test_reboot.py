@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.web import answering
 from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, wait_for
 from integration.test_daemon import running_daemon, said
@@ -19,10 +20,10 @@ from serf_haproxy.serf.events import make_member
 from serf_haproxy.serf.roster import Roster
 
 
-def record_three(proxy: Proxy) -> None:
+def record_three(proxy: Proxy, port: int | None = None) -> None:
     """Record three nodes and run a pass that serves them."""
     for number in (1, 2, 3):
-        proxy.record(f"web{number}", 8000 + number)
+        proxy.record(f"web{number}", 8000 + number if port is None else port)
     assert proxy.run_pass().verdict is Verdict.APPLIED
 
 
@@ -35,7 +36,13 @@ def run_pass(proxy: Proxy, *names: str) -> Outcome:
 @pytest.mark.parametrize("serf_answers", [False, True])
 def test_servers_outlive_a_node_directory_in_memory(proxy: Proxy, serf_answers: bool) -> None:
     """After a reboot removed the node files, servers stay while Serf does not answer or knows no member yet."""
-    record_three(proxy)
+    with answering() as web:
+        record_three(proxy, web.port)
+        proxy.wait_up("web1", "web2", "web3")
+        _outlive(proxy, serf_answers)
+
+
+def _outlive(proxy: Proxy, serf_answers: bool) -> None:
     shutil.rmtree(proxy.settings.nodes_dir)
     if not serf_answers:
         with running_daemon(proxy):

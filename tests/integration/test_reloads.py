@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.web import answering
 from integration.proxy import Proxy, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon, said
 from serf_haproxy.control import rendering
@@ -26,9 +27,15 @@ def turn(proxy: Proxy, number: int, status: str = "alive") -> None:
 @pytest.mark.parametrize("is_held", [False, True])
 def test_reloads_are_few(short_dir: Path, is_held: bool) -> None:
     """Twenty changes that need a reload cause one reload at once and then one every two seconds, held or not."""
-    with running_proxy(short_dir, **STATIC, SERF_HAPROXY_QUIET_S="0", SERF_HAPROXY_RELOAD_INTERVAL_S="2") as proxy:
-        for number in range(100, 140) if is_held else ():
-            proxy.record(f"web{number}", 8000 + number, status="failed")
+    environment = STATIC | {"SERF_HAPROXY_QUIET_S": "0", "SERF_HAPROXY_RELOAD_INTERVAL_S": "2"}
+    with running_proxy(short_dir, **environment) as proxy, answering() as web:
+        held = [f"web{number}" for number in range(100, 140)] if is_held else []
+        for status in ("alive", "failed"):
+            for name in held:
+                proxy.record(name, web.port, status=status)
+            if status == "alive" and is_held:
+                proxy.run_pass()
+                proxy.wait_up(*held)
         with running_daemon(proxy):
             wait_for(lambda: said(proxy, "HELD") or not is_held, "the first are held")
             before, started_s = proxy.reload_count(), time.monotonic()

@@ -1,5 +1,6 @@
 """Protection against wrong input: mass loss, flapping, invalid tags and settings, damaged files, broken templates."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import probe
+from fakes.web import answering
 from integration.load import Load, run_load
 from integration.proxy import Proxy, free_port, wait_for
 from integration.test_daemon import COMMAND, running_daemon, said
 from integration.test_load import applications
+from serf_haproxy.config.ids import choose_id
 from serf_haproxy.control import reconcile, rendering
 from serf_haproxy.control.fallback import sift
 from serf_haproxy.control.outcome import Verdict
@@ -26,6 +29,7 @@ from serf_haproxy.serf.events import make_member
 from serf_haproxy.serf.nodes import record
 from serf_haproxy.serf.roster import Roster
 from serf_haproxy.serf.wake import wake
+from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.settings import load_settings, variable
 from serf_haproxy.system.network import read_networks, read_ports
 
@@ -76,30 +80,39 @@ def test_servers_that_leave_one_by_one_are_never_held(proxy: Proxy) -> None:
 
 def test_wrong_tags_on_every_node_remove_no_server(proxy: Proxy) -> None:
     """When every node gets an invalid port tag, the servers stay unchanged and the pass reports it."""
-    for name in ("web1", "web2"):
-        proxy.record(name, 8001, weight=7)
-    proxy.run_pass()
-    for name in ("web1", "web2"):
-        proxy.record(name, 0, weight=7)
-    outcome = proxy.run_pass()
+    with answering() as web:
+        for name in ("web1", "web2"):
+            proxy.record(name, web.port, weight=7)
+        proxy.run_pass()
+        proxy.wait_up("web1", "web2")
+        for name in ("web1", "web2"):
+            proxy.record(name, 0, weight=7)
+        outcome = proxy.run_pass()
     assert probe.sum_up(outcome) == "HELD"
     assert len(outcome.problems) == 2
     assert proxy.servers() == {"web1", "web2"}
-    assert "server web1 127.0.0.1:8001 weight 7" in Path(proxy.settings.config_path).read_text()
+    line = f"server web1 127.0.0.1:{web.port} id {choose_id((DEFAULT_SERVICE, 'web1'))} weight 7"
+    assert line in Path(proxy.settings.config_path).read_text()
 
 
 @pytest.mark.parametrize("mistake", ["roles", "proof_secret_file"])
 def test_a_mistake_in_the_settings_removes_no_server(proxy: Proxy, short_dir: Path, mistake: str) -> None:
-    """A wrong role or secret in the settings holds the old servers, and reports each, until `release`."""
+    """A wrong role or secret in the settings holds the old servers, and reports each, until `release`.
+
+    They are held though they are down by now. With all of them down, `release` lets them go.
+    """
     (short_dir / "secret").write_text("correct horse battery staple\n")
     value = {"roles": "webb", "proof_secret_file": str(short_dir / "secret")}[mistake]
     environ = {variable(mistake): value}
     wrong = {mistake: getattr(load_settings(environ), mistake)}
-    for number, age_s in enumerate((3 * 86400, 86400, 3600), 1):
-        proxy.record(f"web{number}", 8001, f"127.0.1.{number}")
-        at_s = time.time() - age_s
-        os.utime(Path(proxy.settings.nodes_dir, f"web{number}"), (at_s, at_s))
-    assert proxy.run_pass().verdict is Verdict.APPLIED
+    with contextlib.ExitStack() as webs:
+        for number, age_s in enumerate((3 * 86400, 86400, 3600), 1):
+            proxy.record(f"web{number}", webs.enter_context(answering()).port)
+            at_s = time.time() - age_s
+            os.utime(Path(proxy.settings.nodes_dir, f"web{number}"), (at_s, at_s))
+        assert proxy.run_pass().verdict is Verdict.APPLIED
+        proxy.wait_up("web1", "web2", "web3")
+        assert proxy.run_pass().verdict is Verdict.UNCHANGED
     for _ in range(2):
         outcome = proxy.run_pass(**wrong)
         assert probe.sum_up(outcome) == "HELD"
@@ -108,6 +121,7 @@ def test_a_mistake_in_the_settings_removes_no_server(proxy: Proxy, short_dir: Pa
     assert len(re.findall(r" held .*, for 86\d{3} s more$", command(proxy, "status", **environ), re.MULTILINE)) == 3
     assert proxy.run_pass().verdict is Verdict.UNCHANGED
     proxy.run_pass(**wrong)
+    wait_for(lambda: all(state_of(proxy, f"web{number}") == "DOWN" for number in (1, 2, 3)), "all are down")
     assert "web1 web2 web3" in command(proxy, "release", **environ)
     proxy.run_pass(**wrong)
     assert proxy.servers() == set()
@@ -118,14 +132,19 @@ def test_a_mistake_in_the_settings_removes_no_server(proxy: Proxy, short_dir: Pa
 def test_one_node_with_another_role_is_removed_at_once(proxy: Proxy) -> None:
     """A node whose role changed is removed; when most roles have changed, all servers are back and held."""
     names = [f"web{number}" for number in range(1, 5)]
-    for name in names:
-        record(proxy.settings.nodes_dir, "alive", make_member(name, f"127.0.1.{name[3:]}", {"role": "web"}))
-    proxy.run_pass(roles=("web",))
-    expected = [({"web2", "web3", "web4"}, Verdict.APPLIED), ({"web3", "web4"}, Verdict.APPLIED)]
-    for name, (servers, verdict) in zip(names, [*expected, (set(names), "HELD")], strict=False):
-        record(proxy.settings.nodes_dir, "alive", make_member(name, f"127.0.1.{name[3:]}", {"role": "webb"}))
-        assert probe.sum_up(proxy.run_pass(roles=("web",))) == verdict
-        assert proxy.servers() == servers
+    with contextlib.ExitStack() as webs:
+        ports = {name: str(webs.enter_context(answering()).port) for name in names}
+        for name, port in ports.items():
+            tags = {"role": "web", "port": port}
+            record(proxy.settings.nodes_dir, "alive", make_member(name, "127.0.0.1", tags))
+        proxy.run_pass(roles=("web",))
+        proxy.wait_up(*names)
+        expected = [({"web2", "web3", "web4"}, Verdict.APPLIED), ({"web3", "web4"}, Verdict.APPLIED)]
+        for name, (servers, verdict) in zip(names, [*expected, (set(names), "HELD")], strict=False):
+            tags = {"role": "webb", "port": ports[name]}
+            record(proxy.settings.nodes_dir, "alive", make_member(name, "127.0.0.1", tags))
+            assert probe.sum_up(proxy.run_pass(roles=("web",))) == verdict
+            assert proxy.servers() == servers
 
 
 def test_a_flapping_node_is_damped_and_serves_again_later(proxy: Proxy) -> None:
@@ -155,20 +174,18 @@ def test_a_flapping_node_is_damped_and_serves_again_later(proxy: Proxy) -> None:
 def test_a_flapping_node_serves_while_no_other_server_is_up(proxy: Proxy) -> None:
     """A node is damped while another server is up, and serves when that server goes down."""
     options = {"flap_cutoff": 3.0, "flap_half_life_s": 600.0}
-    with applications(2) as ports:
-        (first, first_port), (second, second_port) = ports.items()
-        proxy.record("web2", second_port, second)
+    with answering() as first, answering() as second:
+        proxy.record("web2", second.port)
         proxy.record("web3", free_port())
         proxy.run_pass(**options)
         wait_for(lambda: state_of(proxy, "web2") == "UP" and state_of(proxy, "web3") == "DOWN", "both are checked")
         for status in ("alive", "failed") * 2:
-            proxy.record("web1", first_port, first, status=status)
+            proxy.record("web1", first.port, status=status)
             proxy.run_pass(**options)
-        proxy.record("web1", first_port, first)
+        proxy.record("web1", first.port)
         assert proxy.run_pass(**options).problems == ("node web1 is damped: it failed and came back too often",)
         assert proxy.servers() == {"web2", "web3"}
-        proxy.record("web2", free_port(), second)
-        proxy.run_pass(**options)
+        second.status = 503
         wait_for(lambda: state_of(proxy, "web2") == "DOWN", "web2 is down")
         assert proxy.run_pass(**options).problems == ()
         assert proxy.servers() == {"web1", "web2", "web3"}
@@ -201,7 +218,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damaged_state_files_are_ignored(proxy: Proxy, damage: str) -> None:
     """A damaged state file loses its content, but passes, `status` and `render` work."""
-    for name in ("flaps.json", "last_pass.json"):
+    for name in ("flaps.json", "known.json", "last_pass.json"):
         Path(proxy.settings.state_dir, name).write_text(damage)
     proxy.record("web1", 8001)
     proxy.record("web2", 0)
@@ -214,13 +231,15 @@ def test_damaged_state_files_are_ignored(proxy: Proxy, damage: str) -> None:
 
 def test_a_release_dated_in_the_future_is_ignored(proxy: Proxy) -> None:
     """A `release` dated in the future, because the clock was set back, does not disable the guard."""
-    for status in ("alive", "failed"):
-        for number in range(1, 4):
-            proxy.record(f"web{number}", 8001, status=status)
-        command(proxy, "release")
-        at_s = time.time() + 3600
-        os.utime(Path(proxy.settings.state_dir, "released"), (at_s, at_s))
-        outcome = proxy.run_pass()
+    with answering() as web:
+        for status in ("alive", "failed"):
+            for number in range(1, 4):
+                proxy.record(f"web{number}", web.port, status=status)
+            command(proxy, "release")
+            at_s = time.time() + 3600
+            os.utime(Path(proxy.settings.state_dir, "released"), (at_s, at_s))
+            outcome = proxy.run_pass()
+            proxy.wait_up("web1", "web2", "web3")
     assert probe.sum_up(outcome) == "HELD"
     assert proxy.servers() == {"web1", "web2", "web3"}
 

@@ -10,7 +10,7 @@ from fuzz.checks import assert_printable
 from serf_haproxy.policy.address import Here, check_endpoint, locate, read_address
 from serf_haproxy.system.network import Network, read_networks
 
-TAKEN: frozenset[tuple[str, int]] = frozenset()
+TAKEN: dict[tuple[str, int], frozenset[str]] = {}
 
 
 def fault(address: str, port: int = 80, own: str = "10.0.0.9", networks: str = "", taken: object = TAKEN) -> str:
@@ -90,9 +90,10 @@ def test_any_address_is_judged(address: str, port: int, own: str) -> None:
 )
 def test_balancers_listen_at_the_same_ports(binds: list[tuple[str, int]], taken: set[tuple[str, int]]) -> None:
     """A bind to all addresses or to the own one applies to every balancer's address; any other to itself."""
-    found = locate(binds, read_address("10.0.0.9"), ["10.0.0.9", "10.0.0.8"], frozenset())
-    assert found.taken == taken
-    assert locate(binds, read_address("10.0.0.9"), ["10.0.0.8"], frozenset()).taken == taken, "its node may have left"
+    own, balancers = read_address("10.0.0.9"), {"lb1": "10.0.0.9", "lb2": "10.0.0.8"}
+    assert locate(binds, own, balancers, frozenset()).taken.keys() == taken
+    del balancers["lb1"]
+    assert locate(binds, own, balancers, frozenset()).taken.keys() == taken, "its node may have left"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_where_the_balancer_listens_is_refused(
 ) -> None:
     """A server can be at no address of the machine where the balancer listens, whatever the networks, even unknown."""
     local = frozenset({"127.0.0.1", "::1", "10.0.0.9", "192.168.7.7", "2001:db8::7"})
-    here = locate([bind], read_address(own) if own else None, [], local)
+    here = locate([bind], read_address(own) if own else None, {}, local)
     allowed = read_networks("0.0.0.0/8,127.0.0.0/8,10.0.0.0/8,192.168.0.0/16,2001:db8::/32,::1,64:ff9b::/96")
     assert ("in a circle" in judge(here, allowed, address, port)) is is_refused
 
@@ -128,7 +129,7 @@ def test_other_addresses_of_the_machine_are_refused_unless_a_network_allows_them
     local = frozenset({"10.0.0.9", "192.168.7.7"})
 
     def is_accepted(own: str, networks: str, address: str) -> bool:
-        here = locate([("", 80)], read_address(own) if own else None, [], local)
+        here = locate([("", 80)], read_address(own) if own else None, {}, local)
         reason = judge(here, read_networks(networks), address, 8080)
         assert not reason or "SERF_HAPROXY_NETWORKS" in reason
         return not reason
@@ -143,7 +144,7 @@ def test_other_addresses_of_the_machine_are_refused_unless_a_network_allows_them
 
 def test_a_balancers_endpoint_is_refused() -> None:
     """A balancer's own endpoints are refused, whatever the networks allow; its other ports are accepted."""
-    taken = frozenset({("10.0.0.9", 80)})
+    taken = {("10.0.0.9", 80): frozenset(["lb1"])}
     for address in ("10.0.0.9", "64:ff9b::a00:9"):
         assert "in a circle" in fault(address, 80, taken=taken, networks="10.0.0.0/8,64:ff9b::/96")
         assert fault(address, 81, taken=taken) == ""

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decisions import Context, build
+from decisions import Context, build, read_servers
 from serf_haproxy.policy.address import read_address
 from serf_haproxy.policy.admission import Policy, Rules
 from serf_haproxy.policy.damping import Flap, FlapRules
 from serf_haproxy.policy.guard import GuardRules
 from serf_haproxy.policy.proof import Secret, make_proof
-from serf_haproxy.policy.server import Server, read_line
+from serf_haproxy.policy.server import Server, read_running
 from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT, STATUSES, Member, make_member
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.serf.roster import Corrections, Roster, correct
@@ -268,7 +268,8 @@ def ago(age_s: float, *members: Member, status: str = FAILED) -> Evidence:
 
 
 def names(evidence: Evidence, rules: Rules = GUARDED, **context: object) -> tuple[list[str], list[str]]:
-    """Return the names of all servers and of the held ones."""
+    """Return the names of all servers and of the held ones; unless said otherwise all have been up."""
+    context.setdefault("known", read_servers(evidence, rules))
     pool = build(evidence, rules, NOW_NS, Context(**context))
     return [server.name for server in pool.servers], list(pool.held)
 
@@ -288,7 +289,8 @@ def test_many_servers_that_fail_together_are_held() -> None:
     """Two failed servers of three stay after their grace, until the guard's time limit."""
     evidence = heard(WEB3) | ago(11, WEB1) | ago(40, WEB2B)
     assert names(evidence) == (["web1", "web2", "web3"], ["web1", "web2"])
-    assert build(evidence, GUARDED, NOW_NS).changes_in_s == 3560
+    context = Context(known=read_servers(evidence, GUARDED))
+    assert build(evidence, GUARDED, NOW_NS, context).changes_in_s == 3560
     assert names(heard(WEB3) | ago(4000, WEB1, WEB2B)) == (["web3"], [])
 
 
@@ -314,8 +316,8 @@ def test_a_server_that_left_stays_for_its_clients(is_sticky: bool, context: Cont
 
 
 def test_leaving_together_is_believed() -> None:
-    """Servers that left gracefully are removed, however many."""
-    assert names(ago(1, WEB1, WEB2B, WEB3, status=LEFT)) == ([], [])
+    """Servers that left gracefully are removed, however many, while another is up or when HAProxy sees them down."""
+    assert names(ago(1, WEB1, WEB2B, WEB3, status=LEFT), up=frozenset()) == ([], [])
     assert names(ago(1, WEB1, WEB2B, status=LEFT) | ago(15, WEB3) | heard(WEB4)) == (["web4"], [])
 
 
@@ -333,14 +335,15 @@ def test_a_failed_server_whose_endpoint_is_taken_is_removed_at_once() -> None:
 def test_quarantined_servers_are_held_as_they_were() -> None:
     """When a wrong tag would remove all servers, they stay as in the published configuration."""
     known = {
-        "web1": read_line(("nodes", "web1"), "127.0.1.1:8080", 5),
-        "web2": read_line(("nodes", "web2"), "127.0.1.2:80", 1),
+        "web1": read_running(("nodes", "web1"), "127.0.1.1:8080", 5),
+        "web2": read_running(("nodes", "web2"), "127.0.1.2:80", 1),
     }
     bad = ago(1, web("web1", port="x"), web("web2", port="y"), status=ALIVE)
     pool = build(bad, GUARDED, NOW_NS, Context(known=known))
     assert pool.servers == (Server("web1", "127.0.1.1", 8080, 5), Server("web2", "127.0.1.2", 80, None))
     assert list(pool.held) == list(pool.quarantined) == ["web1", "web2"]
-    assert names(bad | heard(WEB3, WEB4), known=known) == (["web3", "web4"], [])
+    others = {"web3": Server("web3", "127.0.1.3", 3000, None), "web4": Server("web4", "127.0.1.4", 3000, None)}
+    assert names(bad | heard(WEB3, WEB4), known=known | others) == (["web3", "web4"], [])
     assert names(bad) == ([], [])
 
 
@@ -381,7 +384,7 @@ def roll_out(tags: dict[str, str], gap_s: float, rules: Rules) -> list[int]:
         now_ns = NOW_NS + int(number * gap_s * S)
         evidence[member.name] = NodeFile(ALIVE, make_member(member.name, member.address, tags), now_ns)
         pool = build(evidence, rules, now_ns, context)
-        context = Context(known={server.name: server for server in pool.servers}, unfit=pool.unfit)
+        context = Context(known=pool.known, unfit=pool.unfit)
         counts.append(len(pool.servers))
     return counts
 
@@ -397,9 +400,12 @@ def test_a_wrong_rollout_restores_removed_servers(tags: dict[str, str]) -> None:
 
 
 def test_a_new_balancer_is_believed() -> None:
-    """A node that takes the balancer's role is removed at once, and so is the own node."""
+    """A node that takes the balancer's role is removed at once unless it is the last one, and so is the own node."""
+    balancer = ago(5, web("web1", role="lb"), status=ALIVE)
+    assert names(balancer | ago(5, *TEN[2:4], status=ALIVE), known=PUBLISHED) == (["web2", "web3"], [])
     known = {"web1": PUBLISHED["web1"]}
-    assert names(ago(5, web("web1", role="lb"), status=ALIVE), known=known) == ([], [])
+    assert names(balancer, known=known) == (["web1"], ["web1"])
+    assert names(balancer, known=known, up=frozenset(), never_up=frozenset(["web1"])) == ([], [])
     assert names(ago(5, TEN[1], status=ALIVE), GUARDED._replace(self_name="web1"), known=known) == ([], [])
 
 
@@ -413,7 +419,8 @@ def test_a_held_unfit_server_stays_held_when_it_fails() -> None:
     assert set(pool.held.values()) == {3590.0}
     assert pool.quarantined == {}
     assert set(build(lost, rules, NOW_NS + 10 * S, Context(known=PUBLISHED)).held.values()) == {3599.0}
-    assert build(ago(5, *TEN, status=LEFT), rules, NOW_NS, Context(known=PUBLISHED, unfit=unfit)).servers == ()
+    context = Context(known=PUBLISHED, unfit=unfit, up=frozenset())
+    assert build(ago(5, *TEN, status=LEFT), rules, NOW_NS, context).servers == ()
 
 
 def test_members_of_other_roles_were_never_servers() -> None:
@@ -447,7 +454,8 @@ def test_a_damped_node_does_not_serve() -> None:
     """A flapping node is no server while enough others serve."""
     rules = GUARDED._replace(flaps=FlapRules(4, 60))
     flaps = {"web1": Flap(5.0, NOW_NS / 1e9, True, True)}
-    pool = build(heard(WEB1, WEB2B), rules, NOW_NS, Context(flaps=flaps))
+    evidence = heard(WEB1, WEB2B)
+    pool = build(evidence, rules, NOW_NS, Context(flaps=flaps, known=read_servers(evidence, rules)))
     assert [server.name for server in pool.servers] == ["web2"]
     assert list(pool.damped) == ["web1"]
     assert pool.changes_in_s == pool.damped["web1"]
@@ -460,7 +468,8 @@ def test_a_damped_node_serves_when_all_others_are_down() -> None:
     flaps = {"web1": Flap(5.0, NOW_NS / 1e9, True, True)}
     evidence = heard(WEB1, WEB2B, WEB3)
     for down, is_kept_out in ((set(), True), ({"web1", "web3"}, True), ({"web2", "web3"}, False)):
-        pool = build(evidence, rules, NOW_NS, Context(flaps=flaps, down=frozenset(down)))
+        known = read_servers(evidence, rules)
+        pool = build(evidence, rules, NOW_NS, Context(flaps=flaps, known=known, down=frozenset(down)))
         assert ("web1" in pool.damped) is is_kept_out
         assert ("web1" not in {server.name for server in pool.servers}) is is_kept_out
         assert pool.changes_in_s == (2.0 if is_kept_out else None)
@@ -474,9 +483,11 @@ def test_failures_alone_never_empty_a_guarded_pool(evidence: Evidence, served: i
         for name, file in evidence.items()
         if (status := FAILED if file.status == FAILED else ALIVE)
     }
-    pool = build(evidence, GUARDED._replace(self_name="lb"), NOW_NS)
-    rules = GUARDED._replace(self_name="lb", failed_grace_s=1e9)
-    assert bool(pool.servers) == bool(build(evidence, rules, NOW_NS).servers)
+    rules = GUARDED._replace(self_name="lb")
+    context = Context(known=read_servers(evidence, rules))
+    pool = build(evidence, rules, NOW_NS, context)
+    patient = rules._replace(failed_grace_s=1e9)
+    assert bool(pool.servers) == bool(build(evidence, patient, NOW_NS, context).servers)
 
 
 SECRET = Secret(b"correct horse battery staple")
@@ -524,13 +535,17 @@ def test_a_proof_with_uncertain_tags_is_not_checked() -> None:
 
 
 def test_policy_applies_to_published_servers() -> None:
-    """A published server whose address the policy no longer allows is not held."""
-    member = Member("a", "10.2.0.1", "", ("port=x",))
-    known = {"a": Server("a", "10.2.0.1", 80, None)}
+    """A server whose address the policy no longer allows is not held; it goes when another can serve."""
+    member, other = Member("a", "10.2.0.1", "", ("port=x",)), Member("b", "10.1.0.2", "", ())
+    known = {"a": Server("a", "10.2.0.1", 80, None), "b": Server("b", "10.1.0.2", 80, None)}
     rules = Rules(80, failed_grace_s=60, guard=GuardRules(0.1, 60, 60, 0))
-    for policy, names in ((Policy(), ["a"]), (Policy(networks=read_networks("10.1.0.0/16")), [])):
-        pool = build({"a": NodeFile(ALIVE, member, 1)}, rules._replace(policy=policy), 2, Context(known=known))
-        assert [server.name for server in pool.servers] == names
+    evidence = {"a": NodeFile(ALIVE, member, 1), "b": NodeFile(ALIVE, other, 1)}
+    narrow = rules._replace(policy=Policy(networks=read_networks("10.1.0.0/16")))
+    for some_rules, up, names in ((rules, "ab", "ab"), (narrow, "ab", "b"), (narrow, "a", "ab"), (narrow, "", "b")):
+        pool = build(evidence, some_rules, 2, Context(known=known, up=frozenset(up)))
+        assert "".join(server.name for server in pool.servers) == names
+        assert pool.held.keys() == ({"a"} if some_rules is rules else set())
+        assert pool.last.keys() == ({"a"} if up == "a" else set())
 
 
 def test_changed_rules_or_members_are_judged_anew() -> None:

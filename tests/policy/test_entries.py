@@ -9,7 +9,7 @@ from serf_haproxy.policy.decision import Entry, State
 from serf_haproxy.policy.guard import GuardRules
 from serf_haproxy.policy.judgement import Memo
 from serf_haproxy.policy.server import Server
-from serf_haproxy.policy.snapshot import Gone, Snapshot, View
+from serf_haproxy.policy.snapshot import Gone, Known, Snapshot, View
 from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT, Member, make_member
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.system.network import read_networks
@@ -48,8 +48,14 @@ def snap(node: NodeFile, *others: NodeFile, **changes: object) -> Snapshot:
 OTHERS = tuple(file(web(f"web{number}", f"10.0.0.{number}"), age_s=9000) for number in range(2, 6))
 LOST = tuple(file(each.member, FAILED, age_s=20) for each in OTHERS)
 BUSY = View(connection_counts={KEY: 1}, serving=frozenset([KEY]), down=frozenset())
+DOWN = View(down=frozenset([KEY]), up={})
 FLAP = {"web1": Flap(12.0, NOW_NS / S - 20, is_alive=True, is_damped=True)}
 WEIGHT_0 = SERVER._replace(weight=0)
+ALONE = {KEY: Known(SERVER, was_up=True, is_served=True)}
+ALL = ALONE | {
+    ("nodes", each.member.name): Known(Server(each.member.name, each.member.address, 8080, None), True, True)
+    for each in OTHERS
+}
 
 # Name, snapshot, state, a part of the reason, server, seconds since, seconds until.
 TABLE: list[tuple[str, Snapshot, State, str, Server | None, float | None, float | None]] = [
@@ -62,8 +68,19 @@ TABLE: list[tuple[str, Snapshot, State, str, Server | None, float | None, float 
     ("left long ago", snap(file(web(), LEFT, 31), *OTHERS, view=BUSY), State.GONE, "it left", None, 31, None),
     ("just failed", snap(file(web(), FAILED, 4), *OTHERS), State.GRACE, "failed in Serf a moment ago", SERVER, 4, 6),
     ("failed", snap(file(web(), FAILED, 11), *OTHERS), State.GONE, "failed in Serf", None, 11, None),
-    ("all failed", snap(file(web(), FAILED), *LOST), State.HELD, "too many servers were lost", SERVER, 20, 3580),
-    ("flaps", snap(file(web()), *OTHERS, flaps=FLAP), State.DAMPED, "failed and came back", None, 20, None),
+    (
+        "all failed",
+        snap(file(web(), FAILED), *LOST, known=ALL),
+        State.HELD,
+        "too many servers were lost",
+        SERVER,
+        20,
+        3580,
+    ),
+    ("all failed, none was up", snap(file(web(), FAILED), *LOST), State.GONE, "it failed in Serf", None, 20, None),
+    ("the last one left", snap(file(web(), LEFT), known=ALONE), State.LAST, "it left; no other", SERVER, 20, None),
+    ("the last one is not up", snap(file(web(), LEFT), known=ALONE, view=DOWN), State.GONE, "left", None, 20, None),
+    ("flaps", snap(file(web()), *OTHERS, flaps=FLAP, known=ALL), State.DAMPED, "failed and came back", None, 20, None),
     ("wrong port", snap(file(web(port="x")), *OTHERS), State.QUARANTINED, "tag port='x'", None, 20, None),
     ("wrong address", snap(file(web(address="x")), *OTHERS), State.QUARANTINED, "not an IP address", None, 20, None),
     ("other role", snap(file(web(role="db")), *OTHERS), State.IGNORED, "role 'db'", None, 20, None),
@@ -106,7 +123,7 @@ TABLE: list[tuple[str, Snapshot, State, str, Server | None, float | None, float 
     ),
     (
         "unfit with all others",
-        snap(file(web(port="x")), *LOST, unfit={KEY: Gone(SERVER, NOW_NS - 30 * S)}),
+        snap(file(web(port="x")), *LOST, unfit={KEY: Gone(SERVER, NOW_NS - 30 * S)}, known=ALL),
         State.HELD,
         "tag port='x' is not a whole number from 1 to 65535; too many servers were lost",
         SERVER,

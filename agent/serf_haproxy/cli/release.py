@@ -2,15 +2,25 @@
 
 import argparse
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serf_haproxy.settings import load_settings
+
+if TYPE_CHECKING:
+    from serf_haproxy.control.preview import Preview
+    from serf_haproxy.services import Key
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command `release`."""
-    text = "Remove the servers that are held because too many were lost at once."
+    text = "Remove the servers that are held because too many were lost at once, or kept because no other is up."
     commands.add_parser("release", help=text, description=text).set_defaults(command=release)
+
+
+def _is_drained(found: "Preview", key: "Key") -> bool:
+    """Return whether a server only drains: its tag says so, and no order ends that."""
+    file = found.snapshot.files.get(key[1])
+    return file is not None and file.status == "alive" and key not in found.decision.unfit
 
 
 def release(_args: argparse.Namespace) -> int:
@@ -21,7 +31,10 @@ def release(_args: argparse.Namespace) -> int:
 
     settings = load_settings(os.environ)
     found = preview(settings)
-    held = [name for _, name in found.decision.find(State.HELD)]
+    kept = found.decision.find(State.HELD) | {
+        key: entry for key, entry in found.decision.find(State.LAST).items() if not _is_drained(found, key)
+    }
+    held = sorted(name for _, name in kept)
     found.edges.state.release()
     is_heard = wake(settings.wake_fifo)
     when = "" if is_heard else ", once the daemon runs"

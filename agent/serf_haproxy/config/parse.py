@@ -116,7 +116,7 @@ class Parser:
         rest = hashlib.sha256()
         inherited = _Defaults()
         named: dict[str, _Defaults] = {}
-        sections = list(self._split(text))
+        sections = list(self.split(text))
         # Conditional blocks (`.if`) may leave any line out, and only HAProxy knows which.
         is_certain = not any(line.startswith(".") for section in sections for line in section)
         for header, *lines in sections:
@@ -184,7 +184,7 @@ class Parser:
         """Take apart a configuration that may end in a fingerprint."""
         return self.read(strip(text))
 
-    def _split(self, text: str) -> Iterator[list[str]]:
+    def split(self, text: str) -> Iterator[list[str]]:
         """Yield the lines of each section, its header first, without comments and blank lines."""
         section: list[str] = []
         for line in text.split("\n"):  # HAProxy knows no other line separator

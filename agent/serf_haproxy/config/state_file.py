@@ -3,42 +3,47 @@
 Format: version 1 of HAProxy's Management Guide, "show servers state".
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from serf_haproxy.config.parse import Layout, Line
+from serf_haproxy.config.parse import Line, Parser
+from serf_haproxy.config.render import Config
+from serf_haproxy.config.words import take_number
 from serf_haproxy.policy.snapshot import Seen
 from serf_haproxy.services import Key
 
 NO_STATE = "1\n"  # the version of the format and no server; HAProxy warns of an empty file
 
 
-def format_state(goal: Layout, before: Layout, seen: Mapping[Key, Seen] | None, header: str) -> str:
+def format_state(goal: Config, decided: Mapping[str, bool], seen: Mapping[Key, Seen] | None, header: str) -> str:
     """Return a server state file: a server keeps its state, and one that is new or moved starts as down.
 
     Otherwise HAProxy would consider a new server up until its checks fail, and would let an old line override the
     address of a moved one. A kept line has the weight that will be: HAProxy prefers the file's weight while the
-    configured one is unchanged. What an administrator has done to a server that only a reload can change is kept.
+    configured one is unchanged. What an administrator has done to a server that only a reload can change is kept, and
+    so is the weight that an agent has set.
 
     Args:
         goal: What will run.
-        before: What the published file says so far.
-        seen: What runs; None when no socket tells: then a server of the published file has no line, and starts as up.
+        decided: By name, the servers that were decided, and whether each is new or elsewhere than before.
+        seen: What runs; None when no socket tells: then a server that is not new has no line, and starts as up.
         header: The line that names the columns.
     """
     lines = ["1", header] if header else ["1"]
     columns = header.removeprefix("# ").split()
-    fixed = {key: line for key, line in goal.fixed.items() if line and "disabled" not in line.words}
-    for number, (key, line) in enumerate(sorted((goal.servers | fixed).items()), 1):
+    layout = goal.layout
+    fixed = {key: line for key, line in layout.fixed.items() if line and "disabled" not in line.words}
+    servers = {**dict(_read_opaque(goal, decided, seen or {})), **fixed, **layout.servers}
+    for number, (key, line) in enumerate(sorted(servers.items()), 1):
         running = (seen or {}).get(key)
         is_kept = running and running.endpoint == line.endpoint and (key in fixed or not running.is_set_aside)
         if running and is_kept:
             fields = dict(zip(columns, running.line.split(" "), strict=True))
-            if key in goal.servers:
+            if key in layout.servers or (key[1] in decided and "agent-check" not in line.words):
                 fields |= dict.fromkeys(("srv_uweight", "srv_iweight"), str(line.weight))
             if line.id and "srv_id" in fields:
                 fields |= {"srv_id": str(line.id), "srv_f_forced_id": "1"}
             lines.append(" ".join(fields.values()))
-        elif _starts_down(line) and (seen is not None or not _is_at(line.endpoint, before, key)):
+        elif _starts_down(line) and (_may_be_new(goal, decided, key) if seen is not None else decided.get(key[1])):
             address, _, port = line.endpoint.rpartition(":")
             state = f"0 0 {line.weight} {line.weight} 0 1 0 0 6 0 0 {int(line.id > 0)}"
             place = f"1 {key[0]} {line.id or number} {key[1]} {address.strip('[]')}"
@@ -51,6 +56,31 @@ def _starts_down(line: Line) -> bool:
     return "check" in line.words and "agent-check" not in line.words
 
 
-def _is_at(endpoint: str, before: Layout, key: Key) -> bool:
-    line = before.servers.get(key) or before.fixed.get(key)
-    return line is not None and line.endpoint == endpoint
+def _may_be_new(goal: Config, decided: Mapping[str, bool], key: Key) -> bool:
+    """Return whether a server that does not run may be set down: it is ours, or in a section of plain words."""
+    return key[0] in goal.layout.sections or key[1] in decided
+
+
+def _read_opaque(goal: Config, decided: Mapping[str, bool], seen: Mapping[Key, Seen]) -> Iterator[tuple[Key, Line]]:
+    """Yield our servers in sections with lines of which only HAProxy knows what they say.
+
+    A server there counts as checked unless all that run in its section are not. HAProxy applies a line only where name
+    and section are those of a server.
+    """
+    checked = {section for (section, name), one in seen.items() if name in decided and one.is_checked}
+    unchecked = {section for section, name in seen if name in decided} - checked
+    for head, *lines in Parser().split(goal.text):
+        words = head.split()
+        if words[0] not in ("backend", "listen") or len(words) < 2 or words[1] in goal.layout.sections:
+            continue
+        for line in lines:
+            keyword, *rest = line.split()
+            if keyword != "server" or len(rest) < 2:
+                continue
+            name, endpoint, *more = [word.strip("\"'") for word in rest]
+            if name not in decided or not endpoint.rpartition(":")[2].isdecimal() or "disabled" in more:
+                continue
+            weight, number = take_number(more, "weight", 1), take_number(more, "id", 0)
+            is_checked = "check" in more or (words[1] not in unchecked and "track" not in more)
+            checks = [*(["check"] if is_checked else []), *(["agent-check"] if "agent-check" in more else [])]
+            yield (words[1], name), Line(endpoint, weight, tuple(checks), number)

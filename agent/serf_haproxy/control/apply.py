@@ -18,7 +18,7 @@ from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import FROZEN, Condition, Outcome, Verdict, look_again_s
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy.master import ABSENT_S
-from serf_haproxy.policy.snapshot import Running
+from serf_haproxy.policy.snapshot import DOWN, Running, Seen
 from serf_haproxy.services import Key
 
 log = logging.getLogger("serf-haproxy")
@@ -61,7 +61,7 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     if is_applied:
         return Outcome(Verdict.APPLIED, why, goal.digest, again_s=look_again_s(0), left=left)
     servers, header = (running.servers, running.header) if running else (None, "")
-    with config_file.handing_over(format_state(goal.layout, before, servers, header)):
+    with config_file.handing_over(format_state(goal, attempt.decided, servers, header)):
         outcome = _reload(attempt, goal, why)
     if outcome.is_costly:
         _go_ahead(attempt, goal, edges.runtime.read_running())
@@ -206,9 +206,12 @@ def _read_back(attempt: Attempt, goal: Config, why: str) -> Outcome:
     running = runtime.read_running()
     servers = running.servers if running else None
     outcome = Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True, left={})
-    if servers is None or not (differences := find_differences(goal.layout, servers)):
+    if servers is None:
         return outcome
-    commands = diff(goal.layout, goal.layout, servers).commands
+    differences = find_differences(goal.layout, servers)
+    commands = diff(goal.layout, goal.layout, servers).commands + _raise(attempt, goal, servers)
+    if not differences and not commands:
+        return outcome
     again_s = look_again_s(0)
     try:
         runtime.change(commands)
@@ -222,6 +225,22 @@ def _read_back(attempt: Attempt, goal: Config, why: str) -> Outcome:
         log.warning("%s", f"left alone until something changes, since a reload has not ended it: {said}")
     why = f"{why}; the new worker's servers were not all as they should be: {then}"
     return dataclasses.replace(outcome, reason=why, again_s=again_s, left=left)
+
+
+def _raise(attempt: Attempt, goal: Config, servers: Mapping[Key, Seen]) -> tuple[str, ...]:
+    """Return commands for new servers that started as down, and that no health check would ever raise.
+
+    They are those of which only HAProxy knows what their lines say (`config.state_file`).
+    """
+    return tuple(
+        f"set server {'/'.join(key)} health up"
+        for key, seen in servers.items()
+        if attempt.decided.get(key[1])
+        and not (goal.layout.servers.get(key) or goal.layout.fixed.get(key))
+        and seen.operation == DOWN
+        and not seen.is_checked
+        and not seen.is_maintained
+    )
 
 
 def _join_lines(text: str) -> str:

@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterable, Mapping
 
 from serf_haproxy.control.corrections import Heard
-from serf_haproxy.control.outcome import ALONE, DIFFERS, FROZEN, HELD, Condition, Outcome, Verdict, look_again_s
+from serf_haproxy.control.outcome import ALONE, DIFFERS, FROZEN, HELD, LAST, Condition, Outcome, Verdict, look_again_s
 from serf_haproxy.control.record import Record, list_checks
 from serf_haproxy.control.state import State as StateDirectory
+from serf_haproxy.control.state import parse_served
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf.events import ALIVE, FAILED
@@ -16,7 +17,9 @@ from serf_haproxy.serf.printing import printable, quoted
 from serf_haproxy.services import Key
 
 _SHOWN_COUNT = 10
+_KEPT = (State.HELD, State.LAST)
 _ALONE_REASON = "Serf knows no other member that is alive; see whether the names in SERF_JOIN lead to the cluster"
+_LAST_REASON = "no other server is up; until one is, requests go to these that leave, drain or are lost"
 
 
 def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: Heard, before: Record) -> Outcome:
@@ -40,7 +43,7 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
     times_s = [outcome.again_s, look_again_s(min(drained_s)) if drained_s else None, decision.changes_in_s]
     return dataclasses.replace(
         outcome,
-        conditions=conditions,
+        conditions=tuple(conditions),
         has_roster=heard.roster is not None,
         corrected_count=len(heard.corrections.record) + len(heard.corrections.absent),
         problems=outcome.problems + heard.problems + _list_problems(snapshot, decision, before),
@@ -59,18 +62,26 @@ def is_alone(files: Mapping[str, NodeFile], self_name: str, before: Record) -> b
     return FAILED in others or before.has_condition(ALONE)
 
 
-def remember_served(state: StateDirectory, decision: Decision, heard: Heard, served: str) -> str:
-    """Write the node files of all servers to the state directory; return their text.
+def remember_served(state: StateDirectory, outcome: Outcome, decision: Decision, heard: Heard, served: str) -> str:
+    """Write the servers and their node files to the state directory; return the text of the node files.
 
     A node directory that has to be made again gets these node files back.
 
     Args:
         state: Where to write.
+        outcome: What acting came to.
         decision: What was decided.
         heard: The node files after the corrections.
         served: What the pass before wrote.
     """
-    lines = "".join(heard.files[server.name].line for server in decision.servers)
+    # While a pass waits for a frozen worker, HAProxy gets none of the new servers: they are still new after it.
+    if not outcome.has_condition(FROZEN) and decision.known != state.read_known():
+        state.write_known(decision.known)
+    files = heard.files
+    if any(server.name not in files for server in decision.servers):
+        remembered = parse_served(served).items()
+        files = {name: NodeFile(status, member, 0) for name, (status, member) in remembered} | files
+    lines = "".join(files[server.name].line for server in decision.servers if server.name in files)
     if lines != served:
         state.write_served(lines)
     return lines
@@ -81,7 +92,6 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
     # A refused configuration changed nothing.
     digest = outcome.digest or (before.digest if outcome.verdict is Verdict.REJECTED else "")
     files = heard.files
-    is_frozen = any(condition.name == FROZEN for condition in outcome.conditions)
     at_s = snapshot.at_ns / 1e9
     from_roster = before.from_roster | {
         member.name: files[member.name].mtime_ns for _, member in heard.corrections.record if member.name in files
@@ -100,7 +110,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
             if name in files and files[name].mtime_ns == mtime_ns
         },
         refused=dict(heard.roster.refused) if heard.roster else before.refused,
-        frozen_at_s=at_s - before.frozen_for_s(at_s) if is_frozen else 0.0,
+        frozen_at_s=at_s - before.frozen_for_s(at_s) if outcome.has_condition(FROZEN) else 0.0,
         checks=list_checks(decision.checks),
         unfit=list(decision.unfit.values()),
         left=before.left if outcome.left is None else {"/".join(key): said for key, said in outcome.left.items()},
@@ -112,14 +122,21 @@ def list_conditions(snapshot: Snapshot, decision: Decision, before: Record) -> t
     """Return the conditions that follow from a snapshot and its decision."""
     held = decision.find(State.HELD)
     conditions: tuple[Condition, ...] = (Condition(HELD, _explain_held(held, snapshot.at_ns)),) if held else ()
+    if last := decision.find(State.LAST):
+        conditions += (Condition(LAST, f"{_LAST_REASON}: {_join_names(name for _, name in last)}"),)
     if is_alone(snapshot.files, snapshot.rules.self_name, before):
         conditions += (Condition(ALONE, _ALONE_REASON),)
     return conditions
 
 
-def is_unfit(entry: Entry, file: NodeFile) -> bool:
-    """Return whether a node is alive and cannot be a server, or HAProxy refuses its server."""
-    return entry.state is State.QUARANTINED or (entry.state is State.HELD and file.status == ALIVE)
+def is_unfit(decision: Decision, key: Key, file: NodeFile | None) -> bool:
+    """Return whether a node is alive and cannot be a server, or HAProxy refuses its server.
+
+    The server of such a node may be held, or be the last one.
+    """
+    state = decision.entries[key].state
+    is_kept = state in _KEPT and key in decision.unfit
+    return state is State.QUARANTINED or (is_kept and file is not None and file.status == ALIVE)
 
 
 def _explain_held(held: dict[Key, Entry], now_ns: int) -> str:
@@ -146,9 +163,9 @@ def _list_problems(snapshot: Snapshot, decision: Decision, before: Record) -> tu
     refused = dict(snapshot.roster.refused) if snapshot.roster else before.refused
     return (
         *(
-            f"node {name} is {entry.state}: {entry.reason}"
-            for (_, name), entry in decision.notable.items()
-            if entry.state is State.DAMPED or is_unfit(entry, snapshot.files[name])
+            f"node {key[1]} is {entry.state}: {entry.reason}"
+            for key, entry in decision.notable.items()
+            if entry.state is State.DAMPED or is_unfit(decision, key, snapshot.files.get(key[1]))
         ),
         *(f"node {name} is refused: {reason}" for name, reason in refused.items()),
         *(f"file {quoted(stray.name)} in the node directory is ignored: {stray.reason}" for stray in snapshot.strays),

@@ -1,10 +1,10 @@
 """From the world to a snapshot: everything that a pass needs, read once. It changes nothing."""
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
 
-from serf_haproxy.config.parse import Line, Parser
 from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.faults import select_faults
@@ -16,7 +16,8 @@ from serf_haproxy.policy.admission import Policy, Rules
 from serf_haproxy.policy.damping import FlapRules
 from serf_haproxy.policy.guard import GuardRules
 from serf_haproxy.policy.proof import Secret, normalise, read_secrets
-from serf_haproxy.policy.snapshot import DOWN, Running, Snapshot, View
+from serf_haproxy.policy.server import read_running
+from serf_haproxy.policy.snapshot import DOWN, Known, Running, Snapshot, View
 from serf_haproxy.serf import nodes
 from serf_haproxy.services import DEFAULT_SERVICE, Key, find_service
 from serf_haproxy.settings import Settings
@@ -33,7 +34,7 @@ def read_nodes(nodes_dir: str) -> Heard:
     return Heard(*nodes.load(nodes_dir)) if os.path.isdir(nodes_dir) else Heard({}, [])
 
 
-def observe(settings: Settings, edges: Edges, record: Record, heard: Heard, parser: Parser) -> Snapshot:
+def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> Snapshot:
     """Read all else that the decision depends on.
 
     Args:
@@ -41,12 +42,13 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard, pars
         edges: Where to read.
         record: What the pass before left behind.
         heard: The node files.
-        parser: Reads the published configuration.
 
     Raises:
         SystemFault: A file cannot be read, or the file of secrets is wrong.
     """
     running = edges.runtime.read_running()
+    known = edges.state.read_known()
+    view = _read_view(running, known, is_sticky=bool(settings.cookie))
     live = edges.config_file.read_live()
     try:
         template, template_fault = read_template(settings), ""
@@ -65,8 +67,8 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard, pars
         unfit=record.read_unfit(),
         checks=record.read_checks(),
         refused=select_faults(settings, template or "", record.read_faults()).servers,
-        published=_fold_published(parser.read_published(live).servers if live else {}),
-        view=_read_view(running, is_sticky=bool(settings.cookie)),
+        known=_complete_known(known, view, running, heard),
+        view=view,
         running=running,
         live=live,
         template=template,
@@ -125,26 +127,50 @@ def _read_bind(bind: str) -> Bind:
     return str(address) if address and not address.is_unspecified else "", int(port)
 
 
-def _read_view(running: Running | None, is_sticky: bool) -> View:
+def _read_view(running: Running | None, known: Mapping[Key, Known], is_sticky: bool) -> View:
     """Return HAProxy's view by services: a custom template may have a server in several sections."""
     if running is None or running.servers is None:
         return View()
     counts: dict[Key, int] = {}
-    serving, down, known = set(), set(), set()
+    serving, down, known_to_haproxy = set(), set(), set()
+    up: dict[Key, str] = {}
     for key, seen in running.servers.items():
         if key[0] != DEFAULT_SERVICE:
             key = (find_service(key[0]), key[1])  # noqa: PLW2901 - the key by service instead of by section
-        known.add(key)
+        known_to_haproxy.add(key)
         if seen.connection_count:
             counts[key] = counts.get(key, 0) + seen.connection_count
         if is_sticky and seen.is_serving:
             serving.add(key)
         if seen.operation == DOWN:
             down.add(key)
-    return View(counts, frozenset(serving), frozenset(down), frozenset(known))
+        elif not seen.is_maintained:
+            up[key] = seen.endpoint
+    up = {key: endpoint for key, endpoint in up.items() if key not in down} if down else up
+    unchecked = {
+        (find_service(section), name) for (section, name), seen in running.servers.items() if not seen.is_checked
+    }
+    everything = frozenset(known_to_haproxy)
+    up |= _translate(up, known)
+    return View(counts, frozenset(serving), frozenset(down), up, frozenset(unchecked), everything)
 
 
-def _fold_published(lines: Mapping[Key, Line]) -> Mapping[Key, Line]:
-    if all(section == DEFAULT_SERVICE for section, _ in lines):
-        return lines
-    return {(find_service(section), name): line for (section, name), line in lines.items()}
+def _translate(up: Mapping[Key, str], known: Mapping[Key, Known]) -> dict[Key, str]:
+    """Return where servers should be if a template gives all of them other addresses or ports than were decided."""
+    ours = {key: known[key].server.endpoint for key in known.keys() & up.keys()}
+    return {} if any(up[key] == endpoint for key, endpoint in ours.items()) else ours
+
+
+def _complete_known(
+    known: Mapping[Key, Known], view: View, running: Running | None, heard: Heard
+) -> Mapping[Key, Known]:
+    """Return what is known of servers, with those that only HAProxy knows: the state directory is new, or was lost."""
+    servers = (running and running.servers) or {}
+    found = {}
+    for (section, name), seen in servers.items():
+        key = (find_service(section), name)
+        if key not in known and name in heard.files and not seen.is_maintained:
+            with contextlib.suppress(ValueError):
+                server = read_running(key, seen.endpoint, seen.weight)
+                found[key] = Known(server, was_up=key in (view.up or {}), is_served=True)
+    return {**known, **found} if found else known

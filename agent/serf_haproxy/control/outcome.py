@@ -31,10 +31,11 @@ class Condition(NamedTuple):
     """A state that lasts beyond the pass, beside its verdict.
 
     Attributes:
-        name: "held": servers were lost together and stay under HAProxy's health checks. "alone": Serf knows no other
-            member that is alive, although it has known one that did not leave. "frozen": HAProxy's worker does not
-            answer, so a reload waits. "differs": servers are not as they should be, a reload has not changed that, and
-            they are left alone.
+        name: "held": servers were lost together and stay under HAProxy's health checks. "last": no server of a node
+            that is to serve is up, so servers that leave, drain or are lost go on. "alone": Serf knows no other member
+            that is alive, although it has known one that did not leave. "frozen": HAProxy's worker does not answer, so
+            a reload waits. "differs": servers are not as they should be, a reload has not changed that, and they are
+            left alone.
         reason: One sentence.
     """
 
@@ -42,7 +43,7 @@ class Condition(NamedTuple):
     reason: str
 
 
-HELD, ALONE, FROZEN, DIFFERS = "held", "alone", "frozen", "differs"
+HELD, LAST, ALONE, FROZEN, DIFFERS = "held", "last", "alone", "frozen", "differs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,10 @@ class Outcome:
     problems: tuple[str, ...] = ()
     again_s: float | None = None
     left: Mapping[Key, str] | None = None
+
+    def has_condition(self, name: str) -> bool:
+        """Return whether one of the conditions has this name."""
+        return any(condition.name == name for condition in self.conditions)
 
 
 class Pause(NamedTuple):

@@ -41,7 +41,7 @@ def preview(settings: Settings) -> Preview:
     """
     edges, memory = make_edges(settings), Memory()
     record = edges.state.read_record()
-    snapshot = observe(settings, edges, record, read_nodes(edges.nodes_dir), memory.renderer.parser)
+    snapshot = observe(settings, edges, record, read_nodes(edges.nodes_dir))
     return Preview(edges, record, snapshot, decide(snapshot, memory.memo), memory.renderer)
 
 

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 
+from serf_haproxy.config.ids import is_id_of
 from serf_haproxy.control.attempt import Attempt
 from serf_haproxy.control.conclude import complete, make_record, remember_served
 from serf_haproxy.control.corrections import Heard, hear
@@ -26,6 +27,7 @@ from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.roster import Roster
+from serf_haproxy.services import find_service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.locks import locked
 
@@ -68,11 +70,11 @@ class Reconciler:
         with locked(edges.state.pass_lock_path, _LOCK_S, "another pass"):
             record, served = edges.state.read_record(), edges.state.read_served()
             heard = hear(edges.nodes_dir, ask, self._list_served(served), is_resync, memory.files)
-            snapshot = observe(settings, edges, record, heard, memory.renderer.parser)
+            snapshot = observe(settings, edges, record, heard)
             on_step("read")
             if heard.roster is None and self._is_file_missing(snapshot):
                 heard = hear(edges.nodes_dir, ask, (), True, heard.files)
-                snapshot = observe(settings, edges, record, heard, memory.renderer.parser)
+                snapshot = observe(settings, edges, record, heard)
             decision = decide(snapshot, memory.memo)
             if decision.flaps != snapshot.flaps:
                 edges.state.write_flaps(decision.flaps)
@@ -84,7 +86,7 @@ class Reconciler:
             outcome = memory.silence.explain(outcome, snapshot, decision, edges, check)
             if heard.roster or outcome.has_reloaded:
                 outcome = dataclasses.replace(outcome, problems=outcome.problems + self._look_after_old_workers())
-            served = remember_served(edges.state, decision, heard, served)
+            served = remember_served(edges.state, outcome, decision, heard, served)
             memory.served = served, [server.name for server in decision.servers]
             faults = list_faults(settings, snapshot, outcome, record)
             record = make_record(outcome, snapshot, decision, heard, record)
@@ -107,6 +109,7 @@ class Reconciler:
         socket_path = edges.runtime.choose_path(snapshot.running, snapshot.live or "")
         is_renamed = socket_path != settings.runtime_socket
         named = settings.replace(runtime_socket=socket_path) if is_renamed else settings
+        known = {key: one.server.endpoint for key, one in snapshot.known.items() if one.is_served}
         patience = Patience(record.frozen_for_s(snapshot.at_ns / 1e9), settings.frozen_worker_s)
         attempt = Attempt(
             edges,
@@ -117,6 +120,7 @@ class Reconciler:
             pause=pause,
             patience=patience,
             left=record.read_left(),
+            decided={server.name: known.get(server.key) != server.endpoint for server in decision.servers},
         )
         outcome = apply_best(want(named, snapshot, decision), attempt, renderer)
         edges.config_file.tidy()
@@ -142,12 +146,18 @@ class Reconciler:
         return heard._replace(files=files, corrections=corrections, problems=(*heard.problems, *problems))
 
     def _is_file_missing(self, snapshot: Snapshot) -> bool:
-        """Return whether HAProxy has a published server without a node file, and Serf was not yet asked about it.
+        """Return whether HAProxy has a server of ours without a node file, and Serf was not yet asked about it.
 
         A pass that was cut short may have added the server without writing down that it is served.
         """
         running = (snapshot.running and snapshot.running.servers) or {}
-        missing = {key for key in snapshot.published if key in running and key[1] not in snapshot.files}
+        missing = set()
+        for (section, name), seen in running.items():
+            if name not in snapshot.files and not seen.is_maintained:
+                key = find_service(section), name
+                known = snapshot.known.get(key)
+                if (known and known.is_served) or is_id_of(key, seen.id):
+                    missing.add(key)
         is_news = not missing <= self.memory.missing
         self.memory.missing = missing
         return is_news

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from serf_haproxy.control.outcome import Condition
 from serf_haproxy.policy.address import read_address
 from serf_haproxy.policy.pace import EXPONENT_MAX, Checks, Pace
-from serf_haproxy.policy.server import Server
-from serf_haproxy.policy.snapshot import Gone
+from serf_haproxy.policy.server import WEIGHT_MAX, Server
+from serf_haproxy.policy.snapshot import Gone, Known
+from serf_haproxy.serf.events import name_fault
 from serf_haproxy.services import Key
 
 # What reading a damaged file raises: it has any JSON in it, or none.
@@ -147,6 +148,28 @@ def parse_record(text: str) -> Record:
 def format_record(record: Record) -> str:
     """Return a record as one line of JSON."""
     return json.dumps({field: getattr(record, field) for field in _FIELDS}) + "\n"
+
+
+def parse_known(text: str) -> dict[Key, Known]:
+    """Return the servers in a JSON text; a damaged text has none, and a damaged server is left out."""
+    known = {}
+    try:
+        entries = list(json.loads(text))
+    except DAMAGE:
+        return {}
+    for entry in entries:
+        with contextlib.suppress(*DAMAGE):
+            fields, was_up, is_served = entry
+            server = _read_server(fields)
+            is_valid = not name_fault(server.name) and 0 < server.port < 2**16
+            if is_valid and (server.weight is None or 0 <= server.weight <= WEIGHT_MAX):
+                known[server.key] = Known(server, bool(was_up), bool(is_served))
+    return known
+
+
+def format_known(known: Mapping[Key, Known]) -> str:
+    """Return servers as JSON, one on each line."""
+    return "[" + ",\n".join(json.dumps(known[key]) for key in sorted(known)) + "]\n"
 
 
 def parse_finite(value: Any) -> float:

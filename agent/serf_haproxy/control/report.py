@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from serf_haproxy.control.conclude import is_unfit, list_conditions
-from serf_haproxy.control.outcome import ALONE, HELD, Condition
+from serf_haproxy.control.outcome import ALONE, HELD, LAST, Condition
 from serf_haproxy.control.preview import preview
 from serf_haproxy.control.record import Record
 from serf_haproxy.errors import HaproxyFault
@@ -17,6 +17,7 @@ from serf_haproxy.policy.server import read_server
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import Member, unescape
+from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import Key, find_service
 from serf_haproxy.settings import Settings
@@ -124,7 +125,7 @@ def format_table(report: Report) -> str:
 
 def _describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
     service, name = key
-    file = report.snapshot.files[name]
+    file = report.snapshot.files.get(name) or _make_file(name, entry)
     servers = report.servers or {}
     left_s = None if entry.until_ns is None else max(0.0, (entry.until_ns - report.snapshot.at_ns) / 1e9)
     return {
@@ -141,10 +142,15 @@ def _describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
         "evidence": "roster" if report.record.from_roster.get(name) == file.mtime_ns else "event",
         "in_haproxy": key in servers,
         "health": _format_health(servers.get(key)),
-        "quarantined": entry.reason if is_unfit(entry, file) else None,
+        "quarantined": entry.reason if is_unfit(report.decision, key, file) else None,
         "held_s": left_s if entry.state is State.HELD else None,
         "damped_s": left_s if entry.state is State.DAMPED else None,
     }
+
+
+def _make_file(name: str, entry: Entry) -> NodeFile:
+    """Return a stand-in for the node file of a server whose node file is gone."""
+    return NodeFile("", Member(name, entry.server.address if entry.server else "", "", ()), 0)
 
 
 def _describe_refused(name: str, reason: str) -> dict[str, Any]:
@@ -156,7 +162,7 @@ def _describe_refused(name: str, reason: str) -> dict[str, Any]:
 
 def _find_conditions(report: Report) -> tuple[Condition, ...]:
     """Return the conditions that follow from the decision now, and those that acting found in the last pass."""
-    acted = (condition for condition in report.record.read_conditions() if condition.name not in (HELD, ALONE))
+    acted = (condition for condition in report.record.read_conditions() if condition.name not in (HELD, LAST, ALONE))
     return (*acted, *list_conditions(report.snapshot, report.decision, report.record))
 
 

@@ -2,6 +2,7 @@
 
 last_pass.json   what the last pass came to
 flaps.json       nodes that failed and came back, while that counts
+known.json       the servers that were decided last, and those before whose members still have a node file
 served           the node files of HAProxy's servers, one line each: a reboot takes a node directory in memory
 template.good    the last custom template that HAProxy was seen to run
 released         an operator's order: servers that were lost before this file's mtime are not held any more
@@ -14,10 +15,20 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from serf_haproxy.control.record import DAMAGE, Record, format_record, parse_finite, parse_record
+from serf_haproxy.control.record import (
+    DAMAGE,
+    Record,
+    format_known,
+    format_record,
+    parse_finite,
+    parse_known,
+    parse_record,
+)
 from serf_haproxy.errors import InputError
 from serf_haproxy.policy.damping import Flap
+from serf_haproxy.policy.snapshot import Known
 from serf_haproxy.serf.events import Member, name_fault, parse_line
+from serf_haproxy.services import Key
 from serf_haproxy.system.files import read_mode, read_text, remove_temporaries, write_durably
 
 _FUTURE_S = 5.0  # the coarse clock of the files runs a little behind, never ahead
@@ -37,6 +48,8 @@ class State:
         self.daemon_lock_path = os.path.join(path, "daemon.lock")
         self.former_lock_path = os.path.join(path, "resident.lock")  # a daemon of the previous release holds it
         self._flaps_path = os.path.join(path, "flaps.json")
+        self._known_path = os.path.join(path, "known.json")
+        self._known: tuple[str, Mapping[Key, Known]] = ("", {})  # most passes read again what they read before
         self._served_path = os.path.join(path, "served")
         self._template_path = os.path.join(path, "template.good")
         self._released_path = os.path.join(path, "released")
@@ -67,6 +80,19 @@ class State:
     def write_flaps(self, flaps: Mapping[str, Flap]) -> None:
         """Replace the memory of nodes that failed."""
         write_durably(self._flaps_path, json.dumps(dict(sorted(flaps.items()))) + "\n")
+
+    def read_known(self) -> Mapping[Key, Known]:
+        """Return what is remembered of servers; what is damaged is left out."""
+        text = read_text(self._known_path) or ""
+        if text != self._known[0]:
+            self._known = text, parse_known(text)
+        return self._known[1]
+
+    def write_known(self, known: Mapping[Key, Known]) -> None:
+        """Replace what is remembered of servers."""
+        text = format_known(known)
+        write_durably(self._known_path, text)
+        self._known = text, known
 
     def read_served(self) -> str:
         """Return the lines of the node files of all servers, "" without any."""

@@ -201,7 +201,10 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
                 continue
             endpoint = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             state = _read_state(admin, check, operation)
-            seen[section, name] = Seen(endpoint, int(weight), *state, int(unchanged_s), 0, line, int(number))
+            is_checked = bool(int(check) & _CHECK_CONFIGURED)
+            seen[section, name] = Seen(
+                endpoint, int(weight), *state, int(unchanged_s), 0, line, int(number), is_checked
+            )
         elif len(fields) > _CONNECTIONS and "/" in fields[0] and fields[_CONNECTIONS] not in ("0", "-"):
             counts[fields[0]] = int(fields[_CONNECTIONS])
     for (section, name), server in seen.items() if counts else ():

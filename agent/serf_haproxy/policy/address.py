@@ -5,7 +5,7 @@ in a loop whose health check succeeds, or to a service that trusts its own machi
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from serf_haproxy.serf.events import unescape
@@ -28,6 +28,9 @@ _METADATA = tuple(
 )
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last four bytes are an IPv4 address
 _REMEDY = "SERF_HAPROXY_NETWORKS can allow it"
+
+_NONE: frozenset[str] = frozenset()
+OWN = "*"  # no name of a node
 
 Bind = tuple[str, int]  # address in normal form, "" for all addresses; port
 
@@ -54,21 +57,25 @@ class Here(NamedTuple):
 
     Attributes:
         own: The address of this balancer's node; None while it is not known.
-        taken: Addresses and ports at which balancers listen.
+        taken: Addresses and ports at which balancers listen, each with the names of the nodes that say so; OWN is
+            for this balancer, whose settings say so.
         local: All addresses of this machine, in normal form; every loopback address is one besides.
         everywhere: Ports at which this balancer listens at all of them.
     """
 
     own: HostAddress | None = None
-    taken: frozenset[Bind] = frozenset()
+    taken: Mapping[Bind, frozenset[str]] = {}
     local: frozenset[str] = frozenset()
     everywhere: frozenset[int] = frozenset()
 
-    def is_taken(self, face: Address, block: Network | None, port: int) -> bool:
-        """Return whether a balancer listens at an address, which is in a special block or in none, and a port."""
+    def is_taken(self, face: Address, block: Network | None, port: int, name: str) -> bool:
+        """Return whether a balancer listens at an address, which is in a special block or in none, and a port.
+
+        What the node with this name says of itself does not count.
+        """
         text = str(face)
         is_local = block in _LOOPBACK or text in self.local
-        return (text, port) in self.taken or (is_local and port in self.everywhere)
+        return bool(self.taken.get((text, port), _NONE) - {name}) or (is_local and port in self.everywhere)
 
 
 def read_address(text: str) -> HostAddress:
@@ -94,24 +101,25 @@ def read_address(text: str) -> HostAddress:
     return HostAddress(str(address), tuple((face, _find_block(face)) for face in faces))
 
 
-def locate(binds: Iterable[Bind], own: HostAddress | None, balancers: Iterable[str], local: frozenset[str]) -> Here:
+def locate(binds: Iterable[Bind], own: HostAddress | None, balancers: Mapping[str, str], local: frozenset[str]) -> Here:
     """Return where the balancers are.
 
     Args:
         binds: Where this balancer listens.
         own: The address of this balancer's node; None while it is not known.
-        balancers: The addresses of all balancers: they listen at the same ports, each at its own address.
+        balancers: The addresses of all balancers by name: they listen at the same ports, each at its own address.
         local: All addresses of this machine.
     """
     binds = tuple(binds)
-    own_text = own.text if own else ""
-    hosts = {*balancers, own_text} - {""}
-    shared = {port for host, port in binds if host in ("", own_text)}
-    taken = {bind for bind in binds if bind[0]} | {(host, port) for host in hosts for port in shared}
-    return Here(own, frozenset(taken), local, frozenset(port for host, port in binds if not host))
+    shared = {port for host, port in binds if host in ("", own.text if own else "")}
+    taken = {bind: frozenset([OWN]) for bind in binds if bind[0]}
+    for name, host in [*([(OWN, own.text)] if own else []), *balancers.items()]:
+        for port in shared:
+            taken[host, port] = taken.get((host, port), _NONE) | {name}
+    return Here(own, taken, local, frozenset(port for host, port in binds if not host))
 
 
-def check_endpoint(here: Here, networks: Iterable[Network], address: HostAddress, port: int) -> None:
+def check_endpoint(here: Here, networks: Iterable[Network], address: HostAddress, port: int, name: str = "") -> None:
     """Return when a server may be at an address and port.
 
     Args:
@@ -121,13 +129,14 @@ def check_endpoint(here: Here, networks: Iterable[Network], address: HostAddress
             them those of this machine.
         address: The address.
         port: The port.
+        name: The name of the node: what it says of itself does not count against its own server.
 
     Raises:
         ValueError: No server may be there; the text says why.
     """
     is_elsewhere = here.own is not None and not here.own.is_loopback
     for face, block in address.faces:
-        if here.is_taken(face, block, port):
+        if here.is_taken(face, block, port, name):
             raise ValueError(f"a balancer listens at address {address.text} port {port}: requests would go in a circle")
         if block is None:
             if is_elsewhere and str(face) in here.local and not any(face in network for network in networks):

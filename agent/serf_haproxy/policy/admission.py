@@ -1,14 +1,16 @@
 """Which members become servers: roles, addresses, ports and proofs. Pure."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from serf_haproxy.policy.address import Bind, Here, HostAddress, check_endpoint, read_address, shorten
+from serf_haproxy.policy.address import Bind, Here, HostAddress, check_endpoint, locate, read_address, shorten
 from serf_haproxy.policy.damping import FlapRules
 from serf_haproxy.policy.guard import GuardRules
 from serf_haproxy.policy.proof import Secret, check_proof
 from serf_haproxy.policy.server import Server, read_server
-from serf_haproxy.serf.events import Member
+from serf_haproxy.serf.events import ALIVE, Member
+from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.system.network import Network, PortRange
 
 
@@ -88,21 +90,47 @@ class Rules(NamedTuple):
             ValueError: Its address or a tag is wrong, no server may be there, or the policy forbids it.
         """
         server, address = read_server(member, self.default_port)
-        check_endpoint(self.here, self.policy.networks, address, server.port)
+        check_endpoint(self.here, self.policy.networks, address, server.port, member.name)
         if self.policy.secrets and not member.tags_are_certain():
             raise ValueError("a comma makes its tags ambiguous: its proof waits for Serf's roster")
         check_claim(self.policy, member.name, address, server.port, member.tag_values())
         return server
 
-    def allows(self, server: Server) -> bool:
-        """Return whether the policy still allows a server where it is."""
+    def allows(self, server: Server, is_last: bool = False) -> bool:
+        """Return whether a server that was accepted may stay where it is.
+
+        Args:
+            server: The server.
+            is_last: Whether no other server can serve: then a setting that excludes its address or port may be wrong.
+        """
         try:
             address = read_address(server.address)
-            check_endpoint(self.here, self.policy.networks, address, server.port)
-            check_place(self.policy, address, server.port)
+            check_endpoint(self.here, self.policy.networks, address, server.port, server.name)
+            if not is_last:
+                check_place(self.policy, address, server.port)
         except ValueError:
             return False
         return True
+
+    def locate(self, files: Mapping[str, NodeFile]) -> Here:
+        """Return what is known of the balancers' own addresses.
+
+        What a balancer says of itself can exclude servers of other members, so it needs a proof where servers need one.
+        This balancer's own node needs none, and its address is remembered when Serf forgets it.
+        """
+        addresses = {}
+        for name, file in files.items():
+            member = file.member
+            if file.status == ALIVE and self.is_balancer(member):
+                with contextlib.suppress(ValueError):
+                    address = read_address(member.address)
+                    if self.policy.secrets and name != self.self_name:
+                        check_proof(self.policy.secrets, name, address.text, member.tag_values())
+                    addresses[name] = address
+        own = None
+        with contextlib.suppress(ValueError):
+            own = read_address(self.self_address) if self.self_address else addresses.get(self.self_name)
+        return locate(self.binds, own, {name: address.text for name, address in addresses.items()}, self.local)
 
 
 def check_claim(policy: Policy, name: str, address: HostAddress, port: int, tags: Mapping[str, str]) -> None:

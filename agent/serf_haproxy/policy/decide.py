@@ -1,34 +1,26 @@
 """The decision: from a snapshot to the servers that HAProxy should have, and why. Pure."""
 
-import contextlib
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+import math
+from collections.abc import Collection, Mapping
 
 from serf_haproxy.policy import damping
-from serf_haproxy.policy.address import Here, locate, read_address
-from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.damping import Flap
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.guard import hold
 from serf_haproxy.policy.judgement import Judgement, Memo, judge
+from serf_haproxy.policy.last_resort import find_last
+from serf_haproxy.policy.members import Members, find_lost, remember_servers, remember_unfit, sort_out
 from serf_haproxy.policy.pace import Sight, set_paces
-from serf_haproxy.policy.server import Server, read_line
+from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Snapshot
 from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import DEFAULT_SERVICE, Key
 
-_LOOK_S = 2.0  # HAProxy does not report that the last server beside the damped ones goes down, so look
+# HAProxy does not report that a server goes up or down, so look where that changes the decision: often at first.
+_LOOK_S, _LOOK_MAX_S = 0.25, 10.0
+_DAMPED_LOOK_S = 2.0
 _CLOCK_S = 5.0  # the coarse clock of the files runs a little behind
-
-
-class _Sorted(NamedTuple):
-    """The members of a service by their status, by name."""
-
-    alive: dict[str, Server]
-    leaving: dict[str, Gone]
-    failed: dict[str, Gone]
-    unfit: dict[str, Entry]
 
 
 def decide(snapshot: Snapshot, memo: Memo | None = None) -> Decision:
@@ -38,29 +30,27 @@ def decide(snapshot: Snapshot, memo: Memo | None = None) -> Decision:
         snapshot: What was read.
         memo: The owner's memo of earlier decisions, which is brought up to date.
     """
-    rules = snapshot.rules._replace(here=_locate(snapshot))
-    flaps = _update_flaps(snapshot, rules)
+    rules = snapshot.rules._replace(here=snapshot.rules.locate(snapshot.files))
     judged = judge(snapshot.files, rules, memo or Memo())
-    decision = _decide_service(DEFAULT_SERVICE, snapshot._replace(rules=rules, flaps=flaps), judged)
+    decision = _decide_service(DEFAULT_SERVICE, snapshot._replace(rules=rules), judged)
     return _pace(decision, snapshot)
 
 
 def _decide_service(service: str, snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Decision:
-    members = _sort_out(judged)
-    unfit = _remember_unfit(service, members.unfit, snapshot)
-    lost = _find_lost(snapshot.files, snapshot.rules, members, unfit)
+    members = sort_out(service, judged, snapshot)
+    unfit = remember_unfit(service, members.unfit, snapshot)
+    lost = find_lost(snapshot, members, unfit)
+    losses = {name: gone.at_ns for name, gone in lost.items() if snapshot.has_been_up(gone.server)}
+    snapshot = snapshot._replace(flaps=_update_flaps(snapshot, members, losses))
     grace = _find_grace(snapshot, members, lost)
-    damped = _find_damped(service, snapshot, members.alive)
+    damped = _find_damped(snapshot, members.alive)
     timed = {
         **_find_draining(service, snapshot, members.leaving),
         **grace,
         **damped,
-        **_find_held(snapshot, members, {name: gone for name, gone in lost.items() if name not in grace}, lost),
+        **_find_held(snapshot, members, losses, lost, grace),
     }
     entries: dict[Key, Entry] = {}
-    notable: dict[Key, Entry] = {}
-    servers = []
-    serving = State.SERVING
     for name, judgement in judged.items():
         key = (service, name)
         if timed and name in timed:
@@ -72,14 +62,16 @@ def _decide_service(service: str, snapshot: Snapshot, judged: Mapping[str, Judge
         if snapshot.refused:
             entry = _quarantine_refused(entry, snapshot.refused.get(key))
         entries[key] = entry
-        if entry.state is not serving:
-            notable[key] = entry
-        if entry.server is not None:
-            servers.append(entry.server)
+    last = find_last(snapshot, entries, judged, unfit)
+    if last:
+        entries = dict(sorted({**entries, **last}.items()))
+    serving = State.SERVING
+    notable = {key: entry for key, entry in entries.items() if entry.state is not serving}
+    servers = tuple([entry.server for entry in entries.values() if entry.server is not None])
+    known = remember_servers(snapshot, servers)
     times_s = [((entry.until_ns or 0) - snapshot.at_ns) / 1e9 for entry in timed.values()]
-    if damped and snapshot.view.down is not None:
-        times_s.append(_LOOK_S)
-    return Decision(entries, notable, tuple(servers), snapshot.flaps, unfit, min(times_s, default=None))
+    times_s += _list_looks(snapshot, notable.values())
+    return Decision(entries, notable, servers, snapshot.flaps, unfit, known, min(times_s, default=None))
 
 
 def _pace(decision: Decision, snapshot: Snapshot) -> Decision:
@@ -90,82 +82,46 @@ def _pace(decision: Decision, snapshot: Snapshot) -> Decision:
     return decision._replace(servers=servers, checks=checks)
 
 
-def _locate(snapshot: Snapshot) -> Here:
-    """Return what is known of the balancers' own addresses; this balancer's is remembered when Serf forgets it."""
-    rules = snapshot.rules
-    addresses = {}
-    for name, file in snapshot.files.items():
-        if file.status == ALIVE and rules.is_balancer(file.member):
-            with contextlib.suppress(ValueError):
-                addresses[name] = read_address(file.member.address)
-    own = None
-    with contextlib.suppress(ValueError):
-        own = read_address(rules.self_address) if rules.self_address else addresses.get(rules.self_name)
-    return locate(rules.binds, own, [address.text for address in addresses.values()], rules.local)
+def _list_looks(snapshot: Snapshot, notable: Collection[Entry]) -> list[float]:
+    """Return after how many seconds to look at HAProxy again, where what it sees changes the decision.
+
+    The pauses grow with the time since something last happened to these nodes. A time in the future, from before the
+    clock was set back, does not count.
+    """
+    up, looks_s = snapshot.view.up, []
+    if up is None or not notable:
+        return []
+    if any(entry.state is State.DAMPED for entry in notable):
+        looks_s.append(_DAMPED_LOOK_S)
+    is_last = any(entry.state is State.LAST for entry in notable)
+    spare = [entry for entry in notable if entry.server and entry.server.weight == 0 and entry.server.key in up]
+    if is_last or spare:
+        times_ns = [
+            entry.since_ns or 0
+            for entry in notable
+            if entry.state is State.LAST or (entry.server and entry.server.weight == 0)
+        ]
+        if is_last:
+            times_ns += [file.mtime_ns for file in snapshot.files.values() if file.status == ALIVE]
+        age_s = (snapshot.at_ns - max(time_ns for time_ns in (*times_ns, 0) if time_ns <= snapshot.at_ns)) / 1e9
+        looks_s.append(min(_LOOK_MAX_S, max(_LOOK_S, age_s / 4)))
+    return looks_s
 
 
-def _update_flaps(snapshot: Snapshot, rules: Rules) -> Mapping[str, Flap]:
-    before, files = snapshot.flaps, snapshot.files
+def _update_flaps(snapshot: Snapshot, members: Members, losses: Mapping[str, int]) -> Mapping[str, Flap]:
+    before, files, rules = snapshot.flaps, snapshot.files, snapshot.rules
     if not before and all(file.status != FAILED for file in files.values()):
         return before
-    admitted = ((name, file.status) for name, file in files.items() if rules.admit(file.member))
+    # When servers are lost together, the gossip failed, or this balancer's part of it: no node is to blame.
+    forever = rules.guard._replace(hold_s=math.inf, released_ns=0)
+    together = hold(
+        losses, _count_standing(snapshot, members), _list_leaves(snapshot, members), forever, snapshot.at_ns
+    )
+    admitted = (
+        (name, file.status) for name, file in files.items() if rules.admit(file.member) and name not in together
+    )
     alive = {name: status == ALIVE for name, status in admitted if status in (ALIVE, FAILED)}
-    if 2 * sum(alive.values()) < len(alive):
-        return before  # the gossip failed, or this balancer's part of it: no node is to blame
     return damping.update(before, alive, rules.flaps, snapshot.at_ns / 1e9)
-
-
-def _sort_out(judged: Mapping[str, Judgement]) -> _Sorted:
-    members = _Sorted({}, {}, {}, {})
-    for name, judgement in judged.items():
-        if judgement.is_balancer:
-            continue
-        file = judgement.file
-        if judgement.server is None:
-            if file.status in (ALIVE, FAILED):
-                members.unfit[name] = judgement.entry
-        elif file.status == ALIVE:
-            members.alive[name] = judgement.server
-        else:
-            group = members.failed if file.status == FAILED else members.leaving
-            group[name] = Gone(judgement.server, file.mtime_ns)
-    return members
-
-
-def _remember_unfit(service: str, names: Iterable[str], snapshot: Snapshot) -> dict[Key, Gone]:
-    """Return what the unfit members were, and since when they are unfit: a node file says that only of a failure."""
-    unfit = {}
-    for name in names:
-        key = (service, name)
-        if key in snapshot.unfit:
-            unfit[key] = snapshot.unfit[key]
-        elif key in snapshot.published:
-            line, file = snapshot.published[key], snapshot.files[name]
-            with contextlib.suppress(ValueError):
-                server = read_line(key, line.endpoint, line.weight)
-                unfit[key] = Gone(server, snapshot.at_ns if file.status == ALIVE else file.mtime_ns)
-    return unfit
-
-
-def _find_lost(
-    files: Mapping[str, NodeFile], rules: Rules, members: _Sorted, unfit: Mapping[Key, Gone]
-) -> dict[str, Gone]:
-    """Return the servers that were lost without having left, and when.
-
-    A server is not lost but replaced when another member has its address and port. The server of an unfit member still
-    runs in HAProxy as it was.
-    """
-    lost = members.failed | {name: gone for (_, name), gone in unfit.items() if rules.allows(gone.server)}
-    if not lost:
-        return {}
-    takers: dict[str, set[str]] = {}
-    for name, server in members.alive.items():
-        takers.setdefault(server.endpoint, set()).add(name)
-    for name, file in files.items():
-        if file.status == ALIVE and not rules.admit(file.member) and "port" in file.member.tag_values():
-            with contextlib.suppress(ValueError):
-                takers.setdefault(rules.read_claim(file.member).endpoint, set()).add(name)
-    return {name: gone for name, gone in lost.items() if takers.get(gone.server.endpoint, {name}) <= {name}}
 
 
 def _find_draining(service: str, snapshot: Snapshot, leaving: Mapping[str, Gone]) -> dict[str, Entry]:
@@ -180,7 +136,7 @@ def _find_draining(service: str, snapshot: Snapshot, leaving: Mapping[str, Gone]
     return draining
 
 
-def _find_grace(snapshot: Snapshot, members: _Sorted, lost: Mapping[str, Gone]) -> dict[str, Entry]:
+def _find_grace(snapshot: Snapshot, members: Members, lost: Mapping[str, Gone]) -> dict[str, Entry]:
     """Return the entries of nodes that failed a moment ago."""
     grace = {}
     for name in members.failed.keys() & lost.keys():
@@ -192,33 +148,53 @@ def _find_grace(snapshot: Snapshot, members: _Sorted, lost: Mapping[str, Gone]) 
     return grace
 
 
-def _find_damped(service: str, snapshot: Snapshot, alive: Mapping[str, Server]) -> dict[str, Entry]:
-    """Return the entries of nodes that flap; none while HAProxy considers all other nodes down."""
-    damped_s = damping.damp(snapshot.flaps, alive, snapshot.rules.flaps, snapshot.at_ns / 1e9)
-    down = snapshot.view.down
-    if down and down >= {(service, name) for name in alive if name not in damped_s}:
+def _find_damped(snapshot: Snapshot, alive: Mapping[str, Server]) -> dict[str, Entry]:
+    """Return the entries of nodes that flap; none while no other server can serve."""
+    flaps, down = snapshot.flaps, snapshot.view.down or frozenset()
+    if not any(flap.is_damped for flap in flaps.values()):
+        return {}
+    able = {
+        name: server
+        for name, server in alive.items()
+        if server.weight != 0 and (server.key not in down or (name in flaps and flaps[name].is_damped))
+    }
+    damped_s = damping.damp(flaps, able, snapshot.rules.flaps, snapshot.at_ns / 1e9)
+    if not any(snapshot.stands(server) for name, server in able.items() if name not in damped_s):
         return {}
     reason = "it failed and came back too often"
     return {
-        name: Entry(State.DAMPED, reason, None, int(snapshot.flaps[name].at_s * 1e9), _end_ns(snapshot, left_s))
+        name: Entry(State.DAMPED, reason, None, int(flaps[name].at_s * 1e9), _end_ns(snapshot, left_s))
         for name, left_s in damped_s.items()
     }
 
 
 def _find_held(
-    snapshot: Snapshot, members: _Sorted, candidates: Mapping[str, Gone], lost: Mapping[str, Gone]
+    snapshot: Snapshot,
+    members: Members,
+    losses: Mapping[str, int],
+    lost: Mapping[str, Gone],
+    grace: Mapping[str, Entry],
 ) -> dict[str, Entry]:
-    """Return the entries of those candidates that were lost together with many others."""
-    losses = {name: gone.at_ns for name, gone in lost.items()}
-    leaves_ns = [gone.at_ns for gone in members.leaving.values()]
-    held_s = hold(losses, len(members.alive), leaves_ns, snapshot.rules.guard, snapshot.at_ns)
+    """Return the entries of servers that were lost together with many others, and are not in their grace."""
+    if not losses:
+        return {}
+    standing_count, leaves_ns = _count_standing(snapshot, members), _list_leaves(snapshot, members)
+    held_s = hold(losses, standing_count, leaves_ns, snapshot.rules.guard, snapshot.at_ns)
     held = {}
-    for name in held_s.keys() & candidates.keys():
+    for name in held_s.keys() - grace.keys():
         what = members.unfit[name].reason if name in members.unfit else "it failed in Serf"
         reason = f"{what}; too many servers were lost at once"
-        gone = candidates[name]
+        gone = lost[name]
         held[name] = Entry(State.HELD, reason, gone.server, gone.at_ns, _end_ns(snapshot, held_s[name]))
     return held
+
+
+def _count_standing(snapshot: Snapshot, members: Members) -> int:
+    return sum(map(snapshot.stands, members.alive.values()))
+
+
+def _list_leaves(snapshot: Snapshot, members: Members) -> list[int]:
+    return [gone.at_ns for gone in members.leaving.values() if snapshot.has_been_up(gone.server)]
 
 
 def _has_clients(snapshot: Snapshot, key: Key) -> bool:

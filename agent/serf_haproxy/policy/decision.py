@@ -7,7 +7,7 @@ from typing import NamedTuple
 from serf_haproxy.policy.damping import Flap
 from serf_haproxy.policy.pace import Checks
 from serf_haproxy.policy.server import Server
-from serf_haproxy.policy.snapshot import Gone
+from serf_haproxy.policy.snapshot import Gone, Known
 from serf_haproxy.services import Key
 
 
@@ -18,6 +18,9 @@ class State(enum.StrEnum):
     DRAINING = "draining"  # present clients stay, new ones go elsewhere
     GRACE = "grace"  # it failed in Serf a moment ago and stays under HAProxy's health checks
     HELD = "held"  # it was lost together with many others and stays under HAProxy's health checks
+    LAST = (
+        "last"  # it leaves, drains or is lost, but no other server can serve: it gets requests while HAProxy sees it up
+    )
     DAMPED = "damped"  # it failed and returned too often
     QUARANTINED = "quarantined"  # it is alive and cannot be a server, or HAProxy refuses it
     IGNORED = "ignored"  # it is a balancer, or its role is not one that serves
@@ -46,12 +49,13 @@ class Decision(NamedTuple):
     """What follows from a snapshot.
 
     Attributes:
-        entries: One for every node file and service.
+        entries: One for every node file and service, and for a last server whose node file is gone.
         notable: Those entries that are not simply serving.
         servers: The servers that HAProxy should have, sorted by service and name.
         flaps: What to remember of nodes that failed, by name.
-        unfit: Published servers whose members are alive or failed but cannot be servers any more. Neither node file nor
-            configuration tells for long what they were and since when, so this is to be remembered.
+        unfit: Servers whose members are alive or failed but cannot be servers any more. No node file tells what they
+            were and since when, so this is to be remembered.
+        known: What is to be remembered of these servers, and of those before whose members still have a node file.
         changes_in_s: After how many seconds the decision may change without news; None for never.
         checks: How often servers are to be checked, to be remembered.
     """
@@ -61,6 +65,7 @@ class Decision(NamedTuple):
     servers: tuple[Server, ...]
     flaps: Mapping[str, Flap]
     unfit: dict[Key, Gone]
+    known: Mapping[Key, Known]
     changes_in_s: float | None
     checks: Checks = Checks()
 

@@ -64,15 +64,23 @@ def read_server(member: Member, default_port: int) -> tuple[Server, HostAddress]
     return server, address
 
 
-def read_line(key: Key, endpoint: str, weight: int) -> Server:
-    """Return the server that a line of a published configuration describes.
+def read_running(key: Key, endpoint: str, weight: int) -> Server:
+    """Return the server that HAProxy runs.
 
     Raises:
-        ValueError: The line was written by hand: its endpoint is not an IP address and a port.
+        ValueError: The server is not at an IP address and a port.
     """
     address, _, port = endpoint.rpartition(":")
     service, name = key
     return Server(name, read_address(address.strip("[]")).text, int(port), None if weight == 1 else weight, service)
+
+
+def read_weight(member: Member) -> int | None:
+    """Return the weight that a member has when it is not drained; None for HAProxy's default."""
+    try:
+        return _read_number(member.tag_values(), "weight", 0, WEIGHT_MAX) or None
+    except ValueError:
+        return None
 
 
 def _read_number(tags: Mapping[str, str], key: str, low: int, high: int) -> int | None:

@@ -1,7 +1,7 @@
 """What a pass has read, frozen: the input of the decision. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.damping import Flap
@@ -28,6 +28,7 @@ class Seen(NamedTuple):
         connection_count: Connections in use.
         line: Its line in the format of a server state file.
         id: Its id; 0 where HAProxy did not report it.
+        is_checked: Whether it has health checks.
     """
 
     endpoint: str
@@ -40,6 +41,7 @@ class Seen(NamedTuple):
     connection_count: int
     line: str
     id: int = 0
+    is_checked: bool = True
 
     @property
     def is_set_aside(self) -> bool:
@@ -75,12 +77,16 @@ class View(NamedTuple):
         connection_counts: Connections in use, for servers that have any.
         serving: Servers that HAProxy has and does not consider down.
         down: Servers that HAProxy's health checks consider down; None when HAProxy was not asked or did not answer.
+        up: Servers that HAProxy considers up, and their addresses and ports; None when `down` is None.
+        unchecked: Those of them that have no health checks.
         known: All servers that HAProxy has; None when that is not known.
     """
 
     connection_counts: Mapping[Key, int] = {}
     serving: frozenset[Key] = frozenset()
     down: frozenset[Key] | None = None
+    up: Mapping[Key, str] | None = None
+    unchecked: frozenset[Key] = frozenset()
     known: frozenset[Key] | None = None
 
 
@@ -91,16 +97,18 @@ class Gone(NamedTuple):
     at_ns: int
 
 
-class Published(Protocol):
-    """A server's line in the published configuration (`config.parse.Line`)."""
+class Known(NamedTuple):
+    """What is remembered of a server.
 
-    @property
-    def endpoint(self) -> str:
-        """Address and port as HAProxy writes them."""
+    Attributes:
+        server: The server as it was last decided.
+        was_up: Whether HAProxy has seen it up at this address and port.
+        is_served: Whether the last decision had it; else it is remembered while its member has a node file.
+    """
 
-    @property
-    def weight(self) -> int:
-        """0 to 256."""
+    server: Server
+    was_up: bool
+    is_served: bool
 
 
 class Snapshot(NamedTuple):
@@ -116,7 +124,7 @@ class Snapshot(NamedTuple):
         unfit: The memory of servers whose members cannot be servers any more (`Decision.unfit`).
         refused: Servers that HAProxy refused, with its words.
         checks: How often servers were checked as of the last pass.
-        published: The server lines of the published configuration.
+        known: Servers of this decision's predecessors, which the state directory keeps (`Decision.known`).
         view: HAProxy's view.
         running: What HAProxy runs; None when it does not answer.
         live: The text of the published configuration; None when there is none.
@@ -133,9 +141,26 @@ class Snapshot(NamedTuple):
     unfit: Mapping[Key, Gone] = {}
     refused: Mapping[Key, tuple[Server, str]] = {}
     checks: Checks = Checks()
-    published: Mapping[Key, Published] = {}
+    known: Mapping[Key, Known] = {}
     view: View = View()
     running: Running | None = None
     live: str | None = None
     template: str | None = None
     template_fault: str = ""
+
+    def is_up(self, server: Server) -> bool:
+        """Return whether HAProxy sees a server up where it is; without HAProxy's view, whether it ever did."""
+        if self.view.up is None:
+            return self.has_been_up(server)
+        return self.view.up.get(server.key) == server.endpoint
+
+    def has_been_up(self, server: Server) -> bool:
+        """Return whether HAProxy has ever seen a server up where it is."""
+        known = self.known.get(server.key)
+        if known is not None and known.was_up and known.server.endpoint == server.endpoint:
+            return True
+        return self.view.up is not None and self.view.up.get(server.key) == server.endpoint
+
+    def stands(self, server: Server) -> bool:
+        """Return whether a server can serve as far as known: it gets new clients, and HAProxy sees it up."""
+        return server.weight != 0 and self.is_up(server)

@@ -1,0 +1,59 @@
+"""A web application in a thread, which can be told to fail."""
+
+import contextlib
+import http.server
+import threading
+from collections.abc import Iterator
+
+
+class Web:
+    """What an application does.
+
+    Attributes:
+        port: Its TCP port on 127.0.0.1.
+        status: What it answers to GET and HEAD.
+        count: GET requests so far; health checks use HEAD.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.status = 200
+        self.count = 0
+
+
+@contextlib.contextmanager
+def answering(port: int = 0) -> Iterator[Web]:
+    """Run an application on 127.0.0.1, at a free port unless one is given, for the length of the block."""
+    web = Web()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self.send_response(web.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            web.count += 1
+            self.do_HEAD()
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+        def handle_error(self, *_: object) -> None:
+            """Ignore a client that is gone."""
+
+    with Server(("127.0.0.1", port), Handler) as server:
+        web.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield web
+        finally:
+            server.shutdown()
+            thread.join()
