@@ -14,6 +14,7 @@ import pytest
 import probe
 from fakes.servers import at_once, serving_tcp
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
+from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.reconcile import reconcile
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.policy.server import Server
@@ -125,6 +126,12 @@ def show(proxy: Proxy, headers: dict[str, str], more: str = "") -> dict[str, lis
     return seen
 
 
+def reload(proxy: Proxy) -> None:
+    """Have the master load the live file, once it listens."""
+    proxy.reload_count()
+    assert make_edges(proxy.settings).master.reload() is None
+
+
 def port_of(proxy: Proxy) -> str:
     return proxy.settings.frontend_bind.rpartition(":")[2]
 
@@ -161,13 +168,15 @@ def test_a_client_cannot_have_our_headers_dropped(replacing: Proxy, connection: 
     assert not any("forwarded" in value.lower() for value in seen.get("connection", []))
 
 
-@pytest.mark.parametrize("protocol", ["h2c", "H2C", "websocket, h2c", "h2c, foo"])
+@pytest.mark.parametrize("protocol", ["h2c", "H2C", "foo, h2c", "h2c, foo"])
 def test_no_other_protocol_is_tunnelled(replacing: Proxy, protocol: str) -> None:
     """An upgrade to HTTP/2 in clear text is not passed on."""
     settings = {"HTTP2-Settings": "AAMAAABkAAQAAP__", "http2_settings": "AAMAAABkAAQAAP__"}
-    websocket = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
-    seen = show(replacing, {"Upgrade": protocol, "Connection": "Upgrade, HTTP2-Settings"} | settings | websocket)
-    assert not seen.keys() & {"upgrade", "http2-settings", "http2_settings", "connection"}
+    seen = show(replacing, {"Upgrade": protocol, "Connection": "Upgrade, HTTP2-Settings"} | settings)
+    assert not seen.keys() & {"http2-settings", "http2_settings"}
+    # HAProxy 3 removes the word itself and leaves the others.
+    assert seen.get("upgrade", []) in ([], ["foo"])
+    assert seen.get("connection", []) == (["upgrade"] if "upgrade" in seen else [])
 
 
 def test_http_2_with_prior_knowledge_obeys_the_same_rules(replacing: Proxy) -> None:
@@ -229,7 +238,7 @@ def test_a_silent_websocket_lives_longer_than_a_request(tmp_path: Path) -> None:
         )
         assert short != live
         Path(proxy.settings.config_path).write_text(short)
-        ask(proxy.settings.master_socket, "reload", 5)
+        reload(proxy)
         wait_for(lambda: proxy.reload_count() >= 1, "the reload")
         time.sleep(0.5)
         with open_websocket(proxy) as connection:
@@ -254,7 +263,7 @@ def test_a_request_in_a_circle_is_refused_and_counted(tmp_path: Path) -> None:
         circles = [Server(f"circle{number}", own_host, int(own_port), None) for number in range(20)]
         text = probe.render(proxy.settings, (*circles, Server("web1", host, port, None))).text
         Path(proxy.settings.config_path).write_text(text)
-        ask(proxy.settings.master_socket, "reload", 5)
+        reload(proxy)
         wait_for(lambda: len(proxy.servers()) == 21 and find_up(proxy) == {"web1"}, "only web1 is up")
         before = read_frontend(proxy)
         assert int(before["dreq"]) >= 20, "health checks that come back are counted"

@@ -23,6 +23,8 @@ class Silence:
     def explain(self, outcome: Outcome, snapshot: Snapshot, decision: Decision, edges: Edges, check: str) -> Outcome:
         """Return an outcome with a problem for each server that should serve and has never come up.
 
+        No pass is made for this alone: the next one that is due says it.
+
         Args:
             outcome: What the pass came to.
             snapshot: What was read.
@@ -42,9 +44,7 @@ class Silence:
         problems = tuple(told[key] for key in sorted(told)[:_SHOWN_COUNT])
         if len(told) > _SHOWN_COUNT:
             problems += (f"{len(told)} nodes have not come up; `serf-haproxy status` shows the health check of each",)
-        times_s = [float(_PATIENCE_S - each_s) for each_s in since_s.values() if each_s < _PATIENCE_S]
-        times_s += [] if outcome.again_s is None else [outcome.again_s]
-        return dataclasses.replace(outcome, problems=outcome.problems + problems, again_s=min(times_s, default=None))
+        return dataclasses.replace(outcome, problems=outcome.problems + problems)
 
 
 def _find_down(snapshot: Snapshot, decision: Decision) -> dict[Key, int]:
