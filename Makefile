@@ -25,7 +25,7 @@ demo: install ## Show the product in a cluster on loopback; ONCE=1 ends it after
 
 check: lint unit ## Run the linters and the unit tests: the loop while you work, less than a minute.
 
-unit: install ## Run the unit tests: no HAProxy, no containers.
+unit: install ## Run the unit tests: no cluster, no containers.
 	$(PYTEST) $(UNIT) --numprocesses=$(UNIT_WORKERS) $(SIDE_BY_SIDE)
 
 # Tests that measure time or need all processors come first, one after another; then all others side by side. Both runs
@@ -56,7 +56,7 @@ $(VENV)/bench-installed: $(VENV)/installed
 	@touch $@
 
 RUNS ?= 100000
-PARSERS ?= events nodes roster render layout
+PARSERS ?= events nodes roster render layout haproxy
 
 fuzz: install ## Fuzz every parser, or PARSERS, guided by coverage: RUNS cases each, from tests/fuzz/corpus.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'

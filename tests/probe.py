@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from serf_haproxy.config.render import Config
-from serf_haproxy.control import apply, fallback
+from serf_haproxy.control import apply
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.outcome import HELD, Outcome, Verdict
 from serf_haproxy.control.preview import preview
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import Renderer, read_template
 from serf_haproxy.haproxy.master import Account
-from serf_haproxy.haproxy.runtime import ServerStatus
+from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Running
@@ -73,13 +73,8 @@ def read_record(settings: Settings) -> Record:
     return make_edges(settings).state.read_record()
 
 
-def boot(settings: Settings) -> str:
-    """Publish a configuration for HAProxy's start."""
-    found = preview(settings)
-    return fallback.boot(settings, found.edges, found.renderer, found.decision.servers)
-
-
 def sum_up(outcome: Outcome) -> str:
     """Return an outcome's verdict, or HELD when all went well and servers are held."""
     is_good = outcome.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
-    return HELD.upper() if is_good and outcome.conditions else outcome.verdict.value
+    is_held = any(condition.name == HELD for condition in outcome.conditions)
+    return HELD.upper() if is_good and is_held else outcome.verdict.value

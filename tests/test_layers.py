@@ -19,7 +19,7 @@ ORDER = (
 )
 
 # Cheap: what each event loads, while Serf waits. Pure: no file, clock, process or network.
-CHEAP = ("errors", "serf/__init__", "serf/events", "serf/nodes", "serf/wake")
+CHEAP = ("errors", "serf/__init__", "serf/events", "serf/nodes", "serf/printing", "serf/wake")
 CHEAP_OUTSIDE = {"errno", "os", "stat", "sys", "time"}
 PURE = ("policy/*", "config/*", "*/law", "*/schedule")
 PURE_OUTSIDE = {"base64", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress"}
@@ -28,8 +28,8 @@ PURE_OUTSIDE |= {"collections.abc", "contextlib", "math", "re", "string", "struc
 # The modules that may import each third-party package, or the module that starts processes.
 HOMES = {
     "jinja2": {"config/render"},
-    "msgpack": {"serf/rpc"},
-    "psutil": {"lab", "haproxy/workers"},
+    "msgpack": {"serf/rpc", "serf/wire"},
+    "psutil": {"lab", "haproxy/workers", "system/interfaces"},
     "requests": {"lab"},
     "starlette": {"lab"},
     "uvicorn": {"lab"},

@@ -5,101 +5,19 @@ has the key `name`. The environment wins. Durations are seconds. Faults are coll
 """
 
 import dataclasses
-import ipaddress
-import re
+import hashlib
+import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from serf_haproxy.errors import SettingsError
-from serf_haproxy.system.network import Network, read_networks, read_ports
+from serf_haproxy.system import kinds
+from serf_haproxy.system.kinds import Kind
+from serf_haproxy.system.network import Network
 
 PREFIX = "SERF_HAPROXY_"
 SETTINGS_FILE = PREFIX + "SETTINGS_FILE"
-BALANCE_ALGORITHMS = ("roundrobin", "leastconn", "first", "random", "static-rr", "source", "uri")
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """A kind of value: what is allowed, in words, and the function that reads it or raises ValueError."""
-
-    allowed: str
-    read: Callable[[str], Any]
-
-
-def _path(text: str) -> str:
-    # Some paths become words of haproxy.cfg, where these characters have a special meaning.
-    if not (text.startswith("/") and text.isprintable() and set(" \"'#$\\").isdisjoint(text)):
-        raise ValueError(text)
-    return text
-
-
-def _matching(pattern: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if not re.fullmatch(pattern, text, re.ASCII):
-            raise ValueError(text)
-        return text
-
-    return read
-
-
-def _between(convert: Callable[[str], float], low: float, high: float) -> Callable[[str], Any]:
-    def read(text: str) -> float:
-        value = convert(text)
-        if not low <= value <= high:
-            raise ValueError(text)
-        return value
-
-    return read
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(sorted({_matching(r"[A-Za-z0-9_.-]+")(word) for word in text.replace(",", " ").split()}))
-
-
-def _bind(text: str) -> str:
-    pattern = r"(\*|[0-9A-Fa-f:.]*|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]):[0-9]+"
-    host, _, port = _matching(pattern)(text).rpartition(":")
-    if host not in ("", "*"):
-        ipaddress.ip_address(host.strip("[]"))
-    _between(int, 1, 65535)(port)
-    return text
-
-
-def _host_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return _matching(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+")(host).strip("[]"), _between(int, 1, 65535)(port)
-
-
-def _or_empty(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    return lambda text: read(text) if text else text
-
-
-PATH = Kind("an absolute path without blanks, quotes, backslash, # and $", _path)
-OPTIONAL_PATH = Kind(f"{PATH.allowed}; or empty", _or_empty(_path))
-WORDS = Kind("words of letters, digits, dot, dash and underscore, separated by commas", _words)
-BIND = Kind("address:port with an IP address, * or nothing before the colon", _bind)
-HOST_PORT = Kind("host:port", _host_port)
-PROGRAM = Kind("a program's name or absolute path", _matching(r"[A-Za-z0-9_./+-]+"))
-URL_PATH = Kind("a URL path of letters, digits and /_.-~?=&%", _matching(r"/[A-Za-z0-9/_.~?=&%-]*"))
-NETWORKS = Kind("networks like 10.1.0.0/16, separated by commas", read_networks)
-PORTS = Kind("ports and ranges like 80,8000-8999", read_ports)
-SWITCH = Kind("on or off", lambda text: {"on": True, "off": False}[text])
-MODE = Kind("600 or 660", _matching("6[06]0"))
-BALANCE = Kind("one of " + ", ".join(BALANCE_ALGORITHMS), _matching("|".join(BALANCE_ALGORITHMS)))
-COOKIE = Kind("a cookie name of letters, digits, dash and underscore, or empty", _matching(r"[A-Za-z0-9_-]*"))
-
-
-def _seconds(low: float, high: float) -> Kind:
-    return Kind(f"{low:g} to {high:g} seconds", _between(float, low, high))
-
-
-def _count(low: int, high: int) -> Kind:
-    return Kind(f"a whole number, {low} to {high}", _between(int, low, high))
-
-
-def _number(low: float, high: float) -> Kind:
-    return Kind(f"a number, {low:g} to {high:g}", _between(float, low, high))
 
 
 def _setting(default: str, kind: Kind, doc: str) -> Any:
@@ -111,69 +29,106 @@ def _setting(default: str, kind: Kind, doc: str) -> Any:
 class Settings:
     """All settings; the metadata of each field holds its default as text, its kind and its meaning."""
 
-    nodes_dir: str = _setting("/run/serf-haproxy/nodes", PATH, "directory of the node files")
-    wake_fifo: str = _setting("/run/serf-haproxy/wake", PATH, "FIFO by which handlers wake the daemon")
-    state_dir: str = _setting("/var/lib/serf-haproxy", PATH, "directory in which the daemon keeps its state")
+    nodes_dir: str = _setting("/run/serf-haproxy/nodes", kinds.PATH, "directory of the node files")
+    wake_fifo: str = _setting("/run/serf-haproxy/wake", kinds.PATH, "FIFO by which handlers wake the daemon")
+    state_dir: str = _setting("/var/lib/serf-haproxy", kinds.PATH, "directory in which the daemon keeps its state")
     config_path: str = _setting(
-        "/etc/haproxy/haproxy.cfg", PATH, "the live configuration; its directory must be writable"
+        "/etc/haproxy/haproxy.cfg", kinds.PATH, "the live configuration; its directory must be writable"
     )
-    template_path: str = _setting("", OPTIONAL_PATH, "a custom Jinja2 template; empty: the built-in one")
-    template_timeout_s: float = _setting("5", _seconds(0.1, 600), "time limit of a custom template")
-    template_memory_mib: int = _setting("256", _count(16, 65536), "memory limit of a custom template, MiB")
+    template_path: str = _setting("", kinds.OPTIONAL_PATH, "a custom Jinja2 template; empty: the built-in one")
+    template_timeout_s: float = _setting("5", kinds.seconds(0.1, 600), "time limit of a custom template")
+    template_memory_mib: int = _setting("256", kinds.count(16, 65536), "memory limit of a custom template, MiB")
     haproxy_bin: str = _setting(
-        "haproxy", PROGRAM, "the HAProxy program that checks configurations, and that the s6 tree runs"
+        "haproxy", kinds.PROGRAM, "the HAProxy program that checks configurations, and that the s6 tree runs"
     )
-    master_socket: str = _setting("/run/haproxy/master.sock", PATH, "HAProxy's master CLI socket (-S)")
-    runtime_socket: str = _setting("/run/haproxy/admin.sock", PATH, "HAProxy's runtime socket (stats socket)")
-    runtime_socket_mode: str = _setting("600", MODE, "file mode of the runtime socket, which may change everything")
+    master_socket: str = _setting("/run/haproxy/master.sock", kinds.PATH, "HAProxy's master CLI socket (-S)")
+    runtime_socket: str = _setting("/run/haproxy/admin.sock", kinds.PATH, "HAProxy's runtime socket (stats socket)")
+    runtime_socket_mode: str = _setting(
+        "600", kinds.MODE, "file mode of the runtime socket, which may change everything"
+    )
     service_dir: str = _setting(
-        "/run/service/haproxy", PATH, "s6 service directory of HAProxy, for a reload without a master socket"
+        "/run/service/haproxy", kinds.PATH, "s6 service directory of HAProxy, for a reload without a master socket"
     )
-    rpc_addr: tuple[str, int] = _setting("127.0.0.1:7373", HOST_PORT, "RPC address of the local Serf agent")
-    rpc_auth_file: str = _setting("", OPTIONAL_PATH, "file with the RPC auth key; empty: no authentication")
-    rpc_timeout_s: float = _setting("5", _seconds(0.1, 60), "time limit of one exchange with Serf")
-    hints: bool = _setting("on", SWITCH, "watch Serf's log for early signs of a change; off: wait for its events")
-    quiet_s: float = _setting("0.2", _seconds(0, 10), "quiet time after a wake before a pass")
-    max_wait_s: float = _setting("2", _seconds(0, 60), "longest wait for that quiet time")
-    resync_interval_s: float = _setting("60", _seconds(0.5, 86400), "interval at which Serf's roster is asked")
-    check_timeout_s: float = _setting("30", _seconds(1, 600), "time limit of haproxy -c")
-    reload_timeout_s: float = _setting("30", _seconds(1, 600), "time limit of a reload and its confirmation")
-    reload_interval_s: float = _setting("2", _seconds(0, 3600), "shortest time between two reloads")
+    rpc_addr: tuple[str, int] = _setting("127.0.0.1:7373", kinds.HOST_PORT, "RPC address of the local Serf agent")
+    rpc_auth_file: str = _setting("", kinds.OPTIONAL_PATH, "file with the RPC auth key; empty: no authentication")
+    rpc_timeout_s: float = _setting("5", kinds.seconds(0.1, 60), "time limit of one exchange with Serf")
+    hints: bool = _setting("on", kinds.SWITCH, "watch Serf's log for early signs of a change; off: wait for its events")
+    quiet_s: float = _setting("0.2", kinds.seconds(0, 10), "quiet time after a wake before a pass")
+    max_wait_s: float = _setting("2", kinds.seconds(0, 60), "longest wait for that quiet time")
+    resync_interval_s: float = _setting("60", kinds.seconds(0.5, 86400), "interval at which Serf's roster is asked")
+    check_timeout_s: float = _setting("30", kinds.seconds(1, 600), "time limit of haproxy -c")
+    reload_timeout_s: float = _setting("30", kinds.seconds(1, 600), "time limit of a reload and its confirmation")
+    reload_interval_s: float = _setting("2", kinds.seconds(0, 3600), "shortest time between two reloads")
     frozen_worker_s: float = _setting(
-        "60", _seconds(0, 86400), "how long a reload waits for a HAProxy worker that does not answer"
+        "60", kinds.seconds(0, 86400), "how long a reload waits for a HAProxy worker that does not answer"
     )
-    retry_max_s: float = _setting("300", _seconds(1, 86400), "longest pause before a failed reload is retried")
-    drain_timeout_s: float = _setting("30", _seconds(0, 86400), "how long a node that left may finish its requests")
-    failed_grace_s: float = _setting("10", _seconds(0, 86400), "how long a node that failed stays under health checks")
-    guard_share: float = _setting("0.5", _number(0, 1), "servers are held when more than this share is lost at once")
-    guard_window_s: float = _setting("60", _seconds(1, 86400), "losses no further apart than this count as one")
-    guard_hold_s: float = _setting("86400", _seconds(0, 604800), "how long lost servers are held; 0: never")
-    flap_cutoff: float = _setting("6", _number(0, 1000), "failures and returns after which a node is damped; 0: never")
-    flap_half_life_s: float = _setting("60", _seconds(1, 86400), "time in which half of these count no more")
-    default_port: int = _setting("3000", _count(1, 65535), "port of a server whose node has no tag port")
-    roles: tuple[str, ...] = _setting("", WORDS, "roles that become servers; empty: all but balancer_roles")
-    networks: tuple[Network, ...] = _setting("", NETWORKS, "networks in which servers may be; empty: all usual ones")
-    ports: tuple[tuple[int, int], ...] = _setting("", PORTS, "ports that servers may have; empty: all")
+    retry_max_s: float = _setting("300", kinds.seconds(1, 86400), "longest pause before a failed reload is retried")
+    drain_timeout_s: float = _setting(
+        "30", kinds.seconds(0, 86400), "how long a node that left may finish its requests"
+    )
+    failed_grace_s: float = _setting(
+        "10", kinds.seconds(0, 86400), "how long a node that failed stays under health checks"
+    )
+    guard_share: float = _setting(
+        "0.5", kinds.number(0, 1), "servers are held when more than this share is lost at once"
+    )
+    guard_window_s: float = _setting("60", kinds.seconds(1, 86400), "losses no further apart than this count as one")
+    guard_hold_s: float = _setting("86400", kinds.seconds(0, 604800), "how long lost servers are held; 0: never")
+    flap_cutoff: float = _setting(
+        "6", kinds.number(0, 1000), "failures and returns after which a node is damped; 0: never"
+    )
+    flap_half_life_s: float = _setting("60", kinds.seconds(1, 86400), "time in which half of these count no more")
+    default_port: int = _setting("3000", kinds.count(1, 65535), "port of a server whose node has no tag port")
+    roles: tuple[str, ...] = _setting("", kinds.WORDS, "roles that become servers; empty: all but balancer_roles")
+    networks: tuple[Network, ...] = _setting(
+        "", kinds.NETWORKS, "networks in which servers may be; empty: all usual ones"
+    )
+    ports: tuple[tuple[int, int], ...] = _setting("", kinds.PORTS, "ports that servers may have; empty: all")
     proof_secret_file: str = _setting(
-        "", OPTIONAL_PATH, "file with the secrets of the proofs; empty: members need no proof"
+        "", kinds.OPTIONAL_PATH, "file with the secrets of the proofs; empty: members need no proof"
     )
-    balancer_roles: tuple[str, ...] = _setting("balancer,lb", WORDS, "roles that never become servers")
-    frontend_bind: str = _setting(":80", BIND, "where clients connect")
-    stats_bind: str = _setting(":1936", BIND, "where the stats page is")
-    balance: str = _setting("roundrobin", BALANCE, "HAProxy's balance algorithm")
-    health_path: str = _setting("/", URL_PATH, "path of the health check, asked with HEAD")
+    balancer_roles: tuple[str, ...] = _setting("balancer,lb", kinds.WORDS, "roles that never become servers")
+    frontend_bind: str = _setting(":80", kinds.BIND, "where clients connect")
+    stats_bind: str = _setting(":1936", kinds.BIND, "where the stats page is")
+    balance: str = _setting("roundrobin", kinds.BALANCE, "HAProxy's balance algorithm")
+    health_path: str = _setting("/", kinds.URL_PATH, "path of the health check")
+    health_method: str = _setting("HEAD", kinds.METHOD, "method of the health check; GET where HEAD answers 405 or 501")
+    health_host: str = _setting("localhost", kinds.HOST, "header Host of the health check")
+    forwarded_for: str = _setting(
+        "replace", kinds.FORWARDING, "what the application is told of the client; append: trusted proxies are believed"
+    )
+    trusted_proxies: tuple[Network, ...] = _setting(
+        "", kinds.NETWORKS, "networks of the proxies in front, whose word counts with forwarded_for=append"
+    )
+    balancer_name: str = _setting(
+        "", kinds.BALANCER_NAME, "name by which the balancer knows its own requests again; empty: the host's name"
+    )
+    tunnel_timeout_s: int = _setting("3600", kinds.count(1, 604800), "longest silence on a WebSocket or other tunnel")
+    client_fin_timeout_s: int = _setting(
+        "30", kinds.count(1, 86400), "longest silence of a client that has closed its side of a connection"
+    )
     maxconn: int = _setting(
-        "20000", _count(100, 1000000), "most client connections at once; fewer where the process may open few files"
+        "20000",
+        kinds.count(100, 1000000),
+        "most client connections at once; fewer where the process may open few files",
     )
-    checks_per_s: int = _setting("400", _count(10, 100000), "most health checks a second, of all servers together")
-    cookie: str = _setting("", COOKIE, "name of a cookie that keeps a client at its server; empty: none")
-    hard_stop_after_s: int = _setting("60", _count(1, 86400), "longest life of an old worker after a reload")
-    old_workers_max: int = _setting("20", _count(1, 1000), "limit of old workers; HAProxy ends the oldest beyond it")
+    checks_per_s: int = _setting("400", kinds.count(10, 100000), "most health checks a second, of all servers together")
+    cookie: str = _setting("", kinds.COOKIE, "name of a cookie that keeps a client at its server; empty: none")
+    hard_stop_after_s: int = _setting("60", kinds.count(1, 86400), "longest life of an old worker after a reload")
+    old_workers_max: int = _setting(
+        "20", kinds.count(1, 1000), "limit of old workers; HAProxy ends the oldest beyond it"
+    )
 
     @property
     def server_state_path(self) -> str:
         """The file by which a reload learns the state of the servers."""
         return f"{self.config_path}.state"
+
+    @property
+    def loop_token(self) -> str:
+        """What this balancer writes into the header CDN-Loop of each request (RFC 8586)."""
+        name = self.balancer_name or os.uname().nodename
+        return f"serf-haproxy-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
     @property
     def file_limit(self) -> int:
@@ -221,6 +176,10 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if settings.max_wait_s < settings.quiet_s and wrong.isdisjoint({"max_wait_s", "quiet_s"}):
         allowed = f"must be at least {variable('quiet_s')} ({settings.quiet_s:g})"
         faults.append(f"{variable('max_wait_s')}={settings.max_wait_s:g}: {allowed}")
+    if settings.forwarded_for == "append" and not settings.trusted_proxies and "trusted_proxies" not in wrong:
+        faults.append(
+            f"{variable('forwarded_for')}=append: needs {variable('trusted_proxies')}, whose word is believed"
+        )
     if faults:
         raise SettingsError("\n".join(faults))
     return settings

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from serf_haproxy.config.diff import Changes, diff
+from serf_haproxy.config.ids import choose_id
 from serf_haproxy.config.parse import Layout, Line, Parser
 from serf_haproxy.config.state_file import format_state
 from serf_haproxy.policy.snapshot import DOWN, STOPPING, UP, Seen
@@ -104,6 +105,8 @@ def seen(endpoint: str, weight: int = 1, is_maintained: bool = False, **more: An
 CHECKED = Line("10.0.0.1:80", 1, ("check",))
 PLAIN = Line("10.0.0.1:80", 3, ())
 KEY = ("nodes", "a")
+ID = choose_id(KEY)
+POOL = "pool-max-conn -1 pool-purge-delay 5s"
 STARTED = (
     "set server nodes/a state drain",
     "set server nodes/a health down",
@@ -112,7 +115,7 @@ STARTED = (
 MOVED_FROM = Line("10.0.0.9:80", 1, ("check",))
 MOVED = "set server nodes/a addr 10.0.0.1 port 80"
 REMOVED = ("set server nodes/a state maint", "del server nodes/a")
-ADDED = ("add server nodes/a 10.0.0.1:80 weight 1 check", "enable health nodes/a", *STARTED)
+ADDED = (f"add server nodes/a 10.0.0.1:80 weight 1 id {ID} {POOL} check", "enable health nodes/a", *STARTED)
 HEADER = "# srv_name srv_uweight srv_iweight"
 READY = ("set server nodes/a state ready",)
 WATCHED = ("enable health nodes/a",)
@@ -134,7 +137,10 @@ def layout(*lines: Line) -> Layout:
             layout(PLAIN),
             layout(),
             {},
-            Changes(("add server nodes/a 10.0.0.1:80 weight 3", "set server nodes/a state ready"), ()),
+            Changes(
+                (f"add server nodes/a 10.0.0.1:80 weight 3 id {ID} {POOL}", "set server nodes/a state ready"),
+                (),
+            ),
         ),
         (layout(), layout(CHECKED), {KEY: seen("10.0.0.1:80")}, Changes(REMOVED, ())),
         (layout(), layout(), {KEY: seen("10.0.0.1:80", 1, True)}, Changes((), ("del server nodes/a",))),

@@ -47,7 +47,7 @@ def render_golden(members_path: Path) -> Config:
     """Return the configuration for the node files and settings of a golden pair."""
     environ_path = members_path.with_suffix(".env")
     pairs = environ_path.read_text().splitlines() if environ_path.exists() else []
-    settings = load_settings(dict(pair.split("=", 1) for pair in pairs))
+    settings = load_settings({"SERF_HAPROXY_BALANCER_NAME": "lb1"} | dict(pair.split("=", 1) for pair in pairs))
     evidence = {}
     for line in members_path.read_text().splitlines(keepends=True):
         status, member = parse_line(line)
@@ -111,7 +111,7 @@ def test_unusual_names_make_a_valid_configuration(tmp_path: Path, name: str) -> 
 
 ENDPOINT = r"(\d+\.\d+\.\d+\.\d+|\[[0-9a-f:.]+\]):\d{1,5}"
 SERVER_LINE = re.compile(
-    rf"    server ([A-Za-z0-9][A-Za-z0-9._-]{{0,127}}) {ENDPOINT}( weight \d{{1,3}})?( cookie \1)?"
+    rf"    server ([A-Za-z0-9][A-Za-z0-9._-]{{0,127}}) {ENDPOINT} id \d{{5,7}}( weight \d{{1,3}})?( cookie \1)?"
 )
 FRAGMENTS = ["#", "'", '"', "\\", "$HOME", "${HOME}", "%0A", "{{1}}", "=", ",", "server", "server evil 6.6.6.6:80"]
 ALMOST = ["fe80::1%", "::1", "127.0.0.1", "port=", "weight=", "80", "256", " weight 256"]
@@ -253,6 +253,8 @@ def test_mark_replaces_a_description_of_the_template(tmp_path: Path, wait_until:
         ),
         ("a\n{% include '' %}\n", "/etc/mine.j2:2: it calls itself without end"),
         ("a\n{{ '\\x00' }}\n", "/etc/mine.j2: the result contains a NUL byte"),
+        ("\ufeffa\n", "/etc/mine.j2:1: the template begins with a byte-order mark (U+FEFF); save it as UTF-8 without"),
+        ("\udcff\udcfea\0", "/etc/mine.j2:1: the template begins with a byte-order mark"),
     ],
 )
 def test_error_names_the_line_of_the_template(template: str, words: str) -> None:
@@ -286,17 +288,21 @@ def lines_of(*servers: str) -> str:
     ("before", "after", "sentence"),
     [
         ("", "", "the configuration changed"),
-        (lines_of("a 1:1"), lines_of("a 1:1"), "the configuration changed"),
-        (lines_of(), lines_of("a 1:1"), "servers changed: +a"),
-        (lines_of("a 1:1"), lines_of(), "servers changed: -a"),
-        (lines_of("a 1:1"), lines_of("a 1:2"), "servers changed: ~a"),
-        (lines_of("a 1:1"), lines_of("a 1:1 weight 2"), "servers changed: ~a"),
-        (lines_of("a 1:1", "b 1:1", "c 1:1"), lines_of("b 1:2", "c 1:1", "d 1:1"), "servers changed: -a ~b +d"),
-        (lines_of("a 1:1"), lines_of("a 1:1") + "frontend web\n", "the configuration changed"),
+        (lines_of("a 1.1.1.1:1"), lines_of("a 1.1.1.1:1"), "the configuration changed"),
+        (lines_of(), lines_of("a 1.1.1.1:1"), "servers changed: +a"),
+        (lines_of("a 1.1.1.1:1"), lines_of(), "servers changed: -a"),
+        (lines_of("a 1.1.1.1:1"), lines_of("a 1.1.1.1:2"), "servers changed: ~a"),
+        (lines_of("a 1.1.1.1:1"), lines_of("a 1.1.1.1:1 weight 2"), "servers changed: ~a"),
+        (
+            lines_of("a 1.1.1.1:1", "b 1.1.1.1:1", "c 1.1.1.1:1"),
+            lines_of("b 1.1.1.1:2", "c 1.1.1.1:1", "d 1.1.1.1:1"),
+            "servers changed: -a ~b +d",
+        ),
+        (lines_of("a 1.1.1.1:1"), lines_of("a 1.1.1.1:1") + "frontend web\n", "the configuration changed"),
         ("", "global\n", "the configuration changed"),
         (
             lines_of(),
-            lines_of(*(f"s{number:02} 1:1" for number in range(12))),
+            lines_of(*(f"s{number:02} 1.1.1.1:1" for number in range(12))),
             "servers changed: " + " ".join(f"+s{number:02}" for number in range(10)) + " and 2 more",
         ),
     ],

@@ -87,13 +87,17 @@ class Container:
         """Return the process id, inside the container, of a supervised process."""
         return int(self.exec("s6-svstat", "-o", "pid", f"/run/service/{service}"))
 
+    def serf(self, *words: str, is_checked: bool = True) -> str:
+        """Run a command against the container's Serf agent, with the RPC's key; return its output."""
+        return self.exec("/run/service/serf/data/ask", *words, is_checked=is_checked)
+
     def log(self) -> str:
         """Return the container's log."""
         return self.engine("logs", self.id)
 
     def members(self, status: str) -> set[str]:
         """Return the names of the members with this status in this container's Serf; none while it does not answer."""
-        listing = self.exec("serf", "members", f"-status={status}", is_checked=False).splitlines()
+        listing = self.serf("members", f"-status={status}", is_checked=False).splitlines()
         return {line.split()[0] for line in listing if f" {status} " in line}
 
     def stop(self, *options: str) -> float:
@@ -147,7 +151,7 @@ class Balancer(Container):
 
     def story(self) -> str:
         """Return the servers, the members and the log, for the message of a failed test."""
-        members = self.exec("serf", "members", is_checked=False)
+        members = self.serf("members", is_checked=False)
         lines = [line for line in self.log().splitlines() if not line.startswith("haproxy:")]
         return "\n".join([str(self.views()), members, *lines[-60:]])
 

@@ -9,6 +9,7 @@ import requests
 
 from containers.cluster import FAIL_S, Balancer
 from containers.engine import PREFIX, ROOT, Engine, need, run
+from integration.load import Load, run_load
 from integration.proxy import wait_for
 
 PROJECT = f"{PREFIX}-{os.getpid()}".replace("-", "")
@@ -49,6 +50,28 @@ def compose(engine: Engine) -> Iterator[Compose]:
         yield compose
     finally:
         compose("down", "--volumes", "--timeout=1")
+
+
+def is_up(balancer: Balancer, count: int) -> bool:
+    """Return whether a balancer has this many servers and all are up."""
+    return list((balancer.views() or {}).values()) == ["UP"] * count
+
+
+def test_new_web_applications_beside_the_old_ones_cost_no_request(compose: Compose) -> None:
+    """Twice as many are started, then the old ones are stopped all at once: every request gets 200."""
+    compose("up", "--no-build", "--detach", "--scale", "webapp=2")
+    balancer = compose.balancer("balancer")
+    wait_for(lambda: is_up(balancer, 2), "the old ones serve", FAIL_S)
+    old = compose("ps", "-q", "webapp").split()
+    with run_load(Load(balancer.address, 80, think_s=0.05), 5) as seen:
+        wait_for(lambda: seen.ok_count > 10, "the load runs")
+        compose("up", "--no-build", "--detach", "--no-recreate", "--scale", "webapp=4")
+        wait_for(lambda: is_up(balancer, 4), "the new ones serve too", FAIL_S)
+        compose.engine("stop", *old)
+        wait_for(lambda: is_up(balancer, 2), "only the new ones are left", FAIL_S)
+        since = seen.ok_count
+        wait_for(lambda: seen.ok_count > since + 50, "requests afterwards")
+    assert seen.failures == []
 
 
 def test_compose_scales_and_stops(compose: Compose) -> None:

@@ -146,7 +146,7 @@ def test_writable_paths_match_the_documentation(cluster: Cluster, container: Con
     loose = [option for option in CONFINED if not option.startswith(("--read-only", "--tmpfs"))]
     writable = cluster.start(f"writable-{kind}", f"{PREFIX}/{kind}", *loose, "--env=SERF_JOIN=web1")
     # By then its processes have created their files.
-    wait_for(lambda: writable.exec("/run/service/serf/data/ask", "members", is_checked=False), "Serf answers")
+    wait_for(lambda: " alive " in writable.serf("members", is_checked=False), "Serf answers")
     for here in (container, writable):
         for user, paths in stated.items():
             found = here.exec("sh", "-c", WRITABLE, user=user, is_checked=False).splitlines()

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from containers.engine import PREFIX, ROOT, Engine, run
 
-TESTS = (
-    "tests/config/test_render.py",
-    *(f"tests/integration/test_{name}.py" for name in ("live", "load", "pass", "old_workers", "maxconn")),
-)
+MODULES = ("clients", "equality", "health", "live", "load", "maxconn", "old_workers", "pass", "runtime_rules")
+TESTS = ("tests/config/test_render.py", *(f"tests/integration/test_{name}.py" for name in MODULES))
 PACKAGES = ("pytest", "pytest-randomly", "hypothesis", "requests", "starlette", "uvicorn")
 # The code under test is the image's. `env -i` drops the image's settings, which are for its own paths.
 SCRIPT = f"""

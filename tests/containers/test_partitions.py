@@ -100,12 +100,12 @@ def test_a_frozen_process_of_the_balancer_catches_up(crew: Crew, process: str, f
     pid = _pid(crew, process)
     with crew.load() as seen:
         with crew.fault(f"freeze {process} of the balancer"), frozen(crew.balancer, pid):
-            crew.webs["web1"].exec("serf", "tags", "-set", "weight=7")
+            crew.webs["web1"].serf("tags", "-set", "weight=7")
             before = seen.ok_count
             time.sleep(frozen_s)
             assert (seen.ok_count <= before + CLIENTS) == (process == "worker")
         crew.wait(lambda: crew.balancer.column("weight")["web1"] == "7", "web1's new weight", FAIL_S)
-        crew.webs["web1"].exec("serf", "tags", "-delete", "weight")
+        crew.webs["web1"].serf("tags", "-delete", "weight")
         crew.wait(lambda: crew.balancer.column("weight")["web1"] == "1", "web1's old weight", FAIL_S)
     assert seen.failures == []
     assert _pid(crew, process) == pid

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import requests
@@ -107,10 +108,11 @@ def test_a_node_that_joined_itself_continues_to_join(make_cluster: MakeCluster) 
     with secret_options() as options, make_cluster() as cluster:
         early = cluster.webapp("early", *options, join="early late")
         wait_for(lambda: "Synced with 1 initial agents" in early.log(), "Serf has joined itself")
-        wait_for(lambda: early.log().count("early is alone") > 3, "it has retried for more than 7 s")
+        wait_for(lambda: "early is alone" in early.log(), "it looks for others")
+        time.sleep(8)  # its pauses are as long as they get
         cluster.balancer("late", *options).wait_servers("early", timeout_s=FAIL_S)
-        tries = [line for line in early.log().splitlines() if line.startswith("join: ")]
-        assert len(tries) <= 6, tries  # after 1, 2, 4, 11, 19, 35 s
+        said = [line for line in early.log().splitlines() if line.startswith("join: ")]
+        assert len(said) == len(set(said)) <= 4, said  # each thing is said once, however often it looks
 
 
 def test_a_restarted_container_needs_no_entry_point(make_cluster: MakeCluster) -> None:

@@ -26,7 +26,7 @@ def test_two_balancers_agree_to_the_byte(make_cluster: MakeCluster) -> None:
             wait_for(lambda: len(set(map(read_config, balancers))) == 1, "the configurations are identical", FAIL_S)
 
         agree(*webs)
-        webs["web1"].exec("serf", "tags", "-set", "weight=9")
+        webs["web1"].serf("tags", "-set", "weight=9")
         webs.pop("web5").stop()
         wait_for(lambda: "weight 9" in read_config(balancers[0]), "the weight")
         agree(*webs)

@@ -1,25 +1,16 @@
 """`status` and the pass share one decision."""
 
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from integration.proxy import Proxy, running_proxy
+from integration.proxy import Proxy
 from serf_haproxy.control import preview, reconcile
 from serf_haproxy.control.report import format_table, read_report, to_json
 from serf_haproxy.policy.decision import Decision, State
 from serf_haproxy.policy.snapshot import Snapshot
 
 pytestmark = pytest.mark.usefixtures("time_limit")
-
-
-@pytest.fixture
-def proxy() -> Iterator[Proxy]:
-    """Return a real HAProxy that runs the configuration without nodes."""
-    with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory, running_proxy(Path(directory)) as running:
-        yield running
 
 
 def serve(proxy: Proxy) -> None:

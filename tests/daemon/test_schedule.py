@@ -156,6 +156,19 @@ def test_failed_reloads_pause_up_to_the_setting_and_pause_the_same_configuration
     assert (pauses_s[0], pauses_s[-1]) == (1.0, RETRY_MAX_S)
 
 
+def test_a_pass_that_ends_with_an_error_pauses_everything() -> None:
+    """After an error neither a pass nor Serf is due at once, even if Serf was due before; the pauses grow."""
+    schedule, now_s, pauses_s = Schedule(INTERVALS), 0.0, []
+    for _ in range(6):
+        assert schedule.is_resync_due(now_s, is_serf_up=True)
+        schedule.begin(now_s)
+        schedule.fail(now_s)
+        assert not schedule.is_resync_due(schedule.due_s() - 0.001, is_serf_up=True)
+        pauses_s.append(schedule.due_s() - now_s)
+        now_s = schedule.due_s()
+    assert pauses_s == [1.0, 2.0, 4.0, 8.0, RETRY_CHEAP_MAX_S, RETRY_CHEAP_MAX_S]
+
+
 def test_good_reloads_are_kept_apart() -> None:
     """After a good reload every configuration waits for the reload interval."""
     schedule = schedule_after()

@@ -11,6 +11,7 @@ import re
 import socket
 import tempfile
 from collections.abc import Callable
+from unittest import mock
 
 import msgpack
 
@@ -19,11 +20,14 @@ from fakes.serf_rpc import header, say
 from fakes.serf_rpc import member as list_member
 from serf_haproxy.config.diff import diff
 from serf_haproxy.config.fingerprint import description_of, strip
+from serf_haproxy.config.ids import assign_ids
 from serf_haproxy.config.parse import Line, Parser
 from serf_haproxy.config.render import render
 from serf_haproxy.config.state_file import format_state
 from serf_haproxy.control.rendering import BUILT_IN_TEMPLATE
-from serf_haproxy.errors import InputError, SerfFault
+from serf_haproxy.errors import HaproxyFault, InputError, SerfFault
+from serf_haproxy.haproxy import runtime
+from serf_haproxy.haproxy.stat import read_stat
 from serf_haproxy.policy.admission import Rules
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import (
@@ -41,7 +45,10 @@ from serf_haproxy.serf.events import (
 )
 from serf_haproxy.serf.listing import Listing
 from serf_haproxy.serf.nodes import NodeFile
+from serf_haproxy.serf.printing import printable
 from serf_haproxy.serf.rpc import Connection
+from serf_haproxy.serf.wire import Wire
+from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.settings import Settings
 
 SETTINGS = Settings()
@@ -115,11 +122,11 @@ def check_roster(data: bytes) -> None:
         except SerfFault as error:
             assert connection.fileno() == -1
             assert_printable(str(error))
-            assert depth < 3 or not _is_message(answer)
+            assert depth < 3 or not is_map(answer if depth == 3 else data[1:])
             return
         finally:
             connection.close()
-    assert depth < 4 or not _is_message(data[1:]) or {"web1", "web2"} <= roster.members.keys()
+    assert depth < 4 or not is_map(data[1:]) or {"web1", "web2"} <= roster.members.keys()
     for name, (status, member) in roster.members.items():
         assert name == member.name
         assert status in STATUSES
@@ -160,12 +167,58 @@ def check_layout(data: bytes) -> None:
     commands = diff(layout, Parser().read(""), {}).commands
     for command in commands:
         assert COMMAND.fullmatch(command), command
-    assert len(format_state(layout, layout, {}, "# header").splitlines()) <= 2 + len(layout.servers)
+    assert len(format_state(layout, layout, {}, "# header").splitlines()) <= 2 + len(layout.servers) + len(layout.fixed)
     for line in layout.servers.values():
         assert isinstance(line, Line)
         assert line.weight >= 0
     description_of(text)
     Parser().read(strip(text))
+
+
+def check_haproxy(data: bytes) -> None:
+    """Read what HAProxy says of its servers: the first byte selects the kind of answer."""
+    text = data[1:].decode("utf-8", "replace")
+    if data[:1] < b"\x80":
+        check_stat(text)
+    else:
+        check_servers_state(text)
+
+
+def check_stat(text: str) -> None:
+    """Read `show stat`: what is shown of it is printable."""
+    try:
+        rows = read_stat(text)
+    except HaproxyFault as error:
+        assert_printable(str(error))
+        return
+    for (section, name), row in rows.items():
+        assert name
+        assert section is not None
+        assert row.status
+        assert not row.text or row.text.isprintable()
+        assert printable(row.explain_check()).isascii()
+
+
+def check_servers_state(text: str) -> None:
+    """Read `show servers state` and `show servers conn`, as the answer of a worker that is asked for both."""
+    asked = []
+
+    def answer(_path: str, command: str, _timeout_s: float) -> str:
+        asked.append(command)
+        return f"Name: HAProxy\nPid: 7\ndescription: x\n\n{text}"
+
+    with mock.patch.object(runtime, "ask", answer):
+        running = runtime.Runtime("a", "b").read_running()
+        again = runtime.Runtime("a", "b").read_running(running)
+    assert 2 <= len(asked) <= 12
+    for found in (running, again):
+        assert found is not None
+        for (section, name), seen in (found.servers or {}).items():
+            assert " " not in section + name
+            assert seen.line in text
+            assert seen.endpoint.rpartition(":")[2] in seen.line
+    if running and running.servers and again and again.servers is not None:
+        assert running.servers.keys() == again.servers.keys()
 
 
 CHECKS: dict[str, Callable[[bytes], None]] = {
@@ -174,6 +227,7 @@ CHECKS: dict[str, Callable[[bytes], None]] = {
     "roster": check_roster,
     "render": check_render,
     "layout": check_layout,
+    "haproxy": check_haproxy,
 }
 
 
@@ -218,7 +272,8 @@ def expect_lines(raw: bytes) -> set[str]:
     endings = {f" weight {weight}" for weight in weights} | ({" weight 0"} if "drain=true" in pieces else set())
     ports |= {SETTINGS.default_port} if not any(piece.startswith("port=") for piece in pieces) else set()
     endings |= {""} if not any(piece.startswith("weight=") for piece in pieces) else set()
-    return {f"    server {fields[0]} {host}:{port}{ending}" for port in ports for ending in endings}
+    number = assign_ids([(DEFAULT_SERVICE, fields[0])])[DEFAULT_SERVICE, fields[0]]
+    return {f"    server {fields[0]} {host}:{port} id {number}{ending}" for port in ports for ending in endings}
 
 
 def decode(data: bytes) -> str:
@@ -226,10 +281,10 @@ def decode(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _is_message(data: bytes) -> bool:
+def is_map(data: bytes) -> bool:
+    """Return whether data is one map, as an entry of a list of members must be."""
     with contextlib.suppress(ValueError, TypeError, RecursionError):
-        msgpack.unpackb(data, raw=True, strict_map_key=False)
-        return True
+        return isinstance(msgpack.unpackb(data, raw=True, strict_map_key=True), dict)
     return False
 
 
@@ -237,8 +292,7 @@ def _connect(ours: socket.socket) -> Connection:
     """Return a connection after its handshake; the other end has already sent everything."""
     connection = Connection.__new__(Connection)
     connection._timeout_s, connection._name, connection._seq = 5.0, "127.0.0.1:7373", 0
-    connection._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=1 << 20)
-    connection._socket, connection._listing = ours, Listing()
+    connection._socket, connection._listing, connection._wire = ours, Listing(), Wire(ours, connection._name)
     return connection
 
 

@@ -256,7 +256,7 @@ def test_handler_imports_only_the_cheap_set(handler: Path, nodes_dir: Path) -> N
     ours = {
         "serf_haproxy",
         "serf_haproxy.errors",
-        *(f"serf_haproxy.serf{name}" for name in ("", ".events", ".nodes", ".wake")),
+        *(f"serf_haproxy.serf{name}" for name in ("", ".events", ".nodes", ".printing", ".wake")),
     }
     assert ours <= imported - list_imports(["-c", ""]) <= ours | {"errno", "stat", "time"}
     assert not imported & HEAVY

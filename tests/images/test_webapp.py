@@ -1,6 +1,8 @@
 """The demo web application, run as real processes on loopback addresses."""
 
 import contextlib
+import http.client
+import json
 import os
 import re
 import socket
@@ -223,12 +225,28 @@ def test_huge_body_is_refused(url: str) -> None:
         assert session.get(url, timeout=DEADLINE_S).status_code == 200
 
 
+def test_it_says_how_long_no_other_machine_has_asked() -> None:
+    """GET /idle counts from the last request from another address; requests from its own address do not count."""
+    with running() as (_, port):
+
+        def read_idle_s() -> float:
+            connection = http.client.HTTPConnection(HOST, port, DEADLINE_S, source_address=(HOST, 0))
+            with contextlib.closing(connection):
+                connection.request("GET", "/idle")
+                return float(json.load(connection.getresponse())["idle_s"])
+
+        before_s = read_idle_s()
+        wait_until(lambda: read_idle_s() > before_s + 0.1, "growth while it asks itself")
+        requests.head(f"http://{HOST}:{port}/", timeout=DEADLINE_S)
+        assert read_idle_s() < before_s + 0.1
+
+
 @pytest.mark.parametrize(("method", "path"), [("GET", "/other"), ("GET", "/delay"), ("POST", "/health")])
 def test_other_paths_are_not_found(url: str, method: str, path: str) -> None:
     """Other paths and methods are answered with 404 and JSON."""
     response = requests.request(method, url + path, timeout=DEADLINE_S)
     assert response.status_code == 404
-    assert "only GET /, GET /health and POST /delay exist" in response.json()["error"]
+    assert "only GET /, GET /health, GET /idle and POST /delay exist" in response.json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ _AFTER_S = 1.0  # a client may report an outage shortly after HAProxy is back
 _MOST_PASSES = 3
 # The files that a healthy balancer may have beside the live file and in the state directory.
 _CONFIG_FILES = {"", ".good", ".state", ".rejected", ".before"}
-_STATE_FILES = {"last_pass.json", "flaps.json", "served", "template.good", "pass.lock", "daemon.lock", "released"}
+_STATE_FILES = {"last_pass.json", "flaps.json", "served", "template.good", "pass.lock", "released"}
+_STATE_FILES |= {"daemon.lock", "resident.lock"}
 
 
 @dataclasses.dataclass

@@ -72,21 +72,23 @@ async def _clients(load: Load, client_count: int) -> None:
 async def _client(load: Load) -> None:
     """Run one client. It does not watch an idle connection, so a request may meet one that was closed meanwhile."""
     connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-    while not load.stopping.is_set():
-        try:
-            async with asyncio.timeout(_ANSWER_S):
-                connection = connection or await asyncio.open_connection(load.host, load.port)
-                is_open = await _request(load, *connection)
-        except (OSError, EOFError, ValueError, TimeoutError) as error:
-            load.failures.append(repr(error))
-            is_open = False
-        if connection and not is_open:
+    try:
+        while not load.stopping.is_set():
+            try:
+                async with asyncio.timeout(_ANSWER_S):
+                    connection = connection or await asyncio.open_connection(load.host, load.port)
+                    is_open = await _request(load, *connection)
+            except (OSError, EOFError, ValueError, TimeoutError) as error:
+                load.failures.append(repr(error))
+                is_open = False
+            if connection and not is_open:
+                connection[1].close()
+                connection = None
+            if load.think_s:
+                await asyncio.sleep(load.think_s * random.uniform(0.4, 1.6))
+    finally:  # also when the time limit cancels a request
+        if connection:
             connection[1].close()
-            connection = None
-        if load.think_s:
-            await asyncio.sleep(load.think_s * random.uniform(0.4, 1.6))
-    if connection:
-        connection[1].close()
 
 
 async def _request(load: Load, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -130,7 +130,8 @@ def test_boot_tries_each_fallback_in_turn(tmp_path: Path) -> None:
     assert "'nothing' is undefined" in ended.stdout
     assert "server web1 127.0.0.1:8001" in live.read_text()
 
-    make_edges(proxy.settings).state.write_good_template("# mine\n" + Path(rendering.BUILT_IN_TEMPLATE).read_text())
+    template = "# mine\n" + Path(rendering.BUILT_IN_TEMPLATE).read_text()
+    make_edges(proxy.settings).state.keep_template(template, 0o644)
     assert "starts with one made with the last good template" in boot(proxy, **environ).stdout
     assert live.read_text().startswith("# mine\n")
     assert "server web1" in live.read_text()
@@ -146,3 +147,26 @@ def test_an_unwritable_live_file_is_reported(tmp_path: Path) -> None:
     ended = boot(proxy, SERF_HAPROXY_CONFIG_PATH="/proc/haproxy.cfg")
     assert ended.returncode == 111
     assert "/proc/haproxy.cfg" in ended.stderr
+
+
+@pytest.mark.parametrize("damage", ["no secrets", "good template", "record"])
+def test_boot_takes_the_confirmed_configuration_whatever_else_is_broken(proxy: Proxy, damage: str) -> None:
+    """The last configuration that HAProxy confirmed needs no other file; without it boot still finds one."""
+    state_dir, good = Path(proxy.settings.state_dir), Path(f"{proxy.settings.config_path}.good")
+    environ = {}
+    if damage == "no secrets":
+        environ["SERF_HAPROXY_PROOF_SECRET_FILE"] = str(state_dir / "missing")
+    elif damage == "good template":
+        (state_dir / "template.good").mkdir()
+        (state_dir / "own.j2").write_text(Path(rendering.BUILT_IN_TEMPLATE).read_text())
+        environ["SERF_HAPROXY_TEMPLATE_PATH"] = str(state_dir / "own.j2")
+    else:
+        (state_dir / "last_pass.json").mkdir()
+    good.write_text(Path(proxy.settings.config_path).read_text())
+    ended = boot(proxy, **environ)
+    assert (ended.returncode, ended.stdout) == (0, "HAProxy starts with the last one that HAProxy confirmed\n")
+    good.unlink()
+    ended = boot(proxy, **environ)
+    assert ended.returncode == 0, ended.stderr
+    expected = "made with the present template" if damage == "good template" else "without servers"
+    assert f"starts with one {expected}" in ended.stdout

@@ -8,9 +8,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 import probe
@@ -20,16 +21,19 @@ from serf_haproxy.control import rendering
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.serf.nodes import forget
 from serf_haproxy.serf.wake import wake
+from serf_haproxy.system.locks import locked
 
 COMMAND = [sys.executable, "-m", "serf_haproxy"]
 
 
 @contextlib.contextmanager
-def running_daemon(proxy: Proxy, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def running_daemon(
+    proxy: Proxy, command: Sequence[str] = (*COMMAND, "run"), **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run the daemon for a HAProxy for the duration of a block; its log is in the state directory."""
     with open(log_path(proxy), "wb") as log:
         process = subprocess.Popen(
-            [*COMMAND, "run"],
+            command,
             env=os.environ | proxy.environment | environment,
             stderr=log,
         )
@@ -289,3 +293,41 @@ def test_the_first_start_needs_no_directories(short_dir: Path) -> None:
         assert ended.returncode == 0
         assert os.path.isdir(proxy.settings.nodes_dir)
     assert Verdict.UNCHANGED.exit_code == 0
+
+
+def test_a_daemon_whose_passes_fail_does_not_spin(proxy: Proxy) -> None:
+    """While every pass ends with an error and Serf answers, the daemon makes pauses; then it recovers."""
+    state_dir = Path(proxy.settings.state_dir)
+    environ = os.environ | proxy.environment | {"SERF_HAPROXY_PROOF_SECRET_FILE": str(state_dir / "missing")}
+    with (
+        run_serf("lb1", *proxy.settings.rpc_addr),
+        open(state_dir / "daemon.log", "wb") as log,
+        subprocess.Popen([*COMMAND, "run"], env=environ, stderr=log) as process,
+    ):
+        try:
+            wait_for(lambda: b"must have one secret" in (state_dir / "daemon.log").read_bytes(), "the error is logged")
+            before_s = sum(psutil.Process(process.pid).cpu_times()[:2])
+            time.sleep(3)
+            assert sum(psutil.Process(process.pid).cpu_times()[:2]) - before_s < 1.0
+            (state_dir / "missing").write_text("correct horse battery staple\n")
+            wait_for((state_dir / "last_pass.json").exists, "a pass", 30)
+        finally:
+            process.terminate()
+
+
+def test_a_daemon_of_the_previous_release_keeps_a_new_one_out(proxy: Proxy) -> None:
+    """A running daemon of the previous release holds another lock: the new daemon does not start beside it."""
+    with locked(os.path.join(proxy.settings.state_dir, "resident.lock"), 0, "the previous release"):
+        second = subprocess.run(
+            [*COMMAND, "run"], env=os.environ | proxy.environment, capture_output=True, text=True, check=False
+        )
+        assert second.returncode == 111
+        assert "another daemon is running" in second.stderr
+        shown = subprocess.run(
+            [*COMMAND, "status", "--json"],
+            env=os.environ | proxy.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert '"daemon_runs": true' in shown.stdout

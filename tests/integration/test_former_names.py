@@ -1,6 +1,7 @@
 """Former names in the s6 tree that still work for one release: AGENT_USER and the log directory `agent`."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def fake_bin(tmp_path: Path) -> Path:
     for name in ("s6-setuidgid", "serf-haproxy"):
         (directory / name).write_text(f'#!/bin/sh\necho {name} "$@"\n')
         (directory / name).chmod(0o755)
-    for name in ("s6-svok", "s6-svwait"):
+    for name in ("s6-svok", "s6-svwait", "chown"):  # the users do not exist
         (directory / name).symlink_to("/bin/true")
     return directory
 
@@ -40,12 +41,14 @@ def fake_bin(tmp_path: Path) -> Path:
     ids=["neither", "new", "former", "both", "image", "image with former"],
 )
 def test_the_former_variable_of_the_daemons_user_works(
-    fake_bin: Path, environ: dict[str, str], user: str, is_warned: bool
+    fake_bin: Path, tmp_path: Path, environ: dict[str, str], user: str, is_warned: bool
 ) -> None:
     """AGENT_USER counts when DAEMON_USER is unset, and the daemon's log then has one line that says so."""
-    argv = [str(DAEMON / "run")]
+    daemon = tmp_path / "s6" / "daemon"  # the script writes the key of Serf's RPC beside itself
+    shutil.copytree(S6_DIR, daemon.parent)
+    argv = [str(daemon / "run")]
     environ = environ | {"PATH": f"{fake_bin}:{PATH}"}
-    printed = subprocess.run(argv, cwd=DAEMON, env=environ, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(argv, cwd=daemon, env=environ, capture_output=True, text=True, check=True).stdout
     expected = f"s6-setuidgid {user} serf-haproxy" if user else "serf-haproxy"
     assert printed.splitlines() == [DEPRECATED_USER] * is_warned + [f"{expected} run --notify-fd 3"]
 

@@ -25,7 +25,7 @@ import probe
 from decisions import build
 from fakes.serf_rpc import header, member, say
 from fakes.servers import Talk, serving_tcp
-from fuzz.checks import assert_printable, assert_storable, expect_lines
+from fuzz.checks import assert_printable, assert_storable, expect_lines, is_map
 from serf_haproxy.control.edges import find_serf
 from serf_haproxy.errors import SerfFault
 from serf_haproxy.policy.admission import Rules
@@ -296,13 +296,22 @@ def test_roster_of_any_content(answer: bytes, stats: Any, error: str, cut_bytes:
 @settings(max_examples=120, suppress_health_check=SHARED)
 @given(st.lists(ENTRIES | ANYTHING, max_size=4), st.lists(GOOD_ENTRIES, max_size=3))
 def test_no_entry_hides_another(odd: list[Any], good: list[Any]) -> None:
-    """In a valid answer each entry is judged alone: well-formed members are listed, whatever the others are."""
+    """In a valid answer each map is judged alone: well-formed members are listed, whatever the others are.
+
+    An answer with an entry that is no map of text is no list of members, and is an error.
+    """
     web1 = member("web1", role="web")
     stats = say(header(2), {"agent": {"name": "lb"}})
     with answering(stats, say(header(3)) + pack({"Members": [*odd, *good, web1]})) as settings_:
         connection = Connection(find_serf(settings_))
-        roster = connection.read_roster()
-        connection.close()
+        try:
+            roster = connection.read_roster()
+        except SerfFault:
+            assert not all(is_map(pack(entry)) for entry in odd)
+            return
+        finally:
+            connection.close()
+    assert all(is_map(pack(entry)) for entry in odd)
     names = {entry["Name"] for entry in good if name_fault(entry["Name"]) is None}
     assert {"web1", *names} <= roster.members.keys()
     assert_judgeable(roster)
@@ -376,9 +385,12 @@ def expect_server(name: str, raw_address: bytes, tags: dict[str, str]) -> str | 
 def is_special(packed: bytes) -> bool:
     """Return whether an address, or the IPv4 address embedded in it, is never a server's."""
     if len(packed) == 4:
-        return packed[0] == 0 or packed[0] >= 240 or packed[:2] == b"\xa9\xfe"
+        is_metadata = packed in (bytes([100, 100, 100, 200]), bytes([168, 63, 129, 16])) or packed[:3] == b"\xc0\0\0"
+        return packed[0] == 0 or packed[0] >= 240 or packed[:2] == b"\xa9\xfe" or is_metadata
     is_link_local = packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
     is_old = packed[:12] == bytes(12) and packed[12:] != b"\0\0\0\1"
+    is_old = is_old or packed[:6] == bytes.fromhex("0064ff9b0001")
+    is_old = is_old or packed.hex() in ("fd000ec2" + "0" * 20 + "0254", "fd2000ce" + "0" * 20 + "0254")
     is_translated = packed[:12] == bytes.fromhex("0064ff9b0000000000000000") and is_special(packed[12:])
     return is_link_local or is_old or is_translated or (packed[:2] == b"\x20\x02" and is_special(packed[2:6]))
 

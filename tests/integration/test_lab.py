@@ -16,6 +16,7 @@ import requests
 
 import workers
 from integration.proxy import wait_for
+from serf_haproxy.lab.balancer import DAEMON, SERVICES
 from serf_haproxy.lab.cluster import Lab
 
 BASE = workers.LAB_BASE
@@ -161,6 +162,12 @@ def test_a_lab_of_the_previous_release_is_shown_and_taken_down(lab_dir: Path) ->
     (row,) = json.loads(shown.stdout)["nodes"]
     assert (row["name"], row["state"], row["log_dir"]) == ("web1", "alive", f"{lab_dir}/backends/web1")
     assert len(running_in(lab_dir)) > 10
+    assert lab(lab_dir, "balancer", "lb1", "down").returncode == 0
+    service_dir = lab_dir / "lb1" / "service"
+    (service_dir / DAEMON).rename(service_dir / "agent")
+    restarted = lab(lab_dir, "balancer", "lb1", "up")
+    assert restarted.returncode == 0, restarted.stderr
+    assert sorted(path.name for path in service_dir.iterdir() if not path.name.startswith(".")) == sorted(SERVICES)
     assert lab(lab_dir, "down").returncode == 0
     assert running_in(lab_dir) == []
     assert not lab_dir.exists()

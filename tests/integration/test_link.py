@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -91,5 +92,44 @@ def test_a_misbehaving_serf_agent_delays_no_event(proxy: Proxy, talk: Talk) -> N
             proxy.record(f"web{number}", 8001)
             assert wake(proxy.settings.wake_fifo)
             wait_for(lambda name=f"web{number}": name in proxy.servers(), f"web{number} is served")
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+BROKEN_CLIENT = """
+import sys
+from serf_haproxy.cli.main import main
+from serf_haproxy.serf import client
+def fail(*_arguments): raise AssertionError("a fault of our own")
+{patch}
+sys.argv = ["serf-haproxy", "run"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        pytest.param("client.Connection.__init__ = fail", id="connecting"),
+        pytest.param("client.Connection.read_roster = fail", id="asking"),
+        pytest.param("client.Monitor.read_hint = fail", id="listening"),
+        pytest.param("import selectors; selectors.PollSelector.select = fail", id="waiting"),
+    ],
+)
+def test_no_fault_of_asking_ends_the_daemon(proxy: Proxy, patch: str) -> None:
+    """Whatever goes wrong while the daemon asks Serf, events are handled and each fault is followed by a pause."""
+    talk = pour_log(say(header(2), {"Log": "[INFO] serf: EventMemberUpdate: web1"}))
+    command = [sys.executable, "-c", BROKEN_CLIENT.format(patch=patch)]
+    with (
+        serving(socket.create_server(proxy.settings.rpc_addr), at_once(talk)),
+        running_daemon(proxy, command, **USUAL) as process,
+    ):
+        wait_for(lambda: said(proxy, "a fault of our own"), "the fault is logged")
+        for number in range(1, 3):
+            proxy.record(f"web{number}", 8001)
+            wake(proxy.settings.wake_fifo)
+            wait_for(lambda name=f"web{number}": name in proxy.servers(), f"web{number} is served")
+        assert process.poll() is None
+        assert log_path(proxy).read_text().count("an internal error") < 40
         process.terminate()
         assert process.wait(20) == 0

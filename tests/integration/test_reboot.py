@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import probe
 from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, wait_for
 from integration.test_daemon import running_daemon, said
 from serf_haproxy.control import directories, reconcile
+from serf_haproxy.control.boot import boot
 from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import make_member
@@ -56,7 +56,7 @@ def test_a_haproxy_that_starts_after_a_reboot_has_its_servers(proxy: Proxy) -> N
     for suffix in ("", ".good"):
         Path(f"{proxy.settings.config_path}{suffix}").unlink(missing_ok=True)
     directories.prepare_directories(proxy.settings)
-    probe.boot(proxy.settings)
+    boot(proxy.settings)
     assert Path(proxy.settings.config_path).read_text().count("\n    server web") == 3
 
 

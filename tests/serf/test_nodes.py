@@ -16,7 +16,7 @@ import pytest
 from integration.disks import Disk, private_mounts
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.serf.events import ALIVE, FAILED, LEFT, LINE_BYTES, Member, format_line, make_member, parse_line
-from serf_haproxy.serf.nodes import forget, load, record
+from serf_haproxy.serf.nodes import forget, is_remnant, load, record
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -220,6 +220,54 @@ def test_fifo_in_place_of_a_node_file_is_replaced(nodes_dir: Path) -> None:
     os.mkfifo(nodes_dir / "web1")
     assert record(str(nodes_dir), ALIVE, WEB1)
     assert load_lines(nodes_dir) == [format_line(ALIVE, WEB1)]
+
+
+def put_in_place(path: Path, kind: str, precious: Path) -> None:
+    """Put a FIFO, a link, a directory or a file at a path."""
+    precious.write_text("precious")
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(precious)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.write_text("theirs")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "directory", "file"])
+def test_what_is_in_place_of_a_temporary_file_is_not_opened(
+    nodes_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A FIFO, link, directory or file with the name of a temporary file, new or old, hangs and misleads no writer."""
+    precious = tmp_path / "precious"
+    put_in_place(nodes_dir / f".web1.{os.getpid()}", kind, precious)
+    assert record(str(nodes_dir), ALIVE, WEB1)
+    monkeypatch.setattr(os, "urandom", bytes)
+    put_in_place(nodes_dir / f".web2.{'00' * 8}", kind, precious)
+    with pytest.raises(SystemFault, match="File exists"):
+        record(str(nodes_dir), ALIVE, WEB2)
+    assert precious.read_text() == "precious"
+    assert sorted(load(str(nodes_dir))[0]) == ["web1"]
+
+
+def test_names_of_temporary_files_differ(nodes_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write has a temporary name of its own, which a reader knows as one."""
+    made: list[str] = []
+
+    def die(source: str, _target: str) -> None:
+        made.append(source)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", die)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            record(str(nodes_dir), ALIVE, WEB1)
+    assert len(set(made)) == 3
+    assert load_lines(nodes_dir) == [], "they are being written"
+    for name in made:
+        os.utime(name, (0, 0))
+    assert [is_remnant(stray) for stray in load(str(nodes_dir))[1]] == [True] * 3
 
 
 def test_directory_in_place_of_a_node_file_is_an_error(nodes_dir: Path) -> None:

@@ -1,5 +1,6 @@
 """Durable files, locks between processes, and the record of the last pass."""
 
+import contextlib
 import json
 import os
 import re
@@ -16,8 +17,8 @@ import pytest
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.state import State
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.system.files import read_text, rename_durably, write_durably
-from serf_haproxy.system.locks import locked
+from serf_haproxy.system.files import read_mode, read_text, remove_temporaries, rename_durably, write_durably
+from serf_haproxy.system.locks import is_locked, locked
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -104,14 +105,74 @@ def test_path_that_cannot_be_written_is_an_error(tmp_path: Path, name: str) -> N
     assert os.listdir(tmp_path) == ["directory"]
 
 
-def test_link_in_place_of_the_temporary_is_not_followed(tmp_path: Path) -> None:
-    """A symbolic link at the temporary file's path is not followed."""
-    (tmp_path / "precious").write_text("precious")
-    (tmp_path / "file.tmp").symlink_to(tmp_path / "precious")
-    with pytest.raises(SystemFault, match="Too many levels of symbolic links"):
+@pytest.mark.parametrize("kind", ["link", "fifo", "file"])
+def test_what_is_in_place_of_the_temporary_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A link, a FIFO or a file with the name of the temporary file is neither followed nor opened nor overwritten."""
+    monkeypatch.setattr(os, "urandom", bytes)
+    precious, temporary = tmp_path / "precious", tmp_path / f"file.{'0' * 16}.tmp"
+    precious.write_text("precious")
+    if kind == "link":
+        temporary.symlink_to(precious)
+    elif kind == "fifo":
+        os.mkfifo(temporary)
+    else:
+        temporary.write_text("theirs")
+    with pytest.raises(SystemFault, match="File exists"):
         write_durably(str(tmp_path / "file"), "x")
-    assert (tmp_path / "precious").read_text() == "precious"
+    assert precious.read_text() == "precious"
     write_durably(str(tmp_path / "file"), "x")
+
+
+def test_names_of_temporaries_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No two temporary files have the same name, and those that a crash has left are removed later, no others."""
+    made = []
+
+    def die(source: str, _target: str) -> None:
+        made.append(source)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("serf_haproxy.system.files.rename_durably", die)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            write_durably(str(tmp_path / "file"), "x")
+    assert len(set(made)) == 3
+    others = {"file.tmp", "file2.0011223344556677.tmp", "file.00112233445566778.tmp"}
+    for name in others:
+        (tmp_path / name).touch()
+    remove_temporaries(str(tmp_path / "file"))
+    assert set(os.listdir(tmp_path)) == others
+
+
+def test_an_exact_mode_is_not_reduced(tmp_path: Path) -> None:
+    """A file that keeps its mode has it whatever the umask."""
+    before = os.umask(0o077)
+    try:
+        write_durably(str(tmp_path / "kept"), "", 0o664, is_exact=True)
+    finally:
+        os.umask(before)
+    assert read_mode(str(tmp_path / "kept")) == 0o664
+
+
+def test_only_the_owner_can_open_a_lock(tmp_path: Path) -> None:
+    """A lock file has mode 0600, also one that the previous release made with 0644."""
+    before = os.umask(0)
+    try:
+        (tmp_path / "old").touch(0o644)
+        for name in ("new", "old"):
+            with locked(str(tmp_path / name), 0, "a test"):
+                assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_a_fifo_in_place_of_a_lock_does_not_hang(tmp_path: Path) -> None:
+    """A FIFO at the path of a lock neither hangs the one who locks nor the one who looks."""
+    os.mkfifo(tmp_path / "lock")
+    assert is_locked(str(tmp_path / "lock")) in (True, False, None)
+    with contextlib.suppress(SystemFault), locked(str(tmp_path / "lock"), 0, "a test"):
+        pass
 
 
 def test_rename_replaces(tmp_path: Path) -> None:
@@ -136,7 +197,7 @@ def test_unreadable_file_is_an_error(tmp_path: Path) -> None:
 
 HOLDER = """
 import sys
-from serf_haproxy.system.locks import locked
+from serf_haproxy.system.locks import is_locked, locked
 with locked(sys.argv[1], 0, "the holder"):
     print("locked", flush=True)
     sys.stdin.read()

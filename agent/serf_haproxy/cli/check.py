@@ -21,6 +21,7 @@ def check(_args: argparse.Namespace) -> int:
 
     from serf_haproxy.control.preview import preview_config
     from serf_haproxy.haproxy.config_file import ConfigFile
+    from serf_haproxy.serf.printing import printable
 
     settings = load_settings(os.environ)
     for name in unknown_variables(os.environ):
@@ -31,7 +32,8 @@ def check(_args: argparse.Namespace) -> int:
         words = ConfigFile(path, settings.haproxy_bin, settings.check_timeout_s).check(text)
     if words is not None:
         print(
-            f"serf-haproxy: HAProxy refuses the configuration; 'serf-haproxy render' prints it\n{words}",
+            "serf-haproxy: HAProxy refuses the configuration; 'serf-haproxy render' prints it\n"
+            + "\n".join(map(printable, words.split("\n"))),
             file=sys.stderr,
         )
         return EXIT_INPUT

@@ -8,6 +8,7 @@ from typing import NoReturn
 from serf_haproxy import __version__
 from serf_haproxy.cli import boot, check, lab, once, proof, ready, release, render, run, status
 from serf_haproxy.errors import EXIT_INPUT, EXIT_SYSTEM, SerfHaproxyError
+from serf_haproxy.serf.printing import printable
 
 # In the order in which the help lists them. Each module has `add_parser(commands)`.
 COMMANDS = (run, once, check, render, boot, release, proof, status, ready, lab)
@@ -28,8 +29,8 @@ def main() -> int:
     try:
         code: int = args.command(args)
     except SerfHaproxyError as error:
-        for line in str(error).splitlines():
-            print(f"serf-haproxy: {line}", file=sys.stderr)
+        for line in str(error).split("\n"):
+            print(f"serf-haproxy: {printable(line)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

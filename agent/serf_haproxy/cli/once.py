@@ -21,9 +21,13 @@ def once(_args: argparse.Namespace) -> int:
     from serf_haproxy.control.directories import prepare_directories
     from serf_haproxy.control.edges import find_serf
     from serf_haproxy.control.reconcile import reconcile
+    from serf_haproxy.daemon.log import LineFormatter
     from serf_haproxy.serf.client import Client
+    from serf_haproxy.serf.printing import printable
 
-    logging.basicConfig(level=logging.WARNING, format="serf-haproxy: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("serf-haproxy: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     settings = load_settings(os.environ)
     prepare_directories(settings)
     client = Client(find_serf(settings), settings.hints, patience_s=0.0)
@@ -32,8 +36,8 @@ def once(_args: argparse.Namespace) -> int:
     finally:
         client.close()
     for problem in outcome.problems:
-        print(f"serf-haproxy: {problem}", file=sys.stderr)
-    print(f"{outcome.verdict} {outcome.reason}")
+        print(f"serf-haproxy: {printable(problem)}", file=sys.stderr)
+    print(f"{outcome.verdict} {printable(outcome.reason)}")
     for condition in outcome.conditions:
-        print(f"{condition.name.upper()} {condition.reason}")
+        print(f"{condition.name.upper()} {printable(condition.reason)}")
     return outcome.verdict.exit_code

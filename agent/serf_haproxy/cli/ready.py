@@ -10,22 +10,26 @@ from serf_haproxy.settings import load_settings
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command `ready`."""
-    text = "Exit with 0 when HAProxy's worker runs, or runs the configuration last published; else with 111."
+    text = "Exit with 0 when all that is named is ready; else with 111."
     parser = commands.add_parser("ready", help=text, description=text)
     parser.set_defaults(command=ready)
-    what = "haproxy: a worker runs; configuration: it runs the configuration last published"
-    parser.add_argument("what", choices=["haproxy", "configuration"], help=what)
+    what = "haproxy: a worker runs; configuration: it runs the configuration last published; "
+    what += "cluster: the last pass found this balancer not alone, unless all others have left"
+    parser.add_argument("what", nargs="+", choices=["haproxy", "configuration", "cluster"], help=what)
 
 
 def ready(args: argparse.Namespace) -> int:
-    """Return 0 when HAProxy's worker runs, or runs the configuration last published; else 111."""
+    """Return 0 when all that is named is ready; else 111."""
     from serf_haproxy.control.apply import runs_published
     from serf_haproxy.control.edges import make_edges
+    from serf_haproxy.control.outcome import ALONE
 
     edges = make_edges(load_settings(os.environ))
-    if args.what == "configuration":
-        return 0 if runs_published(edges) else EXIT_SYSTEM
+    if "cluster" in args.what and edges.state.read_record().has_condition(ALONE):
+        return EXIT_SYSTEM
+    if "configuration" in args.what and not runs_published(edges):
+        return EXIT_SYSTEM
     try:
-        return 0 if edges.master.read_account().worker_count else EXIT_SYSTEM
+        return 0 if "haproxy" not in args.what or edges.master.read_account().worker_count else EXIT_SYSTEM
     except HaproxyFault:
         return EXIT_SYSTEM

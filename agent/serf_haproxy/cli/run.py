@@ -21,10 +21,11 @@ def run(args: argparse.Namespace) -> int:
     """Run the daemon until it is told to stop."""
     import logging
 
-    from serf_haproxy.daemon.log import LossyHandler
+    from serf_haproxy.daemon.log import LineFormatter, LossyHandler
     from serf_haproxy.daemon.loop import Daemon
 
-    level, handlers = args.log_level.upper(), [LossyHandler(2)]
-    logging.basicConfig(level=level, format="level=%(levelname)s msg=%(message)r", handlers=handlers, force=True)
+    handler = LossyHandler(2)
+    handler.setFormatter(LineFormatter("level=%(levelname)s msg=%(message)r"))
+    logging.basicConfig(level=args.log_level.upper(), handlers=[handler], force=True)
     Daemon(lambda: load_settings(os.environ), args.notify_fd).run()
     return 0

@@ -1,11 +1,14 @@
 """The difference between the servers that run and those that should, as commands for HAProxy's runtime socket. Pure."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from serf_haproxy.config.ids import choose_id, is_id_of
+from serf_haproxy.config.keywords import spell_out
 from serf_haproxy.config.parse import Layout, Line
 from serf_haproxy.policy.snapshot import DOWN, STOPPING, Seen
-from serf_haproxy.services import Key
+from serf_haproxy.services import Key, find_service
 
 _WATCHERS = frozenset(["check", "agent-check", "track"])  # the words by which HAProxy itself sets a server down and up
 _OUT = (DOWN, STOPPING)
@@ -15,25 +18,80 @@ class Changes(NamedTuple):
     """What turns the servers that run into those that should.
 
     Attributes:
-        commands: For the runtime socket; empty when nothing differs.
+        commands: For the runtime socket; empty when nothing differs that it can change.
         deletions: Further commands, for servers in maintenance that wait for their last connection.
+        fixed: Servers with a difference that only a reload can end.
+        left: Servers whose difference is left alone, because a reload has not ended it.
     """
 
     commands: tuple[str, ...]
     deletions: tuple[str, ...]
+    fixed: tuple[Key, ...] = ()
+    left: tuple[Key, ...] = ()
 
 
-def diff(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> Changes:
+def diff(goal: Layout, before: Layout, seen: Mapping[Key, Seen], left: Mapping[Key, str] | None = None) -> Changes:
     """Compare the servers that should run with those that do.
 
     Args:
         goal: What should run.
-        before: What the published file says so far: HAProxy shows only endpoint and weight of a server's line.
+        before: What the published file says so far: HAProxy shows only endpoint, weight and id of a server's line.
         seen: What runs.
+        left: Servers that are left alone, with the signature of their difference (`sign`).
     """
     commands: list[str] = []
+    fixed, left_keys = [], []
+    for key in sorted(_find_wrong(goal, before, seen)):
+        line, running = goal.servers[key], seen.get(key)
+        if left and key in left and left[key] == sign(goal, key, running):
+            left_keys.append(key)
+            continue
+        is_other = before.servers.get(key, line).words != line.words
+        is_idle = running is not None and (running.is_maintained or (running.is_drained and key not in before.servers))
+        if running is not None and _has_other_id(line, running) and not is_idle:
+            fixed.append(key)  # its clients would lose it while it is made anew
+            continue
+        if running is None or is_other or _has_other_id(line, running):
+            commands += [*(_remove(key) if running else ()), *_add(goal, key, line)]
+            continue
+        if running.endpoint != line.endpoint:
+            commands += _move(goal, key, line)
+        else:
+            commands += _free(key, line, running, is_new=key not in before.servers)
+        if running.weight != line.weight:
+            commands.append(f"set server {_name(key)} weight {line.weight}")
+    gone = _find_gone(goal, before, seen)
+    commands += [command for key in gone if not seen[key].is_maintained for command in _remove(key)]
+    deletions = tuple(f"del server {_name(key)}" for key in gone if seen[key].is_maintained)
+    return Changes(tuple(commands), deletions, tuple(fixed), tuple(left_keys))
+
+
+def find_differences(goal: Layout, seen: Mapping[Key, Seen]) -> dict[Key, str]:
+    """Return the servers that do not run as they should, each with the signature of its difference."""
+    return {key: sign(goal, key, seen.get(key)) for key in sorted(_find_wrong(goal, goal, seen))}
+
+
+def sign(goal: Layout, key: Key, running: Seen | None) -> str:
+    """Return a signature of a server's difference: the same as long as its line, the rest and HAProxy's report are."""
+    reported = running and (*running[: Seen._fields.index("operation")], running.operation in _OUT, running.id)
+    return hashlib.sha256(f"{goal.rest} {key} {goal.servers.get(key)} {reported}".encode()).hexdigest()[:16]
+
+
+def explain(goal: Layout, key: Key, running: Seen | None) -> str:
+    """Return what a server should be and what it is, in one line."""
+    line = goal.servers[key]
+    wanted = f"{line.endpoint} weight {line.weight}" + (f" id {line.id}" if line.id else "")
+    if running is None:
+        return f"{_name(key)} is not there instead of {wanted}"
+    states = {"maintenance": running.is_maintained, "drain": running.is_drained, "no checks": running.is_unwatched}
+    states |= {"down": running.operation in _OUT}
+    state = "".join(f" ({name})" for name, is_so in states.items() if is_so)
+    return f"{_name(key)} is {running.endpoint} weight {running.weight} id {running.id}{state} instead of {wanted}"
+
+
+def _find_wrong(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> list[Key]:
     # A pass compares every server three times, and most of them do not differ.
-    wrong = [
+    return [
         key
         for key, line in goal.servers.items()
         if (running := seen.get(key)) is None
@@ -42,47 +100,56 @@ def diff(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> Changes:
         or running.is_maintained
         or running.is_drained
         or running.is_unwatched
+        or (line.id and running.id and running.id != line.id)
         or (running.operation in _OUT and _WATCHERS.isdisjoint(line.words))
         or (before is not goal and before.servers.get(key, line).words != line.words)
     ]
-    for key in sorted(wrong):
-        line, running = goal.servers[key], seen.get(key)
-        is_other = before.servers.get(key, line).words != line.words
-        if running is None or is_other:
-            commands += [*(_remove(key) if running else ()), *_add(key, line)]
-            continue
-        if running.endpoint != line.endpoint:
-            commands += _move(key, line)
-        else:
-            commands += _free(key, line, running, is_new=key not in before.servers)
-        if running.weight != line.weight:
-            commands.append(f"set server {_name(key)} weight {line.weight}")
-    gone = sorted(key for key in seen if key[0] in goal.sections and key not in goal.servers)
-    commands += [command for key in gone if not seen[key].is_maintained for command in _remove(key)]
-    return Changes(tuple(commands), tuple(f"del server {_name(key)}" for key in gone if seen[key].is_maintained))
 
 
-def describe(old: Mapping[Key, Line], new: Mapping[Key, Line]) -> str:
+def _find_gone(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> list[Key]:
+    """Return the servers that run and should not.
+
+    In a section of ours, that is every server that is not in the file. Where the administrator has servers too, it is
+    only those that we have made: they were in the file, or have an id of ours.
+    """
+    ours = {section for section, _ in goal.servers} - {section for section, _ in goal.fixed}
+    return sorted(
+        key
+        for key, running in seen.items()
+        if key not in goal.servers
+        and key[0] in goal.sections
+        and key not in goal.fixed
+        and (key[0] in ours or key in before.servers or _has_our_id(key, running))
+    )
+
+
+def describe(old: Mapping[Key, Line | None], new: Mapping[Key, Line | None]) -> str:
     """Return one sentence about the servers that are new (+), gone (-) or different (~)."""
-    changed = sorted([*(key for key, line in new.items() if old.get(key) != line), *(old.keys() - new.keys())])
+    changed = sorted(
+        [*(key for key, line in new.items() if key not in old or old[key] != line), *(old.keys() - new.keys())]
+    )
     changes = [("+" if key not in old else "-" if key not in new else "~") + key[1] for key in changed]
     shown = " ".join(changes[:10]) + (f" and {len(changes) - 10} more" if len(changes) > 10 else "")
     return f"servers changed: {shown}" if changes else "the configuration changed"
 
 
-def _add(key: Key, line: Line) -> list[str]:
+def _add(goal: Layout, key: Key, line: Line) -> list[str]:
     name = _name(key)
-    add = f"add server {name} {line.endpoint} weight {line.weight} {' '.join(line.words)}".rstrip()
-    return [add, *([f"enable health {name}"] if "check" in line.words else ()), *_start(key, line)]
+    number = line.id or choose_id((find_service(key[0]), key[1]))
+    words = " ".join(spell_out(line.words))
+    add = f"add server {name} {line.endpoint} weight {line.weight} id {number} {words}"
+    # HAProxy before 3.0 makes the cookie of an added server only then.
+    cookie = [f"enable dynamic-cookie backend {key[0]}"] if key[0] in goal.cookied else []
+    return [add, *([f"enable health {name}"] if "check" in line.words else ()), *cookie, *_start(key, line)]
 
 
-def _move(key: Key, line: Line) -> list[str]:
+def _move(goal: Layout, key: Key, line: Line) -> list[str]:
     """Give a server another address by making it anew: its first check then takes milliseconds.
 
     A server that still has connections cannot be removed. It is moved in place, and its next check may take a second.
     """
     address, _, port = line.endpoint.rpartition(":")
-    add, *start = _add(key, line)
+    add, *start = _add(goal, key, line)
     return [*_remove(key), add, f"set server {_name(key)} addr {address.strip('[]')} port {port}", *start]
 
 
@@ -114,6 +181,16 @@ def _start(key: Key, line: Line) -> list[str]:
 def _remove(key: Key) -> list[str]:
     """Take a server out: its requests may finish; an idle server goes at once."""
     return [f"set server {_name(key)} state maint", f"del server {_name(key)}"]
+
+
+def _has_our_id(key: Key, running: Seen) -> bool:
+    """Return whether a server has an id that we give to its name; without any id it is taken for ours."""
+    return not running.id or is_id_of((find_service(key[0]), key[1]), running.id)
+
+
+def _has_other_id(line: Line, running: Seen) -> bool:
+    """Return whether a server has another id than its line; 0 is none, or one that HAProxy did not report."""
+    return bool(line.id and running.id) and line.id != running.id
 
 
 def _name(key: Key) -> str:

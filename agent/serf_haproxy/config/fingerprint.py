@@ -1,4 +1,4 @@
-"""The fingerprint, or mark, at the end of every configuration, by which HAProxy confirms what it runs. Pure.
+"""The mark at the end of every configuration, a fingerprint by which HAProxy confirms what it runs. Pure.
 
 It is a `global` section of its own: HAProxy merges such sections and the last `description` counts, so a template
 needs to know nothing about it. The description is `serf-haproxy-DIGEST-REST`: DIGEST is of the whole text before the

@@ -1,16 +1,21 @@
 """A configuration's text, split into the servers that the runtime socket can change, and all the rest. Pure.
 
-Only a `server` line in plain words counts as such a server. A line with quotes, escapes or variables, a section that
-names its defaults, and a section with a `server-template` belong to the rest, which only a reload can change.
+Such a server has a line in plain words that are all known to work at run time (`config/keywords`), in a section of
+which that is known too, and an endpoint that is literally what HAProxy reports. Every other line belongs to the rest,
+which only a reload can change: also every server that is not ours, where the caller says which ones are. A line with
+quotes, escapes or variables, and a `server-template`, make a whole section part of the rest.
 """
 
 import functools
 import hashlib
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from serf_haproxy.config.fingerprint import strip
+from serf_haproxy.config.keywords import are_proven, judge_section
+from serf_haproxy.config.words import is_literal, read_words, take_number
+from serf_haproxy.policy.server import Server
 from serf_haproxy.services import Key
 
 _SECTIONS = frozenset(
@@ -25,6 +30,8 @@ _NAME = frozenset(string.ascii_letters + string.digits + "_.:-")  # HAProxy's ow
 _LAYOUT_COUNT = 4  # a pass compares what it publishes with what the one before published
 _LINE_COUNT = 65536  # most lines of a configuration are in the next one too
 
+Owned = frozenset[tuple[str, str]]  # names and addresses of servers; an IPv6 address is in brackets
+
 
 class Line(NamedTuple):
     """One `server` line, with what `default-server` lines add to it.
@@ -33,11 +40,13 @@ class Line(NamedTuple):
         endpoint: Address and port as HAProxy writes them.
         weight: 0 to 256.
         words: All further words, the defaults first: what `add server` needs to make the same server.
+        id: The server's id; 0 where the line has none, and HAProxy chooses one.
     """
 
     endpoint: str
     weight: int
     words: tuple[str, ...]
+    id: int = 0
 
 
 class Layout(NamedTuple):
@@ -45,13 +54,38 @@ class Layout(NamedTuple):
 
     Attributes:
         servers: The servers that the runtime socket can change.
-        sections: The `backend` and `listen` sections that have only such servers.
+        sections: The `backend` and `listen` sections in which it can.
         rest: Digest of everything else, without comments and blank lines.
+        fixed: The servers that only a reload can change. None where HAProxy alone knows what the line says.
+        cookied: Those of the sections in which an added server gets a cookie only when HAProxy is told.
     """
 
     servers: dict[Key, Line]
     sections: frozenset[str]
     rest: str
+    fixed: Mapping[Key, Line | None] = {}
+    cookied: frozenset[str] = frozenset()
+
+
+class _Draft(NamedTuple):
+    """The parts of a layout while a text is read."""
+
+    servers: dict[Key, Line]
+    sections: set[str]
+    fixed: dict[Key, Line | None]
+    cookied: set[str]
+
+
+class _Defaults(NamedTuple):
+    """What a section inherits.
+
+    Attributes:
+        lines: All lines.
+        words: Those of its `default-server` lines; None where only HAProxy can read them.
+    """
+
+    lines: tuple[str, ...] = ()
+    words: tuple[str, ...] | None = ()
 
 
 class Parser:
@@ -61,41 +95,90 @@ class Parser:
         self.read = functools.lru_cache(_LAYOUT_COUNT)(self._read)
         self.read_published = functools.lru_cache(_LAYOUT_COUNT)(self._read_published)
         self._read_kind = functools.lru_cache(_LINE_COUNT)(_read_kind)
-        self._is_plain = functools.lru_cache(_LINE_COUNT)(_is_plain)
         self._read_line = functools.lru_cache(_LINE_COUNT)(_read_line)
 
-    def _read(self, text: str) -> Layout:
-        """Take a valid configuration apart."""
-        servers: dict[Key, Line] = {}
-        plain_sections = set()
+    def read_own(self, text: str, servers: Sequence[Server]) -> Layout:
+        """Take a configuration apart in which only these servers, at their addresses, may change at run time."""
+        own = frozenset((server.name, server.endpoint.rpartition(":")[0]) for server in servers)
+        layout = self.read(text)
+        if all((key[1], line.endpoint.rpartition(":")[0]) in own for key, line in layout.servers.items()):
+            return layout
+        return self._read(text, own)
+
+    def _read(self, text: str, own: Owned | None = None) -> Layout:
+        """Take a valid configuration apart.
+
+        Args:
+            text: The configuration.
+            own: Names and addresses of the servers that the runtime socket may change; None for all.
+        """
+        layout = _Draft({}, set(), {}, set())
         rest = hashlib.sha256()
-        inherited: tuple[str, ...] = ()
+        inherited = _Defaults()
+        named: dict[str, _Defaults] = {}
         sections = list(self._split(text))
         # Conditional blocks (`.if`) may leave any line out, and only HAProxy knows which.
         is_certain = not any(line.startswith(".") for section in sections for line in section)
-        inherits_plainly = True
         for header, *lines in sections:
-            head = header.split()
-            is_plain = all(map(self._is_plain, lines))
-            if head[0] == "defaults":
-                inherited, inherits_plainly = (), is_plain
-            has_servers = head[0] in ("backend", "listen") and len(head) == 2 and _NAME.issuperset(head[1])
-            has_servers = has_servers and is_plain and inherits_plainly and is_certain
-            if has_servers:
-                plain_sections.add(head[1])
             rest.update(f"{header}\n".encode("utf-8", "surrogateescape"))
-            defaults = inherited
-            for line in lines:
-                if has_servers and _has_keyword(line, "server"):
-                    name, server = self._read_line(line, defaults)
-                    servers[head[1], name] = server
-                    continue
-                if _has_keyword(line, "default-server"):  # it counts for the servers behind it
-                    defaults += tuple(line.split()[1:])
-                rest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
+            head = header.split()
             if head[0] == "defaults":
-                inherited = defaults
-        return Layout(servers, frozenset(plain_sections), rest.hexdigest()[:16])
+                inherited = self._read_defaults(head, lines, named)
+            if head[0] not in ("backend", "listen") or len(head) < 2:
+                remaining = lines
+            else:
+                remaining = self._read_section(head, lines, inherited, own, layout) if is_certain else lines
+            rest.update("".join(f"{line}\n" for line in remaining).encode("utf-8", "surrogateescape"))
+        digest = rest.hexdigest()[:16]
+        return Layout(layout.servers, frozenset(layout.sections), digest, layout.fixed, frozenset(layout.cookied))
+
+    def _read_defaults(self, head: list[str], lines: Sequence[str], named: dict[str, _Defaults]) -> _Defaults:
+        """Return what the sections after a `defaults` section inherit: `defaults [NAME] [from BASE]`."""
+        base = _Defaults()
+        if "from" in head[1:3]:
+            name = head[head.index("from", 1) + 1 :]
+            base = named.get(" ".join(name), _Defaults(("from",), None))
+        words = base.words
+        for line in lines:
+            words = self._extend(words, line)
+        defaults = _Defaults((*base.lines, *lines), words)
+        if len(head) > 1 and head[1] != "from":
+            is_again = head[1] in named  # HAProxy decides which of the two counts
+            named[head[1]] = _Defaults(("from",), None) if is_again else defaults
+        return defaults
+
+    def _read_section(
+        self, head: list[str], lines: Sequence[str], inherited: _Defaults, own: Owned | None, layout: _Draft
+    ) -> list[str]:
+        """Sort the servers of a section; return the lines that belong to the rest."""
+        section, words = head[1], inherited.words
+        manner = judge_section((*inherited.lines, *(line for line in lines if not _has_keyword(line, "server"))))
+        is_changeable = manner.is_proven and len(head) == 2 and _NAME.issuperset(section)
+        is_changeable = is_changeable and all(map(_is_plain, (*inherited.lines, *lines)))
+        if is_changeable:
+            layout.sections.add(section)
+            layout.cookied.update([section] if manner.has_cookies else ())
+        remaining = []
+        for line in lines:
+            if not _has_keyword(line, "server"):
+                words = self._extend(words, line)
+                remaining.append(line)
+                continue
+            name, server, is_proven = self._read_line(line, words)
+            is_own = server is not None and (own is None or (name, server.endpoint.rpartition(":")[0]) in own)
+            if server and is_own and is_proven and is_changeable and (server.id or not manner.needs_ids):
+                layout.servers[section, name] = server
+            else:
+                layout.fixed[section, name] = server if len(head) == 2 else None
+                remaining.append(line)
+        return remaining
+
+    def _extend(self, words: tuple[str, ...] | None, line: str) -> tuple[str, ...] | None:
+        """Return the words of `default-server` lines after one more line: they count for the servers behind it."""
+        if words is None or not _has_keyword(line, "default-server"):
+            return words
+        more = read_words(line)
+        return None if more is None else words + more[1:]
 
     def _read_published(self, text: str) -> Layout:
         """Take apart a configuration that may end in a fingerprint."""
@@ -130,23 +213,27 @@ def _has_keyword(line: str, keyword: str) -> bool:
 
 
 def _is_plain(line: str) -> bool:
+    """Return whether a line has only characters that mean themselves, at the runtime socket too, if it has servers."""
     words = line.split(maxsplit=3)
-    if words[0] not in ("server", "default-server"):
-        return words[0] != "server-template"
-    return _PLAIN.issuperset(line) and (words[0] != "server" or len(words) > 2)
+    return words[0] not in ("server", "default-server") or (
+        _PLAIN.issuperset(line) and (words[0] != "server" or len(words) > 2)
+    )
 
 
-def _read_line(line: str, defaults: tuple[str, ...]) -> tuple[str, Line]:
-    """Return the name of a server and its line."""
-    _, name, endpoint, *words = line.split()
-    rest = [*defaults, *words]
-    weight = 1
-    while "weight" in rest[:-1]:
-        index = rest.index("weight")
-        said = rest[index + 1]
-        weight = int(said) if said.isdecimal() and len(said) <= 9 else weight
-        del rest[index : index + 2]
+def _read_line(line: str, defaults: tuple[str, ...] | None) -> tuple[str, Line | None, bool]:
+    """Return the name of a server, its line, and whether all its words are known to work at run time.
+
+    The line is None where its endpoint is not literal, or where only HAProxy knows what it says.
+    """
+    words = read_words(line)
+    if words is None or len(words) < 3:
+        return line.split()[1], None, False
+    _, name, endpoint, *more = words
+    if defaults is None or not is_literal(endpoint) or not _NAME.issuperset(name):
+        return name, None, False
+    rest = [*defaults, *more]
+    weight, number = take_number(rest, "weight", 1), take_number(rest, "id", 0)
     while "no-check" in rest:  # it cancels a `check` before it, and `add server` does not know it
         index = rest.index("no-check")
         rest = [word for word in rest[:index] if word != "check"] + rest[index + 1 :]
-    return name, Line(endpoint, weight, tuple(rest))
+    return name, Line(endpoint, weight, tuple(rest), number), are_proven(rest)

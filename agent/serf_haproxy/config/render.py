@@ -6,9 +6,14 @@ from typing import Any, NamedTuple
 import jinja2
 
 from serf_haproxy.config import fingerprint
+from serf_haproxy.config.ids import assign_ids
 from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.errors import TemplateError
 from serf_haproxy.policy.server import Server
+
+# A byte-order mark in UTF-8, and those of UTF-16 in a text that was read as UTF-8.
+_MARKS = ("\ufeff", "\udcff\udcfe", "\udcfe\udcff")
+_SHOWN_COUNT = 3
 
 
 class Config(NamedTuple):
@@ -18,16 +23,44 @@ class Config(NamedTuple):
         text: All of haproxy.cfg, with the fingerprint at its end.
         digest: Digest of what the template printed.
         layout: The same, taken apart.
+        problems: One sentence for each kind of server line that cannot follow its node.
     """
 
     text: str
     digest: str
     layout: Layout
+    problems: tuple[str, ...] = ()
 
     @property
     def description(self) -> str:
         """What HAProxy reports when it has loaded this configuration."""
         return fingerprint.describe(self.digest, self.layout.rest)
+
+
+class Row(NamedTuple):
+    """A server as a template sees it: `policy.server.Server` with its id.
+
+    Attributes:
+        name: The node's name.
+        address: An IP address in normal form.
+        port: 1 to 65535.
+        weight: 0 to 256, None for HAProxy's default.
+        service: The service's name.
+        endpoint: Address and port in HAProxy's notation.
+        id: A number that follows from the name: the same on every balancer and after every reload.
+        check_interval_s: How often it is checked while it is up; the same for all servers of a service.
+        down_interval_ms: How often it is checked while it is down.
+    """
+
+    name: str
+    address: str
+    port: int
+    weight: int | None
+    service: str
+    endpoint: str
+    id: int
+    check_interval_s: int
+    down_interval_ms: int
 
 
 class Compiler:
@@ -49,7 +82,7 @@ def render(
     template: str, template_name: str, servers: tuple[Server, ...], settings: Any, parser: Parser | None = None
 ) -> Config:
     """Fill in a template and append the fingerprint; arguments and errors are those of `fill_in`."""
-    return finish(fill_in(template, template_name, servers, settings), parser or Parser())
+    return finish(fill_in(template, template_name, servers, settings), servers, parser or Parser())
 
 
 def fill_in(
@@ -67,9 +100,14 @@ def fill_in(
     Raises:
         TemplateError: The template has an error or uses an undefined variable; the text names the line.
     """
+    if template.startswith(_MARKS):
+        remedy = "save it as UTF-8 without a byte-order mark"
+        raise TemplateError(f"{template_name}:1: the template begins with a byte-order mark (U+FEFF); {remedy}")
+    ids = assign_ids(server.key for server in servers)
+    rows = [Row(*server[:5], server.endpoint, ids[server.key], *server[5:]) for server in servers]
     try:
         compiled = (compiler or Compiler()).compile(template, template_name)
-        text = compiled.render(servers=servers, settings=settings)
+        text = compiled.render(servers=rows, settings=settings)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"{template_name}:{error.lineno}: {error.message}") from error
     except (
@@ -89,11 +127,29 @@ def fill_in(
     return text
 
 
-def finish(text: str, parser: Parser) -> Config:
-    """Take a text apart and append the fingerprint."""
+def finish(text: str, servers: tuple[Server, ...], parser: Parser) -> Config:
+    """Take a text apart and append the fingerprint; `servers` are those that it is made of."""
     text = text.rstrip("\n") + "\n"
-    config = Config("", fingerprint.digest(text), parser.read(text))
+    layout = parser.read_own(text, servers)
+    config = Config("", fingerprint.digest(text), layout, _list_strangers(layout, servers))
     return config._replace(text=fingerprint.append(text, config.description))
+
+
+def _list_strangers(layout: Layout, servers: tuple[Server, ...]) -> tuple[str, ...]:
+    """Return a sentence about server lines with the endpoint of a node and another name."""
+    if not layout.fixed:
+        return ()
+    nodes = {server.endpoint: server.name for server in servers}
+    names = {server.name for server in servers}
+    strangers = [
+        f"{'/'.join(key)} for node {nodes[line.endpoint]}"
+        for key, line in sorted(layout.fixed.items())
+        if line and line.endpoint in nodes and key[1] not in names
+    ]
+    shown = ", ".join(strangers[:_SHOWN_COUNT]) + (" and more" if strangers[_SHOWN_COUNT:] else "")
+    harm = "each change takes a reload, and their clients are not drained when the node leaves"
+    remedy = "name the server {{ server.name }} in the template"
+    return (f"servers are not named like their nodes ({shown}): {harm}; {remedy}",) if strangers else ()
 
 
 def _compile(template: str, template_name: str) -> jinja2.Template:

@@ -17,7 +17,7 @@ def format_state(goal: Layout, before: Layout, seen: Mapping[Key, Seen] | None, 
 
     Otherwise HAProxy would consider a new server up until its checks fail, and would let an old line override the
     address of a moved one. A kept line has the weight that will be: HAProxy prefers the file's weight while the
-    configured one is unchanged.
+    configured one is unchanged. What an administrator has done to a server that only a reload can change is kept.
 
     Args:
         goal: What will run.
@@ -27,18 +27,30 @@ def format_state(goal: Layout, before: Layout, seen: Mapping[Key, Seen] | None, 
     """
     lines = ["1", header] if header else ["1"]
     columns = header.removeprefix("# ").split()
-    for number, (key, line) in enumerate(sorted(goal.servers.items()), 1):
+    fixed = {key: line for key, line in goal.fixed.items() if line and "disabled" not in line.words}
+    for number, (key, line) in enumerate(sorted((goal.servers | fixed).items()), 1):
         running = (seen or {}).get(key)
-        if running and running.endpoint == line.endpoint and not running.is_set_aside:
+        is_kept = running and running.endpoint == line.endpoint and (key in fixed or not running.is_set_aside)
+        if running and is_kept:
             fields = dict(zip(columns, running.line.split(" "), strict=True))
-            fields |= dict.fromkeys(("srv_uweight", "srv_iweight"), str(line.weight))
+            if key in goal.servers:
+                fields |= dict.fromkeys(("srv_uweight", "srv_iweight"), str(line.weight))
+            if line.id and "srv_id" in fields:
+                fields |= {"srv_id": str(line.id), "srv_f_forced_id": "1"}
             lines.append(" ".join(fields.values()))
-        elif "check" in line.words and (seen is not None or not _is_at(line.endpoint, before.servers.get(key))):
+        elif _starts_down(line) and (seen is not None or not _is_at(line.endpoint, before, key)):
             address, _, port = line.endpoint.rpartition(":")
-            state = f"0 0 {line.weight} {line.weight} 0 1 0 0 6 0 0 0"
-            lines.append(f"1 {key[0]} {number} {key[1]} {address.strip('[]')} {state} - {port} - 0 0 - - 0")
+            state = f"0 0 {line.weight} {line.weight} 0 1 0 0 6 0 0 {int(line.id > 0)}"
+            place = f"1 {key[0]} {line.id or number} {key[1]} {address.strip('[]')}"
+            lines.append(f"{place} {state} - {port} - 0 0 - - 0")
     return "\n".join(lines) + "\n"
 
 
-def _is_at(endpoint: str, line: Line | None) -> bool:
+def _starts_down(line: Line) -> bool:
+    """Return whether a health check raises a server that starts as down; its agent need not say `up`."""
+    return "check" in line.words and "agent-check" not in line.words
+
+
+def _is_at(endpoint: str, before: Layout, key: Key) -> bool:
+    line = before.servers.get(key) or before.fixed.get(key)
     return line is not None and line.endpoint == endpoint

@@ -6,51 +6,22 @@ Nothing here is remembered: what runs is what HAProxy reports, before and after.
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Mapping
 
 from serf_haproxy.config import fingerprint
-from serf_haproxy.config.diff import Changes, describe, diff
+from serf_haproxy.config.diff import Changes, describe, diff, explain, find_differences
 from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.config.render import Config
 from serf_haproxy.config.state_file import format_state
+from serf_haproxy.control.attempt import Attempt
 from serf_haproxy.control.edges import Edges
-from serf_haproxy.control.outcome import FROZEN, NO_PAUSE, Condition, Outcome, Patience, Pause, Verdict, look_again_s
+from serf_haproxy.control.outcome import FROZEN, Condition, Outcome, Verdict, look_again_s
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy.master import ABSENT_S
 from serf_haproxy.policy.snapshot import Running
+from serf_haproxy.services import Key
 
 log = logging.getLogger("serf-haproxy")
-
-
-class Attempt(NamedTuple):
-    """What applying a configuration needs beside the configuration.
-
-    Attributes:
-        edges: Where to act.
-        running: What HAProxy runs; None when it does not answer.
-        live: The text of the published configuration; None when there is none.
-        parser: Reads it.
-        on_step: Called with the name of each step that has ended.
-        pause: How long there must not be a reload.
-        patience: How long a reload waits for a frozen worker.
-    """
-
-    edges: Edges
-    running: Running | None
-    live: str | None
-    parser: Parser
-    on_step: Callable[[str], object]
-    pause: Pause = NO_PAUSE
-    patience: Patience = Patience()
-
-    def read_before(self) -> Layout:
-        """Return what the published configuration says."""
-        return self.parser.read_published(self.live or "")
-
-    def must_wait(self) -> bool:
-        """Return whether the worker is frozen and a reload has to wait for it."""
-        return self.patience.waited_s < self.patience.limit_s and self.edges.runtime.is_frozen()
 
 
 def apply(attempt: Attempt, goal: Config) -> Outcome:
@@ -67,17 +38,18 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     if running is None and attempt.must_wait():
         return _wait(attempt)
     before = attempt.read_before()
-    changes = find_changes(goal, before, running)
-    if live == goal.text and changes and not changes.commands:
+    changes = find_changes(goal, before, running, attempt.left)
+    left = {key: attempt.left[key] for key in changes.left} if changes else {}
+    if live == goal.text and changes and not changes.commands and not changes.fixed:
         _delete_idle(edges, changes)
         again_s = _wait_s(goal, running) if changes.deletions else None
-        return Outcome(Verdict.UNCHANGED, "HAProxy runs what it should", goal.digest, again_s=again_s)
+        return Outcome(Verdict.UNCHANGED, "HAProxy runs what it should", goal.digest, again_s=again_s, left=left)
     on_step("compared")
-    is_confirmed = live is not None and running is not None and _runs(live, before, running)
-    is_applied = changes is not None and _change(edges, goal, running, changes)
+    is_confirmed = live is not None and running is not None and _runs(live, before, running, attempt.left)
+    is_applied = changes is not None and _change(attempt, goal, running, changes)
     on_step("applied")
     if running and not is_applied and attempt.pause.concerns(goal.layout.rest):
-        return _put_off(edges, goal, running, changes, attempt.pause)
+        return _put_off(attempt, goal, running, changes)
     words = config_file.check(goal.text)
     on_step("checked")
     if words is not None:
@@ -87,22 +59,24 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     on_step("published")
     why = _explain(goal, live, before, changes if is_applied else None)
     if is_applied:
-        return Outcome(Verdict.APPLIED, why, goal.digest, again_s=look_again_s(0))
+        return Outcome(Verdict.APPLIED, why, goal.digest, again_s=look_again_s(0), left=left)
     servers, header = (running.servers, running.header) if running else (None, "")
     with config_file.handing_over(format_state(goal.layout, before, servers, header)):
         outcome = _reload(attempt, goal, why)
     if outcome.is_costly:
-        _go_ahead(edges, goal, edges.runtime.read_running())
+        _go_ahead(attempt, goal, edges.runtime.read_running())
     return outcome
 
 
-def find_changes(goal: Config, before: Layout, running: Running | None) -> Changes | None:
+def find_changes(
+    goal: Config, before: Layout, running: Running | None, left: Mapping[Key, str] | None = None
+) -> Changes | None:
     """Return what the runtime socket has to change; None when only a reload can make the difference."""
     if running is None or fingerprint.rest_of(running.description) != goal.layout.rest:
         return None
     if running.servers is None:
         return Changes((), ()) if running.description == goal.description else None
-    return diff(goal.layout, before, running.servers)
+    return diff(goal.layout, before, running.servers, left)
 
 
 def runs_published(edges: Edges) -> bool:
@@ -113,23 +87,25 @@ def runs_published(edges: Edges) -> bool:
     return _runs(live, Parser().read_published(live), running)
 
 
-def _runs(live: str, before: Layout, running: Running) -> bool:
+def _runs(live: str, before: Layout, running: Running, left: Mapping[Key, str] | None = None) -> bool:
     """Return whether HAProxy runs what the live file says: such a file is worth keeping."""
     description = fingerprint.description_of(live)
     if running.servers is None or not description:
         return bool(description) and running.description == description
     is_rest = fingerprint.rest_of(running.description) == fingerprint.rest_of(description)
-    return is_rest and not diff(before, before, running.servers).commands
+    changes = diff(before, before, running.servers, left)
+    return is_rest and not changes.commands and not changes.fixed
 
 
-def _change(edges: Edges, goal: Config, before: Running | None, changes: Changes) -> bool:
+def _change(attempt: Attempt, goal: Config, before: Running | None, changes: Changes) -> bool:
     """Change the servers over the runtime socket; return whether HAProxy then has what it should.
 
     HAProxy's answers are only logged: what counts is what it has afterwards. What it refuses (another version, an
     algorithm without dynamic servers, a keyword) takes a reload.
     """
+    edges = attempt.edges
     if not changes.commands:
-        return True
+        return not changes.fixed
     if before is None or not before.is_open:
         log.info("a reload is needed: the runtime socket does not answer")
         return False
@@ -140,26 +116,27 @@ def _change(edges: Edges, goal: Config, before: Running | None, changes: Changes
     running = edges.runtime.read_running(before)
     if running is None or running.servers is None:
         return False
-    rest = diff(goal.layout, goal.layout, running.servers)
+    rest = diff(goal.layout, goal.layout, running.servers, attempt.left)
     if rest.commands:
         log.info("%s", f"a reload is needed: {'; '.join(complaints[:3]) or 'HAProxy did not obey'}")
-    return not rest.commands
+    return not rest.commands and not changes.fixed
 
 
-def _put_off(edges: Edges, goal: Config, running: Running, changes: Changes | None, pause: Pause) -> Outcome:
+def _put_off(attempt: Attempt, goal: Config, running: Running, changes: Changes | None) -> Outcome:
     """Leave a reload for later; if it will change more than servers, change the servers now."""
+    pause = attempt.pause
     if changes is None:
-        _go_ahead(edges, goal, running)
+        _go_ahead(attempt, goal, running)
     if pause.failure:
         return dataclasses.replace(pause.failure, has_reloaded=False, again_s=pause.left_s)
     why = f"servers changed as far as possible without a reload, which follows in {pause.left_s:.1f} s"
     return Outcome(Verdict.APPLIED, why, "", again_s=pause.left_s)
 
 
-def _go_ahead(edges: Edges, goal: Config, running: Running | None) -> None:
+def _go_ahead(attempt: Attempt, goal: Config, running: Running | None) -> None:
     """Change the servers of what runs to those of a configuration that HAProxy cannot load, or not yet."""
     if running and running.servers is not None and fingerprint.rest_of(running.description):  # it is ours
-        _change(edges, goal, running, diff(goal.layout, goal.layout, running.servers))
+        _change(attempt, goal, running, diff(goal.layout, goal.layout, running.servers, attempt.left))
 
 
 def _delete_idle(edges: Edges, changes: Changes) -> None:
@@ -169,7 +146,7 @@ def _delete_idle(edges: Edges, changes: Changes) -> None:
 
 
 def _wait_s(goal: Config, running: Running | None) -> float:
-    """Return when to try again to delete servers: their last connection may end at once, or in hours."""
+    """Return after how many seconds to try again to delete servers: a last connection may end at once, or in hours."""
     servers = (running and running.servers) or {}
     waited_s = [seen.unchanged_s for key, seen in servers.items() if key not in goal.layout.servers]
     return look_again_s(min(waited_s, default=0))
@@ -177,7 +154,7 @@ def _wait_s(goal: Config, running: Running | None) -> float:
 
 def _explain(goal: Config, live: str | None, before: Layout, applied: Changes | None) -> str:
     if live != goal.text and not (applied and not applied.commands and before.servers == goal.layout.servers):
-        return describe(before.servers, goal.layout.servers)
+        return describe({**before.servers, **before.fixed}, {**goal.layout.servers, **goal.layout.fixed})
     if applied and applied.commands:
         return f"HAProxy's servers had drifted; {len(applied.commands)} commands corrected them"
     return "the live file was corrected" if applied else "HAProxy ran something else than the live file"
@@ -196,7 +173,7 @@ def _reload(attempt: Attempt, goal: Config, why: str) -> Outcome:
     if running is None:
         why = f"HAProxy did not answer; {why}"
         if edges.runtime.confirm(goal.description, ABSENT_S):
-            return _read_back(edges, goal, f"{why}; HAProxy started with it")
+            return _read_back(attempt, goal, f"{why}; HAProxy started with it")
     if attempt.must_wait():
         edges.config_file.restore()
         return _wait(attempt)
@@ -205,7 +182,7 @@ def _reload(attempt: Attempt, goal: Config, why: str) -> Outcome:
         attempt.on_step("reloaded")
         if words is None and edges.runtime.confirm(goal.description, timeout_s):
             attempt.on_step("confirmed")
-            return _read_back(edges, goal, why)
+            return _read_back(attempt, goal, why)
         words = words or f"no worker reports {goal.description} after {timeout_s:g} s"
     except HaproxyFault as error:
         if running is None:
@@ -219,23 +196,32 @@ def _reload(attempt: Attempt, goal: Config, why: str) -> Outcome:
     return Outcome(Verdict.UNCONFIRMED, reason, "", has_reloaded=True, is_costly=True, rest=goal.layout.rest)
 
 
-def _read_back(edges: Edges, goal: Config, why: str) -> Outcome:
+def _read_back(attempt: Attempt, goal: Config, why: str) -> Outcome:
     """Compare what the new worker has with what it should have, and correct it.
 
-    There should be no difference; if there is one, the next pass verifies the correction.
+    There should be no difference; if there is one, the next pass verifies the correction. What neither the reload nor
+    the correction has changed is left alone from now on: another reload would not change it either.
     """
-    running = edges.runtime.read_running()
+    runtime = attempt.edges.runtime
+    running = runtime.read_running()
     servers = running.servers if running else None
-    rest = diff(goal.layout, goal.layout, servers).commands if servers is not None else ()
-    if not rest:
-        return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True)
+    outcome = Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True, left={})
+    if servers is None or not (differences := find_differences(goal.layout, servers)):
+        return outcome
+    commands = diff(goal.layout, goal.layout, servers).commands
+    again_s = look_again_s(0)
     try:
-        edges.runtime.change(rest)
-        then = f"{len(rest)} commands corrected them"
+        runtime.change(commands)
+        then = f"{len(commands)} commands corrected them"
+        after = runtime.read_running(running)
+        left = find_differences(goal.layout, after.servers) if after and after.servers is not None else {}
     except HaproxyFault as error:
-        then = str(error)
+        then, left = str(error), differences
+    for key in left.keys() - attempt.left.keys():
+        said = explain(goal.layout, key, servers.get(key))
+        log.warning("%s", f"left alone until something changes, since a reload has not ended it: {said}")
     why = f"{why}; the new worker's servers were not all as they should be: {then}"
-    return Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True, again_s=look_again_s(0))
+    return dataclasses.replace(outcome, reason=why, again_s=again_s, left=left)
 
 
 def _join_lines(text: str) -> str:

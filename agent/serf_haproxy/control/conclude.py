@@ -2,17 +2,21 @@
 
 import dataclasses
 import time
+from collections.abc import Iterable, Mapping
 
 from serf_haproxy.control.corrections import Heard
-from serf_haproxy.control.outcome import FROZEN, HELD, Condition, Outcome, Verdict, look_again_s
+from serf_haproxy.control.outcome import ALONE, DIFFERS, FROZEN, HELD, Condition, Outcome, Verdict, look_again_s
 from serf_haproxy.control.record import Record, list_checks
 from serf_haproxy.control.state import State as StateDirectory
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.snapshot import Snapshot
-from serf_haproxy.serf.events import ALIVE
+from serf_haproxy.serf.events import ALIVE, FAILED
+from serf_haproxy.serf.nodes import NodeFile
+from serf_haproxy.serf.printing import printable, quoted
 from serf_haproxy.services import Key
 
 _SHOWN_COUNT = 10
+_ALONE_REASON = "Serf knows no other member that is alive; see whether the names in SERF_JOIN lead to the cluster"
 
 
 def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: Heard, before: Record) -> Outcome:
@@ -25,8 +29,9 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
         heard: What Serf said.
         before: What the pass before left behind.
     """
-    held = decision.find(State.HELD)
-    conditions = (Condition(HELD, _explain_held(held, snapshot.at_ns)),) if held else ()
+    conditions = outcome.conditions + list_conditions(snapshot, decision, before)
+    if left := before.read_left() if outcome.left is None else outcome.left:
+        conditions += (Condition(DIFFERS, _explain_left(left)),)
     drained_s = [
         (snapshot.at_ns - (entry.since_ns or 0)) / 1e9
         for entry in decision.find(State.DRAINING).values()
@@ -35,7 +40,7 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
     times_s = [outcome.again_s, look_again_s(min(drained_s)) if drained_s else None, decision.changes_in_s]
     return dataclasses.replace(
         outcome,
-        conditions=outcome.conditions + conditions,
+        conditions=conditions,
         has_roster=heard.roster is not None,
         corrected_count=len(heard.corrections.record) + len(heard.corrections.absent),
         problems=outcome.problems + heard.problems + _list_problems(snapshot, decision, before),
@@ -43,20 +48,28 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
     )
 
 
-def remember_nodes(state: StateDirectory, snapshot: Snapshot, decision: Decision, heard: Heard, served: str) -> str:
-    """Write down which nodes flap, and the node files of all servers; return the latter.
+def is_alone(files: Mapping[str, NodeFile], self_name: str, before: Record) -> bool:
+    """Return whether Serf knows no other living member, although it has known one that did not leave.
+
+    It stays so until another member is alive: Serf forgets a member that failed after a day.
+    """
+    others = [file.status for name, file in files.items() if name != self_name]
+    if not self_name or ALIVE in others:
+        return False
+    return FAILED in others or before.has_condition(ALONE)
+
+
+def remember_served(state: StateDirectory, decision: Decision, heard: Heard, served: str) -> str:
+    """Write the node files of all servers to the state directory; return their text.
 
     A node directory that has to be made again gets these node files back.
 
     Args:
         state: Where to write.
-        snapshot: What was read.
         decision: What was decided.
-        heard: The node files.
+        heard: The node files after the corrections.
         served: What the pass before wrote.
     """
-    if decision.flaps != snapshot.flaps:
-        state.write_flaps(decision.flaps)
     lines = "".join(heard.files[server.name].line for server in decision.servers)
     if lines != served:
         state.write_served(lines)
@@ -80,6 +93,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         digest=digest,
         changed_at_s=time.time() if digest != before.digest else before.changed_at_s,
         self_name=snapshot.rules.self_name,
+        self_address=snapshot.rules.self_address,
         from_roster={
             name: mtime_ns
             for name, mtime_ns in from_roster.items()
@@ -89,17 +103,43 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         frozen_at_s=at_s - before.frozen_for_s(at_s) if is_frozen else 0.0,
         checks=list_checks(decision.checks),
         unfit=list(decision.unfit.values()),
-        strays={ascii(stray.name)[1:-1]: stray.reason for stray in heard.strays},
+        left=before.left if outcome.left is None else {"/".join(key): said for key, said in outcome.left.items()},
+        strays={printable(stray.name): printable(stray.reason) for stray in heard.strays},
     )
 
 
+def list_conditions(snapshot: Snapshot, decision: Decision, before: Record) -> tuple[Condition, ...]:
+    """Return the conditions that follow from a snapshot and its decision."""
+    held = decision.find(State.HELD)
+    conditions: tuple[Condition, ...] = (Condition(HELD, _explain_held(held, snapshot.at_ns)),) if held else ()
+    if is_alone(snapshot.files, snapshot.rules.self_name, before):
+        conditions += (Condition(ALONE, _ALONE_REASON),)
+    return conditions
+
+
+def is_unfit(entry: Entry, file: NodeFile) -> bool:
+    """Return whether a node is alive and cannot be a server, or HAProxy refuses its server."""
+    return entry.state is State.QUARANTINED or (entry.state is State.HELD and file.status == ALIVE)
+
+
 def _explain_held(held: dict[Key, Entry], now_ns: int) -> str:
-    names = [name for _, name in held]
-    shown = " ".join(names[:_SHOWN_COUNT]) + (f" and {len(names) - _SHOWN_COUNT} more" if names[_SHOWN_COUNT:] else "")
+    shown = _join_names(name for _, name in held)
     until_s = max(entry.until_ns or now_ns for entry in held.values()) / 1e9
     until = time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(until_s))
     how = f"HAProxy's health checks decide until {until} or `serf-haproxy release`"
     return f"too many servers were lost at once to be believed; {how}: {shown}"
+
+
+def _explain_left(left: Mapping[Key, str]) -> str:
+    how = "a reload has not changed that, and they are left alone until their lines or HAProxy's report change"
+    return f"servers are not as the configuration says; {how}: {_join_names('/'.join(key) for key in sorted(left))}"
+
+
+def _join_names(names: Iterable[str]) -> str:
+    listed = list(names)
+    return " ".join(listed[:_SHOWN_COUNT]) + (
+        f" and {len(listed) - _SHOWN_COUNT} more" if listed[_SHOWN_COUNT:] else ""
+    )
 
 
 def _list_problems(snapshot: Snapshot, decision: Decision, before: Record) -> tuple[str, ...]:
@@ -108,9 +148,8 @@ def _list_problems(snapshot: Snapshot, decision: Decision, before: Record) -> tu
         *(
             f"node {name} is {entry.state}: {entry.reason}"
             for (_, name), entry in decision.notable.items()
-            if entry.state in (State.QUARANTINED, State.DAMPED)
-            or (entry.state is State.HELD and snapshot.files[name].status == ALIVE)
+            if entry.state is State.DAMPED or is_unfit(entry, snapshot.files[name])
         ),
         *(f"node {name} is refused: {reason}" for name, reason in refused.items()),
-        *(f"file {stray.name!a} in the node directory is ignored: {stray.reason}" for stray in snapshot.strays),
+        *(f"file {quoted(stray.name)} in the node directory is ignored: {stray.reason}" for stray in snapshot.strays),
     )

@@ -33,7 +33,7 @@ def make_edges(settings: Settings) -> Edges:
     return Edges(
         settings.nodes_dir,
         State(settings.state_dir),
-        ConfigFile(settings.config_path, settings.haproxy_bin, settings.check_timeout_s),
+        ConfigFile(settings.config_path, settings.haproxy_bin, settings.check_timeout_s, settings.template_path),
         Master(settings.master_socket, settings.service_dir, settings.reload_timeout_s),
         Runtime(settings.runtime_socket, settings.master_socket),
     )

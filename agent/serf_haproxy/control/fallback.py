@@ -8,22 +8,54 @@ the present template, the last good one, the built-in one.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, cast
 
 from serf_haproxy.config.fingerprint import rest_of
 from serf_haproxy.config.render import Config
-from serf_haproxy.control.apply import Attempt, apply
+from serf_haproxy.control.apply import apply
+from serf_haproxy.control.attempt import Attempt
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.control.rendering import Renderer, Servers, read_template
-from serf_haproxy.errors import InputError, SystemFault, TemplateError
+from serf_haproxy.errors import TemplateError
+from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.server import Server
+from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.settings import Settings
+from serf_haproxy.system.files import read_mode
 
 _BUILT_IN = "the built-in template"
 _CHECK_COUNT = 48  # enough for four bad servers among a thousand; with more of them the template is to blame
 _IN_FORCE = (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
+
+
+class Wanted(NamedTuple):
+    """What HAProxy should run.
+
+    Attributes:
+        settings: The settings.
+        servers: The servers, sorted by service and name, without those that HAProxy is known to refuse.
+        read_template: Returns the present template's text, or raises TemplateError.
+        refused_count: How many servers HAProxy is known to refuse.
+    """
+
+    settings: Settings
+    servers: Servers
+    read_template: Callable[[], str]
+    refused_count: int = 0
+
+
+def want(settings: Settings, snapshot: Snapshot, decision: Decision) -> Wanted:
+    """Return what HAProxy should run after a decision."""
+
+    def read_present() -> str:
+        if snapshot.template is None:
+            raise TemplateError(snapshot.template_fault)
+        return snapshot.template
+
+    refused_count = sum(key in decision.entries for key in snapshot.refused)
+    return Wanted(settings, decision.servers, read_present, refused_count)
 
 
 class Rung(NamedTuple):
@@ -31,44 +63,36 @@ class Rung(NamedTuple):
 
     Attributes:
         name: What it is made with.
-        render: Renders it for some servers, or raises TemplateError.
+        render: Renders it for some servers; returns None when there is no such template, or raises TemplateError.
     """
 
     name: str
-    render: Callable[[Servers], Config]
-
-    def bind(self, servers: Servers) -> Callable[[], str]:
-        """Return a function that renders the text for these servers."""
-        return lambda: self.render(servers).text
+    render: Callable[[Servers], Config | None]
 
 
-def list_rungs(settings: Settings, edges: Edges, renderer: Renderer) -> Iterator[Rung]:
-    """Yield the ladder, best rung first."""
+def list_rungs(wanted: Wanted, edges: Edges, renderer: Renderer) -> list[Rung]:
+    """Return the ladder, best rung first. Nothing is read before a rung is rendered."""
+    settings = wanted.settings
 
-    def make_rung(name: str, settings: Settings, read: Callable[[], str]) -> Rung:
-        return Rung(name, lambda servers: renderer.render(read(), servers, settings))
+    def render_present(servers: Servers) -> Config:
+        return renderer.render(wanted.read_template(), servers, settings)
 
-    yield make_rung("the present template", settings, lambda: read_template(settings))
-    if not settings.template_path:
-        return
-    present = None
-    with contextlib.suppress(TemplateError):
-        present = read_template(settings)
-    good = edges.state.read_good_template()
-    if good is not None and good != present:
-        yield make_rung("the last good template", settings, lambda: good)
-    built_in = settings.replace(template_path="")
-    yield make_rung(_BUILT_IN, built_in, lambda: read_template(built_in))
+    def render_good(servers: Servers) -> Config | None:
+        good = edges.state.read_good_template()
+        return None if good is None else renderer.render(good, servers, settings)
+
+    def render_built_in(servers: Servers) -> Config:
+        built_in = settings.replace(template_path="")
+        return renderer.render(read_template(built_in), servers, built_in)
+
+    rungs = [Rung("the present template", render_present)]
+    if settings.template_path:
+        rungs += [Rung("the last good template", render_good), Rung(_BUILT_IN, render_built_in)]
+    return rungs
 
 
-def apply_best(settings: Settings, attempt: Attempt, renderer: Renderer, servers: Servers) -> Outcome:
+def apply_best(wanted: Wanted, attempt: Attempt, renderer: Renderer) -> Outcome:
     """Bring HAProxy to the best configuration that it accepts.
-
-    Args:
-        settings: The settings.
-        attempt: What applying needs.
-        renderer: Renders configurations.
-        servers: The servers that should run, without those that HAProxy is known to refuse.
 
     Returns:
         The outcome; REJECTED whenever a person has to correct the template.
@@ -76,56 +100,26 @@ def apply_best(settings: Settings, attempt: Attempt, renderer: Renderer, servers
     Raises:
         SystemFault: As for `apply`.
     """
-    present, *lower = list_rungs(settings, attempt.edges, renderer)
+    present, *lower = list_rungs(wanted, attempt.edges, renderer)
+    problems: tuple[str, ...] = ()
     try:
-        goal = present.render(servers)
+        goal = cast(Config, present.render(wanted.servers))
+        problems = goal.problems
         attempt.on_step("rendered")
         outcome = apply(attempt, goal)
         if outcome.verdict is Verdict.REJECTED:
-            outcome = _leave_out_refused(attempt, present, servers) or outcome
+            outcome = _leave_out_refused(attempt, present, wanted) or outcome
     except TemplateError as error:
-        outcome = Outcome(Verdict.REJECTED, f"the template is wrong: {error}", "")
-    if not settings.template_path:
+        goal, outcome = None, Outcome(Verdict.REJECTED, f"the template is wrong: {error}", "")
+    outcome = dataclasses.replace(outcome, problems=outcome.problems + problems) if problems else outcome
+    if not wanted.settings.template_path:
         return outcome
-    state = attempt.edges.state
     if outcome.verdict is Verdict.REJECTED:
-        return _step_down(attempt, lower, servers, outcome)
-    if outcome.verdict in _IN_FORCE and not outcome.refused:
-        template = read_template(settings)
-        if template != state.read_good_template():
-            state.write_good_template(template)
+        return _step_down(attempt, lower, wanted.servers, goal, outcome)
+    if outcome.verdict in _IN_FORCE and not outcome.refused and not wanted.refused_count:
+        mode = read_mode(wanted.settings.template_path) or 0o600
+        attempt.edges.state.keep_template(wanted.read_template(), mode)
     return outcome
-
-
-def boot(settings: Settings, edges: Edges, renderer: Renderer, servers: Servers) -> str:
-    """Publish the best configuration that HAProxy accepts, for its start.
-
-    Returns:
-        One sentence: which one that is, and why none before it was.
-
-    Raises:
-        SystemFault: HAProxy accepts none, or the live file cannot be written.
-    """
-    rungs = list(list_rungs(settings, edges, renderer))
-    choices: list[tuple[str, Callable[[], str | None]]] = [
-        ("the last one that HAProxy confirmed", edges.config_file.read_good),
-        *((f"one made with {rung.name}", rung.bind(servers)) for rung in rungs),
-        ("one without servers", rungs[-1].bind(())),
-    ]
-    faults: list[str] = []
-    for name, make in choices:
-        try:
-            text = make()
-            if text is None:
-                continue
-            words = edges.config_file.check(text)
-        except (InputError, SystemFault) as error:
-            words = str(error)
-        if words is None:
-            edges.config_file.publish(is_live_confirmed=False)
-            return f"HAProxy starts with {name}" + "".join(f"; not with {fault}" for fault in faults)
-        faults.append(f"{name}: {' '.join(words.split())[:300]}")
-    raise SystemFault(f"HAProxy accepts no configuration: {'; '.join(faults)}")
 
 
 def sift(servers: Servers, is_accepted: Callable[[Servers], bool]) -> tuple[Servers, Servers] | None:
@@ -153,38 +147,47 @@ def sift(servers: Servers, is_accepted: Callable[[Servers], bool]) -> tuple[Serv
     return None
 
 
-def _leave_out_refused(attempt: Attempt, rung: Rung, servers: Servers) -> Outcome | None:
+def _leave_out_refused(attempt: Attempt, rung: Rung, wanted: Wanted) -> Outcome | None:
     """Apply a configuration without the servers that HAProxy refuses; None when they are not what it refuses."""
-    config_file = attempt.edges.config_file
-    words: dict[Servers, str] = {}
+    config_file, servers = attempt.edges.config_file, wanted.servers
+    messages: dict[Servers, str] = {}
     deadline = time.monotonic() + config_file.check_timeout_s
+
+    def render(some: Servers) -> Config:
+        return cast(Config, rung.render(some))
 
     def is_accepted(some: Servers) -> bool:
         if time.monotonic() > deadline:
             return False
-        said = config_file.check(rung.render(some).text)
-        words[some] = said or ""
-        return said is None
+        message = config_file.check(render(some).text)
+        messages[some] = message or ""
+        return message is None
 
     sifted = sift(servers, is_accepted)
     config_file.discard()
-    # Where most servers are refused, the servers are not at fault.
-    if sifted is None or not 0 < 2 * len(sifted[1]) <= len(servers) or time.monotonic() > deadline:
+    if sifted is None or not sifted[1] or time.monotonic() > deadline:
         return None
     good, bad = sifted
-    said = {server: next((said for some, said in words.items() if said and server in some), "") for server in bad}
+    # Where most servers are refused, the servers are not at fault.
+    if 2 * (len(bad) + wanted.refused_count) > len(servers) + wanted.refused_count:
+        return None
+    said = {server: next((text for some, text in messages.items() if text and server in some), "") for server in bad}
     refused = {server.key: (server, " ".join(text.split())[:300]) for server, text in said.items()}
     quarantined = "is quarantined: HAProxy refuses it"
     problems = tuple(f"node {server.name} {quarantined}: {text}" for server, text in refused.values())
-    outcome = _apply_again(attempt, rung.render(good))
+    outcome = _apply_again(attempt, render(good))
     return dataclasses.replace(outcome, problems=problems, refused=refused)
 
 
-def _step_down(attempt: Attempt, rungs: list[Rung], servers: Servers, refused: Outcome) -> Outcome:
+def _step_down(
+    attempt: Attempt, rungs: list[Rung], servers: Servers, present: Config | None, refused: Outcome
+) -> Outcome:
     """Let servers follow a lower rung while the present template is refused."""
     for rung in rungs:
         with contextlib.suppress(TemplateError):  # for example, other settings than it was written for
             goal = rung.render(servers)
+            if goal is None or (present and goal.text == present.text):
+                continue
             if rung.name == _BUILT_IN and not _is_running(attempt, goal):
                 continue
             outcome = _apply_again(attempt, goal)

@@ -5,26 +5,18 @@ import time
 
 from serf_haproxy.control.outcome import Outcome
 from serf_haproxy.control.record import Faults, Record
-from serf_haproxy.control.rendering import read_template
-from serf_haproxy.errors import TemplateError
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.settings import Settings
 
 
-def select_faults(settings: Settings, faults: Faults) -> Faults:
+def select_faults(settings: Settings, template: str, faults: Faults) -> Faults:
     """Return the remembered refusals while they hold: for the same settings and template, and not for ever."""
-    basis = _find_basis(settings)
-    if faults.basis != basis or not 0 <= time.time() - faults.at_s < settings.retry_max_s:
-        return Faults(basis, time.time())
-    return faults
+    is_young = 0 <= time.time() - faults.at_s < settings.retry_max_s
+    return faults if faults.servers and is_young and faults.basis == _find_basis(settings, template) else Faults()
 
 
-def _find_basis(settings: Settings) -> str:
+def _find_basis(settings: Settings, template: str) -> str:
     """Return the digest of the settings and the template."""
-    try:
-        template = read_template(settings)
-    except TemplateError:
-        template = ""
     return hashlib.sha256(f"{settings!r}\n{template}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -35,4 +27,8 @@ def list_faults(settings: Settings, snapshot: Snapshot, outcome: Outcome, before
         return []
     earlier = before.read_faults() if snapshot.refused else Faults()
     at_s = earlier.at_s or time.time()
-    return [_find_basis(settings), at_s, [[list(server), words] for server, words in refused.values()]]
+    return [
+        _find_basis(settings, snapshot.template or ""),
+        at_s,
+        [[list(server), words] for server, words in refused.values()],
+    ]

@@ -1,8 +1,10 @@
 """What a pass keeps in memory for the next one."""
 
+from serf_haproxy.control.health import Silence
 from serf_haproxy.control.rendering import Renderer
 from serf_haproxy.policy.judgement import Memo
 from serf_haproxy.serf.nodes import NodeFile
+from serf_haproxy.services import Key
 
 
 class Memory:
@@ -11,12 +13,16 @@ class Memory:
     Attributes:
         files: The node files.
         served: What the state directory keeps of the servers' node files, and the nodes' names.
+        missing: HAProxy's servers without a node file about which Serf was asked.
         memo: The memo of decisions.
         renderer: The renderer, with its parser.
+        silence: What was said of servers that have never come up.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, NodeFile] = {}
         self.served: tuple[str, list[str]] = ("", [])
+        self.missing: set[Key] = set()
         self.memo = Memo()
         self.renderer = Renderer()
+        self.silence = Silence()

@@ -9,7 +9,8 @@ from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.faults import select_faults
 from serf_haproxy.control.record import Record
-from serf_haproxy.errors import SystemFault
+from serf_haproxy.control.rendering import read_template
+from serf_haproxy.errors import SystemFault, TemplateError
 from serf_haproxy.policy.address import Bind
 from serf_haproxy.policy.admission import Policy, Rules
 from serf_haproxy.policy.damping import FlapRules
@@ -20,6 +21,7 @@ from serf_haproxy.serf import nodes
 from serf_haproxy.services import DEFAULT_SERVICE, Key, find_service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import read_text
+from serf_haproxy.system.interfaces import list_local_addresses
 
 
 def read_nodes(nodes_dir: str) -> Heard:
@@ -46,21 +48,29 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard, pars
     """
     running = edges.runtime.read_running()
     live = edges.config_file.read_live()
+    try:
+        template, template_fault = read_template(settings), ""
+    except TemplateError as error:
+        template, template_fault = None, str(error)
     self_name = heard.roster.self_name if heard.roster else record.self_name
     return Snapshot(
         at_ns=time.time_ns(),
-        rules=read_rules(settings, self_name, edges.state.read_released_ns()),
+        rules=read_rules(settings, self_name, edges.state.read_released_ns())._replace(
+            self_address=_find_own_address(self_name, heard, record), local=list_local_addresses()
+        ),
         files=heard.files,
         strays=heard.strays,
         roster=heard.roster,
         flaps=edges.state.read_flaps(),
         unfit=record.read_unfit(),
         checks=record.read_checks(),
-        refused=select_faults(settings, record.read_faults()).servers,
+        refused=select_faults(settings, template or "", record.read_faults()).servers,
         published=_fold_published(parser.read_published(live).servers if live else {}),
         view=_read_view(running, is_sticky=bool(settings.cookie)),
         running=running,
         live=live,
+        template=template,
+        template_fault=template_fault,
     )
 
 
@@ -84,6 +94,15 @@ def read_rules(settings: Settings, self_name: str, released_ns: int = 0) -> Rule
         check_rate=settings.checks_per_s,
         binds=(_read_bind(settings.frontend_bind), _read_bind(settings.stats_bind)),
     )
+
+
+def _find_own_address(self_name: str, heard: Heard, record: Record) -> str:
+    """Return the address of this balancer's node as it was last known, whether its Serf agent is there or has left."""
+    if heard.roster and self_name in heard.roster.members:
+        return heard.roster.members[self_name][1].address
+    if self_name in heard.files:
+        return heard.files[self_name].member.address
+    return record.self_address if self_name == record.self_name else ""
 
 
 def read_secret_file(path: str) -> tuple[Secret, ...]:

@@ -1,4 +1,4 @@
-"""What a pass came to."""
+"""The outcome of a pass."""
 
 import dataclasses
 import enum
@@ -13,7 +13,7 @@ _LOOK_S, _LOOK_MAX_S = 0.25, 10.0
 
 
 class Verdict(enum.StrEnum):
-    """What a pass came to."""
+    """The verdict on a pass."""
 
     UNCHANGED = "UNCHANGED"  # HAProxy runs what it should
     APPLIED = "APPLIED"  # HAProxy runs the new configuration, without a reload
@@ -31,8 +31,10 @@ class Condition(NamedTuple):
     """A state that lasts beyond the pass, beside its verdict.
 
     Attributes:
-        name: "held": servers were lost together and stay under HAProxy's health checks. "frozen": HAProxy's worker
-            does not answer, so a reload waits.
+        name: "held": servers were lost together and stay under HAProxy's health checks. "alone": Serf knows no other
+            member that is alive, although it has known one that did not leave. "frozen": HAProxy's worker does not
+            answer, so a reload waits. "differs": servers are not as they should be, a reload has not changed that, and
+            they are left alone.
         reason: One sentence.
     """
 
@@ -40,12 +42,12 @@ class Condition(NamedTuple):
     reason: str
 
 
-HELD, FROZEN = "held", "frozen"
+HELD, ALONE, FROZEN, DIFFERS = "held", "alone", "frozen", "differs"
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a pass came to.
+    """The outcome of a pass.
 
     Attributes:
         verdict: One of `Verdict`.
@@ -59,6 +61,7 @@ class Outcome:
         is_costly: Whether another try may do harm: a reload that fails can stop the listeners for seconds.
         rest: After a failed reload, the digest of everything but the servers in what was to run.
         problems: One sentence for each node, and each stray file, that was left out.
+        left: Servers whose difference a reload has not ended, with its signature; None when the pass did not find out.
         again_s: After how many seconds another pass is due without news; None for never.
     """
 
@@ -74,6 +77,7 @@ class Outcome:
     rest: str = ""
     problems: tuple[str, ...] = ()
     again_s: float | None = None
+    left: Mapping[Key, str] | None = None
 
 
 class Pause(NamedTuple):

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 from serf_haproxy.config.render import Config
 from serf_haproxy.control.edges import Edges, make_edges
+from serf_haproxy.control.fallback import want
 from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.observe import observe, read_nodes
 from serf_haproxy.control.record import Record
-from serf_haproxy.control.rendering import Renderer, read_template
+from serf_haproxy.control.rendering import Renderer
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.snapshot import Snapshot
@@ -52,4 +53,5 @@ def preview_config(settings: Settings) -> Config:
         TemplateError: The template is wrong.
     """
     found = preview(settings)
-    return found.renderer.render(read_template(settings), found.decision.servers, settings)
+    wanted = want(settings, found.snapshot, found.decision)
+    return found.renderer.render(wanted.read_template(), wanted.servers, settings)

@@ -9,16 +9,17 @@ import os
 import time
 from collections.abc import Callable
 
-from serf_haproxy.control.apply import Attempt
-from serf_haproxy.control.conclude import complete, make_record, remember_nodes
+from serf_haproxy.control.attempt import Attempt
+from serf_haproxy.control.conclude import complete, make_record, remember_served
 from serf_haproxy.control.corrections import Heard, hear
 from serf_haproxy.control.edges import make_edges
-from serf_haproxy.control.fallback import apply_best
+from serf_haproxy.control.fallback import apply_best, want
 from serf_haproxy.control.faults import list_faults
 from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.observe import observe
 from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Patience, Pause, Verdict, look_again_s
-from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.control.record import Record
+from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.haproxy import workers
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
@@ -69,15 +70,21 @@ class Reconciler:
             heard = hear(edges.nodes_dir, ask, self._list_served(served), is_resync, memory.files)
             snapshot = observe(settings, edges, record, heard, memory.renderer.parser)
             on_step("read")
+            if heard.roster is None and self._is_file_missing(snapshot):
+                heard = hear(edges.nodes_dir, ask, (), True, heard.files)
+                snapshot = observe(settings, edges, record, heard, memory.renderer.parser)
             decision = decide(snapshot, memory.memo)
-            patience = Patience(record.frozen_for_s(started_s), settings.frozen_worker_s)
-            outcome = self._act(snapshot, decision, on_step, pause, patience)
+            if decision.flaps != snapshot.flaps:
+                edges.state.write_flaps(decision.flaps)
+            outcome = self._act(snapshot, decision, record, on_step, pause)
             heard = self._forget_absent(heard, decision)
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
+            check = f"{settings.health_method} {settings.health_path}"
+            outcome = memory.silence.explain(outcome, snapshot, decision, edges, check)
             if heard.roster or outcome.has_reloaded:
                 outcome = dataclasses.replace(outcome, problems=outcome.problems + self._look_after_old_workers())
-            served = remember_nodes(edges.state, snapshot, decision, heard, served)
+            served = remember_served(edges.state, decision, heard, served)
             memory.served = served, [server.name for server in decision.servers]
             faults = list_faults(settings, snapshot, outcome, record)
             record = make_record(outcome, snapshot, decision, heard, record)
@@ -91,18 +98,29 @@ class Reconciler:
         self,
         snapshot: Snapshot,
         decision: Decision,
+        record: Record,
         on_step: Callable[[str], object],
         pause: Pause,
-        patience: Patience,
     ) -> Outcome:
         """Render and apply what was decided."""
         settings, edges, renderer = self._settings, self._edges, self.memory.renderer
         socket_path = edges.runtime.choose_path(snapshot.running, snapshot.live or "")
         is_renamed = socket_path != settings.runtime_socket
         named = settings.replace(runtime_socket=socket_path) if is_renamed else settings
-        attempt = Attempt(edges, snapshot.running, snapshot.live, renderer.parser, on_step, pause, patience)
-        outcome = apply_best(named, attempt, renderer, decision.servers)
+        patience = Patience(record.frozen_for_s(snapshot.at_ns / 1e9), settings.frozen_worker_s)
+        attempt = Attempt(
+            edges,
+            snapshot.running,
+            snapshot.live,
+            renderer.parser,
+            on_step,
+            pause=pause,
+            patience=patience,
+            left=record.read_left(),
+        )
+        outcome = apply_best(want(named, snapshot, decision), attempt, renderer)
         edges.config_file.tidy()
+        edges.state.tidy()
         if is_renamed and outcome.verdict is Verdict.RELOADED:
             return dataclasses.replace(outcome, again_s=look_again_s(0))
         return outcome
@@ -111,12 +129,28 @@ class Reconciler:
         """Remove the node files of members that Serf does not know and that are not servers any more."""
         names = {server.name for server in decision.servers} if heard.corrections.absent else set()
         forgotten = tuple(name for name in heard.corrections.absent if name not in names)
+        problems = []
         for name in forgotten:
-            nodes.forget(self._edges.nodes_dir, name)
+            try:
+                nodes.forget(self._edges.nodes_dir, name)
+            except SystemFault as error:
+                problems.append(str(error))
         files = (
             {name: file for name, file in heard.files.items() if name not in forgotten} if forgotten else heard.files
         )
-        return heard._replace(files=files, corrections=heard.corrections._replace(absent=forgotten))
+        corrections = heard.corrections._replace(absent=forgotten)
+        return heard._replace(files=files, corrections=corrections, problems=(*heard.problems, *problems))
+
+    def _is_file_missing(self, snapshot: Snapshot) -> bool:
+        """Return whether HAProxy has a published server without a node file, and Serf was not yet asked about it.
+
+        A pass that was cut short may have added the server without writing down that it is served.
+        """
+        running = (snapshot.running and snapshot.running.servers) or {}
+        missing = {key for key in snapshot.published if key in running and key[1] not in snapshot.files}
+        is_news = not missing <= self.memory.missing
+        self.memory.missing = missing
+        return is_news
 
     def _list_served(self, served: str) -> list[str]:
         """Return the names of the nodes that have servers."""

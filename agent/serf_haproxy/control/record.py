@@ -1,11 +1,13 @@
 """The record of a pass: what `state/last_pass.json` holds. Reading it trusts nothing in it."""
 
+import contextlib
 import dataclasses
 import json
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from serf_haproxy.control.outcome import Condition
 from serf_haproxy.policy.address import read_address
 from serf_haproxy.policy.pace import EXPONENT_MAX, Checks, Pace
 from serf_haproxy.policy.server import Server
@@ -50,6 +52,8 @@ class Record:
         unfit: Servers whose members cannot be servers any more (`policy.snapshot.Gone`).
         checks: How often servers are checked (`policy.pace.Checks`).
         frozen_at_s: Since when HAProxy's worker is frozen, seconds since the epoch; 0 when it is not.
+        left: Servers whose difference a reload has not ended: "service/name" to the difference's signature.
+        self_address: The last known address of the balancer's own node, "" for none.
     """
 
     verdict: str = ""
@@ -67,10 +71,21 @@ class Record:
     unfit: list[Any] = dataclasses.field(default_factory=list)
     checks: list[Any] = dataclasses.field(default_factory=list)
     frozen_at_s: float = 0.0
+    self_address: str = ""
+    left: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def frozen_for_s(self, now_s: float) -> float:
         """Return for how long HAProxy's worker has been frozen; a clock that was set back begins the time anew."""
         return max(0.0, now_s - self.frozen_at_s) if self.frozen_at_s else 0.0
+
+    def has_condition(self, name: str) -> bool:
+        """Return whether the pass ended with a condition of this name."""
+        return any(condition.name == name for condition in self.read_conditions())
+
+    def read_conditions(self) -> tuple[Condition, ...]:
+        """Return the conditions with which the pass ended; a damaged entry is left out."""
+        pairs = (one for one in self.conditions if isinstance(one, list) and len(one) == 2)
+        return tuple(Condition(str(name), str(reason)) for name, reason in pairs)
 
     def read_faults(self) -> Faults:
         """Return the refused servers; a damaged record has none."""
@@ -81,13 +96,21 @@ class Record:
         except DAMAGE:
             return Faults()
 
+    def read_left(self) -> dict[Key, str]:
+        """Return the servers whose difference is left alone, with its signature."""
+        keys = {key: key.partition("/") for key in self.left}
+        return {(section, name): str(self.left[key]) for key, (section, _, name) in keys.items()}
+
     def read_unfit(self) -> dict[Key, Gone]:
-        """Return the servers whose members cannot be servers any more; a damaged record has none."""
-        try:
-            unfit = [Gone(_read_server(fields), int(at_ns)) for fields, at_ns in self.unfit]
-            return {gone.server.key: gone for gone in unfit if 0 <= gone.at_ns < 2**63}
-        except DAMAGE:
-            return {}
+        """Return the servers whose members cannot be servers any more; a damaged entry is left out."""
+        unfit = {}
+        for entry in self.unfit:
+            with contextlib.suppress(*DAMAGE):
+                fields, at_ns = entry
+                gone = Gone(_read_server(fields), int(at_ns))
+                if 0 <= gone.at_ns < 2**63:
+                    unfit[gone.server.key] = gone
+        return unfit
 
     def read_checks(self) -> Checks:
         """Return how often servers are checked; a damaged record does not say."""

@@ -55,7 +55,7 @@ class Renderer:
         path = settings.template_path
         if not path:
             text = fill_in(template, BUILT_IN_TEMPLATE, servers, settings, self._compiler)
-            return finish(text, self.parser)
+            return finish(text, servers, self.parser)
 
         def work() -> bytes:
             try:
@@ -70,4 +70,4 @@ class Renderer:
         text = result[1:].decode("utf-8", "surrogateescape")
         if result[:1] != b"+":
             raise TemplateError(text)
-        return finish(text, self.parser)
+        return finish(text, servers, self.parser)

@@ -4,20 +4,25 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from serf_haproxy.control.conclude import is_unfit, list_conditions
+from serf_haproxy.control.outcome import ALONE, HELD, Condition
 from serf_haproxy.control.preview import preview
 from serf_haproxy.control.record import Record
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy import workers
-from serf_haproxy.haproxy.runtime import ServerStatus
+from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.haproxy.workers import OldWorkers
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.server import read_server
 from serf_haproxy.policy.snapshot import Snapshot
-from serf_haproxy.serf.events import ALIVE, Member, unescape
+from serf_haproxy.serf import nodes
+from serf_haproxy.serf.events import Member, unescape
+from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import Key, find_service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.locks import is_locked
 
+_CELL, _LINE = 128, 16384  # characters
 _COLUMNS = ("name", "status", "state", "address", "port", "role", "evidence", "in_haproxy", "health")
 
 
@@ -26,7 +31,7 @@ class Report(NamedTuple):
 
     Attributes:
         snapshot: What was read.
-        decision: What follows from it: the same as in a pass.
+        decision: What follows from it: what a pass without Serf's roster would decide.
         record: What the last pass left behind.
         servers: HAProxy's status of each server, by service and node; None when HAProxy does not answer.
         is_daemon_running: Whether the daemon runs; None when this user may not know.
@@ -47,6 +52,7 @@ def read_report(settings: Settings) -> Report:
     Raises:
         SystemFault: The node directory or the published configuration cannot be read.
     """
+    nodes.check_dir(settings.nodes_dir)
     edges, record, snapshot, decision, _ = preview(settings)
     status = edges.runtime.read_status()
     try:
@@ -58,7 +64,7 @@ def read_report(settings: Settings) -> Report:
         decision,
         record,
         None if status is None else {(find_service(section), name): row for (section, name), row in status.items()},
-        is_locked(edges.state.daemon_lock_path),
+        is_locked(edges.state.daemon_lock_path) or is_locked(edges.state.former_lock_path),
         old_workers,
     )
 
@@ -76,7 +82,7 @@ def to_json(report: Report) -> dict[str, Any]:
     return {
         "verdict": record.verdict,
         "reason": record.reason,
-        "conditions": [{"name": name, "reason": reason} for name, reason in _read_conditions(record)],
+        "conditions": [one._asdict() for one in _find_conditions(report)],
         "digest": record.digest,
         "at_s": record.at_s,
         "took_s": record.took_s,
@@ -87,7 +93,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "haproxy_answers": report.servers is not None,
         "old_workers": report.old_workers._asdict() if report.old_workers else None,
         "members": members,
-        "strays": {ascii(stray.name)[1:-1]: stray.reason for stray in report.snapshot.strays},
+        "strays": {printable(stray.name): printable(stray.reason) for stray in report.snapshot.strays},
     }
 
 
@@ -113,7 +119,7 @@ def format_table(report: Report) -> str:
     if old and old["worker_count"]:
         size = f"{old['memory_bytes'] / 2**20:.0f} MiB, the oldest for {old['oldest_s']:.0f} s"
         lines.append(f"{old['worker_count']} old workers finish their connections: {size}")
-    return "\n".join(lines)
+    return "\n".join(printable(line, _LINE) for line in lines)
 
 
 def _describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
@@ -121,7 +127,6 @@ def _describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
     file = report.snapshot.files[name]
     servers = report.servers or {}
     left_s = None if entry.until_ns is None else max(0.0, (entry.until_ns - report.snapshot.at_ns) / 1e9)
-    is_unfit = entry.state is State.QUARANTINED or (entry.state is State.HELD and file.status == ALIVE)
     return {
         "name": name,
         "service": service,
@@ -136,7 +141,7 @@ def _describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
         "evidence": "roster" if report.record.from_roster.get(name) == file.mtime_ns else "event",
         "in_haproxy": key in servers,
         "health": _format_health(servers.get(key)),
-        "quarantined": entry.reason if is_unfit else None,
+        "quarantined": entry.reason if is_unfit(entry, file) else None,
         "held_s": left_s if entry.state is State.HELD else None,
         "damped_s": left_s if entry.state is State.DAMPED else None,
     }
@@ -149,8 +154,10 @@ def _describe_refused(name: str, reason: str) -> dict[str, Any]:
     return empty | known | {"evidence": "roster", "in_haproxy": False}
 
 
-def _read_conditions(record: Record) -> list[tuple[str, str]]:
-    return [(str(one[0]), str(one[1])) for one in record.conditions if isinstance(one, list) and len(one) == 2]
+def _find_conditions(report: Report) -> tuple[Condition, ...]:
+    """Return the conditions that follow from the decision now, and those that acting found in the last pass."""
+    acted = (condition for condition in report.record.read_conditions() if condition.name not in (HELD, ALONE))
+    return (*acted, *list_conditions(report.snapshot, report.decision, report.record))
 
 
 def _note(member: dict[str, Any]) -> str:
@@ -165,7 +172,7 @@ def _format_health(status: ServerStatus | None) -> str | None:
     """Return HAProxy's word for a server's state, with the last check's result while it is not simply UP."""
     if status is None:
         return None
-    return "UP" if status.status == "UP" else f"{status.status} ({status.check or 'unchecked'})"
+    return "UP" if status.status == "UP" else f"{status.status} ({status.explain_check()})"
 
 
 def _find_port(member: Member) -> int | None:
@@ -179,4 +186,4 @@ def _find_port(member: Member) -> int | None:
 def _format_cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "-" if value in (None, "") else str(value)
+    return "-" if value in (None, "") else printable(str(value), _CELL)

@@ -18,7 +18,7 @@ from serf_haproxy.control.record import DAMAGE, Record, format_record, parse_fin
 from serf_haproxy.errors import InputError
 from serf_haproxy.policy.damping import Flap
 from serf_haproxy.serf.events import Member, name_fault, parse_line
-from serf_haproxy.system.files import read_text, write_durably
+from serf_haproxy.system.files import read_mode, read_text, remove_temporaries, write_durably
 
 _FUTURE_S = 5.0  # the coarse clock of the files runs a little behind, never ahead
 
@@ -35,10 +35,15 @@ class State:
         self.record_path = os.path.join(path, "last_pass.json")
         self.pass_lock_path = os.path.join(path, "pass.lock")
         self.daemon_lock_path = os.path.join(path, "daemon.lock")
+        self.former_lock_path = os.path.join(path, "resident.lock")  # a daemon of the previous release holds it
         self._flaps_path = os.path.join(path, "flaps.json")
         self._served_path = os.path.join(path, "served")
         self._template_path = os.path.join(path, "template.good")
         self._released_path = os.path.join(path, "released")
+
+    def tidy(self) -> None:
+        """Remove what an interrupted pass left behind; the caller holds the lock of the pass."""
+        remove_temporaries(self.record_path, self._flaps_path, self._served_path, self._template_path)
 
     def read_record(self) -> Record:
         """Return the last record; a missing or damaged one counts as none, and so does a damaged part of it."""
@@ -75,9 +80,10 @@ class State:
         """Return the last custom template that HAProxy was seen to run, None without one."""
         return read_text(self._template_path)
 
-    def write_good_template(self, template: str) -> None:
-        """Keep a template that HAProxy runs."""
-        write_durably(self._template_path, template)
+    def keep_template(self, template: str, mode: int) -> None:
+        """Keep a template that HAProxy runs, with the template's own permissions: it may contain secrets."""
+        if (template, mode) != (self.read_good_template(), read_mode(self._template_path)):
+            write_durably(self._template_path, template, mode, is_exact=True)
 
     def release(self) -> None:
         """Release all servers that are held at this moment."""

@@ -4,8 +4,27 @@ import logging
 import os
 import select
 
+from serf_haproxy.serf.printing import printable
+
+_LINE = 16384  # characters
 _PATIENCE_S = 0.1  # a reader that works needs less
 _PIECE_BYTES = select.PIPE_BUF  # what a pipe that polls as writable takes at once
+
+
+class LineFormatter(logging.Formatter):
+    """Formats a record as one line, whatever it contains; the lines of a traceback follow, set in.
+
+    No text from outside can begin a line, so none can look like a line of ours.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's lines."""
+        first, *more = super().format(record).split("\n")
+        return "\n".join([printable(first, _LINE), *(f"    {printable(line, _LINE)}" for line in more)])
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        """Return the record's own line."""
+        return printable(super().formatMessage(record), _LINE)
 
 
 class LossyHandler(logging.Handler):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import select
 import selectors
 import signal
 import time
@@ -30,6 +31,7 @@ _LEVELS = {
     Verdict.UNCONFIRMED: logging.ERROR,
     Verdict.REJECTED: logging.ERROR,
 }
+_PAUSE_S = 2.0  # the longest pause after an error of our own, in which no wake is heard
 _START_S = 0.5  # `status` takes the lock for a moment to see whether the daemon holds it
 
 
@@ -60,17 +62,18 @@ class Daemon:
             SystemFault: The directories or the FIFO cannot be made, or another daemon runs.
         """
         prepare_directories(self._settings)
-        lock_path = State(self._settings.state_dir).daemon_lock_path
-        with locked(lock_path, _START_S, "another daemon"), self._signal_pipe() as signal_fd:
+        state = State(self._settings.state_dir)
+        with (
+            locked(state.daemon_lock_path, _START_S, "another daemon"),
+            locked(state.former_lock_path, _START_S, "another daemon"),
+            self._signal_pipe() as signal_fd,
+        ):
             self._wake_fd = open_fifo(self._settings.wake_fifo)
-            self._work(is_first=True)
+            self._survive(lambda: self._work(is_first=True), signal_fd)
             self._notify_ready()
             while not self._signals & {signal.SIGTERM, signal.SIGINT}:
-                self._wait(signal_fd)
-                if signal.SIGHUP in self._signals:
-                    self._signals.discard(signal.SIGHUP)
-                    self._reload_settings()
-                self._work()
+                self._survive(lambda: self._wait(signal_fd), signal_fd)
+                self._survive(self._obey, signal_fd)
             self._client.close()
         log.info("stopped by a signal")
 
@@ -87,6 +90,33 @@ class Daemon:
             signal.set_wakeup_fd(-1)
             os.close(readable)
             os.close(writable)
+
+    def _obey(self) -> None:
+        """Do what is due."""
+        if signal.SIGHUP in self._signals:
+            self._signals.discard(signal.SIGHUP)
+            self._reload_settings()
+        self._work()
+
+    def _survive(self, work: Callable[[], None], signal_fd: int) -> None:
+        """Work; after any error log it and begin anew, with pauses that grow, so that nothing ends the daemon."""
+        try:
+            work()
+        except SerfHaproxyError as error:
+            self._tell({str(error): logging.ERROR})
+            self._schedule.fail(time.monotonic())
+        except Exception:
+            log.exception("an internal error; the pass is repeated")
+            self._client, self._reconciler = _make_client(self._settings), Reconciler(self._settings)
+            self._schedule.fail(time.monotonic())
+            pause_s = self._schedule.failure_pause_s()
+            # The next pass comes first: if asking is what fails, events are handled all the same.
+            self._schedule.ask_at(time.monotonic() + 2 * pause_s)
+            # If waiting is what fails, it fails again at once. A signal ends this pause.
+            poll = select.poll()
+            poll.register(signal_fd, select.POLLIN)
+            poll.poll(1000 * min(pause_s, _PAUSE_S))
+            drain(signal_fd)
 
     def _wait(self, signal_fd: int) -> None:
         """Sleep until something is due or arrives."""
@@ -109,7 +139,7 @@ class Daemon:
                 self._schedule.ask_at(self._client.next_try_s())
 
     def _work(self, is_first: bool = False) -> None:
-        """Make a pass if one is due; one that only waits for Serf is not made while Serf is away."""
+        """Make a pass if one is due; a pass that is only due to ask Serf waits until there is a connection to Serf."""
         now_s = time.monotonic()
         is_resync = self._schedule.is_resync_due(now_s, self._client.is_up())
         if is_resync and not self._client.connect():
@@ -122,23 +152,14 @@ class Daemon:
         pause = self._schedule.begin(time.monotonic())
         # Later wakes ask for another pass; this one answers all earlier ones.
         drain(self._wake_fd)
-        try:
-            self._restore_paths()
-            limit_s = self._settings.check_timeout_s + self._settings.reload_timeout_s
-            with self._watchdog.watching(limit_s) as on_step:
-                outcome = self._reconciler.reconcile(self._client.ask, is_resync, on_step, pause)
-        except SerfHaproxyError as error:
-            self._tell({str(error): logging.ERROR})
-            self._schedule.fail(time.monotonic())
-        except Exception:
-            log.exception("an internal error; the pass is repeated")
-            self._reconciler = Reconciler(self._settings)
-            self._schedule.fail(time.monotonic())
-        else:
-            self._log(outcome)
-            self._schedule.end(time.monotonic(), outcome)
-            if is_resync and not outcome.has_roster:
-                self._schedule.ask_at(self._client.next_try_s())
+        self._restore_paths()
+        limit_s = self._settings.check_timeout_s + self._settings.reload_timeout_s
+        with self._watchdog.watching(limit_s) as on_step:
+            outcome = self._reconciler.reconcile(self._client.ask, is_resync, on_step, pause)
+        self._log(outcome)
+        self._schedule.end(time.monotonic(), outcome)
+        if is_resync and not outcome.has_roster:
+            self._schedule.ask_at(self._client.next_try_s())
 
     def _restore_paths(self) -> None:
         """Make directories and FIFO again where they were removed, so that handlers can write and wake."""

@@ -87,8 +87,12 @@ class Schedule:
             self._retry_at_s = min(again_s, self._retry_at_s or again_s)
 
     def fail(self, now_s: float) -> None:
-        """Plan the next try after a pass that ended with an error."""
-        self._retry(now_s, RETRY_CHEAP_MAX_S)
+        """Plan the next try after a pass that ended with an error; Serf is not asked before that either."""
+        self._resync_at_s = max(self._resync_at_s, self._retry(now_s, RETRY_CHEAP_MAX_S))
+
+    def failure_pause_s(self) -> float:
+        """Return the pause after the last failure, which grows with each in a row."""
+        return min(RETRY_CHEAP_MAX_S, _RETRY_FIRST_S * 2.0 ** min(self._failure_count, 20))
 
     def _plan_retry(self, now_s: float, outcome: Outcome) -> None:
         """Plan when to try again what failed, and when there may be another reload."""
@@ -102,12 +106,13 @@ class Schedule:
                 self._failure_count = 0
         elif outcome.has_reloaded:
             self._failed_reload = outcome
-            self._retry(now_s, self._intervals.retry_max_s)
-            self._reload_at_s = self._retry_at_s or 0.0
+            self._reload_at_s = self._retry(now_s, self._intervals.retry_max_s)
 
-    def _retry(self, now_s: float, longest_s: float) -> None:
+    def _retry(self, now_s: float, longest_s: float) -> float:
+        """Plan the next try with a growing pause; return its time."""
         self._failure_count += 1
         self._retry_at_s = now_s + min(longest_s, _RETRY_FIRST_S * 2 ** min(self._failure_count, 20))
+        return self._retry_at_s
 
     def _wake_due_s(self) -> float:
         if self._first_wake_s is None:

@@ -7,6 +7,9 @@ Beside the live file `haproxy.cfg` there may be:
     haproxy.cfg.rejected    the last one that HAProxy refused, followed by its words
     haproxy.cfg.before      the one that was there before our first
     haproxy.cfg.state       the server state file of a reload
+
+All of them have the permissions of the live file, but none for users who may not read the custom template: what is
+made from a template that contains secrets contains them too.
 """
 
 import contextlib
@@ -17,9 +20,10 @@ from collections.abc import Iterator
 from serf_haproxy.config.fingerprint import is_marked
 from serf_haproxy.config.state_file import NO_STATE
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.system.files import read_text, rename_durably, write_durably
+from serf_haproxy.system.files import read_mode, read_text, remove_temporaries, rename_durably, write_durably
 from serf_haproxy.system.processes import run
 
+_NEW_MODE = 0o644  # reduced by the umask
 _NOISE = re.compile(r"\[NOTICE\]|^\s*$|Fatal errors found in configuration|Error\(s\) found in configuration")
 
 
@@ -30,9 +34,10 @@ class ConfigFile:
         path: The live configuration.
         haproxy_bin: The HAProxy program that checks candidates.
         check_timeout_s: Time limit of a check.
+        template_path: The custom template, "" for none.
     """
 
-    def __init__(self, path: str, haproxy_bin: str, check_timeout_s: float) -> None:
+    def __init__(self, path: str, haproxy_bin: str, check_timeout_s: float, template_path: str = "") -> None:
         self.path = path
         self.candidate_path = f"{path}.candidate"
         self.good_path = f"{path}.good"
@@ -41,6 +46,7 @@ class ConfigFile:
         self.state_path = f"{path}.state"
         self.check_timeout_s = check_timeout_s
         self._haproxy_bin = haproxy_bin
+        self._template_path = template_path
 
     def read_live(self) -> str | None:
         """Return the text of the live configuration, None when there is none."""
@@ -49,6 +55,25 @@ class ConfigFile:
     def read_good(self) -> str | None:
         """Return the last configuration that HAProxy confirmed, None when none is kept."""
         return read_text(self.good_path)
+
+    def _find_mode(self) -> tuple[int, bool]:
+        """Return the permissions for the live file and those beside it, and whether the umask does not reduce them."""
+        live, template = read_mode(self.path), read_mode(self._template_path) if self._template_path else None
+        mode = _NEW_MODE if live is None else live
+        if template is not None:
+            mode &= 0o700 | (0o070 if template & 0o040 else 0) | (0o007 if template & 0o004 else 0)
+        return mode, live is not None
+
+    def _write(self, path: str, text: str) -> None:
+        """Write a file beside the live one, with its permissions."""
+        write_durably(path, text, *self._find_mode())
+
+    def _narrow(self, path: str) -> None:
+        """Take from a file the permissions that the live file does not give: the previous release gave them."""
+        before, (mode, _) = read_mode(path), self._find_mode()
+        if before is not None and before & ~mode and not os.path.islink(path):
+            with contextlib.suppress(OSError):
+                os.chmod(path, before & mode)
 
     def check(self, text: str) -> str | None:
         """Write the candidate and have HAProxy check it as the master would load it.
@@ -59,7 +84,7 @@ class ConfigFile:
         Raises:
             SystemFault: The candidate cannot be written, or HAProxy cannot be run or gives no result in time.
         """
-        write_durably(self.candidate_path, text)
+        self._write(self.candidate_path, text)
         completed = run([self._haproxy_bin, "-W", "-c", "-f", self.candidate_path], self.check_timeout_s)
         if completed.status == 0:
             return None
@@ -70,7 +95,7 @@ class ConfigFile:
         """Keep the candidate as `.rejected`, with HAProxy's words as comments at its end."""
         text = read_text(self.candidate_path) or ""
         said = "".join(f"# haproxy: {line}\n" for line in words.splitlines())
-        write_durably(self.rejected_path, f"{text}{said}")
+        self._write(self.rejected_path, f"{text}{said}")
         self.discard()
 
     def discard(self) -> None:
@@ -88,9 +113,9 @@ class ConfigFile:
         """
         live = self.read_live() or ""
         if is_live_confirmed:
-            write_durably(self.good_path, live)
+            self._write(self.good_path, live)
         elif live and not is_marked(live) and not os.path.exists(self.before_path):
-            write_durably(self.before_path, live)
+            self._write(self.before_path, live)
         try:
             rename_durably(self.candidate_path, self.path)
         except OSError as error:
@@ -102,7 +127,7 @@ class ConfigFile:
         former = self.read_good() or read_text(self.before_path)
         if former is None:
             return False
-        write_durably(self.path, former)
+        self._write(self.path, former)
         return True
 
     @contextlib.contextmanager
@@ -112,17 +137,17 @@ class ConfigFile:
         Raises:
             SystemFault: It cannot be written.
         """
-        write_durably(self.state_path, state)
+        self._write(self.state_path, state)
         try:
             yield
         finally:
-            write_durably(self.state_path, NO_STATE)
+            self._write(self.state_path, NO_STATE)
 
     def tidy(self) -> None:
         """Remove what an interrupted pass left behind; the caller holds the lock of the pass."""
-        for path in (self.path, self.candidate_path, self.good_path, self.rejected_path, self.state_path):
-            with contextlib.suppress(OSError):
-                os.unlink(f"{path}.tmp")
+        remove_temporaries(self.path, self.candidate_path, self.good_path, self.rejected_path, self.state_path)
+        for path in (self.good_path, self.rejected_path, self.before_path):
+            self._narrow(path)
         self.discard()
         if read_text(self.state_path) not in (None, NO_STATE):
-            write_durably(self.state_path, NO_STATE)
+            self._write(self.state_path, NO_STATE)

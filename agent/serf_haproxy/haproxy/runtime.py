@@ -1,17 +1,15 @@
 """HAProxy's runtime socket: what the newest worker runs, how it sees its servers, and commands for it."""
 
-import csv
 import functools
-import io
 import operator
 import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from serf_haproxy.errors import HaproxyFault, HaproxySilence
 from serf_haproxy.haproxy.socket import ask
+from serf_haproxy.haproxy.stat import ServerStatus, read_stat
 from serf_haproxy.policy.snapshot import Running, Seen
 from serf_haproxy.services import SUCCESSOR, Key
 
@@ -32,26 +30,13 @@ _COLUMNS = (  # of `show servers state`
     "srv_check_state",
     "srv_op_state",
     "srv_time_since_last_change",
+    "srv_id",
 )
 _CONNECTIONS = 6  # the column used_cur of `show servers conn`
 _ERROR = re.compile(r"\[[0-3]\]: ")
 _HEADER = re.compile(r"^(# be_id .*)$", re.MULTILINE)
 _PID = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
 _DESCRIPTION = re.compile(r"^description: (.*)$", re.MULTILINE)
-
-
-class ServerStatus(NamedTuple):
-    """A server's row of `show stat`.
-
-    Attributes:
-        status: For example UP, DOWN, "UP 1/3", DRAIN, MAINT, "no check".
-        address: Address and port.
-        check: Result of the last health check.
-    """
-
-    status: str
-    address: str
-    check: str
 
 
 class Runtime:
@@ -115,7 +100,11 @@ class Runtime:
             return Running(description, None, "", is_open=False)
         header = _match(_HEADER, answer)
         known = (before and before.header == header and before.servers) or {}
-        return Running(description, _read_seen(answer, header, known), header, is_open=direct is not None)
+        try:
+            seen = _read_seen(answer, header, known)
+        except ValueError:  # a column is missing, or not a number
+            return Running(description, None, "", is_open=False)
+        return Running(description, seen, header, is_open=direct is not None)
 
     def change(self, commands: Sequence[str]) -> list[str]:
         """Give commands to the runtime socket, many at a time; return HAProxy's complaints.
@@ -133,15 +122,9 @@ class Runtime:
         """Return the status of every server by section and name; None when HAProxy does not answer."""
         for path, command in reversed(self._list_ways("show stat -1 4 -1")):
             try:
-                answer = ask(path, command, _ASK_S)
+                return read_stat(ask(path, command, _ASK_S))
             except HaproxyFault:
                 continue
-            rows = csv.DictReader(io.StringIO(answer.removeprefix("# ")))
-            return {
-                (row["pxname"], row["svname"]): ServerStatus(row["status"], row["addr"], row["check_status"])
-                for row in rows
-                if row.get("svname") and row.get("status") and row["pxname"] != SUCCESSOR
-            }
         return None
 
     def choose_path(self, running: Running | None, live: str) -> str:
@@ -213,12 +196,12 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
             continue
         fields = line.split(" ")
         if len(fields) == len(names) and fields[0].isdecimal():
-            section, name, address, port, weight, admin, check, operation, unchanged_s = choose(fields)
+            section, name, address, port, weight, admin, check, operation, unchanged_s, number = choose(fields)
             if section == SUCCESSOR:
                 continue
             endpoint = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             state = _read_state(admin, check, operation)
-            seen[section, name] = Seen(endpoint, int(weight), *state, int(unchanged_s), 0, line)
+            seen[section, name] = Seen(endpoint, int(weight), *state, int(unchanged_s), 0, line, int(number))
         elif len(fields) > _CONNECTIONS and "/" in fields[0] and fields[_CONNECTIONS] not in ("0", "-"):
             counts[fields[0]] = int(fields[_CONNECTIONS])
     for (section, name), server in seen.items() if counts else ():

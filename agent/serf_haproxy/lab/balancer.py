@@ -8,7 +8,8 @@ import time
 from collections.abc import Collection
 
 from serf_haproxy.errors import InputError, SystemFault
-from serf_haproxy.haproxy.runtime import Runtime, ServerStatus
+from serf_haproxy.haproxy.runtime import Runtime
+from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.lab import ports, processes, programs
 from serf_haproxy.lab.node import last_line, list_entries
 from serf_haproxy.lab.records import Balancer, Record
@@ -61,8 +62,10 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
         "SERF_HAPROXY_RUNTIME_SOCKET": f"{home}/admin.sock",
         "SERF_HAPROXY_SERVICE_DIR": f"{scan_dir(record, balancer)}/haproxy",
         "SERF_HAPROXY_RPC_ADDR": f"{balancer.address}:{numbers.balancer_rpc}",
+        "SERF_HAPROXY_RPC_AUTH_FILE": f"{scan_dir(record, balancer)}/{DAEMON}/rpc-auth",  # daemon/run writes it
         "SERF_HAPROXY_FRONTEND_BIND": f"{balancer.address}:{numbers.frontend}",
         "SERF_HAPROXY_STATS_BIND": f"{balancer.address}:{numbers.stats}",
+        "SERF_HAPROXY_BALANCER_NAME": balancer.name,
     }
 
 
@@ -93,8 +96,9 @@ def start(record: Record, balancer: Balancer) -> None:
     home, scan = work_dir(record, balancer), scan_dir(record, balancer)
     for name in ("nodes", "state", "log"):
         os.makedirs(os.path.join(home, name), exist_ok=True)
-    if not os.path.isdir(scan):
-        ignored = shutil.ignore_patterns("supervise", "event", "lock", "control")
+    if not os.path.isdir(os.path.join(scan, DAEMON)):  # a tree of another release has other services
+        shutil.rmtree(scan, ignore_errors=True)
+        ignored = shutil.ignore_patterns("supervise", "event", "lock", "control", "rpc-key.random*")
         shutil.copytree(programs.S6_DIR, scan, symlinks=True, ignore=ignored)
     for service in SERVICES:
         with contextlib.suppress(FileNotFoundError):  # the status of an earlier run would be taken for today's

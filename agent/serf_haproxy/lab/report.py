@@ -7,6 +7,7 @@ from serf_haproxy.lab import node as web
 from serf_haproxy.lab import processes
 from serf_haproxy.lab.records import ALIVE, CRASHED, Balancer, Node, Record
 from serf_haproxy.lab.watch import frontend_url
+from serf_haproxy.serf.printing import printable
 
 _BALANCER_COLUMNS = ("name", "state", "frontend_url", "stats_url", "serf_addr", "rpc_addr")
 _NODE_COLUMNS = ("name", "state", "address", "port", "serf_pid", "app_pid")
@@ -77,7 +78,7 @@ def _format_rows(entries: list[dict[str, Any]], columns: tuple[str, ...]) -> str
         return ""
     rows = [
         columns,
-        *(tuple("-" if entry[key] is None else str(entry[key]) for key in columns) for entry in entries),
+        *(tuple("-" if entry[key] is None else printable(str(entry[key])) for key in columns) for entry in entries),
     ]
     widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

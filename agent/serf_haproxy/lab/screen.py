@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Mapping, Sequence
 
+from serf_haproxy.serf.printing import printable
+
 _BAR = 40  # characters for all requests
 
 
@@ -19,8 +21,8 @@ def show_shares(shares: Mapping[str, int], servers: Mapping[str, str]) -> None:
 def show_change(before: Sequence[str], after: Sequence[str]) -> None:
     """Print the lines of haproxy.cfg that were removed and those that were added."""
     say("", "  Changes in haproxy.cfg:")
-    say(*(red(f"  - {line}") for line in before if line not in after))
-    say(*(green(f"  + {line}") for line in after if line not in before), "")
+    say(*(red(f"  - {printable(line)}") for line in before if line not in after))
+    say(*(green(f"  + {printable(line)}") for line in after if line not in before), "")
 
 
 def say(*lines: str) -> None:

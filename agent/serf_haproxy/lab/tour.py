@@ -10,7 +10,8 @@ from typing import NamedTuple
 import requests
 
 from serf_haproxy.control.report import format_table, read_report
-from serf_haproxy.haproxy.runtime import Runtime, ServerStatus
+from serf_haproxy.haproxy.runtime import Runtime
+from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.lab import processes, screen
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.settings import Settings, load_settings

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 import requests
 
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.haproxy.runtime import ServerStatus
+from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.lab.balancer import is_ready, list_servers, log_dir, runs_haproxy
 from serf_haproxy.lab.node import is_known, work_dir
 from serf_haproxy.lab.records import Balancer, Node, Record

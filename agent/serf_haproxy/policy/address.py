@@ -9,11 +9,23 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from serf_haproxy.serf.events import unescape
+from serf_haproxy.serf.printing import quoted
 from serf_haproxy.system.network import Address, Network
 
 _LOOPBACK = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128")))
-# RFC 6890; `read_address` refuses multicast and the unspecified address, which belong to no host.
-_SPECIAL = tuple(map(ipaddress.ip_network, ("0.0.0.0/8", "169.254.0.0/16", "240.0.0.0/4", "::/96", "fe80::/10")))
+# RFC 6890; `read_address` refuses multicast and the unspecified address, which belong to no host. 64:ff9b:1::/48 is
+# for translators of a network's own (RFC 8215): which IPv4 address such an address leads to is not known here.
+_SPECIAL = tuple(
+    map(
+        ipaddress.ip_network,
+        ("0.0.0.0/8", "169.254.0.0/16", "240.0.0.0/4", "192.0.0.0/24", "::/96", "fe80::/10", "64:ff9b:1::/48"),
+    )
+)
+# The metadata services of clouds that are outside of the link-local block (169.254.169.254): Alibaba, Azure (and its
+# platform service), AWS's and Google's IPv6, Oracle's first one (192.0.0.192) being in a special block.
+_METADATA = tuple(
+    map(ipaddress.ip_network, ("100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::254/128", "fd20:ce::254/128"))
+)
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last four bytes are an IPv4 address
 _REMEDY = "SERF_HAPROXY_NETWORKS can allow it"
 
@@ -43,10 +55,20 @@ class Here(NamedTuple):
     Attributes:
         own: The address of this balancer's node; None while it is not known.
         taken: Addresses and ports at which balancers listen.
+        local: All addresses of this machine, in normal form; every loopback address is one besides.
+        everywhere: Ports at which this balancer listens at all of them.
     """
 
     own: HostAddress | None = None
     taken: frozenset[Bind] = frozenset()
+    local: frozenset[str] = frozenset()
+    everywhere: frozenset[int] = frozenset()
+
+    def is_taken(self, face: Address, block: Network | None, port: int) -> bool:
+        """Return whether a balancer listens at an address, which is in a special block or in none, and a port."""
+        text = str(face)
+        is_local = block in _LOOPBACK or text in self.local
+        return (text, port) in self.taken or (is_local and port in self.everywhere)
 
 
 def read_address(text: str) -> HostAddress:
@@ -72,48 +94,60 @@ def read_address(text: str) -> HostAddress:
     return HostAddress(str(address), tuple((face, _find_block(face)) for face in faces))
 
 
-def find_taken(binds: Iterable[Bind], own: str, balancers: Iterable[str]) -> frozenset[Bind]:
-    """Return where balancers listen.
+def locate(binds: Iterable[Bind], own: HostAddress | None, balancers: Iterable[str], local: frozenset[str]) -> Here:
+    """Return where the balancers are.
 
     Args:
         binds: Where this balancer listens.
-        own: The address of this balancer's node, "" while it is not known.
+        own: The address of this balancer's node; None while it is not known.
         balancers: The addresses of all balancers: they listen at the same ports, each at its own address.
+        local: All addresses of this machine.
     """
-    everywhere = {port for host, port in binds if host in ("", own)}
-    return frozenset({bind for bind in binds if bind[0]} | {(host, port) for host in balancers for port in everywhere})
+    binds = tuple(binds)
+    own_text = own.text if own else ""
+    hosts = {*balancers, own_text} - {""}
+    shared = {port for host, port in binds if host in ("", own_text)}
+    taken = {bind for bind in binds if bind[0]} | {(host, port) for host in hosts for port in shared}
+    return Here(own, frozenset(taken), local, frozenset(port for host, port in binds if not host))
 
 
 def check_endpoint(here: Here, networks: Iterable[Network], address: HostAddress, port: int) -> None:
     """Return when a server may be at an address and port.
 
     Args:
-        here: The balancers' own addresses. While its own is not known, loopback is accepted.
-        networks: The operator's networks: one within the loopback or a special block allows its addresses.
+        here: The balancers' own addresses. While its own is not known, or is loopback, addresses of this machine are
+            accepted where no balancer listens: the whole cluster may be on it.
+        networks: The operator's networks: one within the loopback or a special block allows its addresses, and any of
+            them those of this machine.
         address: The address.
         port: The port.
 
     Raises:
         ValueError: No server may be there; the text says why.
     """
+    is_elsewhere = here.own is not None and not here.own.is_loopback
     for face, block in address.faces:
-        if (str(face), port) in here.taken:
+        if here.is_taken(face, block, port):
             raise ValueError(f"a balancer listens at address {address.text} port {port}: requests would go in a circle")
-        if block is None or any(face in network and _is_within(network, block) for network in networks):
+        if block is None:
+            if is_elsewhere and str(face) in here.local and not any(face in network for network in networks):
+                raise ValueError(f"address {address.text} is on the balancer's own machine; {_REMEDY}")
+            continue
+        if any(face in network and _is_within(network, block) for network in networks):
             continue
         if block not in _LOOPBACK:
             raise ValueError(f"address {address.text} is in {block}, which is not a network of servers; {_REMEDY}")
-        if here.own and not here.own.is_loopback:
+        if is_elsewhere:
             raise ValueError(f"address {address.text} is on the balancer's own machine; {_REMEDY}")
 
 
 def shorten(text: str) -> str:
     """Return a text of unknown origin in a form that is short and safe to print."""
-    return ascii(text if len(text) <= 40 else text[:40] + "...")
+    return quoted(text, 40)
 
 
 def _find_block(address: Address) -> Network | None:
-    return next((block for block in _LOOPBACK + _SPECIAL if address in block), None)
+    return next((block for block in _LOOPBACK + _SPECIAL + _METADATA if address in block), None)
 
 
 def _is_within(network: Network, block: Network) -> bool:

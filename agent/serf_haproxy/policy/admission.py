@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from serf_haproxy.policy.address import Bind, Here, HostAddress, check_endpoint, read_address
+from serf_haproxy.policy.address import Bind, Here, HostAddress, check_endpoint, read_address, shorten
 from serf_haproxy.policy.damping import FlapRules
 from serf_haproxy.policy.guard import GuardRules
 from serf_haproxy.policy.proof import Secret, check_proof
@@ -41,6 +41,8 @@ class Rules(NamedTuple):
         flaps: When a node that comes and goes is damped.
         is_sticky: Whether clients stay at their server between their requests.
         binds: Where the balancer listens.
+        self_address: The last known address of the balancer's own node, "" for none.
+        local: All addresses of this machine.
         check_rate: The most health checks a second, of all servers together.
         here: The balancers' own addresses; `decide` takes them from the node files.
     """
@@ -56,6 +58,8 @@ class Rules(NamedTuple):
     flaps: FlapRules = FlapRules()
     is_sticky: bool = False
     binds: tuple[Bind, ...] = ()
+    self_address: str = ""
+    local: frozenset[str] = frozenset()
     check_rate: float = 400.0
     here: Here = Here()
 
@@ -74,7 +78,7 @@ class Rules(NamedTuple):
             ValueError: Its role is not admitted, or `read_claim` refuses its claim.
         """
         if not self.admit(member):
-            raise ValueError(f"role {member.role[:40]!a} is none of those that become servers")
+            raise ValueError(f"role {shorten(member.role)} is none of those that become servers")
         return self.read_claim(member)
 
     def read_claim(self, member: Member) -> Server:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from serf_haproxy.policy import damping
-from serf_haproxy.policy.address import Here, find_taken, read_address
+from serf_haproxy.policy.address import Here, locate, read_address
 from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.damping import Flap
 from serf_haproxy.policy.decision import Decision, Entry, State
@@ -91,16 +91,17 @@ def _pace(decision: Decision, snapshot: Snapshot) -> Decision:
 
 
 def _locate(snapshot: Snapshot) -> Here:
-    """Return what the node files say of the balancers' own addresses."""
+    """Return what is known of the balancers' own addresses; this balancer's is remembered when Serf forgets it."""
     rules = snapshot.rules
     addresses = {}
     for name, file in snapshot.files.items():
         if file.status == ALIVE and rules.is_balancer(file.member):
             with contextlib.suppress(ValueError):
                 addresses[name] = read_address(file.member.address)
-    own = addresses.get(rules.self_name)
-    taken = find_taken(rules.binds, own.text if own else "", [address.text for address in addresses.values()])
-    return Here(own, taken)
+    own = None
+    with contextlib.suppress(ValueError):
+        own = read_address(rules.self_address) if rules.self_address else addresses.get(rules.self_name)
+    return locate(rules.binds, own, [address.text for address in addresses.values()], rules.local)
 
 
 def _update_flaps(snapshot: Snapshot, rules: Rules) -> Mapping[str, Flap]:

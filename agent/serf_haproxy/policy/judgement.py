@@ -1,4 +1,4 @@
-"""What each member alone comes to: a server, or the reason why it cannot be one. Pure."""
+"""The judgement of each member on its own: a server, or the reason why it cannot be one. Pure."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from serf_haproxy.serf.nodes import NodeFile
 
 
 class Judgement(NamedTuple):
-    """What a member alone comes to.
+    """The judgement of a member on its own.
 
     Attributes:
         file: Its node file.

@@ -72,7 +72,7 @@ def read_line(key: Key, endpoint: str, weight: int) -> Server:
     """
     address, _, port = endpoint.rpartition(":")
     service, name = key
-    return Server(name, address.strip("[]"), int(port), None if weight == 1 else weight, service)
+    return Server(name, read_address(address.strip("[]")).text, int(port), None if weight == 1 else weight, service)
 
 
 def _read_number(tags: Mapping[str, str], key: str, low: int, high: int) -> int | None:

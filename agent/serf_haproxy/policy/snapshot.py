@@ -27,6 +27,7 @@ class Seen(NamedTuple):
         unchanged_s: Time since the last state change, for example into maintenance; whole seconds.
         connection_count: Connections in use.
         line: Its line in the format of a server state file.
+        id: Its id; 0 where HAProxy did not report it.
     """
 
     endpoint: str
@@ -38,6 +39,7 @@ class Seen(NamedTuple):
     unchanged_s: int
     connection_count: int
     line: str
+    id: int = 0
 
     @property
     def is_set_aside(self) -> bool:
@@ -118,6 +120,8 @@ class Snapshot(NamedTuple):
         view: HAProxy's view.
         running: What HAProxy runs; None when it does not answer.
         live: The text of the published configuration; None when there is none.
+        template: The text of the present template; None when it cannot be read.
+        template_fault: Why it cannot be read.
     """
 
     at_ns: int
@@ -133,3 +137,5 @@ class Snapshot(NamedTuple):
     view: View = View()
     running: Running | None = None
     live: str | None = None
+    template: str | None = None
+    template_fault: str = ""

@@ -13,6 +13,7 @@ behind a status, with the tags sorted and every character that could mislead a r
 """
 
 from serf_haproxy.errors import InputError
+from serf_haproxy.serf.printing import quoted
 
 ALIVE, LEAVING, LEFT, FAILED = "alive", "leaving", "left", "failed"
 STATUSES = (ALIVE, LEAVING, LEFT, FAILED)
@@ -127,7 +128,7 @@ def name_fault(name: str) -> str | None:
         return "it does not start with an ASCII letter or digit"
     if not _NAME.issuperset(name):
         bad = next(character for character in name if character not in _NAME)
-        return f"it contains {bad!a}; allowed are ASCII letters, digits, dot, dash and underscore"
+        return f"it contains {quoted(bad)}; allowed are ASCII letters, digits, dot, dash and underscore"
     return None
 
 
@@ -151,7 +152,7 @@ def read_event(kind: str | None, payload: bytes) -> Event:
     """
     if kind not in STATUS_OF_EVENT:
         known = ", ".join(STATUS_OF_EVENT)
-        raise InputError(f"SERF_EVENT={kind!a} is not a membership event; register this handler for: {known}")
+        raise InputError(f"SERF_EVENT={quoted(kind)} is not a membership event; register this handler for: {known}")
     if len(payload) > PAYLOAD_BYTES:
         raise InputError(f"{kind}: more than {PAYLOAD_BYTES} bytes on standard input; Serf never sends that much")
     members = []
@@ -238,4 +239,4 @@ def _read_tags(text: str) -> tuple[str, ...]:
 
 
 def _excerpt(text: str) -> str:
-    return ascii(text if len(text) <= 60 else text[:60] + "...")
+    return quoted(text, 60)

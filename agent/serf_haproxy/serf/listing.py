@@ -5,9 +5,14 @@ with a name that cannot be a file name. Such a member is refused alone.
 """
 
 import ipaddress
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from serf_haproxy.serf.events import STATUSES, Member, make_member, member_fault, name_fault
+from serf_haproxy.errors import SerfFault
+from serf_haproxy.serf.events import LINE_BYTES, STATUSES, Member, make_member, member_fault, name_fault
+from serf_haproxy.serf.printing import printable
+
+REFUSED_COUNT = 1000  # more are only counted: each becomes a line of the log
 
 Members = dict[str, tuple[str, Member]]  # status and member by name
 Refused = tuple[tuple[str, str], ...]  # printable name and reason
@@ -28,35 +33,46 @@ class Listing:
     def __init__(self) -> None:
         self._known: dict[bytes, _Read] = {}
 
-    def read(self, listed: list[Any]) -> tuple[Members, Refused]:
-        """Return status and member by name, and the members that cannot have a node file, with the reason."""
-        members = {}
-        refused = []
+    def read(self, listed: Iterable[object]) -> tuple[Members, Refused]:
+        """Return status and member by name, and the members that cannot have a node file, with the reason.
+
+        Raises:
+            SerfFault: An entry is not a map, so this is no list of members, and the rest of it is not worth reading.
+        """
+        members: Members = {}
+        refused: list[tuple[str, str]] = []
+        refused_count = 0
         known = {}
         for entry in listed:
-            name = entry.get(b"Name") if isinstance(entry, dict) else None
+            if not isinstance(entry, dict):
+                raise SerfFault(f"Serf's RPC sent {type(entry).__name__} where its protocol has a member")
+            name = entry.get(b"Name")
             key = name if isinstance(name, bytes) else b""
             try:
                 read = self._read_entry(entry, key)
+                fault = read.fault
             except ValueError as error:
-                refused.append((_printable(decode(key)), str(error)))
+                fault = str(error)
+            if fault:
+                refused_count += 1
+                if len(refused) < REFUSED_COUNT:
+                    refused.append((printable(decode(key), 60) or "(no name)", fault))
                 continue
             known[key] = read
-            if read.fault:
-                refused.append((_printable(read.member.name), read.fault))
-            elif read.status in STATUSES:
+            if read.status in STATUSES:
                 members[read.member.name] = read.status, read.member
         self._known = known
-        return members, tuple(sorted(refused))
+        refused.sort()
+        if refused_count > len(refused):
+            refused.append((f"({refused_count - len(refused)} more)", "their reasons are not listed"))
+        return members, tuple(refused)
 
-    def _read_entry(self, entry: object, key: bytes) -> _Read:
+    def _read_entry(self, entry: dict[bytes, Any], key: bytes) -> _Read:
         """Return the meaning of an entry, from the last list where the entry has not changed.
 
         Raises:
             ValueError: It is not what the protocol allows.
         """
-        if not isinstance(entry, dict):
-            raise ValueError(f"it is {type(entry).__name__} where Serf's protocol has a member")
         said = [entry.get(b"Addr"), entry.get(b"Status"), entry.get(b"Tags")]
         before = self._known.get(key)
         return before if before and before.said == said else _read_entry(entry, said)
@@ -70,6 +86,8 @@ def decode(raw: bytes) -> str:
 def _read_entry(entry: dict[bytes, Any], said: list[object]) -> _Read:
     name, status = decode(_part(entry, b"Name", bytes)), decode(_part(entry, b"Status", bytes))
     tags = _part(entry, b"Tags", dict, or_nil=True) or {}
+    if len(tags) > LINE_BYTES // 2:  # each takes two bytes at least
+        raise ValueError(f"it has {len(tags)} tags, whose line would take more than {LINE_BYTES} bytes")
     if odd := [type(part).__name__ for pair in tags.items() for part in pair if not isinstance(part, bytes)]:
         raise ValueError(f"it has {odd[0]} where Serf's protocol has a tag")
     address = _read_address(_part(entry, b"Addr", bytes, or_nil=True) or b"")
@@ -84,10 +102,6 @@ def _part(entry: dict[bytes, Any], key: bytes, kind: type, or_nil: bool = False)
     if isinstance(part, kind) or (or_nil and part is None):
         return part
     raise ValueError(f"it has {type(part).__name__} where Serf's protocol has {key.decode()}")
-
-
-def _printable(name: str) -> str:
-    return ascii(name[:60])[1:-1] or "(no name)"
 
 
 def _read_address(raw: bytes) -> str:

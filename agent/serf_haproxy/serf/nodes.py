@@ -11,8 +11,11 @@ import time
 
 from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.serf.events import LINE_BYTES, Member, format_line, name_fault, parse_line, say_the_same
+from serf_haproxy.serf.printing import quoted
 
 _TEMPORARY_PREFIX = "."  # no node name starts with a dot
+_RANDOM_BYTES = 8
+_HEX_DIGITS = frozenset("0123456789abcdef")
 _WRITING_S = 10  # a temporary file older than this belongs to a handler that died
 _SETTLED_NS = 1_000_000_000  # the clock of the files ticks every few milliseconds: a younger one may change unseen
 _READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never wait on a foreign FIFO
@@ -73,7 +76,9 @@ def record(nodes_dir: str, status: str, member: Member, exactly: bool = False) -
         before = _read_if_any(path)
         if line == before or (not exactly and say_the_same(line, before)):
             return False
-        _replace(path, os.path.join(nodes_dir, f"{_TEMPORARY_PREFIX}{member.name}.{os.getpid()}"), line)
+        # Others may write to this directory too: the name cannot be guessed, and no file is opened that is there.
+        temporary = f"{_TEMPORARY_PREFIX}{member.name}.{os.urandom(_RANDOM_BYTES).hex()}"
+        _replace(path, os.path.join(nodes_dir, temporary), line)
     except OSError as error:
         raise _fault("write", path, error) from error
     return True
@@ -132,6 +137,18 @@ def load(
     return files, strays
 
 
+def check_dir(nodes_dir: str) -> None:
+    """Return when there is a node directory.
+
+    Raises:
+        SystemFault: There is none, or it cannot be seen.
+    """
+    try:
+        os.stat(nodes_dir)
+    except OSError as error:
+        raise _fault("read", nodes_dir, error) from error
+
+
 def is_remnant(stray: Stray) -> bool:
     """Return whether a stray is the temporary file of a handler that died."""
     return _is_temporary(stray.name)
@@ -144,7 +161,7 @@ def _load_file(nodes_dir: str, name: str) -> NodeFile:
     text, found = _read(os.path.join(nodes_dir, name))
     status, member = parse_line(text)
     if member.name != name:
-        raise InputError(f"it describes another node, {member.name!a}")
+        raise InputError(f"it describes another node, {quoted(member.name, 60)}")
     is_settled = time.time_ns() - found.st_ctime_ns > _SETTLED_NS
     return NodeFile(status, member, found.st_mtime_ns, _stamp(found) if is_settled else None, text)
 
@@ -161,8 +178,10 @@ def _is_being_written(nodes_dir: str, name: str) -> bool:
 
 
 def _is_temporary(name: str) -> bool:
-    node, _, pid = name.removeprefix(_TEMPORARY_PREFIX).rpartition(".")
-    return name.startswith(_TEMPORARY_PREFIX) and pid.isdecimal() and not name_fault(node)
+    node, _, number = name.removeprefix(_TEMPORARY_PREFIX).rpartition(".")
+    # The previous release had a process id there.
+    is_number = number.isdecimal() or (len(number) == 2 * _RANDOM_BYTES and set(number) <= _HEX_DIGITS)
+    return name.startswith(_TEMPORARY_PREFIX) and is_number and not name_fault(node)
 
 
 def _read_if_any(path: str) -> str:
@@ -189,7 +208,7 @@ def _read(path: str) -> tuple[str, os.stat_result]:
 
 def _replace(path: str, temporary: str, text: str) -> None:
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             data = text.encode("utf-8", "surrogateescape")
             if os.write(fd, data) != len(data):

@@ -11,18 +11,19 @@ answer is a header {Seq, Error} and, for some commands, a body.
 import contextlib
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgpack
 
 from serf_haproxy.errors import SerfAway, SerfFault, SystemFault
-from serf_haproxy.serf.listing import Listing, decode
+from serf_haproxy.serf.listing import Listing, Members, Refused, decode
+from serf_haproxy.serf.printing import printable
 from serf_haproxy.serf.roster import Roster
-from serf_haproxy.system.deadlines import time_left
+from serf_haproxy.serf.wire import BROKEN, Wire
 from serf_haproxy.system.files import read_text
 
-_ANSWER_BYTES = 64 * 1024 * 1024  # 100,000 members of ordinary size
-_LOG_BYTES = 262144
+_PATIENCE = 4  # judging the members may take this many times the time limit of an exchange
 _LEAVING_COUNT = 10_000  # more members than ever leave between two events
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h: the clock that gives files their mtime
 
@@ -55,13 +56,12 @@ class Connection:
         self._name = f"{address.host}:{address.port}"
         self._seq = 0
         self._listing = Listing()
-        # Names, tags and addresses are bytes of any kind: nothing is decoded on the way in.
-        self._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=_ANSWER_BYTES)
         try:
             self._socket = socket.create_connection((address.host, address.port), self._timeout_s)
         except (OSError, UnicodeError, LookupError) as error:  # the latter two: the host is not a valid name
             reason = getattr(error, "strerror", None) or error
             raise SerfAway(f"Serf's RPC at {self._name} cannot be reached: {reason}") from error
+        self._wire = Wire(self._socket, self._name)
         try:
             self._exchange("handshake", {"Version": 1})
             if address.auth_path:
@@ -88,12 +88,18 @@ class Connection:
         asked_ns = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
         try:
             agent = _field(self._exchange("stats", None, answers=True), b"agent", dict)
-            listed = _field(self._exchange("members", None, answers=True), b"Members", list)
-            members, refused = self._listing.read(listed)
+            members, refused = self._read_members()
             return Roster(asked_ns, decode(_field(agent, b"name", bytes)), members, refused)
         except SerfFault:
             self.close()
             raise
+
+    def _read_members(self) -> tuple[Members, Refused]:
+        """Ask for the members, and judge each as it arrives."""
+        deadline = time.monotonic() + self._timeout_s
+        self._exchange("members", None)
+        with self._closing_on_failure("members"):
+            return self._listing.read(self._wire.receive_members(deadline, _PATIENCE * self._timeout_s))
 
     def _exchange(self, command: str, body: dict[str, Any] | None, answers: bool = False) -> dict[bytes, Any]:
         """Send one command; return its body, or its header when the command has no body."""
@@ -102,15 +108,21 @@ class Connection:
         if body is not None:
             request += msgpack.packb(body, unicode_errors="surrogateescape")
         deadline = time.monotonic() + self._timeout_s
-        try:
+        with self._closing_on_failure(command):
             self._socket.settimeout(self._timeout_s)
             self._socket.sendall(request)
-            header = self._receive(deadline)
+            header = self._wire.receive(deadline)
             said = decode(_field(header, b"Error", bytes))
             if said or header.get(b"Seq") != self._seq:
-                reason = ascii(said[:200])[1:-1] or "answers out of order"
+                reason = printable(said, 200) or "answers out of order"
                 raise SerfFault(f"Serf's RPC at {self._name} refused {command}: {reason}")
-            return self._receive(deadline) if answers else header
+            return self._wire.receive(deadline) if answers else header
+
+    @contextlib.contextmanager
+    def _closing_on_failure(self, command: str) -> Iterator[None]:
+        """Close the connection when an exchange fails, and raise SerfFault."""
+        try:
+            yield
         except TimeoutError as error:
             self.close()
             reason = f"gave no answer to {command} in {self._timeout_s:g} s"
@@ -118,32 +130,12 @@ class Connection:
         except OSError as error:
             self.close()
             raise SerfFault(f"Serf's RPC at {self._name} broke off: {error.strerror or error}") from error
+        except BROKEN as error:
+            self.close()
+            raise SerfFault(f"Serf's RPC at {self._name} cannot be read: {type(error).__name__}") from error
         except SerfFault:
             self.close()
             raise
-
-    def _receive(self, deadline: float) -> dict[bytes, Any]:
-        while True:
-            try:
-                message = self._unpacker.unpack()
-            except msgpack.OutOfData:
-                self._socket.settimeout(time_left(deadline))
-                data = self._socket.recv(262144)
-                if not data:
-                    raise ConnectionError("the Serf agent closed the connection") from None
-                self._feed(data)
-            except (ValueError, TypeError, RecursionError) as error:
-                raise SerfFault(f"Serf's RPC at {self._name} sent invalid MessagePack: {error}") from error
-            else:
-                if isinstance(message, dict):
-                    return message
-                raise SerfFault(f"Serf's RPC at {self._name} sent {type(message).__name__}, not a map")
-
-    def _feed(self, data: bytes) -> None:
-        try:
-            self._unpacker.feed(data)
-        except msgpack.BufferFull as error:
-            raise SerfFault(f"Serf's RPC at {self._name} sent more than {_ANSWER_BYTES} bytes") from error
 
 
 class Monitor(Connection):
@@ -171,16 +163,12 @@ class Monitor(Connection):
         """
         is_hint = False
         try:
-            with contextlib.suppress(BlockingIOError):  # lines may have arrived with the answer to the command
-                if not (data := self._socket.recv(_LOG_BYTES)):
-                    raise ConnectionError("the Serf agent closed the connection")
-                self._feed(data)
-            for message in self._unpacker:
+            for message in self._wire.read_present():
                 if not isinstance(message, dict):
                     raise TypeError(f"it has {type(message).__name__}, not a map")
                 line = message.get(b"Log")
                 is_hint = (isinstance(line, bytes) and self._is_news(line)) or is_hint
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except (OSError, *BROKEN) as error:
             self.close()
             raise SerfFault(f"Serf's RPC at {self._name} broke off its log: {error}") from error
         except SerfFault:

@@ -2,21 +2,37 @@
 
 import contextlib
 import os
+import re
 import stat
 
 from serf_haproxy.errors import SystemFault
 
+_RANDOM_BYTES = 8
+_SUFFIX = ".tmp"
+_TEMPORARY = re.compile(rf"(.+)\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}\.tmp", re.DOTALL)
 
-def write_durably(path: str, text: str, mode: int = 0o644) -> None:
+
+def write_durably(path: str, text: str, mode: int = 0o644, is_exact: bool = False) -> None:
     """Replace a file so that a reader, or a crash, finds either the old content or the new.
+
+    The temporary file beside it has a name that cannot be guessed and is made new: what another user has put there
+    (a link, a FIFO) is never opened. `remove_temporaries` removes those that a crash has left.
+
+    Args:
+        path: The file.
+        text: Its content.
+        mode: Its permissions.
+        is_exact: Whether the file has just this mode; otherwise the umask reduces it.
 
     Raises:
         SystemFault: The file cannot be written; the previous one is untouched.
     """
-    temporary = f"{path}.tmp"
+    temporary = f"{path}.{os.urandom(_RANDOM_BYTES).hex()}{_SUFFIX}"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with open(fd, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            if is_exact:
+                os.fchmod(fd, mode)
             file.write(text)
             file.flush()
             os.fsync(fd)
@@ -25,6 +41,28 @@ def write_durably(path: str, text: str, mode: int = 0o644) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise SystemFault(f"cannot write {path}: {error.strerror}; the previous file is untouched") from error
+
+
+def remove_temporaries(*paths: str) -> None:
+    """Remove temporary files of `write_durably` that a crash has left beside files of one directory.
+
+    The caller holds the lock of the files.
+    """
+    directory = os.path.dirname(paths[0])
+    names = {os.path.basename(path) for path in paths}
+    with contextlib.suppress(OSError):
+        for found in os.listdir(directory):
+            if found.endswith(_SUFFIX) and (match := _TEMPORARY.fullmatch(found)) and match[1] in names:
+                os.unlink(os.path.join(directory, found))
+
+
+def read_mode(path: str) -> int | None:
+    """Return the permissions of a regular file, None when there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return stat.S_IMODE(found.st_mode) & 0o777 if stat.S_ISREG(found.st_mode) else None
 
 
 def rename_durably(source: str, target: str) -> None:

@@ -1,0 +1,38 @@
+"""The words of a line of HAProxy's configuration. Pure."""
+
+import ipaddress
+import re
+
+# Quoted text is one word or a part of one. Outside of it these characters change what the words are.
+_QUOTED = re.compile(r"\"[^\"\\$]*\"|'[^']*'")
+_UNCERTAIN = re.compile(r"[\"'\\$#]")
+
+
+def read_words(line: str) -> tuple[str, ...] | None:
+    """Return the words of a line; None where a variable, an escape or an open quote makes them uncertain."""
+    return None if _UNCERTAIN.search(unquoted := _QUOTED.sub("?", line)) else tuple(unquoted.split())
+
+
+def is_literal(endpoint: str) -> bool:
+    """Return whether an endpoint is written as HAProxy reports it: an IP address and a port in normal form."""
+    host, _, port = endpoint.rpartition(":")
+    if not (port.isdecimal() and port.isascii() and len(port) <= 5 and str(int(port)) == port):
+        return False
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if is_bracketed else host)
+    except ValueError:
+        return False
+    # HAProxy writes IPv6 addresses that contain an IPv4 address in another form.
+    is_mixed = address.version == 6 and int(address) >> 32 in (0, 0xFFFF) and int(address) > 0xFFFF
+    return is_bracketed is (address.version == 6) and str(address) == host.strip("[]") and not is_mixed
+
+
+def take_number(words: list[str], keyword: str, number: int) -> int:
+    """Remove a keyword with its value wherever it stands; return the last value."""
+    while keyword in words[:-1]:
+        index = words.index(keyword)
+        said = words[index + 1]
+        number = int(said) if said.isdecimal() and said.isascii() and len(said) <= 9 else number
+        del words[index : index + 2]
+    return number

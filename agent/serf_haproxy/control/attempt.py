@@ -1,0 +1,42 @@
+"""What applying a configuration needs beside the configuration."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from serf_haproxy.config.parse import Layout, Parser
+from serf_haproxy.control.edges import Edges
+from serf_haproxy.control.outcome import NO_PAUSE, Patience, Pause
+from serf_haproxy.policy.snapshot import Running
+from serf_haproxy.services import Key
+
+
+class Attempt(NamedTuple):
+    """What applying a configuration needs beside the configuration.
+
+    Attributes:
+        edges: Where to act.
+        running: What HAProxy runs; None when it does not answer.
+        live: The text of the published configuration; None when there is none.
+        parser: Reads it.
+        on_step: Called with the name of each step that has ended.
+        pause: How long there must not be a reload.
+        patience: How long a reload waits for a frozen worker.
+        left: Servers whose difference a reload has not ended, with its signature (`config.diff.sign`).
+    """
+
+    edges: Edges
+    running: Running | None
+    live: str | None
+    parser: Parser
+    on_step: Callable[[str], object]
+    pause: Pause = NO_PAUSE
+    patience: Patience = Patience()
+    left: Mapping[Key, str] = {}
+
+    def read_before(self) -> Layout:
+        """Return what the published configuration says."""
+        return self.parser.read_published(self.live or "")
+
+    def must_wait(self) -> bool:
+        """Return whether the worker is frozen and a reload has to wait for it."""
+        return self.patience.waited_s < self.patience.limit_s and self.edges.runtime.is_frozen()

@@ -1,0 +1,64 @@
+"""What HAProxy says in `show stat` (its Management Guide, section 9.1): its view of each server."""
+
+import csv
+import io
+from typing import NamedTuple
+
+from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.serf.printing import printable
+from serf_haproxy.services import SUCCESSOR, Key
+
+
+class ServerStatus(NamedTuple):
+    """A server's row of `show stat`.
+
+    Attributes:
+        status: For example UP, DOWN, "UP 1/3", DRAIN, MAINT, "no check".
+        address: Address and port.
+        check: Result of the last health check, for example L7OK, L7STS, L4CON.
+        code: The status code of its answer, "" without one.
+        text: What the server or the kernel said, printable, "" for nothing.
+        has_been_up: Whether the worker has seen it up.
+    """
+
+    status: str
+    address: str
+    check: str
+    code: str = ""
+    text: str = ""
+    has_been_up: bool = True
+
+    def explain_check(self) -> str:
+        """Return the last health check's result, code and text."""
+        return " ".join(part for part in (self.check or "unchecked", self.code, self.text) if part)
+
+
+def read_stat(answer: str) -> dict[Key, ServerStatus]:
+    """Return the status of every server by section and name.
+
+    Raises:
+        HaproxyFault: It is not such an answer.
+    """
+    try:
+        rows = csv.DictReader(io.StringIO(answer.removeprefix("# "), newline=""))
+        return {
+            (row["pxname"], row["svname"]): _read_row(row)
+            for row in rows
+            if row.get("svname") and row.get("status") and row["pxname"] != SUCCESSOR
+        }
+    except (csv.Error, KeyError) as error:
+        raise HaproxyFault(f"HAProxy's statistics cannot be read: {printable(str(error), 100)}") from error
+
+
+def _read_row(row: dict[str, str]) -> ServerStatus:
+    status, check = row["status"], (row["check_status"] or "").removeprefix("* ")  # an asterisk: one is under way
+    is_up = status.startswith(("UP", "NOLB", "DRAIN"))
+    # Only failures of a server that is up are counted as failed checks.
+    return ServerStatus(
+        status,
+        row["addr"] or "",
+        check,
+        row.get("check_code") or "",
+        printable(row.get("last_chk") or "", 100),
+        is_up or row.get("chkfail") not in ("0", "", None),
+    )

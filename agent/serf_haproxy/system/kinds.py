@@ -1,0 +1,104 @@
+"""Kinds of values that an operator writes as text: what is allowed, and how it is read."""
+
+import dataclasses
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Any
+
+from serf_haproxy.system.network import read_networks, read_ports
+
+BALANCE_ALGORITHMS = ("roundrobin", "leastconn", "first", "random", "static-rr", "source", "uri")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of value: what is allowed, in words, and the function that reads it or raises ValueError."""
+
+    allowed: str
+    read: Callable[[str], Any]
+
+
+def _path(text: str) -> str:
+    # Some paths become words of haproxy.cfg, where these characters have a special meaning.
+    if not (text.startswith("/") and text.isprintable() and set(" \"'#$\\").isdisjoint(text)):
+        raise ValueError(text)
+    return text
+
+
+def _matching(pattern: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if not re.fullmatch(pattern, text, re.ASCII):
+            raise ValueError(text)
+        return text
+
+    return read
+
+
+def _between(convert: Callable[[str], float], low: float, high: float) -> Callable[[str], Any]:
+    def read(text: str) -> float:
+        value = convert(text)
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
+
+    return read
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(sorted({_matching(r"[A-Za-z0-9_.-]+")(word) for word in text.replace(",", " ").split()}))
+
+
+def _bind(text: str) -> str:
+    pattern = r"(\*|[0-9A-Fa-f:.]*|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]):[0-9]+"
+    host, _, port = _matching(pattern)(text).rpartition(":")
+    if host not in ("", "*"):
+        ipaddress.ip_address(host.strip("[]"))
+    _between(int, 1, 65535)(port)
+    return text
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return _matching(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+")(host).strip("[]"), _between(int, 1, 65535)(port)
+
+
+def _or_empty(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: read(text) if text else text
+
+
+PATH = Kind("an absolute path without blanks, quotes, backslash, # and $", _path)
+OPTIONAL_PATH = Kind(f"{PATH.allowed}; or empty", _or_empty(_path))
+WORDS = Kind("words of letters, digits, dot, dash and underscore, separated by commas", _words)
+BIND = Kind("address:port with an IP address, * or nothing before the colon", _bind)
+HOST_PORT = Kind("host:port", _host_port)
+PROGRAM = Kind("a program's name or absolute path", _matching(r"[A-Za-z0-9_./+-]+"))
+URL_PATH = Kind("a URL path of letters, digits and /_.-~?=&%", _matching(r"/[A-Za-z0-9/_.~?=&%-]*"))
+NETWORKS = Kind("networks like 10.1.0.0/16, separated by commas", read_networks)
+PORTS = Kind("ports and ranges like 80,8000-8999", read_ports)
+SWITCH = Kind("on or off", lambda text: {"on": True, "off": False}[text])
+MODE = Kind("600 or 660", _matching("6[06]0"))
+BALANCE = Kind("one of " + ", ".join(BALANCE_ALGORITHMS), _matching("|".join(BALANCE_ALGORITHMS)))
+METHOD = Kind("HEAD, GET or OPTIONS", _matching("HEAD|GET|OPTIONS"))
+HOST = Kind(
+    "a host name or IP address, with a port or without",
+    _matching(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"),
+)
+FORWARDING = Kind("replace, append or off", _matching("replace|append|off"))
+BALANCER_NAME = Kind("letters, digits, dot, dash and underscore; or empty", _matching(r"[A-Za-z0-9_.-]{0,128}"))
+COOKIE = Kind("a cookie name of letters, digits, dash and underscore, or empty", _matching(r"[A-Za-z0-9_-]*"))
+
+
+def seconds(low: float, high: float) -> Kind:
+    """Return the kind of a time within limits."""
+    return Kind(f"{low:g} to {high:g} seconds", _between(float, low, high))
+
+
+def count(low: int, high: int) -> Kind:
+    """Return the kind of a whole number within limits."""
+    return Kind(f"a whole number, {low} to {high}", _between(int, low, high))
+
+
+def number(low: float, high: float) -> Kind:
+    """Return the kind of a number within limits."""
+    return Kind(f"a number, {low:g} to {high:g}", _between(float, low, high))

@@ -1,0 +1,122 @@
+"""How long a web application serves on after its node has begun to leave."""
+
+import http.server
+import importlib.util
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+from conftest import ROOT
+
+MEMBERS = [
+    "b  10.0.0.2:7946  alive  port=3000,role=web",
+    "a  [fd00::1]:7946  leaving  role=web,port=81",
+    "c  10.0.0.9:7946  alive  role=web,xport=3",
+    "no member",
+]
+
+
+@pytest.fixture(scope="module")
+def linger() -> ModuleType:
+    """Return the program as a module."""
+    spec = importlib.util.spec_from_file_location("linger", ROOT / "images" / "webapp" / "linger.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class App:
+    """A server that says for how long it has been idle: since a moment that a test may move."""
+
+    def __init__(self) -> None:
+        self.asked_s = float("inf")  # requests arrive all the time
+        app = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = json.dumps({"idle_s": max(0.0, time.monotonic() - app.asked_s)}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
+    """Yield a running application; the grace is 0.2 s and the limit 3 s."""
+    app = App()
+    thread = threading.Thread(target=app.server.serve_forever)
+    thread.start()
+    environ = {"APP_HOST": "127.0.0.1", "APP_PORT": str(app.port), "APP_GRACE_S": "0.2", "APP_GRACE_MAX_S": "3"}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    yield app
+    app.server.shutdown()
+    app.server.server_close()
+    thread.join()
+
+
+def wait(linger: ModuleType, *lines: str) -> float:
+    """Wait as node a; return for how long, seconds."""
+    started_s = time.monotonic()
+    assert linger.wait("a", lines) == 0
+    return time.monotonic() - started_s
+
+
+def test_peers_are_those_of_the_first_node(linger: ModuleType) -> None:
+    """The first one by name learns where the others listen, another one or a stranger does not."""
+    assert linger.find_peers("a", MEMBERS) == [("10.0.0.2", 3000)]
+    assert linger.find_peers("b", MEMBERS) == []
+    assert linger.find_peers("z", MEMBERS) == []
+    assert linger.find_peers("a", []) == []
+
+
+def test_it_stops_after_the_grace_when_no_request_arrives(linger: ModuleType, app: App) -> None:
+    """An application that no one asks any more may stop after its grace."""
+    app.asked_s = time.monotonic() - 10
+    assert wait(linger) < 2.5
+
+
+def test_it_serves_until_no_request_has_arrived_for_a_while(linger: ModuleType, app: App) -> None:
+    """It goes on while requests arrive, and stops 2.5 s after the last one."""
+    app.asked_s = time.monotonic() - 1.5
+    assert 1.0 <= wait(linger) < 2.9
+
+
+@pytest.mark.usefixtures("app")
+def test_it_serves_until_the_limit_while_requests_arrive(linger: ModuleType) -> None:
+    """While requests arrive, it goes on until the limit, also as the first one if no other one serves."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert wait(linger, "a  127.0.0.1:1  alive  port=1", f"b  127.0.0.1:1  leaving  port={port}") >= 3
+
+
+@pytest.mark.usefixtures("app")
+def test_the_first_one_goes_earlier_while_another_one_serves(linger: ModuleType) -> None:
+    """Though requests arrive, the first one by name goes after a third of the limit if another one serves."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        line = f"b  127.0.0.1:1  leaving  port={other.getsockname()[1]}"
+        assert 1.0 <= wait(linger, line) < 2.5
+
+
+def test_an_application_that_cannot_be_asked_is_an_error(linger: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an answer it ends with 1, and the caller waits for the usual grace instead."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("APP_HOST", "127.0.0.1")
+    monkeypatch.setenv("APP_PORT", str(port))
+    monkeypatch.setenv("APP_GRACE_S", "0.1")
+    assert linger.wait("a", []) == 1
