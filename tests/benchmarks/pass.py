@@ -99,7 +99,7 @@ def running_cluster(count: int, own_template: bool = False) -> Iterator[Cluster]
     """Run a balancer with nodes for the length of the block."""
     with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory:
         template = Path(directory, "own.j2")
-        checks = "check inter 1s fastinter 250ms downinter 50ms"
+        checks = "check inter {{ check_interval_s }}s fastinter 250ms downinter 50ms"
         text = Path(rendering.BUILT_IN_TEMPLATE).read_text()
         assert checks in text
         template.write_text(text.replace(checks, "check inter 1h"))

@@ -24,7 +24,8 @@ def test_a_high_limit_of_files_does_not_make_haproxy_large(short_dir: Path) -> N
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     with running_proxy(short_dir, SERF_HAPROXY_MAXCONN="100") as proxy:
         assert hard_limit > 2 * proxy.settings.file_limit or hard_limit == resource.RLIM_INFINITY
-        assert read_info(proxy, "Maxsock") == proxy.settings.file_limit
+        limit = proxy.settings.file_limit
+        assert limit - 2 <= read_info(proxy, "Maxsock") <= limit
         assert 100 <= read_info(proxy, "Maxconn") <= proxy.settings.file_limit / 2
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -111,7 +112,8 @@ def test_a_server_that_was_down_for_long_comes_back_without_a_reload(proxy: Prox
         for by_s in (40, 400):
             age(proxy.settings, by_s)
             settle(proxy)
-    assert f"web1 127.0.0.1:{port} downinter 6400ms" in (probe.read_live(proxy.settings) or "")
+    line = rf"^ *server web1 127\.0\.0\.1:{port} .*downinter 6400ms"
+    assert re.search(line, probe.read_live(proxy.settings) or "", re.MULTILINE)
     application = start_application("127.0.0.1", port)
     try:
         wait_application("127.0.0.1", port)

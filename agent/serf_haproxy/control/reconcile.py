@@ -46,6 +46,7 @@ class Reconciler:
         self.memory = memory or Memory()
         self._settings = settings
         self._edges = make_edges(settings)
+        self._is_clean = False
 
     def reconcile(
         self,
@@ -124,7 +125,11 @@ class Reconciler:
         )
         outcome = apply_best(want(named, snapshot, decision), attempt, renderer)
         edges.config_file.tidy()
-        edges.state.tidy()
+        # A disk that hangs may hang a look into its directories too: not in a pass that finds nothing to do.
+        if outcome.verdict is not Verdict.UNCHANGED or not self._is_clean:
+            edges.config_file.clean_up()
+            edges.state.clean_up()
+            self._is_clean = True
         if is_renamed and outcome.verdict is Verdict.RELOADED:
             return dataclasses.replace(outcome, again_s=look_again_s(0))
         return outcome

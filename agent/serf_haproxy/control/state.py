@@ -54,8 +54,8 @@ class State:
         self._template_path = os.path.join(path, "template.good")
         self._released_path = os.path.join(path, "released")
 
-    def tidy(self) -> None:
-        """Remove what an interrupted pass left behind; the caller holds the lock of the pass."""
+    def clean_up(self) -> None:
+        """Remove the temporary files of an interrupted pass; the caller holds the lock of the pass."""
         remove_temporaries(self.record_path, self._flaps_path, self._served_path, self._template_path)
 
     def read_record(self) -> Record:

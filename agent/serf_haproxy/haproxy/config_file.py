@@ -143,11 +143,14 @@ class ConfigFile:
         finally:
             self._write(self.state_path, NO_STATE)
 
-    def tidy(self) -> None:
-        """Remove what an interrupted pass left behind; the caller holds the lock of the pass."""
+    def clean_up(self) -> None:
+        """Remove the temporary files of an interrupted pass, and narrow what another release left open."""
         remove_temporaries(self.path, self.candidate_path, self.good_path, self.rejected_path, self.state_path)
         for path in (self.good_path, self.rejected_path, self.before_path):
             self._narrow(path)
+
+    def tidy(self) -> None:
+        """Remove the candidate and the server state of an interrupted pass; the caller holds the lock of the pass."""
         self.discard()
         if read_text(self.state_path) not in (None, NO_STATE):
             self._write(self.state_path, NO_STATE)
