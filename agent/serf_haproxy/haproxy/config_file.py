@@ -100,8 +100,9 @@ class ConfigFile:
 
     def discard(self) -> None:
         """Remove the candidate."""
-        with contextlib.suppress(OSError):  # the next candidate overwrites it
-            os.unlink(self.candidate_path)
+        if os.path.lexists(self.candidate_path):  # the attempt alone would wait for a disk that hangs
+            with contextlib.suppress(OSError):  # the next candidate overwrites it
+                os.unlink(self.candidate_path)
 
     def publish(self, is_live_confirmed: bool) -> None:
         """Rename the checked candidate over the live file.
