@@ -17,7 +17,7 @@ from serf_haproxy.control.faults import list_faults
 from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.observe import observe
 from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Pause, Verdict, look_again_s
-from serf_haproxy.errors import HaproxyFault, SystemFault
+from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy import workers
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
@@ -138,11 +138,8 @@ class Reconciler:
         return self.memory.served[1]
 
     def _watch_old_workers(self) -> tuple[str, ...]:
-        try:
-            old = workers.measure(self._edges.master.read_account().old_pids)
-        except HaproxyFault:
-            return ()
-        complaint = workers.complain(old, self._settings.old_workers_max)
+        old = workers.measure_old(self._edges.master)
+        complaint = old and workers.complain(old, self._settings.old_workers_max)
         return (complaint,) if complaint else ()
 
 
