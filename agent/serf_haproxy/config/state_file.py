@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from serf_haproxy.config.parse import Layout, Line
 from serf_haproxy.policy.snapshot import Seen
 from serf_haproxy.services import Key
+from serf_haproxy.system.network import split_endpoint
 
 NO_STATE = "1\n"  # the version of the format and no server; HAProxy warns of an empty file
 
@@ -34,9 +35,9 @@ def format_state(goal: Layout, before: Layout, seen: Mapping[Key, Seen] | None, 
             fields |= dict.fromkeys(("srv_uweight", "srv_iweight"), str(line.weight))
             lines.append(" ".join(fields.values()))
         elif "check" in line.words and (seen is not None or not _is_at(line.endpoint, before.servers.get(key))):
-            address, _, port = line.endpoint.rpartition(":")
+            address, port = split_endpoint(line.endpoint)
             state = f"0 0 {line.weight} {line.weight} 0 1 0 0 6 0 0 0"
-            lines.append(f"1 {key[0]} {number} {key[1]} {address.strip('[]')} {state} - {port} - 0 0 - - 0")
+            lines.append(f"1 {key[0]} {number} {key[1]} {address} {state} - {port} - 0 0 - - 0")
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.policy.snapshot import Running, Seen
 from serf_haproxy.services import Key
+from serf_haproxy.system.network import format_endpoint
 
 _ASK_S = 5.0
 _POLL_S = 0.01
@@ -72,7 +73,7 @@ class Runtime:
         Returns:
             "" for a configuration without one, None when HAProxy does not answer.
         """
-        answer = self._ask_worker("show info")
+        answer = self._ask_info()
         return None if answer is None else _match(_DESCRIPTION, answer)
 
     def confirm(self, description: str, timeout_s: float) -> bool:
@@ -90,7 +91,7 @@ class Runtime:
         Args:
             before: What it ran a moment ago: servers whose line is unchanged, and connections, are not read again.
         """
-        newest = self._ask_worker("show info")
+        newest = self._ask_info()
         if newest is None:
             return None
         description, pid = _match(_DESCRIPTION, newest), _match(_PID, newest)
@@ -145,11 +146,11 @@ class Runtime:
         other = f"{directory}/./{name}"
         return other if path in live or other in live else path
 
-    def _ask_worker(self, command: str) -> str | None:
+    def _ask_info(self) -> str | None:
         """Ask the newest worker for its `show info`: through the master, or directly where no master answers."""
-        for path, words in ((self._master_socket_path, f"@1 {command}"), (self.socket_path, command)):
+        for path, command in ((self._master_socket_path, "@1 show info"), (self.socket_path, "show info")):
             try:
-                answer = ask(path, words, _ASK_S)
+                answer = ask(path, command, _ASK_S)
             except HaproxyFault:
                 continue
             if "Name: HAProxy" in answer:
@@ -198,9 +199,8 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
         fields = line.split(" ")
         if len(fields) == len(names) and fields[0].isdecimal():
             section, name, address, port, weight, admin, check, operation, unchanged_s = choose(fields)
-            endpoint = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             state = _read_state(admin, check, operation)
-            seen[section, name] = Seen(endpoint, int(weight), *state, int(unchanged_s), 0, line)
+            seen[section, name] = Seen(format_endpoint(address, port), int(weight), *state, int(unchanged_s), 0, line)
         elif len(fields) > _CONNECTIONS and "/" in fields[0] and fields[_CONNECTIONS] not in ("0", "-"):
             counts[fields[0]] = int(fields[_CONNECTIONS])
     for (section, name), server in seen.items() if counts else ():
