@@ -25,6 +25,7 @@ _MOST_PASSES = 3
 # The files that a healthy balancer may have beside the live file and in the state directory.
 _CONFIG_FILES = {"", ".good", ".state", ".rejected", ".before"}
 _STATE_FILES = {"last_pass.json", "flaps.json", "served", "template.good", "pass.lock", "daemon.lock", "released"}
+_STATE_FILES |= {"resident.lock"}  # held for one release, see `control.state`
 
 
 @dataclasses.dataclass

@@ -38,7 +38,7 @@ SETTINGS = {
     "SERF_HAPROXY_HARD_STOP_AFTER_S": "5",
     "SERF_HAPROXY_FLAP_CUTOFF": "0",  # all live nodes have to serve at the end, also those that flapped
 }
-STATE_FILES = {"last_pass.json", "flaps.json", "served", "pass.lock", "daemon.lock", "serf.snapshot"}
+STATE_FILES = {"last_pass.json", "flaps.json", "served", "pass.lock", "daemon.lock", "resident.lock", "serf.snapshot"}
 CONFIG_FILES = {"haproxy.cfg", "haproxy.cfg.good", "haproxy.cfg.state", "haproxy.cfg.rejected", "haproxy.cfg.before"}
 
 
