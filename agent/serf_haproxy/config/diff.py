@@ -9,6 +9,7 @@ from serf_haproxy.config.keywords import spell_out
 from serf_haproxy.config.parse import Layout, Line
 from serf_haproxy.policy.snapshot import DOWN, STOPPING, Seen
 from serf_haproxy.services import Key, find_service
+from serf_haproxy.system.network import split_endpoint
 
 _WATCHERS = frozenset(["check", "agent-check", "track"])  # the words by which HAProxy itself sets a server down and up
 _OUT = (DOWN, STOPPING)
@@ -148,9 +149,9 @@ def _move(goal: Layout, key: Key, line: Line) -> list[str]:
 
     A server that still has connections cannot be removed. It is moved in place, and its next check may take a second.
     """
-    address, _, port = line.endpoint.rpartition(":")
+    address, port = split_endpoint(line.endpoint)
     add, *start = _add(goal, key, line)
-    return [*_remove(key), add, f"set server {_name(key)} addr {address.strip('[]')} port {port}", *start]
+    return [*_remove(key), add, f"set server {_name(key)} addr {address} port {port}", *start]
 
 
 def _free(key: Key, line: Line, running: Seen, *, is_new: bool) -> list[str]:

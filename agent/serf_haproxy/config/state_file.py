@@ -10,6 +10,7 @@ from serf_haproxy.config.render import Config
 from serf_haproxy.config.words import take_number
 from serf_haproxy.policy.snapshot import Seen
 from serf_haproxy.services import Key
+from serf_haproxy.system.network import split_endpoint
 
 NO_STATE = "1\n"  # the version of the format and no server; HAProxy warns of an empty file
 
@@ -44,10 +45,9 @@ def format_state(goal: Config, decided: Mapping[str, bool], seen: Mapping[Key, S
                 fields |= {"srv_id": str(line.id), "srv_f_forced_id": "1"}
             lines.append(" ".join(fields.values()))
         elif _starts_down(line) and (_may_be_new(goal, decided, key) if seen is not None else decided.get(key[1])):
-            address, _, port = line.endpoint.rpartition(":")
+            address, port = split_endpoint(line.endpoint)
             state = f"0 0 {line.weight} {line.weight} 0 1 0 0 6 0 0 {int(line.id > 0)}"
-            place = f"1 {key[0]} {line.id or number} {key[1]} {address.strip('[]')}"
-            lines.append(f"{place} {state} - {port} - 0 0 - - 0")
+            lines.append(f"1 {key[0]} {line.id or number} {key[1]} {address} {state} - {port} - 0 0 - - 0")
     return "\n".join(lines) + "\n"
 
 

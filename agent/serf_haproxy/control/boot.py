@@ -27,9 +27,13 @@ def boot(settings: Settings) -> str:
     edges, renderer = make_edges(settings), Renderer()
     bare = Wanted(settings, (), lambda: read_template(settings))
 
-    def render(number: int) -> Config | None:
+    @functools.cache  # a fault is not kept: each choice meets it anew
+    def find_wanted() -> Wanted:
         found = preview(settings)
-        wanted = want(settings, found.snapshot, found.decision)
+        return want(settings, found.snapshot, found.decision)
+
+    def render(number: int) -> Config | None:
+        wanted = find_wanted()
         return list_rungs(wanted, edges, renderer)[number].render(wanted.servers)
 
     choices: list[tuple[str, Callable[[], Config | str | None]]] = [

@@ -23,6 +23,7 @@ from serf_haproxy.services import DEFAULT_SERVICE, Key, find_service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import read_text
 from serf_haproxy.system.interfaces import list_local_addresses
+from serf_haproxy.system.network import split_endpoint
 
 
 def read_nodes(nodes_dir: str) -> Heard:
@@ -122,8 +123,8 @@ def read_secret_file(path: str) -> tuple[Secret, ...]:
 
 
 def _read_bind(bind: str) -> Bind:
-    host, _, port = bind.rpartition(":")
-    address = normalise(host.strip("[]")) if host not in ("", "*") else None
+    host, port = split_endpoint(bind)
+    address = normalise(host) if host not in ("", "*") else None
     return str(address) if address and not address.is_unspecified else "", int(port)
 
 

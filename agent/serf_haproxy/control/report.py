@@ -8,7 +8,6 @@ from serf_haproxy.control.conclude import is_unfit, list_conditions
 from serf_haproxy.control.outcome import ALONE, HELD, LAST, Condition
 from serf_haproxy.control.preview import preview
 from serf_haproxy.control.record import Record
-from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy import workers
 from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.haproxy.workers import OldWorkers
@@ -56,17 +55,13 @@ def read_report(settings: Settings) -> Report:
     nodes.check_dir(settings.nodes_dir)
     edges, record, snapshot, decision, _ = preview(settings)
     status = edges.runtime.read_status()
-    try:
-        old_workers = workers.measure(edges.master.read_account().old_pids)
-    except HaproxyFault:
-        old_workers = None
     return Report(
         snapshot,
         decision,
         record,
         None if status is None else {(find_service(section), name): row for (section, name), row in status.items()},
         is_locked(edges.state.daemon_lock_path) or is_locked(edges.state.former_lock_path),
-        old_workers,
+        workers.measure_old(edges.master),
     )
 
 

@@ -12,6 +12,7 @@ from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.haproxy.stat import ServerStatus, read_stat
 from serf_haproxy.policy.snapshot import Running, Seen
 from serf_haproxy.services import SUCCESSOR, Key
+from serf_haproxy.system.network import format_endpoint
 
 _ASK_S = 5.0
 _INFO_S = 2.0  # for `show info`, which takes a worker milliseconds
@@ -59,7 +60,7 @@ class Runtime:
         Returns:
             "" for a configuration without one, None when HAProxy does not answer.
         """
-        answer = self._ask_worker("show info")
+        answer = self._ask_info()
         return None if answer is None else _match(_DESCRIPTION, answer)
 
     def confirm(self, description: str, timeout_s: float) -> bool:
@@ -90,7 +91,7 @@ class Runtime:
         Args:
             before: What it ran a moment ago: servers whose line is unchanged, and connections, are not read again.
         """
-        newest = self._ask_worker("show info")
+        newest = self._ask_info()
         if newest is None:
             return None
         description, pid = _match(_DESCRIPTION, newest), _match(_PID, newest)
@@ -140,9 +141,9 @@ class Runtime:
         other = f"{directory}/./{name}"
         return other if path in live or other in live else path
 
-    def _ask_worker(self, command: str) -> str | None:
+    def _ask_info(self) -> str | None:
         """Ask the newest worker for its `show info`: through the master, or directly where no master answers."""
-        for path, words in self._list_ways(command):
+        for path, words in self._list_ways("show info"):
             try:
                 answer = ask(path, words, _INFO_S)
             except HaproxyFault:
@@ -199,9 +200,9 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
             section, name, address, port, weight, admin, check, operation, unchanged_s, number = choose(fields)
             if section == SUCCESSOR:
                 continue
-            endpoint = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             state = _read_state(admin, check, operation)
             is_checked = bool(int(check) & _CHECK_CONFIGURED)
+            endpoint = format_endpoint(address, port)
             seen[section, name] = Seen(
                 endpoint, int(weight), *state, int(unchanged_s), 0, line, int(number), is_checked
             )

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import psutil
 
+from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.haproxy.master import Master
+
 
 class OldWorkers(NamedTuple):
     """The workers that a reload has replaced and that still run.
@@ -19,6 +22,14 @@ class OldWorkers(NamedTuple):
     worker_count: int
     memory_bytes: int
     oldest_s: float
+
+
+def measure_old(master: Master) -> OldWorkers | None:
+    """Return what the master's old workers use; None when it does not answer."""
+    try:
+        return measure(master.read_account().old_pids)
+    except HaproxyFault:
+        return None
 
 
 def measure(pids: Iterable[int]) -> OldWorkers:

@@ -122,8 +122,7 @@ def find_fault(record: Record, node: Node) -> str | None:
     """Return which process of a live node has ended, and why; None when both run."""
     for what, process in (("app", node.app), ("serf", node.serf)):
         if not processes.is_alive(process):
-            path = log_path(record, node, what)
-            return f"{_TITLES[what]} of {node.name} has ended: {last_line(path)}; its log: {path}"
+            return _describe_end(record, node, what)
     return None
 
 
@@ -177,9 +176,13 @@ def last_line(path: str) -> str:
     return lines[-1] if lines else "its log is empty"
 
 
+def _describe_end(record: Record, node: Node, what: str) -> str:
+    path = log_path(record, node, what)
+    return f"{_TITLES[what]} of {node.name} has ended: {last_line(path)}; its log: {path}"
+
+
 def _wait_listening(record: Record, node: Node, what: str, port: int) -> None:
     process = node.app if what == "app" else node.serf
-    path = log_path(record, node, what)
     deadline = time.monotonic() + _START_S
     while True:
         with socket.socket() as probe:
@@ -187,8 +190,9 @@ def _wait_listening(record: Record, node: Node, what: str, port: int) -> None:
             if probe.connect_ex((node.address, port)) == 0:
                 return
         if not processes.is_alive(process):
-            raise SystemFault(f"{_TITLES[what]} of {node.name} has ended: {last_line(path)}; its log: {path}")
+            raise SystemFault(_describe_end(record, node, what))
         if time.monotonic() > deadline:
+            path = log_path(record, node, what)
             raise SystemFault(f"{_TITLES[what]} of {node.name} does not listen after {_START_S:g} s; its log: {path}")
         time.sleep(_POLL_S)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from serf_haproxy.policy.address import HostAddress, read_address, shorten
 from serf_haproxy.serf.events import Member
 from serf_haproxy.services import DEFAULT_SERVICE, Key
+from serf_haproxy.system.network import format_endpoint, split_endpoint
 
 WEIGHT_MAX = 256  # HAProxy's own limit
 FASTEST_MS = 50  # the interval of the checks of a server that is new or has just gone down
@@ -40,7 +41,7 @@ class Server(NamedTuple):
     @property
     def endpoint(self) -> str:
         """Address and port in HAProxy's notation: an IPv6 address is in brackets."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return format_endpoint(self.address, self.port)
 
 
 def read_server(member: Member, default_port: int) -> tuple[Server, HostAddress]:
@@ -70,9 +71,9 @@ def read_running(key: Key, endpoint: str, weight: int) -> Server:
     Raises:
         ValueError: The server is not at an IP address and a port.
     """
-    address, _, port = endpoint.rpartition(":")
+    address, port = split_endpoint(endpoint)
     service, name = key
-    return Server(name, read_address(address.strip("[]")).text, int(port), None if weight == 1 else weight, service)
+    return Server(name, read_address(address).text, int(port), None if weight == 1 else weight, service)
 
 
 def read_weight(member: Member) -> int | None:

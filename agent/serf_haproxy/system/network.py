@@ -1,4 +1,4 @@
-"""Networks and port ranges as an operator writes them."""
+"""Endpoints as HAProxy writes them; networks and port ranges as an operator does."""
 
 import ipaddress
 import re
@@ -6,6 +6,17 @@ import re
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PortRange = tuple[int, int]
+
+
+def format_endpoint(address: str, port: int | str) -> str:
+    """Return an address and a port in HAProxy's notation: an IPv6 address is in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def split_endpoint(endpoint: str) -> tuple[str, str]:
+    """Return the address, without brackets, and the port of an endpoint; neither is checked."""
+    address, _, port = endpoint.rpartition(":")
+    return address.strip("[]"), port
 
 
 def read_networks(text: str) -> tuple[Network, ...]:
