@@ -111,7 +111,7 @@ def test_unusual_names_make_a_valid_configuration(tmp_path: Path, name: str) -> 
 
 ENDPOINT = r"(\d+\.\d+\.\d+\.\d+|\[[0-9a-f:.]+\]):\d{1,5}"
 SERVER_LINE = re.compile(
-    rf"    server ([A-Za-z0-9][A-Za-z0-9._-]{{0,127}}) {ENDPOINT} id \d{{5,7}}( weight \d{{1,3}})?( cookie \1)?"
+    rf"    server ([A-Za-z0-9][A-Za-z0-9._-]{{0,127}}) {ENDPOINT}( weight \d{{1,3}})?( cookie \1)? id \d{{5,7}}"
 )
 FRAGMENTS = ["#", "'", '"', "\\", "$HOME", "${HOME}", "%0A", "{{1}}", "=", ",", "server", "server evil 6.6.6.6:80"]
 ALMOST = ["fe80::1%", "::1", "127.0.0.1", "port=", "weight=", "80", "256", " weight 256"]

@@ -396,11 +396,13 @@ def is_special(packed: bytes) -> bool:
 
 
 def check_configuration(directory: Path, evidence: dict[str, NodeFile]) -> list[str]:
-    """Render the servers of node files, let HAProxy check the configuration, and return the server lines."""
+    """Render the servers of node files, let HAProxy check the result, and return the server lines without ids."""
     config = Settings().replace(config_path=str(directory / "haproxy.cfg"), haproxy_bin=HAPROXY)
     rendered = probe.render(config, build(evidence, RULES).servers)
     assert probe.check(config, rendered.text) is None
-    return [line for line in rendered.text.split("\n") if line.split()[:1] == ["server"]]
+    lines = [line.rpartition(" id ") for line in rendered.text.split("\n") if line.split()[:1] == ["server"]]
+    assert len({number for _, _, number in lines}) == len(lines)
+    return [line for line, _, _ in lines]
 
 
 @settings(max_examples=30, suppress_health_check=SHARED)

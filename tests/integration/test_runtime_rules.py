@@ -342,7 +342,7 @@ def test_servers_without_ids_get_them_by_one_reload(short_dir: Path) -> None:
     """A configuration of an earlier release, without ids, is replaced by one reload that keeps its servers."""
     template = short_dir / "own.j2"
     built_in = Path(rendering.BUILT_IN_TEMPLATE).read_text()
-    template.write_text(built_in.replace(" id {{ server.id }}", ""))
+    template.write_text(built_in.replace("{% endif %} id {{ server.id }}", "{% endif +%}"))
     with recorders(place(0), place(1)) as made, running_proxy(short_dir) as proxy:
         for number in (0, 1):
             proxy.record(NAMES[number], made[place(0)].server_address[1], place(number))
