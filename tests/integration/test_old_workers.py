@@ -151,5 +151,10 @@ def test_the_address_of_the_client_is_kept(proxy: Proxy, fleet: Fleet) -> None:
         reload(proxy)
         host, port = clients[0].sock.getsockname()
         assert ask(clients[0]) == (200, "127.0.1.1")
-    ways = re.findall(rf"^{host}:{port} .* (?:web|handover) (\w+/\w+) ", read_log(proxy), re.MULTILINE)
-    assert sorted(ways) == ["nodes/web1", "nodes/web1", "successor/newest"]
+
+    def list_ways() -> list[str]:
+        return sorted(re.findall(rf"^{host}:{port} .* (?:web|handover) (\w+/\w+) ", read_log(proxy), re.MULTILINE))
+
+    # A worker writes its line after the client has its answer.
+    wait_for(lambda: len(list_ways()) == 3, lambda: str(list_ways()))
+    assert list_ways() == ["nodes/web1", "nodes/web1", "successor/newest"]

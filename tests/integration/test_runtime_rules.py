@@ -202,14 +202,16 @@ backend old
 def test_servers_of_the_administrator_are_left_alone(short_dir: Path, endpoint: str) -> None:
     """A server of another section is neither moved nor removed, however it is written, and causes no reload."""
     template = short_dir / "own.j2"
-    with recorders("127.0.0.1", place(0)) as made:
+    with recorders("127.0.0.1", place(0), place(1)) as made:
         port = made[place(0)].server_address[1]
         where = endpoint.format(short_dir / "app" if endpoint.startswith("unix") else port)
         template.write_text(OWN + ROUTED + STATIC.format(endpoint=where, words="check inter 50ms", port=port))
         with running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=str(template)) as proxy:
             proxy.record("web1", port, place(0))
+            proxy.record("web2", port, place(1))  # it stands when web1 leaves
             proxy.record("web9", port, place(8))  # named like a server of the administrator, at another address
             assert proxy.run_pass().verdict is Verdict.RELOADED or proxy.reload_count() == 0
+            wait_until_up(proxy, {"web1", "web2"})
             before = proxy.reload_count()
             change = "set server old/old weight 7; set server old/web9 state maint"
             probe.change(proxy.settings, [change])
