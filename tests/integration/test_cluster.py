@@ -62,7 +62,7 @@ def test_a_tag_update_changes_the_port(cluster: Cluster) -> None:
     second = subprocess.Popen([sys.executable, app], env=environment)
     try:
         cluster.lab.tags("web1", {"port": environment["APP_PORT"]})
-        line = f"server web1 {old['address']}:{environment['APP_PORT']}\n"
+        line = f"server web1 {old['address']}:{environment['APP_PORT']} "
         wait_for(lambda: line in Path(cluster.settings.config_path).read_text(), "the new port is published")
         wait_for(cluster.is_right, "HAProxy runs it")
         os.kill(int(old["app_pid"]), signal.SIGKILL)
