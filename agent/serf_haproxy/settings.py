@@ -107,6 +107,9 @@ class Settings:
     client_fin_timeout_s: int = _setting(
         "30", kinds.count(1, 86400), "longest silence of a client that has closed its side of a connection"
     )
+    no_server_wait_s: int = _setting(
+        "0", kinds.count(0, 600), "how long a request waits for a server while none is up; 0: it gets 503 at once"
+    )
     maxconn: int = _setting(
         "20000",
         kinds.count(100, 1000000),
@@ -123,6 +126,11 @@ class Settings:
     def server_state_path(self) -> str:
         """The file by which a reload learns the state of the servers."""
         return f"{self.config_path}.state"
+
+    @property
+    def wait_script(self) -> str:
+        """The script by which a request waits for a server; HAProxy reads it as it starts and reloads."""
+        return os.path.join(os.path.dirname(__file__), "config", "templates", "wait.lua")
 
     @property
     def loop_token(self) -> str:

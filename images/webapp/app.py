@@ -1,7 +1,8 @@
 """The demo web application: its answers name the instance, and it can delay them.
 
 GET / answers, HEAD / and GET /health check the health, POST /delay sets the delay of GET /. GET /idle says for how long
-no request has come from another machine. The count of session views is stored only in the cookie
+no request has come from another machine. After POST /retire, which only this machine may send, health checks get 503:
+balancers send no more requests, and the application may end. The count of session views is stored only in the cookie
 `NODESESSID=<id>.<views>`, so it outlives the instance that counted.
 
 Settings: APP_HOST (0.0.0.0), APP_PORT (3000), APP_TAG (empty). Exit codes: 0 after SIGTERM or SIGINT, 100 for
@@ -76,22 +77,28 @@ class WebApp:
     def __init__(self, tag: str) -> None:
         self.tag, self.host, self.delay_s = tag, socket.gethostname(), 0.0
         self.asked_s = time.monotonic()
+        self.is_retired = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         request = Request(scope, receive)
         ip = scope["server"][0]  # the accepted socket's address, which is never a wildcard
-        if scope["client"][0] != ip:  # a container that asks itself has one address at both ends
+        is_own = scope["client"][0] == ip  # a container that asks itself has one address at both ends
+        if not is_own:
             self.asked_s = time.monotonic()
         match request.method, scope["path"]:
             case "GET", "/":
                 response = await self.show(request, ip)
             case "GET" | "HEAD", "/" | "/health":
-                response = JSONResponse({"status": "ok"})
+                status = ("retired", 503) if self.is_retired else ("ok", 200)
+                response = JSONResponse({"status": status[0]}, status[1])
             case "GET", "/idle":
                 response = JSONResponse({"idle_s": round(time.monotonic() - self.asked_s, 3)})
             case "POST", "/delay":
                 response = await self.set_delay(request)
+            case "POST", "/retire" if is_own:
+                self.is_retired = True
+                response = JSONResponse({"status": "retired"})
             case _:
                 response = JSONResponse({"error": "only GET /, GET /health, GET /idle and POST /delay exist"}, 404)
         response.headers["X-Backend-IP"] = ip

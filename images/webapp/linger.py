@@ -8,6 +8,9 @@ balancer that has other servers sends neither. APP_GRACE_MAX_S is the limit. Whe
 needed, one has to go before the limit, so that its successor can relieve the others: that is the first one by name,
 after a third of the limit, if another one still accepts connections.
 
+One that is still needed when it has to go answers health checks with 503 for its last RETIRE_S, and serves on
+meanwhile. So balancers send it no request that would meet a closed door.
+
 Exit code: 0 when it may stop, 1 when the application cannot be asked.
 """
 
@@ -20,19 +23,22 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterable
+from typing import Any
 
 QUIET_S = 2.5  # longer than two health checks
 PAUSE_S = 0.25
+RETIRE_S = 2.0  # a balancer takes a server out after two failed checks, 1.25 s
 ANSWER_S = 3.0
 PEER_S, PEER_COUNT = 0.5, 5  # time limit of a connection to another node, and how many are tried
 
 
-def read_idle_s(host: str, port: str) -> float:
-    """Return for how many seconds no request has arrived from another machine."""
+def ask(path: str, data: bytes | None = None) -> Any:
+    """Ask the application of this container, by POST if there is data."""
+    host, port = os.environ.get("APP_HOST") or "0.0.0.0", os.environ.get("APP_PORT") or "3000"  # noqa: S104
     place = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://{place}:{port}/idle", timeout=ANSWER_S) as answer:
-        return float(json.load(answer)["idle_s"])
+    with opener.open(f"http://{place}:{port}{path}", data, timeout=ANSWER_S) as answer:
+        return json.load(answer)
 
 
 def find_peers(name: str, lines: Iterable[str]) -> list[tuple[str, int]]:
@@ -57,18 +63,22 @@ def wait(name: str, lines: Iterable[str]) -> int:
     started_s = time.monotonic()
     grace_s = float(os.environ.get("APP_GRACE_S") or 3.5)
     limit_s = max(grace_s, float(os.environ.get("APP_GRACE_MAX_S") or 4.5))
-    host, port = os.environ.get("APP_HOST") or "0.0.0.0", os.environ.get("APP_PORT") or "3000"  # noqa: S104
+    retire_s = RETIRE_S if limit_s - grace_s > RETIRE_S else 0.0
     peers = find_peers(name, lines)
     time.sleep(grace_s)
-    while (waited_s := time.monotonic() - started_s) < limit_s:
-        try:
-            if read_idle_s(host, port) >= QUIET_S:
+    try:
+        while (waited_s := time.monotonic() - started_s) < limit_s - retire_s:
+            # For how long no request has arrived from another machine.
+            if float(ask("/idle")["idle_s"]) >= QUIET_S:
+                return 0
+            if waited_s > limit_s / 3 and any(map(is_serving, peers)):
                 break
-        except (OSError, ValueError, KeyError, TypeError):
-            return 1
-        if waited_s > limit_s / 3 and any(map(is_serving, peers)):
-            break
-        time.sleep(min(PAUSE_S, max(0.0, limit_s - waited_s)))
+            time.sleep(min(PAUSE_S, max(0.0, limit_s - retire_s - waited_s)))
+        if retire_s:
+            ask("/retire", b"")
+            time.sleep(retire_s)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1
     return 0
 
 

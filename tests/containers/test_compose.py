@@ -1,29 +1,29 @@
-"""images/compose.yaml with the installed version of Compose."""
+"""images/compose.yaml with Compose 1 and Compose 2."""
 
 import os
-import subprocess
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 
+import workers
 from containers.cluster import FAIL_S, Balancer
 from containers.engine import PREFIX, ROOT, Engine, need, run
 from integration.load import Load, run_load
 from integration.proxy import wait_for
 
+REPLACEMENTS = int(os.environ.get("REPLACEMENTS", "1"))
 PROJECT = f"{PREFIX}-{os.getpid()}".replace("-", "")
 
 
 class Compose:
     """A Compose project: its command line, its balancers and the frontend's URL."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, program: str) -> None:
         self.engine = engine
-        v2 = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
-        if not v2:
-            need("docker-compose")
-        self._argv = ["docker", "compose"] if v2 else ["docker-compose"]
+        self._program = program
         # Without a port number the engine chooses a free port.
         self._environ = engine.environ | dict.fromkeys(("FRONTEND", "STATS", "FRONTEND2", "STATS2"), "127.0.0.1:")
         self._environ |= {"IMAGES": PREFIX}
@@ -31,7 +31,7 @@ class Compose:
     def __call__(self, *words: str) -> str:
         """Run a Compose command with the profile of the second balancer."""
         options = [f"--file={ROOT / 'images' / 'compose.yaml'}", f"--project-name={PROJECT}", "--profile=two"]
-        return run([*self._argv, *options, *words], 120, self._environ)
+        return run([self._program, *options, *words], 120, self._environ)
 
     def url(self) -> str:
         """Return the URL of the first balancer's frontend."""
@@ -42,10 +42,28 @@ class Compose:
         return Balancer(self.engine, name, f"{PROJECT}_default", self("ps", "-q", name).split()[-1])
 
 
-@pytest.fixture
-def compose(engine: Engine) -> Iterator[Compose]:
+def find_compose(version: str) -> str:
+    """Return the path of Compose 1 or 2: Debian 12 has the one, Debian 13 the other."""
+    need("docker-compose")
+    installed = shutil.which("docker-compose")
+    assert installed
+    if run([installed, "version", "--short"], 20).startswith(version):
+        return installed
+    assert version == "2", "Compose 1 is needed, which Debian 12 has"
+    directory = workers.run_dir() / "compose"
+    with workers.locked("compose"):
+        if not directory.exists():
+            need("mmdebstrap")
+            words = ["--quiet", "--variant=extract", "--include=docker-compose", "trixie"]
+            run(["mmdebstrap", *words, f"{directory}.new"], 300)
+            Path(f"{directory}.new").rename(directory)
+    return str(directory / "usr" / "libexec" / "docker" / "cli-plugins" / "docker-compose")
+
+
+@pytest.fixture(params=["1", "2"], ids=["Compose 1", "Compose 2"])
+def compose(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Compose]:
     """Yield the project; remove it with its volumes afterwards."""
-    compose = Compose(engine)
+    compose = Compose(engine, find_compose(request.param))
     try:
         yield compose
     finally:
@@ -72,6 +90,30 @@ def test_new_web_applications_beside_the_old_ones_cost_no_request(compose: Compo
         since = seen.ok_count
         wait_for(lambda: seen.ok_count > since + 50, "requests afterwards")
     assert seen.failures == []
+
+
+def test_replacing_all_web_applications_at_once_costs_no_request(compose: Compose) -> None:
+    """`up` with a new image or, as here, `--force-recreate` stops all of them before, or while, it starts others."""
+    compose("up", "--no-build", "--detach", "--scale", "webapp=5")
+    balancers = [compose.balancer("balancer"), compose.balancer("balancer2")]
+    for balancer in balancers:
+        wait_for(lambda balancer=balancer: is_up(balancer, 5), "they serve", FAIL_S)
+    old = set(compose("ps", "-q", "webapp").split())
+    with (
+        run_load(Load(balancers[0].address, 80, think_s=0.1, limit_s=60 + 120 * REPLACEMENTS), 5) as seen,
+        run_load(Load(balancers[1].address, 80, think_s=0.1, limit_s=60 + 120 * REPLACEMENTS), 5) as seen2,
+    ):
+        for _ in range(REPLACEMENTS):
+            wait_for(lambda: min(seen.ok_count, seen2.ok_count) > 10, "the load runs")
+            again = "up", "--no-build", "--detach", "--scale", "webapp=5", "--no-deps", "--force-recreate", "webapp"
+            compose(*again)
+            new = set(compose("ps", "-q", "webapp").split())
+            assert len(new - old) == 5
+            old = new
+            for balancer in balancers:
+                wait_for(lambda balancer=balancer: is_up(balancer, 5), "the new ones serve", FAIL_S)
+            print(f"{seen.ok_count} and {seen2.ok_count} requests", flush=True)
+    assert (seen.failures, seen2.failures) == ([], [])
 
 
 def test_compose_scales_and_stops(compose: Compose) -> None:

@@ -33,10 +33,16 @@ def linger() -> ModuleType:
 
 
 class App:
-    """A server that says for how long it has been idle: since a moment that a test may move."""
+    """A server that says for how long it has been idle: since a moment that a test may move.
+
+    Attributes:
+        asked_s: That moment.
+        retired_s: When it was told to fail its health checks; None as long as it was not.
+    """
 
     def __init__(self) -> None:
         self.asked_s = float("inf")  # requests arrive all the time
+        self.retired_s: float | None = None
         app = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -47,6 +53,11 @@ class App:
                 self.end_headers()
                 self.wfile.write(body)
 
+            def do_POST(self) -> None:
+                assert self.path == "/retire"
+                app.retired_s = time.monotonic()
+                self.do_GET()
+
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 
@@ -56,11 +67,11 @@ class App:
 
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
-    """Yield a running application; the grace is 0.2 s and the limit 3 s."""
+    """Yield a running application; the grace is 0.2 s and the limit 4 s."""
     app = App()
     thread = threading.Thread(target=app.server.serve_forever)
     thread.start()
-    environ = {"APP_HOST": "127.0.0.1", "APP_PORT": str(app.port), "APP_GRACE_S": "0.2", "APP_GRACE_MAX_S": "3"}
+    environ = {"APP_HOST": "127.0.0.1", "APP_PORT": str(app.port), "APP_GRACE_S": "0.2", "APP_GRACE_MAX_S": "4"}
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     yield app
@@ -87,29 +98,44 @@ def test_peers_are_those_of_the_first_node(linger: ModuleType) -> None:
 def test_it_stops_after_the_grace_when_no_request_arrives(linger: ModuleType, app: App) -> None:
     """An application that no one asks any more may stop after its grace."""
     app.asked_s = time.monotonic() - 10
-    assert wait(linger) < 2.5
+    assert wait(linger) < 1
+    assert app.retired_s is None
 
 
 def test_it_serves_until_no_request_has_arrived_for_a_while(linger: ModuleType, app: App) -> None:
     """It goes on while requests arrive, and stops 2.5 s after the last one."""
-    app.asked_s = time.monotonic() - 1.5
-    assert 1.0 <= wait(linger) < 2.9
+    app.asked_s = time.monotonic() - 1.9
+    assert 0.6 <= wait(linger) < 1.5
+    assert app.retired_s is None
 
 
-@pytest.mark.usefixtures("app")
-def test_it_serves_until_the_limit_while_requests_arrive(linger: ModuleType) -> None:
-    """While requests arrive, it goes on until the limit, also as the first one if no other one serves."""
+def test_it_serves_until_the_limit_while_requests_arrive(linger: ModuleType, app: App) -> None:
+    """While requests arrive, it goes on until the limit, also as the first one if no other one serves.
+
+    At the end it fails its health checks for longer than a balancer needs to see it.
+    """
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    assert wait(linger, "a  127.0.0.1:1  alive  port=1", f"b  127.0.0.1:1  leaving  port={port}") >= 3
+    assert wait(linger, "a  127.0.0.1:1  alive  port=1", f"b  127.0.0.1:1  leaving  port={port}") >= 4
+    assert app.retired_s
+    assert 1.9 <= time.monotonic() - app.retired_s < 2.5
 
 
-@pytest.mark.usefixtures("app")
-def test_the_first_one_goes_earlier_while_another_one_serves(linger: ModuleType) -> None:
+def test_the_first_one_goes_earlier_while_another_one_serves(linger: ModuleType, app: App) -> None:
     """Though requests arrive, the first one by name goes after a third of the limit if another one serves."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         line = f"b  127.0.0.1:1  leaving  port={other.getsockname()[1]}"
-        assert 1.0 <= wait(linger, line) < 2.5
+        assert 1.3 <= wait(linger, line) - linger.RETIRE_S < 1.9
+    assert app.retired_s
+
+
+def test_where_there_is_no_time_health_checks_are_answered_until_the_end(
+    linger: ModuleType, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a limit soon after the grace it goes on until the limit and fails no health check."""
+    monkeypatch.setenv("APP_GRACE_MAX_S", "1")
+    assert 1 <= wait(linger) < 1.5
+    assert app.retired_s is None
 
 
 def test_an_application_that_cannot_be_asked_is_an_error(linger: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

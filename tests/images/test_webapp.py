@@ -241,6 +241,21 @@ def test_it_says_how_long_no_other_machine_has_asked() -> None:
         assert read_idle_s() < before_s + 0.1
 
 
+def test_a_retired_application_fails_its_health_checks_and_answers_requests() -> None:
+    """POST /retire counts only from the application's own address."""
+    with running() as (_, port):
+        url = f"http://{HOST}:{port}"
+        assert requests.post(f"{url}/retire", timeout=DEADLINE_S).status_code == 404
+        assert requests.get(f"{url}/health", timeout=DEADLINE_S).status_code == 200
+        connection = http.client.HTTPConnection(HOST, port, DEADLINE_S, source_address=(HOST, 0))
+        with contextlib.closing(connection):
+            connection.request("POST", "/retire")
+            assert connection.getresponse().status == 200
+        assert requests.get(f"{url}/health", timeout=DEADLINE_S).status_code == 503
+        assert requests.head(url, timeout=DEADLINE_S).status_code == 503
+        assert requests.get(url, timeout=DEADLINE_S).status_code == 200
+
+
 @pytest.mark.parametrize(("method", "path"), [("GET", "/other"), ("GET", "/delay"), ("POST", "/health")])
 def test_other_paths_are_not_found(url: str, method: str, path: str) -> None:
     """Other paths and methods are answered with 404 and JSON."""
