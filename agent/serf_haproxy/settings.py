@@ -105,7 +105,7 @@ class Settings:
     )
     tunnel_timeout_s: int = _setting("3600", kinds.count(1, 604800), "longest silence on a WebSocket or other tunnel")
     client_fin_timeout_s: int = _setting(
-        "30", kinds.count(1, 86400), "longest silence of a client that has closed its side of a connection"
+        "30", kinds.count(1, 86400), "longest silence of a client on a connection that the server has closed"
     )
     no_server_wait_s: int = _setting(
         "0", kinds.count(0, 600), "how long a request waits for a server while none is up; 0: it gets 503 at once"

@@ -19,11 +19,11 @@ def test_twenty_web_applications_are_served(cluster: Cluster) -> None:
     assert set(balancer.shares(2 * COUNT)) == set(names)
     script = (
         "cd /proc; for p in [0-9]*; do echo $(tr '\\0' ' ' <$p/cmdline | cut -c1-100)"
-        "'|'$(sed -n 's/^[PR]ss: *\\([0-9]*\\) kB/\\1/p' $p/smaps_rollup); done"
+        "'\t'$(sed -n 's/^[PR]ss: *\\([0-9]*\\) kB/\\1/p' $p/smaps_rollup); done"
     )
     rows: dict[str, list[list[int]]] = {}
     for line in balancer.spy(script).splitlines():
-        command, _, sizes = line.partition("|")
+        command, _, sizes = line.rpartition("\t")
         if (name := _name(command)) and sizes:
             rows.setdefault(name, []).append([int(size) for size in sizes.split()])
     everything = "all of the balancer's container"

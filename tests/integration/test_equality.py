@@ -218,10 +218,14 @@ def test_both_are_checked_equally_often(pair: Pair, section: str) -> None:
 def test_both_are_reached_in_the_same_way(pair: Pair, section: str) -> None:
     """Requests and health checks arrive with the same PROXY line, TLS name and protocol."""
     pair.wait_until_up(section)
-    for _ in range(4):
+
+    def are_reached() -> bool:
         pair.ask(section)
+        paths = f"/{section}/x", f"/{section}/check"
+        return all(pair.visits(name, path) for name in ("web1", "web2") for path in paths)
+
+    wait_for(are_reached, "requests and health checks at both", 20)
     ways = [[set(pair.visits(name, f"/{section}/{path}")) for path in ("x", "check")] for name in ("web1", "web2")]
-    assert all(ways[0]), ways
     assert ways[0] == ways[1]
     expected = {
         "send-proxy": "1",

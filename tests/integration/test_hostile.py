@@ -400,7 +400,9 @@ def check_configuration(directory: Path, evidence: dict[str, NodeFile]) -> list[
     config = Settings().replace(config_path=str(directory / "haproxy.cfg"), haproxy_bin=HAPROXY)
     rendered = probe.render(config, build(evidence, RULES).servers)
     assert probe.check(config, rendered.text) is None
-    lines = [line.rpartition(" id ") for line in rendered.text.split("\n") if line.split()[:1] == ["server"]]
+    listed = [line for line in rendered.text.split("\n") if line.split()[:1] == ["server"]]
+    assert "server newest " in listed.pop(0)  # the way from an old worker to the newest one
+    lines = [line.rpartition(" id ") for line in listed]
     assert len({number for _, _, number in lines}) == len(lines)
     return [line for line, _, _ in lines]
 

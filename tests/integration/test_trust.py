@@ -91,7 +91,7 @@ def test_wrong_tags_on_every_node_remove_no_server(proxy: Proxy) -> None:
     assert probe.sum_up(outcome) == "HELD"
     assert len(outcome.problems) == 2
     assert proxy.servers() == {"web1", "web2"}
-    line = f"server web1 127.0.0.1:{web.port} id {choose_id((DEFAULT_SERVICE, 'web1'))} weight 7"
+    line = f"server web1 127.0.0.1:{web.port} weight 7 id {choose_id((DEFAULT_SERVICE, 'web1'))}\n"
     assert line in Path(proxy.settings.config_path).read_text()
 
 

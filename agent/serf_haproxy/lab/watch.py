@@ -80,7 +80,11 @@ def wait_known(record: Record, nodes: Collection[Node], timeout_s: float, tend: 
 
 
 def wait_dropped(record: Record, balancers: Collection[Balancer], node: Node, timeout_s: float) -> None:
-    """Wait until no HAProxy sends new requests to a node; raise SystemFault when the time is over."""
+    """Wait until no HAProxy sends new requests to a node that another one can answer.
+
+    Raises:
+        SystemFault: The time is over.
+    """
     deadline = time.monotonic() + timeout_s
     having = list(balancers)
     while having := [balancer for balancer in having if _has(record, balancer, node)]:
@@ -129,7 +133,9 @@ def _has(record: Record, balancer: Balancer, node: Node) -> bool:
     if views is None:
         return runs_haproxy(record, balancer)  # it may still send requests there
     view = views.get(node.name)
-    return view is not None and not view.status.startswith("MAINT")
+    # A balancer keeps the last server that is up until it is gone.
+    is_last = not any(other.status == "UP" for name, other in views.items() if name != node.name)
+    return view is not None and not view.status.startswith("MAINT") and not is_last
 
 
 def _describe(record: Record, missing: Collection[Pair], timeout_s: float) -> str:
