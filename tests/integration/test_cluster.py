@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import requests
 
 import probe
+from integration.agents import run_serf
 from integration.cluster import Cluster, make_cluster
 from integration.load import Load, run_load
 from integration.proxy import free_port, wait_for
@@ -70,6 +72,18 @@ def test_a_tag_update_changes_the_port(cluster: Cluster) -> None:
     finally:
         second.terminate()
         second.wait(20)
+
+
+def test_what_a_member_says_reaches_no_terminal_through_the_log_of_serf(cluster: Cluster) -> None:
+    """Serf writes a member's name into its log as it is; of that only printable ASCII goes into the file."""
+    name = "\x1b[31mevil\u202e\x07"
+    options = (f"-join={cluster.balancer()['serf_addr']}", "-retry-max=3")
+    with run_serf(name, "127.0.1.66", free_port("127.0.1.66"), options=options):
+        log = Path(cluster.balancer()["log_dir"], "serf", "current")
+        wait_for(lambda: b"evil" in log.read_bytes(), "Serf tells of the member")
+    said = log.read_bytes()
+    assert b"?[31mevil????" in said
+    assert re.search(rb"[^ -~\n\t]", said) is None
 
 
 def test_a_crashed_node_gets_no_requests_and_is_removed(cluster: Cluster) -> None:
