@@ -36,7 +36,7 @@ USUAL = {
 # Imports come before setuid, because an ordinary user may not be able to read the packages. The process sets its own
 # limit, because root cannot always set the limit of another user's process.
 AS_USER = """
-import encodings.idna, encodings.unicode_escape, os, resource, signal, sys
+import encodings.idna, os, resource, signal, sys
 import serf_haproxy.cli.main, serf_haproxy.daemon.log, serf_haproxy.daemon.loop
 user_id = int(sys.argv.pop(1))
 os.setgroups([])
