@@ -108,7 +108,8 @@ def test_a_frozen_process_of_the_balancer_catches_up(crew: Crew, process: str, f
         crew.webs["web1"].serf("tags", "-delete", "weight")
         crew.wait(lambda: crew.balancer.column("weight")["web1"] == "1", "web1's old weight", FAIL_S)
     assert seen.failures == []
-    assert _pid(crew, process) == pid
+    # A pass whose commands met the frozen worker may take a reload as soon as it answers.
+    assert process == "worker" or _pid(crew, process) == pid
 
 
 def test_a_frozen_application_gets_no_requests_until_it_continues(crew: Crew) -> None:
