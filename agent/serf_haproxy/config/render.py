@@ -1,21 +1,16 @@
 """Servers and a template become the text of haproxy.cfg. Pure."""
 
-import codecs
 import traceback
 from typing import Any, NamedTuple
 
 import jinja2
-import jinja2.debug
+import jinja2.debug  # which Jinja2 loads with the first fault of a template; by then no file descriptor may be left
 
 from serf_haproxy.config import fingerprint
 from serf_haproxy.config.ids import assign_ids
 from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.errors import TemplateError
 from serf_haproxy.policy.server import Server
-
-# Jinja2 loads these when it meets the first string of a template, or the first fault. By then there may be no file
-# descriptor left.
-_LOADED = jinja2.debug, codecs.lookup("unicode-escape")
 
 # A byte-order mark in UTF-8, and those of UTF-16 in a text that was read as UTF-8.
 _MARKS = ("\ufeff", "\udcff\udcfe", "\udcfe\udcff")

@@ -1,5 +1,6 @@
 """Templates on disk, and rendering them: a custom template runs in a child process with limits."""
 
+import codecs
 import functools
 import os
 
@@ -11,6 +12,9 @@ from serf_haproxy.policy.server import Server
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import read_text
 from serf_haproxy.system.processes import run_apart
+
+# Jinja2 loads it with the first string of a template. By then there may be no file descriptor left.
+codecs.lookup("unicode-escape")
 
 BUILT_IN_TEMPLATE = os.path.join(os.path.dirname(config.__file__), "templates", "haproxy.cfg.j2")
 
