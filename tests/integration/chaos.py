@@ -86,9 +86,10 @@ class Chaos:
             self.done.append((at_s, said))
         time.sleep(self._chance.uniform(*PAUSE_S))
 
-    def story(self) -> str:
-        """Return the latest faults, one a line."""
-        return "\n".join(f"{at_s:8.2f} s  {said}" for at_s, said in self.done[-60:])
+    def story(self, until_s: float | None = None) -> str:
+        """Return the latest faults, or the latest ones until a time, one a line."""
+        done = [fault for fault in self.done if until_s is None or fault[0] <= until_s]
+        return "\n".join(f"{at_s:8.2f} s  {said}" for at_s, said in done[-60:])
 
     def counts(self) -> str:
         """Return how often each kind of fault was injected."""

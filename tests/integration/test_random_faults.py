@@ -4,8 +4,10 @@ RANDOM_FAULTS_S is the duration in seconds, RANDOM_FAULTS_SEED selects the fault
 same order. RANDOM_FAULTS_PORT is the first port number of the lab.
 """
 
+import datetime
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -114,6 +116,14 @@ def find_wrong_files(cluster: Cluster, alive: set[str]) -> str:
     return "" if cluster.is_right() else "haproxy.cfg, the node files and HAProxy do not agree"
 
 
+def read_logs(cluster: Cluster, at_s: float) -> list[str]:
+    """Return what the balancer's services logged around a time, without the requests that were answered."""
+    home = Path(cluster.balancer()["log_dir"])
+    lines = [f"{line}  [{path.parent.name}]" for path in home.glob("*/[@c]*") for line in path.read_text().splitlines()]
+    begin, end = (f"{datetime.datetime.fromtimestamp(at_s + by_s):%Y-%m-%d %H:%M:%S}" for by_s in (-15, 2))
+    return sorted(line for line in lines if begin <= line <= end and not re.search(r" web \w+/web\d \S+ 200 ", line))
+
+
 def run_round(cluster: Cluster, chaos: Chaos, row: Row, duration_s: float, processes: list[str]) -> None:
     """Inject random faults for some time under load, then assert that the state becomes right."""
     host, port = cluster.settings.frontend_bind.split(":")
@@ -141,7 +151,10 @@ def run_round(cluster: Cluster, chaos: Chaos, row: Row, duration_s: float, proce
         f"longest time that HAProxy lacked a live node {chaos.longest_missing_s:.1f} s ({chaos.longest_missing_of})",
         flush=True,
     )
-    assert not lost, "\n".join([*lost, chaos.story()])
+    if lost:
+        first_s = float(lost[0].split()[0])
+        logs = read_logs(cluster, time.time() - (time.monotonic() - chaos.started_s - first_s))
+        raise AssertionError("\n".join([*lost, chaos.story(first_s + 1), *logs]))
 
 
 def test_random_faults_are_healed(cluster: Cluster) -> None:
