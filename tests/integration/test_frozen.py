@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 import requests
 
 import probe
+from integration.load import Load, run_load
 from integration.proxy import Proxy, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon, said
 from integration.test_load import applications
@@ -111,6 +113,25 @@ def test_a_worker_that_freezes_during_a_pass_is_not_reloaded_over(proxy: Proxy) 
             assert is_waiting(outcome)
             assert (proxy.reload_count(), probe.read_live(settings)) == (before, live)
         assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+
+
+@pytest.mark.usefixtures("migrating")
+def test_where_the_kernel_migrates_connections_no_request_meets_a_closed_listener(proxy: Proxy) -> None:
+    """A worker freezes in the middle of a reload: the next one cannot take its listeners, and they close when it thaws.
+
+    Requests that waited there are answered by the next worker.
+    """
+    host, port = proxy.settings.frontend_bind.split(":")
+    with applications(2) as ports:
+        serve_two(proxy, ports)
+        with run_load(Load(host, int(port), think_s=0.01), 8) as load:
+            wait_for(lambda: load.ok_count > 50, "the load runs")
+            with frozen(find_worker(proxy)):
+                assert make_edges(proxy.settings).master.reload() is None
+                time.sleep(1)  # clients of the frozen worker's listener wait
+            since = load.ok_count
+            wait_for(lambda: load.ok_count > since + 50, "all clients go on")
+    assert load.failures == []
 
 
 def test_a_worker_that_stays_frozen_is_replaced(proxy: Proxy) -> None:

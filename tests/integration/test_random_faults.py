@@ -157,6 +157,7 @@ def run_round(cluster: Cluster, chaos: Chaos, row: Row, duration_s: float, proce
         raise AssertionError("\n".join([*lost, chaos.story(first_s + 1), *logs]))
 
 
+@pytest.mark.usefixtures("migrating")
 def test_random_faults_are_healed(cluster: Cluster) -> None:
     """Random kills, stops, garbage and removed files: members, files, processes and memory are right afterwards."""
     print(f"RANDOM_FAULTS_SEED={SEED} RANDOM_FAULTS_S={DURATION_S:g}", flush=True)
