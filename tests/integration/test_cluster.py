@@ -86,6 +86,27 @@ def test_what_a_member_says_reaches_no_terminal_through_the_log_of_serf(cluster:
     assert re.search(rb"[^ -~\n\t]", said) is None
 
 
+def test_a_reload_without_sockets_and_memory_takes_no_server_out(cluster: Cluster) -> None:
+    """When both sockets and the memory of servers are gone, s6 reloads HAProxy, and its servers are not taken for new."""
+    host, port = cluster.settings.frontend_bind.split(":")
+    with run_load(Load(host, int(port), think_s=0.01), 4) as load:
+        wait_for(lambda: load.ok_count > 50, "the load runs")
+        cluster.control(DAEMON, "-p")
+        os.unlink(cluster.settings.runtime_socket)
+        os.unlink(cluster.settings.master_socket)
+        Path(cluster.settings.state_dir, "known.json").write_text("{")
+        cluster.lab.tags("web1", {"weight": "7"})
+        cluster.control(DAEMON, "-c")
+        wait_for(lambda: " weight 7" in Path(cluster.settings.config_path).read_text(), "the new weight")
+        wait_for(cluster.is_right, "HAProxy runs it")
+        since = load.ok_count
+        wait_for(lambda: load.ok_count > since + 50, "requests afterwards")
+    assert load.failures == []
+    log = Path(cluster.balancer()["log_dir"], "haproxy", "current").read_text()
+    assert "Reloading HAProxy" in log
+    assert "changed from server-state" not in log
+
+
 def test_a_crashed_node_gets_no_requests_and_is_removed(cluster: Cluster) -> None:
     """SIGKILL without a leave: no request fails; HAProxy's checks detect it first, Serf removes the node later."""
     host, port = cluster.settings.frontend_bind.split(":")

@@ -8,7 +8,7 @@ from serf_haproxy.config.ids import choose_id, is_id_of
 from serf_haproxy.config.keywords import spell_out
 from serf_haproxy.config.parse import Layout, Line
 from serf_haproxy.policy.snapshot import DOWN, STOPPING, Seen
-from serf_haproxy.services import Key, find_service
+from serf_haproxy.services import SUCCESSOR, Key, find_service
 from serf_haproxy.system.network import split_endpoint
 
 _WATCHERS = frozenset(["check", "agent-check", "track"])  # the words by which HAProxy itself sets a server down and up
@@ -126,9 +126,8 @@ def _find_gone(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> list[K
 
 def describe(old: Mapping[Key, Line | None], new: Mapping[Key, Line | None]) -> str:
     """Return one sentence about the servers that are new (+), gone (-) or different (~)."""
-    changed = sorted(
-        [*(key for key, line in new.items() if key not in old or old[key] != line), *(old.keys() - new.keys())]
-    )
+    keys = [*(key for key, line in new.items() if key not in old or old[key] != line), *(old.keys() - new.keys())]
+    changed = sorted(key for key in keys if key[0] != SUCCESSOR)
     changes = [("+" if key not in old else "-" if key not in new else "~") + key[1] for key in changed]
     shown = " ".join(changes[:10]) + (f" and {len(changes) - 10} more" if len(changes) > 10 else "")
     return f"servers changed: {shown}" if changes else "the configuration changed"

@@ -74,8 +74,9 @@ def remember_served(state: StateDirectory, outcome: Outcome, decision: Decision,
         heard: The node files after the corrections.
         served: What the pass before wrote.
     """
-    # While a pass waits for a frozen worker, HAProxy gets none of the new servers: they are still new after it.
-    if not outcome.has_condition(FROZEN) and decision.known != state.read_known():
+    if outcome.has_condition(FROZEN):  # HAProxy gets none of the new servers: they are still new afterwards
+        return served
+    if decision.known != state.read_known():
         state.write_known(decision.known)
     files = heard.files
     if any(server.name not in files for server in decision.servers):

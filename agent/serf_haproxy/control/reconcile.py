@@ -79,7 +79,7 @@ class Reconciler:
             decision = decide(snapshot, memory.memo)
             if decision.flaps != snapshot.flaps:
                 edges.state.write_flaps(decision.flaps)
-            outcome = self._act(snapshot, decision, record, on_step, pause)
+            outcome = self._act(snapshot, decision, record, served, on_step, pause)
             heard = self._forget_absent(heard, decision)
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
@@ -102,6 +102,7 @@ class Reconciler:
         snapshot: Snapshot,
         decision: Decision,
         record: Record,
+        served: str,
         on_step: Callable[[str], object],
         pause: Pause,
     ) -> Outcome:
@@ -110,7 +111,6 @@ class Reconciler:
         socket_path = edges.runtime.choose_path(snapshot.running, snapshot.live or "")
         is_renamed = socket_path != settings.runtime_socket
         named = settings.replace(runtime_socket=socket_path) if is_renamed else settings
-        known = {key: one.server.endpoint for key, one in snapshot.known.items() if one.is_served}
         patience = Patience(record.frozen_for_s(snapshot.at_ns / 1e9), settings.frozen_worker_s)
         attempt = Attempt(
             edges,
@@ -121,7 +121,7 @@ class Reconciler:
             pause=pause,
             patience=patience,
             left=record.read_left(),
-            decided={server.name: known.get(server.key) != server.endpoint for server in decision.servers},
+            decided=_find_new(snapshot, decision, served),
         )
         outcome = apply_best(want(named, snapshot, decision), attempt, renderer)
         edges.config_file.tidy()
@@ -185,6 +185,19 @@ class Reconciler:
             return ()
         complaint = workers.complain(old, self._settings.old_workers_max)
         return (complaint,) if complaint else ()
+
+
+def _find_new(snapshot: Snapshot, decision: Decision, served: str) -> dict[str, bool]:
+    """Return by name whether each server is new, or elsewhere than it was.
+
+    Where the memory of servers is lost or damaged, those count as known whose node files were served.
+    """
+    known = {key: one.server.endpoint for key, one in snapshot.known.items() if one.is_served}
+    new = {server.name for server in decision.servers if known.get(server.key) != server.endpoint}
+    if new and not known:
+        lines = set(served.splitlines(keepends=True))
+        new -= {name for name in new if name in snapshot.files and snapshot.files[name].line in lines}
+    return {server.name: server.name in new for server in decision.servers}
 
 
 def reconcile(
