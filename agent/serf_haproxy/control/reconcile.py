@@ -20,12 +20,14 @@ from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.observe import observe
 from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Patience, Pause, Verdict, look_again_s
 from serf_haproxy.control.record import Record
+from serf_haproxy.control.state import parse_served
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.haproxy import workers
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf import nodes
+from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.roster import Roster
 from serf_haproxy.services import find_service
 from serf_haproxy.settings import Settings
@@ -79,7 +81,7 @@ class Reconciler:
             decision = decide(snapshot, memory.memo)
             if decision.flaps != snapshot.flaps:
                 edges.state.write_flaps(decision.flaps)
-            outcome = self._act(snapshot, decision, record, served, on_step, pause)
+            outcome = self._act(snapshot, decision, record, on_step, pause)
             heard = self._forget_absent(heard, decision)
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
@@ -102,12 +104,12 @@ class Reconciler:
         snapshot: Snapshot,
         decision: Decision,
         record: Record,
-        served: str,
         on_step: Callable[[str], object],
         pause: Pause,
     ) -> Outcome:
         """Render and apply what was decided."""
-        settings, edges, renderer = self._settings, self._edges, self.memory.renderer
+        settings, edges, memory = self._settings, self._edges, self.memory
+        renderer = memory.renderer
         socket_path = edges.runtime.choose_path(snapshot.running, snapshot.live or "")
         is_renamed = socket_path != settings.runtime_socket
         named = settings.replace(runtime_socket=socket_path) if is_renamed else settings
@@ -121,7 +123,7 @@ class Reconciler:
             pause=pause,
             patience=patience,
             left=record.read_left(),
-            decided=_find_new(snapshot, decision, served),
+            decided=_find_new(snapshot, decision, memory.served[0]),
         )
         outcome = apply_best(want(named, snapshot, decision), attempt, renderer)
         edges.config_file.tidy()
@@ -195,9 +197,15 @@ def _find_new(snapshot: Snapshot, decision: Decision, served: str) -> dict[str, 
     known = {key: one.server.endpoint for key, one in snapshot.known.items() if one.is_served}
     new = {server.name for server in decision.servers if known.get(server.key) != server.endpoint}
     if new and not known:
-        lines = set(served.splitlines(keepends=True))
-        new -= {name for name in new if name in snapshot.files and snapshot.files[name].line in lines}
+        before = {name: _find_place(member) for name, (_, member) in parse_served(served).items()}
+        files = snapshot.files
+        new -= {name for name in new & files.keys() if before.get(name) == _find_place(files[name].member)}
     return {server.name: server.name in new for server in decision.servers}
+
+
+def _find_place(member: Member) -> tuple[str, str | None]:
+    """Return what says where a member's server is."""
+    return member.address, member.tag_values().get("port")
 
 
 def reconcile(
