@@ -36,6 +36,9 @@ class Settings:
         "/etc/haproxy/haproxy.cfg", kinds.PATH, "the live configuration; its directory must be writable"
     )
     template_path: str = _setting("", kinds.OPTIONAL_PATH, "a custom Jinja2 template; empty: the built-in one")
+    services_file: str = _setting(
+        "/etc/serf-haproxy/services.toml", kinds.PATH, "the services file; where it is absent, there is one service"
+    )
     template_timeout_s: float = _setting("5", kinds.seconds(0.1, 600), "time limit of a custom template")
     template_memory_mib: int = _setting("256", kinds.count(16, 65536), "memory limit of a custom template, MiB")
     haproxy_bin: str = _setting(

@@ -52,6 +52,7 @@ def make_environment(directory: Path) -> dict[str, str]:
         "wake_fifo": "wake",
         "state_dir": "state",
         "config_path": "haproxy.cfg",
+        "services_file": "services.toml",
         "master_socket": "master.sock",
         "runtime_socket": "admin.sock",
         "service_dir": "service/haproxy",

@@ -53,20 +53,24 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
     """Return the settings of a balancer: those that the user chose, and the paths and addresses that the lab sets."""
     home, numbers = work_dir(record, balancer), record.ports
     chosen = {name: value for name, value in record.environ.items() if name.startswith("SERF_HAPROXY_")}
-    return chosen | {
-        "SERF_HAPROXY_NODES_DIR": f"{home}/nodes",
-        "SERF_HAPROXY_WAKE_FIFO": f"{home}/wake",
-        "SERF_HAPROXY_STATE_DIR": f"{home}/state",
-        "SERF_HAPROXY_CONFIG_PATH": f"{home}/haproxy.cfg",
-        "SERF_HAPROXY_MASTER_SOCKET": f"{home}/master.sock",
-        "SERF_HAPROXY_RUNTIME_SOCKET": f"{home}/admin.sock",
-        "SERF_HAPROXY_SERVICE_DIR": f"{scan_dir(record, balancer)}/haproxy",
-        "SERF_HAPROXY_RPC_ADDR": f"{balancer.address}:{numbers.balancer_rpc}",
-        "SERF_HAPROXY_RPC_AUTH_FILE": f"{scan_dir(record, balancer)}/{DAEMON}/rpc-auth",  # daemon/run writes it
-        "SERF_HAPROXY_FRONTEND_BIND": f"{balancer.address}:{numbers.frontend}",
-        "SERF_HAPROXY_STATS_BIND": f"{balancer.address}:{numbers.stats}",
-        "SERF_HAPROXY_BALANCER_NAME": balancer.name,
-    }
+    return (
+        {"SERF_HAPROXY_SERVICES_FILE": f"{home}/services.toml"}
+        | chosen
+        | {
+            "SERF_HAPROXY_NODES_DIR": f"{home}/nodes",
+            "SERF_HAPROXY_WAKE_FIFO": f"{home}/wake",
+            "SERF_HAPROXY_STATE_DIR": f"{home}/state",
+            "SERF_HAPROXY_CONFIG_PATH": f"{home}/haproxy.cfg",
+            "SERF_HAPROXY_MASTER_SOCKET": f"{home}/master.sock",
+            "SERF_HAPROXY_RUNTIME_SOCKET": f"{home}/admin.sock",
+            "SERF_HAPROXY_SERVICE_DIR": f"{scan_dir(record, balancer)}/haproxy",
+            "SERF_HAPROXY_RPC_ADDR": f"{balancer.address}:{numbers.balancer_rpc}",
+            "SERF_HAPROXY_RPC_AUTH_FILE": f"{scan_dir(record, balancer)}/{DAEMON}/rpc-auth",  # daemon/run writes it
+            "SERF_HAPROXY_FRONTEND_BIND": f"{balancer.address}:{numbers.frontend}",
+            "SERF_HAPROXY_STATS_BIND": f"{balancer.address}:{numbers.stats}",
+            "SERF_HAPROXY_BALANCER_NAME": balancer.name,
+        }
+    )
 
 
 def list_servers(record: Record, balancer: Balancer) -> dict[str, ServerStatus] | None:

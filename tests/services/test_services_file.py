@@ -1,0 +1,225 @@
+"""The operator's services file: what its tables say, and what a fault costs."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serf_haproxy.services import DEFAULT_SERVICE
+from serf_haproxy.services.file import Services, Table, read_services
+from serf_haproxy.services.route import read_route, sort_routes
+from serf_haproxy.services.service import KEYS, Service, make_default
+from serf_haproxy.settings import Settings
+
+PATH = "/etc/serf-haproxy/services.toml"
+SETTINGS = Settings()
+SHOP = '[shop]\nroutes = ["shop.example.com"]\n'
+PG = '[pg]\nmode = "tcp"\nbind = ":5432"\n'
+
+
+def read(text: str | None, good: dict[str, Table] | None = None, **settings: object) -> Services:
+    """Read a services file."""
+    return read_services(text, PATH, SETTINGS.replace(**settings), good or {})
+
+
+def find(text: str, name: str, **settings: object) -> Service:
+    """Return a service of a file without faults."""
+    services = read(text, **settings)
+    assert services.faults == ()
+    return next(service for service in services.listed if service.name == name)
+
+
+def test_without_a_file_there_is_the_default_service() -> None:
+    """Without a file there is one service, which is as the settings say, and no tag of a member counts."""
+    services = read(None, balance="leastconn", cookie="SRV")
+    assert services == Services((make_default(SETTINGS.replace(balance="leastconn", cookie="SRV")),))
+    assert not services.are_named
+    assert services.listed[0].is_default
+
+
+def test_an_empty_file_names_no_further_service() -> None:
+    """With an empty file the default service is as the settings say, and the tags of members count."""
+    assert read("") == Services((make_default(SETTINGS),), are_named=True)
+
+
+def test_tables_say_what_differs_from_the_settings() -> None:
+    """A key that is a setting too overrides it for one service; a cookie is not inherited."""
+    text = SHOP + 'balance = "random"\nports = [80, "8000-8999"]\nroles = "web,app"\ndrain_timeout_s = 5\n' + PG
+    settings = {"balance": "leastconn", "drain_timeout_s": 7.0, "cookie": "SRV", "roles": ("web",)}
+    shop, pg = find(text, "shop", **settings), find(text, "pg", **settings)
+    assert (shop.mode, shop.routes, shop.balance, shop.drain_timeout_s) == ("http", ("shop.example.com",), "random", 5)
+    assert (shop.ports, shop.roles, shop.cookie) == (((80, 80), (8000, 8999)), ("app", "web"), "")
+    assert (pg.mode, pg.bind, pg.health, pg.balance, pg.roles) == ("tcp", ":5432", "tcp", "leastconn", ("web",))
+    assert find(PG + 'health = "http"\n', "pg").health == "http"
+    assert find(text + '[nodes]\nbalance = "first"\n', DEFAULT_SERVICE, **settings).balance == "first"
+    assert find(text + '[nodes]\nbalance = "first"\n', DEFAULT_SERVICE, **settings).cookie == "SRV"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[shop]\n", "[shop] routes: mode http needs at least one route"),
+        ('[shop]\nroutes = ["a b"]\n', "[shop] routes = ['a b']: must be a list of routes"),
+        ("[shop]\nroutes = []\n", "[shop] routes = []: must be a list of routes"),
+        ("[shop]\nroutes = 7\n", "[shop] routes = 7: must be a list of routes"),
+        ("[shop]\nroutes = [true]\n", "[shop] routes = [True]: must be a list of routes"),
+        (SHOP + 'bind = ":81"\n', "[shop] bind: mode http has none"),
+        (SHOP + 'mode = "udp"\n', "[shop] mode = 'udp': must be http or tcp"),
+        (SHOP + 'balance = "uri # x"\n', "[shop] balance = 'uri # x': must be one of roundrobin"),
+        (SHOP + "health_path = 7\n", "[shop] health_path = 7: must be a URL path"),
+        (SHOP + 'health_status = "2xx"\n', "[shop] health_status = '2xx': must be status codes and ranges"),
+        (SHOP + "drain_timeout_s = true\n", "[shop] drain_timeout_s = True: must be 0 to 86400 seconds"),
+        (SHOP + 'drain_timeout_s = "5"\n', "[shop] drain_timeout_s = '5': must be 0 to 86400 seconds"),
+        (SHOP + "drain_timeout_s = nan\n", "[shop] drain_timeout_s = nan: must be 0 to 86400 seconds"),
+        (SHOP + 'colour = "red"\n', "[shop] colour: there is no such key"),
+        (SHOP + '"a\\nb" = 1\n', "[shop] a\\nb: there is no such key"),
+        (SHOP + 'name = "x"\n', "[shop] name: there is no such key"),
+        ('[pg]\nmode = "tcp"\n', "[pg] bind: mode tcp needs the address and port"),
+        (PG + 'routes = ["/x"]\n', "[pg] routes: needs mode http"),
+        (PG + 'cookie = "SRV"\n', "[pg] cookie: needs mode http"),
+        (PG + 'balance = "uri"\n', "[pg] balance: uri needs mode http"),
+        (PG.replace(":5432", ":80"), "[pg] bind = :80: SERF_HAPROXY_FRONTEND_BIND is there"),
+        (PG.replace(":5432", "10.0.0.1:1936"), "[pg] bind = 10.0.0.1:1936: SERF_HAPROXY_STATS_BIND is there"),
+        ("[Shop]\n", "[Shop] is no name of a service"),
+        ("[web]\n", "[web] is the name of another section"),
+        ("shop = 1\n", "[shop] must be a table"),
+        ('[nodes]\nmode = "tcp"\nbind = ":1"\n', "[nodes] mode: nodes is the default service"),
+    ],
+)
+def test_each_fault_is_one_line_with_file_table_and_key(text: str, said: str) -> None:
+    """A fault is one printable line that begins with file, table and key, and says what becomes of the service."""
+    services = read(text)
+    assert services.faults[0].startswith(f"{PATH}: {said}")
+    assert services.faults[0].endswith(("; it is left out", "; it is as the settings say"))
+    assert all(fault.isprintable() and fault.isascii() for fault in services.faults)
+    assert [service.name for service in services.listed] == [DEFAULT_SERVICE]
+    others = read(text + '[other]\nroutes = ["/other"]\n')
+    assert [service.name for service in others.listed] == [DEFAULT_SERVICE, "other"]
+
+
+def test_all_faults_of_a_table_are_told() -> None:
+    """Two wrong keys of a table are two lines."""
+    faults = read(SHOP + "x = 1\ny = 2\n").faults
+    assert [fault.partition("] ")[2][:1] for fault in faults] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "said"),
+    [
+        (SHOP, SHOP.replace("[shop]", "[cart]"), "routes: shop.example.com leads to service shop"),
+        (SHOP, SHOP.replace("[shop]", "[cart]").replace("shop.e", "SHOP.e"), "routes: shop.example.com leads to"),
+        (PG, PG.replace("[pg]", "[redis]"), "bind = :5432: service pg is there"),
+        (
+            PG,
+            PG.replace("[pg]", "[redis]").replace(":5432", "10.0.0.1:5432"),
+            "bind = 10.0.0.1:5432: service pg is there",
+        ),
+    ],
+)
+def test_of_two_services_that_contradict_the_earlier_one_is_kept(one: str, two: str, said: str) -> None:
+    """The service that was in force keeps its route or listener, wherever the new one stands in the file."""
+    kept = read(one)
+    for text in (one + two, two + one):
+        services = read(text, dict(kept.tables))
+        assert services.listed == kept.listed
+        assert services.tables == kept.tables
+        assert said in services.faults[0]
+        assert services.faults[0].endswith("; it is left out")
+    assert len(read(one + two).listed) == 2
+
+
+def test_services_may_swap_their_routes() -> None:
+    """What two services change at the same time is compared as it will be."""
+    cart = '[cart]\nroutes = ["/cart"]\n'
+    before = read(SHOP + cart)
+    after = read('[shop]\nroutes = ["/cart"]\n[cart]\nroutes = ["shop.example.com"]\n', dict(before.tables))
+    assert after.faults == ()
+    assert {service.name: service.routes for service in after.listed if service.routes} == {
+        "shop": ("/cart",),
+        "cart": ("shop.example.com",),
+    }
+
+
+def test_a_service_that_becomes_wrong_goes_on_as_it_was() -> None:
+    """Its last good table counts, and stays the last good one, also from a copy in JSON; the others follow the file."""
+    before = read(SHOP + PG)
+    good = json.loads(json.dumps(before.tables))
+    after = read(SHOP + 'balance = "x"\n' + PG.replace("5432", "5433"), good)
+    assert len(after.faults) == 1
+    assert after.faults[0].endswith("; it goes on as it was before")
+    assert after.tables["shop"] == before.tables["shop"]
+    assert [(one.name, one.bind) for one in after.listed] == [("nodes", ""), ("pg", ":5433"), ("shop", "")]
+
+
+@pytest.mark.parametrize("text", ["[shop", "x = 1e", "[a]\n[a]\n", "x = " + "9" * 5000, "a." * 2000 + "b = [", "\0"])
+def test_while_the_file_is_wrong_all_services_go_on(text: str) -> None:
+    """A file that is not TOML is one fault, and changes no service."""
+    before = read(SHOP + PG)
+    after = read(text, dict(before.tables))
+    assert (after.listed, after.tables) == (before.listed, before.tables)
+    assert len(after.faults) == 1
+    assert after.faults[0].startswith(f"{PATH}: ")
+    assert after.faults[0].endswith("; all services go on as they were before")
+    assert read_services(None, PATH, SETTINGS, before.tables, "cannot read it").listed == before.listed
+
+
+def test_a_remembered_table_that_is_wrong_is_left_out() -> None:
+    """What the state directory remembers is checked like the file: other settings may have made it wrong."""
+    services = read("[pg]\n", {"pg": {"mode": "tcp", "bind": ":5432", "balance": 7}})
+    assert [service.name for service in services.listed] == ["nodes"]
+    assert services.faults[-1].endswith("; it is left out")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+WORDS = st.sampled_from(["http", "tcp", ":5432", "/a", "a.b", "80", "10.0.0.0/8", "200", "uri", "HEAD"])
+TABLES = st.dictionaries(st.sampled_from([*KEYS, "x"]), VALUES | WORDS | st.lists(WORDS, max_size=3), max_size=5)
+
+
+@given(st.dictionaries(st.sampled_from(["shop", "pg", "nodes", "web", "X", ""]), TABLES | VALUES, max_size=4))
+def test_no_remembered_table_raises(tables: dict[str, Any]) -> None:
+    """Any JSON as the remembered tables, while the file cannot be read, gives services and printable faults."""
+    services = read_services(None, PATH, SETTINGS, tables, "cannot read it")
+    assert DEFAULT_SERVICE in services.names
+    assert all(fault.isprintable() for fault in services.faults)
+    assert list(services.listed) == sorted(services.listed, key=lambda service: service.name)
+    assert set(services.tables) <= set(tables)
+    hash(services.listed)
+
+
+@given(st.text(max_size=200))
+def test_no_text_raises(text: str) -> None:
+    """Any text as the file gives services."""
+    assert DEFAULT_SERVICE in read(text).names
+
+
+def test_routes_are_sorted_by_precision() -> None:
+    """A host is more precise than a wildcard, a wildcard than none; then the longer host, then the longer path."""
+    texts = ["/", "/a/b", "/a", "*.b.c", "*.a.b.c", "*.b.c/x", "b.c", "b.c/y", "a.b.c"]
+    routes = [route.text for route in sort_routes((text, "shop") for text in texts[1:])]
+    assert routes == ["/a", "/a/b", "*.b.c", "*.b.c/x", "*.a.b.c", "b.c", "b.c/y", "a.b.c"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/", "*", "*.", "a..b", "//a", "a/b?c", "a b", "http://a", "a:80", "é", "a\n", "*a.b", "-a.b", "a.-b"]
+)
+def test_wrong_routes_are_refused(text: str) -> None:
+    """A text that is neither a host nor a path is no route."""
+    with pytest.raises(ValueError):  # noqa: PT011 - the caller says what is allowed
+        read_route(text)
+
+
+@given(st.text(max_size=300))
+def test_a_route_has_one_form(text: str) -> None:
+    """A text is refused, or its route's text is read as the same route again."""
+    try:
+        route = read_route(text)
+    except ValueError:
+        return
+    assert read_route(route.text) == route
+    assert set(" \"'\\#{}$\n\t,").isdisjoint(route.text)
