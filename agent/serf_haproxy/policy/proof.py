@@ -11,6 +11,9 @@ one field to the next:
 
     "serf-haproxy proof v1", name, address, then key and value of each signed tag that the member has, sorted by key
 
+For a tag `svc.NAME` the tag is `proof.NAME`, and the signed tags are `role` and `svc.NAME`, of which weight and drain
+are left out. So each service has a proof of its own, which a secret of its own may make.
+
 The address is in normal form. A proof that is copied to another name, address, port or role fails. Copied together with
 all of them it states what is true anyway. It has no date: to exclude a node for ever, change the secret.
 
@@ -25,11 +28,13 @@ import ipaddress
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 PROOF_TAG = "proof"
 SIGNED_TAGS = ("port", "role")  # each tag that decides where requests go; the absence of one is signed too
 SECRET_CHARACTERS = 16
 
+_PLAIN = r"[A-Za-z0-9_.-]*"
 _VERSION = "v1"
 _DOMAIN = f"serf-haproxy proof {_VERSION}"
 _PROOF_BYTES = 16
@@ -61,25 +66,47 @@ class Secret:
         return f"{_VERSION}.{base64.urlsafe_b64encode(mac).decode('ascii').rstrip('=')}"
 
 
-def make_proof(secret: Secret, name: str, address: str, tags: Mapping[str, str]) -> str:
-    """Return the value of the tag `proof` for a member.
+class Offer(NamedTuple):
+    """A service that a member offers by a tag of its own.
+
+    Attributes:
+        service: The service's name.
+        tag: The tag.
+        signed: What a proof covers of the tag's value.
+    """
+
+    service: str
+    tag: str
+    signed: str
+
+    @property
+    def proof_tag(self) -> str:
+        """The tag that holds the proof."""
+        return f"{PROOF_TAG}.{self.service}"
+
+
+def make_proof(secret: Secret, name: str, address: str, tags: Mapping[str, str], offer: Offer | None = None) -> str:
+    """Return the value of the tag `proof` for a member, or of the tag `proof.NAME` for its place in a service.
 
     Args:
         secret: The shared secret: while it is being changed, the one that all balancers know.
         name: The node's name.
         address: The IP address under which Serf's members see the node, in any form.
         tags: The node's tags; only those in `SIGNED_TAGS` count.
+        offer: What it offers, and the proof is for; None for the short form of the default service.
 
     Raises:
         ValueError: The address is not an IP address, or a signed tag has a character that Serf's events make ambiguous.
     """
     for key in SIGNED_TAGS:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]*", tags.get(key, ""), re.ASCII):
+        if not re.fullmatch(_PLAIN, tags.get(key, ""), re.ASCII):
             raise ValueError(f"tag {key}={tags[key]!a}: a proof allows only letters, digits, dot, dash and underscore")
-    return secret.sign(_message(name, str(normalise(address)), tags))
+    return secret.sign(_message(name, str(normalise(address)), tags, offer))
 
 
-def check_proof(secrets: Iterable[Secret], name: str, address: str, tags: Mapping[str, str]) -> None:
+def check_proof(
+    secrets: Iterable[Secret], name: str, address: str, tags: Mapping[str, str], offer: Offer | None = None
+) -> None:
     """Return when one of the secrets made the member's proof for this name, address and tags.
 
     Args:
@@ -87,22 +114,24 @@ def check_proof(secrets: Iterable[Secret], name: str, address: str, tags: Mappin
         name: The node's name.
         address: Its IP address in normal form.
         tags: Its tags.
+        offer: What it offers; None for the short form of the default service.
 
     Raises:
         ValueError: There is no proof, or it was made for another member or with another secret.
     """
-    said = tags.get(PROOF_TAG)
+    tag = offer.proof_tag if offer else PROOF_TAG
+    said = tags.get(tag)
     if not said:
-        raise ValueError(f"it has no tag {PROOF_TAG}; {_REMEDY}")
+        raise ValueError(f"it has no tag {tag}; {_REMEDY}")
     version = said.partition(".")[0]
     if version != _VERSION:
-        raise ValueError(f"its tag {PROOF_TAG} is of version {version[:10]!a}, not {_VERSION}; {_REMEDY}")
-    message = _message(name, address, tags)
+        raise ValueError(f"its tag {tag} is of version {version[:10]!a}, not {_VERSION}; {_REMEDY}")
+    message = _message(name, address, tags, offer)
     said_bytes = said.encode("utf-8", "surrogatepass")
     # Texts are compared, not what they decode to: base64 has several texts for the same bytes.
     if not any(hmac.compare_digest(said_bytes, secret.sign(message).encode("ascii")) for secret in secrets):
-        signed = ", ".join(("name", "address", *SIGNED_TAGS))
-        raise ValueError(f"its tag {PROOF_TAG} was made for another {signed} or with another secret; {_REMEDY}")
+        signed = ", ".join(("name", "address", *(("role", offer.tag) if offer else SIGNED_TAGS)))
+        raise ValueError(f"its tag {tag} was made for another {signed} or with another secret; {_REMEDY}")
 
 
 def normalise(address: str) -> Address:
@@ -123,10 +152,11 @@ def read_secrets(text: str) -> tuple[Secret, ...]:
     return tuple(Secret(line.encode("utf-8", "surrogateescape")) for line in lines)
 
 
-def _message(name: str, address: str, tags: Mapping[str, str]) -> bytes:
+def _message(name: str, address: str, tags: Mapping[str, str], offer: Offer | None) -> bytes:
     fields = [_DOMAIN, name, address]
-    for key in SIGNED_TAGS:
+    for key in ("role",) if offer else SIGNED_TAGS:
         if key in tags:
             fields += [key, tags[key]]
+    fields += [offer.tag, offer.signed] if offer else []
     encoded = [field.encode("utf-8", "surrogatepass") for field in fields]
     return b"".join(struct.pack(">I", len(field)) + field for field in encoded)
