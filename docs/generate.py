@@ -1,4 +1,4 @@
-"""Write the generated parts of the reference: the table of settings and the list of commands.
+"""Write the generated parts of the reference: the tables of settings and of services, and the list of commands.
 
 Usage: .venv/bin/python docs/generate.py
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from serf_haproxy.cli.main import build_parser
+from serf_haproxy.services.service import INHERITED, KEYS
 from serf_haproxy.settings import Settings, variable
 
 REFERENCE_DIR = Path(__file__).parent / "reference"
@@ -25,6 +26,16 @@ def list_settings() -> str:
         default = f"`{field.metadata['default']}`" if field.metadata["default"] else "empty"
         cells = (f"`{variable(field.name)}`", field.metadata["kind"].allowed, default, field.metadata["doc"])
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def list_service_keys() -> str:
+    """Return the table of all keys of a service, in the order of the class `Service`."""
+    lines = ["| Key | TOML | Allowed | Meaning |", "|---|---|---|---|"]
+    for key, field in KEYS.items():
+        kind, form, doc = (field.metadata[name] for name in ("kind", "form", "doc"))
+        meaning = f"{doc}; default: the setting `{variable(key)}`" if key in INHERITED else doc
+        lines.append(f"| `{key}` | {form} | {kind.allowed} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
@@ -110,7 +121,11 @@ def synopsis_of(action: argparse.Action) -> str:
     return text if action.required and action.option_strings else f"[{text}]"
 
 
-GENERATORS: dict[str, Callable[[], str]] = {"settings": list_settings, "commands": list_commands}
+GENERATORS: dict[str, Callable[[], str]] = {
+    "settings": list_settings,
+    "services": list_service_keys,
+    "commands": list_commands,
+}
 
 
 def fill(text: str) -> str:

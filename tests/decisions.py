@@ -51,7 +51,7 @@ class Context(NamedTuple):
             at_ns=now_ns,
             rules=rules,
             files=files,
-            flaps=self.flaps,
+            flaps={(DEFAULT_SERVICE, name): flap for name, flap in self.flaps.items()},
             unfit={(DEFAULT_SERVICE, name): gone for name, gone in self.unfit.items()},
             known={one.server.key: one for one in known.values()},
             view=View(
@@ -100,7 +100,8 @@ def show(decision: Decision, files: Mapping[str, NodeFile], now_ns: int) -> Resu
         return {name: ((entry.until_ns or now_ns) - now_ns) / 1e9 for name, entry in sorted(entries.items())}
 
     forgotten = {key for key, entry in decision.entries.items() if entry.state is State.LAST and key[1] not in files}
-    assert decision.entries.keys() - forgotten == {(DEFAULT_SERVICE, name) for name in files}, "one for every node"
+    listed = {key for key in decision.entries if key[0] == DEFAULT_SERVICE}  # others are only shown
+    assert listed - forgotten == {(DEFAULT_SERVICE, name) for name in files}, "one for every node"
     assert list(decision.entries) == sorted(decision.entries)
     assert decision.servers == tuple(entry.server for entry in decision.entries.values() if entry.server)
     return Result(
@@ -117,7 +118,7 @@ def show(decision: Decision, files: Mapping[str, NodeFile], now_ns: int) -> Resu
         left(State.DAMPED),
         decision.changes_in_s,
         {name: gone for (_, name), gone in decision.unfit.items()},
-        decision.flaps,
+        {name: flap for (_, name), flap in decision.flaps.items()},
         {name: entry.reason for (_, name), entry in decision.entries.items() if entry.state is State.LAST},
         {name: known for (_, name), known in decision.known.items()},
     )

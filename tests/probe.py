@@ -14,6 +14,8 @@ from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Running
+from serf_haproxy.services import Key
+from serf_haproxy.services.file import Services
 from serf_haproxy.settings import Settings
 
 
@@ -31,6 +33,16 @@ def read_servers(settings: Settings) -> dict[str, ServerStatus] | None:
     """Return HAProxy's status of each server by name; None when it does not answer."""
     status = make_edges(settings).runtime.read_status()
     return None if status is None else {name: row for (_, name), row in status.items()}
+
+
+def read_status(settings: Settings) -> dict[Key, ServerStatus]:
+    """Return HAProxy's status of each server by section and name; none when it does not answer."""
+    return make_edges(settings).runtime.read_status() or {}
+
+
+def read_services(settings: Settings) -> Services:
+    """Return the services of the services file."""
+    return make_edges(settings).services_file.read({})
 
 
 def read_account(settings: Settings) -> Account:
@@ -65,7 +77,8 @@ def decide(settings: Settings) -> Decision:
 
 def render(settings: Settings, servers: tuple[Server, ...], template: str | None = None) -> Config:
     """Return the configuration for some servers."""
-    return Renderer().render(read_template(settings) if template is None else template, servers, settings)
+    text = read_template(settings) if template is None else template
+    return Renderer().render(text, servers, settings, read_services(settings).listed)
 
 
 def read_record(settings: Settings) -> Record:

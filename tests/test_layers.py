@@ -24,7 +24,7 @@ CHEAP_OUTSIDE = {"errno", "os", "stat", "sys", "time"}
 PURE = ("policy/*", "config/*", "*/law", "*/schedule")
 PURE_OUTSIDE = {"base64", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress"}
 PURE_OUTSIDE |= {"collections.abc", "contextlib", "math", "re", "string", "struct", "traceback", "typing"}
-PURE_OUTSIDE |= {"jinja2", "jinja2.debug"}
+PURE_OUTSIDE |= {"itertools", "jinja2", "jinja2.debug"}
 
 # The modules that may import each third-party package, or the module that starts processes.
 HOMES = {

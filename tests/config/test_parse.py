@@ -10,6 +10,7 @@ from serf_haproxy.config.parse import Layout, Line, Parser
 from serf_haproxy.config.render import Config, finish
 from serf_haproxy.config.state_file import format_state
 from serf_haproxy.policy.snapshot import DOWN, STOPPING, UP, Seen
+from serf_haproxy.services import Key
 
 CONFIG = """\
 global
@@ -183,19 +184,24 @@ def test_plan_changes_running_servers_to_the_wanted_ones(
 DOWN_LINE = "1 nodes {} {} 10.0.0.1 0 0 1 1 0 1 0 0 6 0 0 0 - 80 - 0 0 - - 0"
 
 
+def decide(names: str, is_new: bool) -> dict[Key, bool]:
+    """Return the servers of the default service that were decided."""
+    return {("nodes", name): is_new for name in names}
+
+
 def test_a_state_file_keeps_remaining_servers_and_starts_new_ones_as_down() -> None:
     """A remaining server keeps its line, a moved or new one with a check starts as down, one without has no line."""
     lines = {("nodes", name): CHECKED for name in "abc"} | {("nodes", "d"): PLAIN}
     running = {("nodes", "a"): seen("10.0.0.1:80"), ("nodes", "b"): seen("10.0.0.1:99")}
     goal = Config("", "", Layout(lines, frozenset(["nodes"]), ""))
-    text = format_state(goal, dict.fromkeys("abcd", True), running, HEADER)
+    text = format_state(goal, decide("abcd", True), running, HEADER)
     going_on = "line-of-10.0.0.1:80 1 1"
     assert text.splitlines() == ["1", HEADER, going_on, DOWN_LINE.format(2, "b"), DOWN_LINE.format(3, "c")]
 
 
 def test_a_reload_sets_the_wanted_weight() -> None:
     """The state file has the wanted weight twice, because HAProxy keeps the current weight if both are equal."""
-    text = format_state(Config("", "", layout(PLAIN)), {"a": False}, {KEY: seen("10.0.0.1:80", 0)}, HEADER)
+    text = format_state(Config("", "", layout(PLAIN)), {KEY: False}, {KEY: seen("10.0.0.1:80", 0)}, HEADER)
     assert text.splitlines()[2:] == ["line-of-10.0.0.1:80 3 3"]
 
 
@@ -203,18 +209,18 @@ def test_a_reload_sets_the_wanted_weight() -> None:
 def test_manual_changes_do_not_survive_a_reload(name: str) -> None:
     """A server set to maintenance or drain, or without its health checks, starts like a new one."""
     text = format_state(
-        Config("", "", layout(CHECKED)), {"a": False}, {KEY: seen("10.0.0.1:80", **{name: True})}, HEADER
+        Config("", "", layout(CHECKED)), {KEY: False}, {KEY: seen("10.0.0.1:80", **{name: True})}, HEADER
     )
     assert text.splitlines()[2:] == [DOWN_LINE.format(1, "a")]
 
 
 @pytest.mark.parametrize(
     ("decided", "lines"),
-    [({"a": True}, [DOWN_LINE.format(1, "a")]), ({"a": False}, []), ({}, [])],
+    [({KEY: True}, [DOWN_LINE.format(1, "a")]), ({KEY: False}, []), ({}, [])],
     ids=["new or moved", "as before", "not ours"],
 )
 def test_new_and_moved_servers_start_as_down_when_the_running_ones_are_unknown(
-    decided: dict[str, bool], lines: list[str]
+    decided: dict[Key, bool], lines: list[str]
 ) -> None:
     """When the running servers are unknown, only a server that was there before may start as up."""
     assert format_state(Config("", "", layout(CHECKED)), decided, None, "").splitlines() == ["1", *lines]
@@ -235,7 +241,7 @@ def test_servers_in_other_than_plain_words_start_as_down() -> None:
     """Quotes and parentheses hide no server of ours: it keeps its state, or starts as down if it may be checked."""
     goal = finish(OPAQUE, (), Parser())
     assert goal.layout.servers == {}
-    new = dict.fromkeys("abcde", True)
+    new = decide("abcde", True)
     text = format_state(goal, new, {KEY: seen("10.0.0.1:80")}, HEADER)
     weighted = DOWN_LINE.format(2, "b").replace("0 0 1 1", "0 0 7 7")
     down = [weighted, DOWN_LINE.format(3, "c")]
@@ -243,4 +249,4 @@ def test_servers_in_other_than_plain_words_start_as_down() -> None:
     assert format_state(goal, new, None, "").splitlines() == ["1", DOWN_LINE.format(1, "a"), *down]
     unchecked = {KEY: seen("10.0.0.1:80", is_checked=False)}
     assert format_state(goal, new, unchecked, HEADER).splitlines()[3:] == [weighted]
-    assert format_state(goal, dict.fromkeys("abcde", False), None, "").splitlines() == ["1"]
+    assert format_state(goal, decide("abcde", False), None, "").splitlines() == ["1"]

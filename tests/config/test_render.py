@@ -23,14 +23,17 @@ from serf_haproxy.config.diff import describe
 from serf_haproxy.config.fingerprint import digest_of, rest_of
 from serf_haproxy.config.parse import Parser
 from serf_haproxy.config.render import Config, render
-from serf_haproxy.control.observe import read_rules
 from serf_haproxy.control.rendering import BUILT_IN_TEMPLATE
+from serf_haproxy.control.rules import read_rules
 from serf_haproxy.errors import HaproxyFault, InputError, TemplateError
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.policy.admission import Rules
+from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.server import Server
+from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf.events import ALIVE, Event, parse_line, read_event
 from serf_haproxy.serf.nodes import NodeFile
+from serf_haproxy.services.file import read_services
 from serf_haproxy.settings import Settings, load_settings
 
 pytestmark = pytest.mark.usefixtures("time_limit")
@@ -44,15 +47,21 @@ WEB2 = Server("web2", "127.0.1.2", 8080, 50)
 
 
 def render_golden(members_path: Path) -> Config:
-    """Return the configuration for the node files and settings of a golden pair."""
+    """Return the configuration for the node files, services and settings of a golden pair."""
     environ_path = members_path.with_suffix(".env")
     pairs = environ_path.read_text().splitlines() if environ_path.exists() else []
     settings = load_settings({"SERF_HAPROXY_BALANCER_NAME": "lb1"} | dict(pair.split("=", 1) for pair in pairs))
+    services_path = members_path.with_suffix(".toml")
+    text = services_path.read_text() if services_path.exists() else None
+    services = read_services(text, str(services_path), settings, {})
+    assert services.faults == ()
     evidence = {}
     for line in members_path.read_text().splitlines(keepends=True):
         status, member = parse_line(line)
         evidence[member.name] = NodeFile(status, member, 0)
-    return render(TEMPLATE, BUILT_IN_TEMPLATE, build(evidence, read_rules(settings, "")).servers, settings)
+    rules, *further_rules = read_rules(settings, "", services=services)
+    decision = decide(Snapshot(0, rules, evidence, further_rules=tuple(further_rules)))
+    return render(TEMPLATE, BUILT_IN_TEMPLATE, decision.servers, settings, services.listed)
 
 
 def render_event(event: Event, settings: Settings) -> tuple[int, str]:
@@ -65,6 +74,38 @@ def render_event(event: Event, settings: Settings) -> tuple[int, str]:
 def render_text(template: str, *servers: Server) -> Config:
     """Return the text rendered from a custom template."""
     return render(template, "/etc/mine.j2", servers, Settings())
+
+
+def test_an_own_template_sees_services() -> None:
+    """`servers` are those of the default service; `services` have their keys and servers, `routes` their order."""
+    template = (
+        "{% for service in services %}{{ service.name }} {{ service.mode }} {{ service.balance }}"
+        "{% for server in service.servers %} {{ server.name }} {{ server.version }} {{ server.is_backup }}{% endfor %}"
+        ";{% endfor %}{% for route in routes %}{{ route.text }} {{ route.service }};{% endfor %}"
+        "{% for server in servers %}{{ server.name }}{% endfor %}"
+    )
+    text = '[shop]\nroutes = ["/shop", "a.test"]\n[pg]\nmode = "tcp"\nbind = ":1"\nbalance = "first"\n'
+    services = read_services(text, "", Settings(), {}).listed
+    offered = WEB1._replace(service="shop", version="v2", is_backup=True), WEB2._replace(service="gone")
+    rendered = render(template, "/etc/mine.j2", (WEB1, *offered), Settings(), services).text
+    assert rendered.splitlines()[0] == (
+        "nodes http roundrobin web1  False;pg tcp first;shop http roundrobin web1 v2 True;/shop shop;a.test shop;web1"
+    )
+
+
+def test_haproxy_accepts_every_kind_of_value(tmp_path: Path) -> None:
+    """Routes, paths, statuses and listeners with all characters that are allowed make a valid configuration."""
+    text = (
+        '[a]\nroutes = ["a_b.x/a%20b~c/%41", "X-.y", "*._z/", "/if"]\n'
+        'health_status = "200-299,404"\nhealth_path = "/x?y=1&z=%20"\n'
+        '[b-c]\nmode = "tcp"\nbind = "[::1]:5432"\nbalance = "source"\n'
+    )
+    services = read_services(text, "", Settings(), {})
+    assert services.faults == ()
+    servers = (WEB1._replace(service="a", is_backup=True), WEB2._replace(service="b-c"))
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(render(TEMPLATE, BUILT_IN_TEMPLATE, servers, Settings(), services.listed).text)
+    check_with_haproxy(path)
 
 
 def check_with_haproxy(path: Path) -> None:
@@ -88,7 +129,7 @@ def test_golden_files_are_pairs() -> None:
     """Each golden configuration and environment has its members."""
     stems = {path.stem for path in GOLDEN_DIR.glob("*.members")}
     assert stems == {path.stem for path in GOLDEN_DIR.glob("*.cfg")}
-    assert stems >= {path.stem for path in GOLDEN_DIR.glob("*.env")}
+    assert stems >= {path.stem for path in (*GOLDEN_DIR.glob("*.env"), *GOLDEN_DIR.glob("*.toml"))}
 
 
 @pytest.mark.parametrize("version", ["094", "0101"])

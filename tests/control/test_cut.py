@@ -56,7 +56,7 @@ def test_a_template_that_changes_during_a_pass_counts_from_the_next_one(
 
     def edit(step: str) -> None:
         if step == "published" and change == "broken":
-            template(("balance {{ settings.balance }}", "balance bogus"))
+            template(("balance {{ service.balance }}", "balance bogus"))
         elif step == "published":
             os.unlink(path)
 
@@ -125,7 +125,7 @@ def test_flaps_count_while_passes_fail(proxy: Proxy) -> None:
             proxy.record(f"other{number}-{status}", 8001)
             with pytest.raises(SystemFault):
                 proxy.run_pass(haproxy_bin="/nonexistent")
-    assert make_edges(proxy.settings).state.read_flaps()["web3"].penalty > 5.9
+    assert make_edges(proxy.settings).state.read_flaps()["nodes", "web3"].penalty > 5.9
 
 
 def test_a_node_file_that_cannot_be_removed_is_a_problem_of_the_pass(proxy: Proxy) -> None:

@@ -28,6 +28,8 @@ from serf_haproxy.errors import HaproxyFault, InputError, SerfFault
 from serf_haproxy.haproxy import runtime
 from serf_haproxy.haproxy.stat import read_stat
 from serf_haproxy.policy.admission import Rules
+from serf_haproxy.policy.decide import decide
+from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import (
     ALIVE,
@@ -47,11 +49,14 @@ from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.serf.rpc import Connection
 from serf_haproxy.serf.wire import Wire
+from serf_haproxy.services import NAME
 from serf_haproxy.settings import Settings
 
 SETTINGS = Settings()
 TO_SUCCESSOR = f'    server newest "unix@{SETTINGS.successor_socket}" send-proxy-v2'
 RULES = Rules(SETTINGS.default_port)
+SERVICES = ("nodes", "a", "shop")
+FURTHER_RULES = tuple(RULES._replace(are_named=True, service=service) for service in SERVICES[1:])
 KINDS = (*STATUS_OF_EVENT, "user", "query", "", None)
 ENTRY = ("Name", "Status", "Addr")
 COMMAND = re.compile(r"[A-Za-z0-9_.:/\[\],=+%@ -]+")
@@ -77,7 +82,7 @@ def check_events(data: bytes) -> None:
 
 
 def check_nodes(data: bytes) -> None:
-    """Load a node file and build the pool from it."""
+    """Load a node file, and decide from it in one service and in several."""
     directory = _nodes_dir()
     path = os.path.join(directory, "web1")
     with open(path, "wb") as file:
@@ -94,6 +99,11 @@ def check_nodes(data: bytes) -> None:
     assert {server.name for server in pool.servers} | pool.quarantined.keys() <= {"web1"}
     for reason in pool.quarantined.values():
         assert_printable(reason)
+    decision = decide(Snapshot(0, RULES._replace(are_named=True), files, further_rules=FURTHER_RULES))
+    assert {(server.service in SERVICES, server.name) for server in decision.servers} <= {(True, "web1")}
+    for (service, _), entry in decision.entries.items():
+        assert NAME.fullmatch(service)
+        assert_printable(entry.reason)
 
 
 def check_roster(data: bytes) -> None:
@@ -167,7 +177,7 @@ def check_layout(data: bytes) -> None:
     commands = diff(layout, Parser().read(""), {}).commands
     for command in commands:
         assert COMMAND.fullmatch(command), command
-    names = {line.split()[1].strip("\"'"): True for line in lines if len(line.split()) > 1}
+    names = {("nodes", line.split()[1].strip("\"'")): True for line in lines if len(line.split()) > 1}
     state = format_state(Config(text, "", layout), names, {}, "# header").split("\n")
     assert len(state) <= 3 + len(lines)
     assert all(len(line.split(" ")) == 25 for line in state[2:-1])

@@ -134,7 +134,7 @@ def test_sighup_reads_settings_and_template_again(proxy: Proxy, short_dir: Path)
     shutil.copy(rendering.BUILT_IN_TEMPLATE, template)
     toml.write_text(f"template_path = '{template}'\n")
     with running_daemon(proxy, SERF_HAPROXY_SETTINGS_FILE=str(toml)) as process:
-        template.write_text(template.read_text().replace("balance {{ settings.balance }}", "balance leastconn"))
+        template.write_text(template.read_text().replace("balance {{ service.balance }}", "balance leastconn"))
         process.send_signal(signal.SIGHUP)
         wait_for(lambda: "balance leastconn" in Path(proxy.settings.config_path).read_text(), "the new template")
         toml.write_text("resync_interval_s = -1\n")
@@ -256,6 +256,8 @@ def test_once_check_render_and_status_agree(proxy: Proxy) -> None:
         "status": "alive",
         "address": "127.0.0.1",
         "port": 8001,
+        "version": "",
+        "is_backup": False,
         "role": "",
         "evidence": "event",
         "in_haproxy": True,

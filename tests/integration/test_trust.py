@@ -244,6 +244,9 @@ def test_a_release_dated_in_the_future_is_ignored(proxy: Proxy) -> None:
     assert proxy.servers() == {"web1", "web2", "web3"}
 
 
+LOOP = "{% for server in service.servers %}"  # in the built-in template
+
+
 def own_template(directory: Path, *replacements: tuple[str, str]) -> str:
     """Write the built-in template with some text replaced; return its path."""
     text = Path(rendering.BUILT_IN_TEMPLATE).read_text()
@@ -289,16 +292,16 @@ def test_servers_that_haproxy_refuses_are_quarantined_alone(proxy: Proxy, short_
 @pytest.mark.parametrize(
     ("replacement", "reason"),
     [
-        (("{% for server in servers %}", "{% for server in servers %}{{ nothing }}"), "'nothing' is undefined"),
-        (("{% for server in servers %}", "{% for server in %}"), "own.j2:"),
-        (("balance {{ settings.balance }}", "balance bogus"), "HAProxy refuses"),
+        ((LOOP, LOOP + "{{ nothing }}"), "'nothing' is undefined"),
+        ((LOOP, "{% for server in service. %}"), "own.j2:"),
+        (("balance {{ service.balance }}", "balance bogus"), "HAProxy refuses"),
         (("{{ server.endpoint }}", "{{ server.endpoint }} bogus"), "HAProxy refuses"),
         (
-            ("{% for server in servers %}", "{% for n in range(10**12) %}{% endfor %}{% for server in servers %}"),
+            (LOOP, "{% for n in range(10**12) %}{% endfor %}" + LOOP),
             "no result in 0.5 s",
         ),
-        (("{% for server in servers %}", "{{ 'x' * 10**9 }}{% for server in servers %}"), "more than 64 MiB"),
-        (("{% for server in servers %}", "{{ '#' * 17_000_000 }}\n{% for server in servers %}"), "longer than 16 MiB"),
+        ((LOOP, "{{ 'x' * 10**9 }}" + LOOP), "more than 64 MiB"),
+        ((LOOP, "{{ '#' * 17_000_000 }}\n" + LOOP), "longer than 16 MiB"),
     ],
     ids=["undefined", "syntax", "refused", "every server refused", "endless", "eats memory", "too long"],
 )
@@ -325,7 +328,7 @@ def test_servers_change_while_the_template_is_broken(
 
 def test_without_a_good_template_the_built_in_one_is_used(proxy: Proxy, short_dir: Path) -> None:
     """When the first template is broken and HAProxy runs the built-in one, servers change by the built-in one."""
-    path = own_template(short_dir, ("balance {{ settings.balance }}", "balance bogus"))
+    path = own_template(short_dir, ("balance {{ service.balance }}", "balance bogus"))
     proxy.record("web1", 8001)
     outcome = proxy.run_pass(template_path=path)
     assert outcome.verdict is Verdict.REJECTED
@@ -336,7 +339,7 @@ def test_without_a_good_template_the_built_in_one_is_used(proxy: Proxy, short_di
 def test_a_broken_first_template_changes_nothing(proxy: Proxy, short_dir: Path) -> None:
     """When the first template is broken and HAProxy runs another configuration, nothing changes."""
     assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
-    path = own_template(short_dir, ("balance {{ settings.balance }}", "balance bogus"))
+    path = own_template(short_dir, ("balance {{ service.balance }}", "balance bogus"))
     before = Path(proxy.settings.config_path).read_text()
     proxy.record("web1", 8001)
     assert proxy.run_pass(template_path=path).verdict is Verdict.REJECTED

@@ -49,7 +49,7 @@ OTHERS = tuple(file(web(f"web{number}", f"10.0.0.{number}"), age_s=9000) for num
 LOST = tuple(file(each.member, FAILED, age_s=20) for each in OTHERS)
 BUSY = View(connection_counts={KEY: 1}, serving=frozenset([KEY]), down=frozenset())
 DOWN = View(down=frozenset([KEY]), up={})
-FLAP = {"web1": Flap(12.0, NOW_NS / S - 20, is_alive=True, is_damped=True)}
+FLAP = {KEY: Flap(12.0, NOW_NS / S - 20, is_alive=True, is_damped=True)}
 WEIGHT_0 = SERVER._replace(weight=0)
 ALONE = {KEY: Known(SERVER, was_up=True, is_served=True)}
 ALL = ALONE | {

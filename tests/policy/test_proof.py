@@ -8,7 +8,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from serf_haproxy.policy.address import HostAddress
-from serf_haproxy.policy.admission import Policy, check_claim
+from serf_haproxy.policy.admission import Policy, check_place
 from serf_haproxy.policy.proof import (
     PROOF_TAG,
     SIGNED_TAGS,
@@ -33,6 +33,13 @@ ADDRESSES = st.ip_addresses().filter(lambda address: not getattr(address, "ipv4_
 
 
 Claim = tuple[str, HostAddress, int, dict[str, str]]
+
+
+def check_claim(policy: Policy, name: str, address: HostAddress, port: int, tags: dict[str, str]) -> None:
+    """Return when the policy allows what a member claims."""
+    check_place(policy, address, port)
+    if policy.secrets:
+        check_proof(policy.secrets, name, address.text, tags)
 
 
 def parse(address: str) -> HostAddress:

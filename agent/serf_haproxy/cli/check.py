@@ -1,4 +1,4 @@
-"""serf-haproxy check: validate settings, template and configuration."""
+"""serf-haproxy check: validate settings, services, template and configuration."""
 
 import argparse
 import os
@@ -11,22 +11,26 @@ from serf_haproxy.settings import load_settings, unknown_variables
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command `check`."""
-    text = "Check the settings, the template and the resulting configuration; change nothing."
+    text = "Check the settings, the services, the template and the resulting configuration; change nothing."
     commands.add_parser("check", help=text, description=text).set_defaults(command=check)
 
 
 def check(_args: argparse.Namespace) -> int:
-    """Check the settings, the template and the resulting configuration; change nothing."""
+    """Check the settings, the services, the template and the resulting configuration; change nothing."""
     import tempfile
 
-    from serf_haproxy.control.preview import preview_config
+    from serf_haproxy.control.preview import find_config, preview
     from serf_haproxy.haproxy.config_file import ConfigFile
     from serf_haproxy.serf.printing import printable
 
     settings = load_settings(os.environ)
     for name in unknown_variables(os.environ):
         print(f"serf-haproxy: {name}: there is no such setting; see docs/reference/settings.md", file=sys.stderr)
-    text = preview_config(settings).text
+    found = preview(settings)
+    faults = found.snapshot.services.faults
+    for fault in faults:
+        print(f"serf-haproxy: {printable(fault)}", file=sys.stderr)
+    text = find_config(settings, found).text
     with tempfile.TemporaryDirectory(prefix="serf-haproxy-check-") as directory:
         path = os.path.join(directory, "haproxy.cfg")
         words = ConfigFile(path, settings.haproxy_bin, settings.check_timeout_s).check(text)
@@ -37,5 +41,9 @@ def check(_args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return EXIT_INPUT
-    print(f"settings, template and configuration are valid ({text.count(chr(10))} lines)")
+    if faults:
+        return EXIT_INPUT
+    services = ", ".join(service.name for service in found.snapshot.services.listed)
+    lines = text.count("\n")
+    print(f"settings, services, template and configuration are valid ({lines} lines; services: {services})")
     return 0

@@ -28,13 +28,14 @@ def release(_args: argparse.Namespace) -> int:
     from serf_haproxy.control.preview import preview
     from serf_haproxy.policy.decision import State
     from serf_haproxy.serf.wake import wake
+    from serf_haproxy.services import format_key
 
     settings = load_settings(os.environ)
     found = preview(settings)
     kept = found.decision.find(State.HELD) | {
         key: entry for key, entry in found.decision.find(State.LAST).items() if not _is_drained(found, key)
     }
-    held = sorted(name for _, name in kept)
+    held = sorted(map(format_key, kept))
     found.edges.state.release()
     is_heard = wake(settings.wake_fifo)
     when = "" if is_heard else ", once the daemon runs"

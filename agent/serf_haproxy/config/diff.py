@@ -8,7 +8,7 @@ from serf_haproxy.config.ids import choose_id, is_id_of
 from serf_haproxy.config.keywords import spell_out
 from serf_haproxy.config.parse import Layout, Line
 from serf_haproxy.policy.snapshot import DOWN, STOPPING, Seen
-from serf_haproxy.services import SUCCESSOR, Key, find_service
+from serf_haproxy.services import DEFAULT_SERVICE, SUCCESSOR, Key
 from serf_haproxy.system.network import split_endpoint
 
 _WATCHERS = frozenset(["check", "agent-check", "track"])  # the words by which HAProxy itself sets a server down and up
@@ -128,14 +128,18 @@ def describe(old: Mapping[Key, Line | None], new: Mapping[Key, Line | None]) -> 
     """Return one sentence about the servers that are new (+), gone (-) or different (~)."""
     keys = [*(key for key, line in new.items() if key not in old or old[key] != line), *(old.keys() - new.keys())]
     changed = sorted(key for key in keys if key[0] != SUCCESSOR)
-    changes = [("+" if key not in old else "-" if key not in new else "~") + key[1] for key in changed]
+    is_one = len({section for section, _ in (*old, *new)} - {SUCCESSOR}) < 2
+    changes = [
+        ("+" if key not in old else "-" if key not in new else "~") + (key[1] if is_one else _name(key))
+        for key in changed
+    ]
     shown = " ".join(changes[:10]) + (f" and {len(changes) - 10} more" if len(changes) > 10 else "")
     return f"servers changed: {shown}" if changes else "the configuration changed"
 
 
 def _add(goal: Layout, key: Key, line: Line) -> list[str]:
     name = _name(key)
-    number = line.id or choose_id((find_service(key[0]), key[1]))
+    number = line.id or choose_id((DEFAULT_SERVICE, key[1]))
     words = " ".join(spell_out(line.words))
     add = f"add server {name} {line.endpoint} weight {line.weight} id {number} {words}"
     # HAProxy before 3.0 makes the cookie of an added server only then.
@@ -184,8 +188,11 @@ def _remove(key: Key) -> list[str]:
 
 
 def _has_our_id(key: Key, running: Seen) -> bool:
-    """Return whether a server has an id that we give to its name; without any id it is taken for ours."""
-    return not running.id or is_id_of((find_service(key[0]), key[1]), running.id)
+    """Return whether a server has an id that we give to its name; without any id it is taken for ours.
+
+    The servers of the default service may be in sections of any name.
+    """
+    return not running.id or any(is_id_of((service, key[1]), running.id) for service in (DEFAULT_SERVICE, key[0]))
 
 
 def _has_other_id(line: Line, running: Seen) -> bool:

@@ -1,6 +1,7 @@
 """Servers and a template become the text of haproxy.cfg. Pure."""
 
 import traceback
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
@@ -11,6 +12,8 @@ from serf_haproxy.config.ids import assign_ids
 from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.errors import TemplateError
 from serf_haproxy.policy.server import Server
+from serf_haproxy.services.route import sort_routes
+from serf_haproxy.services.service import Service, make_default
 
 # A byte-order mark in UTF-8, and those of UTF-16 in a text that was read as UTF-8.
 _MARKS = ("\ufeff", "\udcff\udcfe", "\udcfe\udcff")
@@ -51,6 +54,8 @@ class Row(NamedTuple):
         id: A number that follows from the name: the same on every balancer and after every reload.
         check_interval_s: How often it is checked while it is up; the same for all servers of a service.
         down_interval_ms: How often it is checked while it is down.
+        version: The version of its application, "" for none.
+        is_backup: Whether it serves only while no other server of the service is up.
     """
 
     name: str
@@ -62,6 +67,31 @@ class Row(NamedTuple):
     id: int
     check_interval_s: int
     down_interval_ms: int
+    version: str
+    is_backup: bool
+
+
+class Section(NamedTuple):
+    """A service as a template sees it.
+
+    Attributes:
+        service: What the operator says of it.
+        servers: Its servers, sorted by name.
+    """
+
+    service: Service
+    servers: Sequence[Row]
+
+    def __getattr__(self, key: str) -> Any:
+        """Return a key of the service."""
+        return getattr(self.service, key)
+
+
+class Source(NamedTuple):
+    """The text of a template, and its name in errors."""
+
+    text: str
+    name: str
 
 
 class Compiler:
@@ -80,35 +110,41 @@ class Compiler:
 
 
 def render(
-    template: str, template_name: str, servers: tuple[Server, ...], settings: Any, parser: Parser | None = None
+    template: str, template_name: str, servers: tuple[Server, ...], settings: Any, services: Sequence[Service] = ()
 ) -> Config:
     """Fill in a template and append the fingerprint; arguments and errors are those of `fill_in`."""
-    return finish(fill_in(template, template_name, servers, settings), servers, parser or Parser())
+    return finish(fill_in(Source(template, template_name), servers, settings, services), servers, Parser())
 
 
 def fill_in(
-    template: str, template_name: str, servers: tuple[Server, ...], settings: Any, compiler: Compiler | None = None
+    source: Source,
+    servers: tuple[Server, ...],
+    settings: Any,
+    services: Sequence[Service] = (),
+    compiler: Compiler | None = None,
 ) -> str:
     """Return what a template prints.
 
     Args:
-        template: Text of a Jinja2 template; it sees `servers` and `settings`.
-        template_name: Its name in errors.
+        source: A Jinja2 template; it sees `services`, `routes`, `settings`, and the default service's `servers`.
         servers: Sorted by service and name.
         settings: The settings object.
+        services: The services, sorted by name; empty: the default one, as the settings have it.
         compiler: The owner's compiler.
 
     Raises:
         TemplateError: The template has an error or uses an undefined variable; the text names the line.
     """
+    template, template_name = source
     if template.startswith(_MARKS):
         remedy = "save it as UTF-8 without a byte-order mark"
         raise TemplateError(f"{template_name}:1: the template begins with a byte-order mark (U+FEFF); {remedy}")
-    ids = assign_ids(server.key for server in servers)
-    rows = [Row(*server[:5], server.endpoint, ids[server.key], *server[5:]) for server in servers]
+    sections = _make_sections(servers, services or (make_default(settings),))
+    routes = sort_routes((route, section.name) for section in sections for route in section.routes)
+    default = next(section for section in sections if section.is_default)
     try:
         compiled = (compiler or Compiler()).compile(template, template_name)
-        text = compiled.render(servers=rows, settings=settings)
+        text = compiled.render(servers=default.servers, services=sections, routes=routes, settings=settings)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"{template_name}:{error.lineno}: {error.message}") from error
     except (
@@ -134,6 +170,17 @@ def finish(text: str, servers: tuple[Server, ...], parser: Parser) -> Config:
     layout = parser.read_own(text, servers)
     config = Config("", fingerprint.digest(text), layout, _list_strangers(layout, servers))
     return config._replace(text=fingerprint.append(text, config.description))
+
+
+def _make_sections(servers: Iterable[Server], services: Iterable[Service]) -> list[Section]:
+    """Return the services, each with its servers."""
+    servers = list(servers)
+    ids = assign_ids(server.key for server in servers)
+    rows: dict[str, list[Row]] = {service.name: [] for service in services}
+    for server in servers:
+        if server.service in rows:
+            rows[server.service].append(Row(*server[:5], server.endpoint, ids[server.key], *server[5:]))
+    return [Section(service, rows[service.name]) for service in services]
 
 
 def _list_strangers(layout: Layout, servers: tuple[Server, ...]) -> tuple[str, ...]:

@@ -9,13 +9,13 @@ from serf_haproxy.config.parse import Line, Parser
 from serf_haproxy.config.render import Config
 from serf_haproxy.config.words import take_number
 from serf_haproxy.policy.snapshot import Seen
-from serf_haproxy.services import Key
+from serf_haproxy.services import DEFAULT_SERVICE, Key
 from serf_haproxy.system.network import split_endpoint
 
 NO_STATE = "1\n"  # the version of the format and no server; HAProxy warns of an empty file
 
 
-def format_state(goal: Config, decided: Mapping[str, bool], seen: Mapping[Key, Seen] | None, header: str) -> str:
+def format_state(goal: Config, decided: Mapping[Key, bool], seen: Mapping[Key, Seen] | None, header: str) -> str:
     """Return a server state file: a server keeps its state, and one that is new or moved starts as down.
 
     Otherwise HAProxy would consider a new server up until its checks fail, and would let an old line override the
@@ -25,7 +25,7 @@ def format_state(goal: Config, decided: Mapping[str, bool], seen: Mapping[Key, S
 
     Args:
         goal: What will run.
-        decided: By name, the servers that were decided, and whether each is new or elsewhere than before.
+        decided: The servers that were decided, and whether each is new or elsewhere than before.
         seen: What runs; None when no socket tells: then a server that is not new has no line, and starts as up.
         header: The line that names the columns.
     """
@@ -39,16 +39,26 @@ def format_state(goal: Config, decided: Mapping[str, bool], seen: Mapping[Key, S
         is_kept = running and running.endpoint == line.endpoint and (key in fixed or not running.is_set_aside)
         if running and is_kept:
             fields = dict(zip(columns, running.line.split(" "), strict=True))
-            if key in layout.servers or (key[1] in decided and "agent-check" not in line.words):
+            if key in layout.servers or (find_decided(decided, key) is not None and "agent-check" not in line.words):
                 fields |= dict.fromkeys(("srv_uweight", "srv_iweight"), str(line.weight))
             if line.id and "srv_id" in fields:
                 fields |= {"srv_id": str(line.id), "srv_f_forced_id": "1"}
             lines.append(" ".join(fields.values()))
-        elif _starts_down(line) and (_may_be_new(goal, decided, key) if seen is not None else decided.get(key[1])):
+        elif _starts_down(line) and (
+            _may_be_new(goal, decided, key) if seen is not None else find_decided(decided, key)
+        ):
             address, port = split_endpoint(line.endpoint)
             state = f"0 0 {line.weight} {line.weight} 0 1 0 0 6 0 0 {int(line.id > 0)}"
             lines.append(f"1 {key[0]} {line.id or number} {key[1]} {address} {state} - {port} - 0 0 - - 0")
     return "\n".join(lines) + "\n"
+
+
+def find_decided(decided: Mapping[Key, bool], key: Key) -> bool | None:
+    """Return whether the server in a section is new or elsewhere than before; None where it was not decided.
+
+    A section that has no service's name has servers of the default service.
+    """
+    return decided.get(key, decided.get((DEFAULT_SERVICE, key[1])))
 
 
 def _starts_down(line: Line) -> bool:
@@ -56,19 +66,20 @@ def _starts_down(line: Line) -> bool:
     return "check" in line.words and "agent-check" not in line.words
 
 
-def _may_be_new(goal: Config, decided: Mapping[str, bool], key: Key) -> bool:
+def _may_be_new(goal: Config, decided: Mapping[Key, bool], key: Key) -> bool:
     """Return whether a server that does not run may be set down: it is ours, or in a section of plain words."""
-    return key[0] in goal.layout.sections or key[1] in decided
+    return key[0] in goal.layout.sections or find_decided(decided, key) is not None
 
 
-def _read_opaque(goal: Config, decided: Mapping[str, bool], seen: Mapping[Key, Seen]) -> Iterator[tuple[Key, Line]]:
+def _read_opaque(goal: Config, decided: Mapping[Key, bool], seen: Mapping[Key, Seen]) -> Iterator[tuple[Key, Line]]:
     """Yield our servers in sections with lines of which only HAProxy knows what they say.
 
     A server there counts as checked unless all that run in its section are not. HAProxy applies a line only where name
     and section are those of a server.
     """
-    checked = {section for (section, name), one in seen.items() if name in decided and one.is_checked}
-    unchecked = {section for section, name in seen if name in decided} - checked
+    ours = {key: one for key, one in seen.items() if find_decided(decided, key) is not None}
+    checked = {section for (section, _), one in ours.items() if one.is_checked}
+    unchecked = {section for section, _ in ours} - checked
     for head, *lines in Parser().split(goal.text):
         words = head.split()
         if words[0] not in ("backend", "listen") or len(words) < 2 or words[1] in goal.layout.sections:
@@ -78,7 +89,11 @@ def _read_opaque(goal: Config, decided: Mapping[str, bool], seen: Mapping[Key, S
             if keyword != "server" or len(rest) < 2:
                 continue
             name, endpoint, *more = [word.strip("\"'") for word in rest]
-            if name not in decided or not endpoint.rpartition(":")[2].isdecimal() or "disabled" in more:
+            if (
+                find_decided(decided, (words[1], name)) is None
+                or not endpoint.rpartition(":")[2].isdecimal()
+                or "disabled" in more
+            ):
                 continue
             weight, number = take_number(more, "weight", 1), take_number(more, "id", 0)
             is_checked = "check" in more or (words[1] not in unchecked and "track" not in more)

@@ -12,7 +12,7 @@ from serf_haproxy.config import fingerprint
 from serf_haproxy.config.diff import Changes, describe, diff, explain, find_differences
 from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.config.render import Config
-from serf_haproxy.config.state_file import format_state
+from serf_haproxy.config.state_file import find_decided, format_state
 from serf_haproxy.control.attempt import Attempt
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import FROZEN, Condition, Outcome, Verdict, look_again_s
@@ -235,7 +235,7 @@ def _raise(attempt: Attempt, goal: Config, servers: Mapping[Key, Seen]) -> tuple
     return tuple(
         f"set server {'/'.join(key)} health up"
         for key, seen in servers.items()
-        if attempt.decided.get(key[1])
+        if find_decided(attempt.decided, key)
         and not (goal.layout.servers.get(key) or goal.layout.fixed.get(key))
         and seen.operation == DOWN
         and not seen.is_checked

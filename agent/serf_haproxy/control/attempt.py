@@ -22,7 +22,7 @@ class Attempt(NamedTuple):
         pause: How long there must not be a reload.
         patience: How long a reload waits for a frozen worker.
         left: Servers whose difference a reload has not ended, with its signature (`config.diff.sign`).
-        decided: By name, the servers that were decided, and whether each is new or elsewhere than before.
+        decided: The servers that were decided, and whether each is new or elsewhere than before.
     """
 
     edges: Edges
@@ -33,7 +33,7 @@ class Attempt(NamedTuple):
     pause: Pause = NO_PAUSE
     patience: Patience = Patience()
     left: Mapping[Key, str] = {}
-    decided: Mapping[str, bool] = {}
+    decided: Mapping[Key, bool] = {}
 
     def read_before(self) -> Layout:
         """Return what the published configuration says."""

@@ -14,7 +14,7 @@ from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf.events import ALIVE, FAILED
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.serf.printing import printable, quoted
-from serf_haproxy.services import Key
+from serf_haproxy.services import Key, format_key
 
 _SHOWN_COUNT = 10
 _KEPT = (State.HELD, State.LAST)
@@ -82,7 +82,8 @@ def remember_served(state: StateDirectory, outcome: Outcome, decision: Decision,
     if any(server.name not in files for server in decision.servers):
         remembered = parse_served(served).items()
         files = {name: NodeFile(status, member, 0) for name, (status, member) in remembered} | files
-    lines = "".join(files[server.name].line for server in decision.servers if server.name in files)
+    names = dict.fromkeys(server.name for server in decision.servers)
+    lines = "".join(files[name].line for name in names if name in files)
     if lines != served:
         state.write_served(lines)
     return lines
@@ -124,7 +125,7 @@ def list_conditions(snapshot: Snapshot, decision: Decision, before: Record) -> t
     held = decision.find(State.HELD)
     conditions: tuple[Condition, ...] = (Condition(HELD, _explain_held(held, snapshot.at_ns)),) if held else ()
     if last := decision.find(State.LAST):
-        conditions += (Condition(LAST, f"{_LAST_REASON}: {_join_names(name for _, name in last)}"),)
+        conditions += (Condition(LAST, f"{_LAST_REASON}: {_join_names(map(format_key, last))}"),)
     if is_alone(snapshot.files, snapshot.rules.self_name, before):
         conditions += (Condition(ALONE, _ALONE_REASON),)
     return conditions
@@ -141,7 +142,7 @@ def is_unfit(decision: Decision, key: Key, file: NodeFile | None) -> bool:
 
 
 def _explain_held(held: dict[Key, Entry], now_ns: int) -> str:
-    shown = _join_names(name for _, name in held)
+    shown = _join_names(map(format_key, held))
     until_s = max(entry.until_ns or now_ns for entry in held.values()) / 1e9
     until = time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(until_s))
     how = f"HAProxy's health checks decide until {until} or `serf-haproxy release`"
@@ -164,10 +165,11 @@ def _list_problems(snapshot: Snapshot, decision: Decision, before: Record) -> tu
     refused = dict(snapshot.roster.refused) if snapshot.roster else before.refused
     return (
         *(
-            f"node {key[1]} is {entry.state}: {entry.reason}"
+            f"node {format_key(key)} is {entry.state}: {entry.reason}"
             for key, entry in decision.notable.items()
             if entry.state is State.DAMPED or is_unfit(decision, key, snapshot.files.get(key[1]))
         ),
+        *snapshot.services.faults,
         *(f"node {name} is refused: {reason}" for name, reason in refused.items()),
         *(f"file {quoted(stray.name)} in the node directory is ignored: {stray.reason}" for stray in snapshot.strays),
     )

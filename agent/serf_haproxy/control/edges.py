@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from serf_haproxy.control.services_file import ServicesFile
 from serf_haproxy.control.state import State
 from serf_haproxy.haproxy.config_file import ConfigFile
 from serf_haproxy.haproxy.master import Master
@@ -19,6 +20,7 @@ class Edges(NamedTuple):
         config_file: HAProxy's configuration file.
         master: HAProxy's master.
         runtime: HAProxy's runtime socket.
+        services_file: The operator's services file.
     """
 
     nodes_dir: str
@@ -26,6 +28,7 @@ class Edges(NamedTuple):
     config_file: ConfigFile
     master: Master
     runtime: Runtime
+    services_file: ServicesFile
 
 
 def make_edges(settings: Settings) -> Edges:
@@ -36,6 +39,7 @@ def make_edges(settings: Settings) -> Edges:
         ConfigFile(settings.config_path, settings.haproxy_bin, settings.check_timeout_s, settings.template_path),
         Master(settings.master_socket, settings.service_dir, settings.reload_timeout_s),
         Runtime(settings.runtime_socket, settings.master_socket),
+        ServicesFile(settings),
     )
 
 

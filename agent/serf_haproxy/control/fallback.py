@@ -22,12 +22,13 @@ from serf_haproxy.errors import TemplateError
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Snapshot
+from serf_haproxy.services import format_key
+from serf_haproxy.services.service import Service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import read_mode
 
 _BUILT_IN = "the built-in template"
 _CHECK_COUNT = 48  # enough for four bad servers among a thousand; with more of them the template is to blame
-_IN_FORCE = (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
 
 
 class Wanted(NamedTuple):
@@ -38,12 +39,14 @@ class Wanted(NamedTuple):
         servers: The servers, sorted by service and name, without those that HAProxy is known to refuse.
         read_template: Returns the present template's text, or raises TemplateError.
         refused_count: How many servers HAProxy is known to refuse.
+        services: The services, sorted by name; empty: the default one.
     """
 
     settings: Settings
     servers: Servers
     read_template: Callable[[], str]
     refused_count: int = 0
+    services: tuple[Service, ...] = ()
 
 
 def want(settings: Settings, snapshot: Snapshot, decision: Decision) -> Wanted:
@@ -55,7 +58,7 @@ def want(settings: Settings, snapshot: Snapshot, decision: Decision) -> Wanted:
         return snapshot.template
 
     refused_count = sum(key in decision.entries for key in snapshot.refused)
-    return Wanted(settings, decision.servers, read_present, refused_count)
+    return Wanted(settings, decision.servers, read_present, refused_count, snapshot.services.listed)
 
 
 class Rung(NamedTuple):
@@ -72,18 +75,18 @@ class Rung(NamedTuple):
 
 def list_rungs(wanted: Wanted, edges: Edges, renderer: Renderer) -> list[Rung]:
     """Return the ladder, best rung first. Nothing is read before a rung is rendered."""
-    settings = wanted.settings
+    settings, services = wanted.settings, wanted.services
 
     def render_present(servers: Servers) -> Config:
-        return renderer.render(wanted.read_template(), servers, settings)
+        return renderer.render(wanted.read_template(), servers, settings, services)
 
     def render_good(servers: Servers) -> Config | None:
         good = edges.state.read_good_template()
-        return None if good is None else renderer.render(good, servers, settings)
+        return None if good is None else renderer.render(good, servers, settings, services)
 
     def render_built_in(servers: Servers) -> Config:
         built_in = settings.replace(template_path="")
-        return renderer.render(read_template(built_in), servers, built_in)
+        return renderer.render(read_template(built_in), servers, built_in, services)
 
     rungs = [Rung("the present template", render_present)]
     if settings.template_path:
@@ -116,7 +119,7 @@ def apply_best(wanted: Wanted, attempt: Attempt, renderer: Renderer) -> Outcome:
         return outcome
     if outcome.verdict is Verdict.REJECTED:
         return _step_down(attempt, lower, wanted.servers, goal, outcome)
-    if outcome.verdict in _IN_FORCE and not outcome.refused and not wanted.refused_count:
+    if outcome.is_in_force and not outcome.refused and not wanted.refused_count:
         mode = read_mode(wanted.settings.template_path) or 0o600
         attempt.edges.state.keep_template(wanted.read_template(), mode)
     return outcome
@@ -174,7 +177,7 @@ def _leave_out_refused(attempt: Attempt, rung: Rung, wanted: Wanted) -> Outcome 
     said = {server: next((text for some, text in messages.items() if text and server in some), "") for server in bad}
     refused = {server.key: (server, " ".join(text.split())[:300]) for server, text in said.items()}
     quarantined = "is quarantined: HAProxy refuses it"
-    problems = tuple(f"node {server.name} {quarantined}: {text}" for server, text in refused.values())
+    problems = tuple(f"node {format_key(server.key)} {quarantined}: {text}" for server, text in refused.values())
     outcome = _apply_again(attempt, render(good))
     return dataclasses.replace(outcome, problems=problems, refused=refused)
 

@@ -6,18 +6,25 @@ import time
 from serf_haproxy.control.outcome import Outcome
 from serf_haproxy.control.record import Faults, Record
 from serf_haproxy.policy.snapshot import Snapshot
+from serf_haproxy.services.file import Services
 from serf_haproxy.settings import Settings
 
 
-def select_faults(settings: Settings, template: str, faults: Faults) -> Faults:
-    """Return the remembered refusals while they hold: for the same settings and template, and not for ever."""
+def select_faults(settings: Settings, template: str, services: Services, faults: Faults) -> Faults:
+    """Return the remembered refusals while they hold: for the same input but the servers, and not for ever."""
     is_young = 0 <= time.time() - faults.at_s < settings.retry_max_s
-    return faults if faults.servers and is_young and faults.basis == _find_basis(settings, template) else Faults()
+    return (
+        faults
+        if faults.servers and is_young and faults.basis == _find_basis(settings, template, services)
+        else Faults()
+    )
 
 
-def _find_basis(settings: Settings, template: str) -> str:
-    """Return the digest of the settings and the template."""
-    return hashlib.sha256(f"{settings!r}\n{template}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+def _find_basis(settings: Settings, template: str, services: Services) -> str:
+    """Return the digest of the settings, the services and the template."""
+    return hashlib.sha256(
+        f"{settings!r}\n{services.listed!r}\n{template}".encode("utf-8", "surrogateescape")
+    ).hexdigest()[:16]
 
 
 def list_faults(settings: Settings, snapshot: Snapshot, outcome: Outcome, before: Record) -> list[object]:
@@ -28,7 +35,7 @@ def list_faults(settings: Settings, snapshot: Snapshot, outcome: Outcome, before
     earlier = before.read_faults() if snapshot.refused else Faults()
     at_s = earlier.at_s or time.time()
     return [
-        _find_basis(settings, snapshot.template or ""),
+        _find_basis(settings, snapshot.template or "", snapshot.services),
         at_s,
         [[list(server), words] for server, words in refused.values()],
     ]

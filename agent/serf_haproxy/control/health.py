@@ -7,8 +7,8 @@ from serf_haproxy.control.outcome import Outcome
 from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.policy.decision import Decision, State
 from serf_haproxy.policy.snapshot import DOWN, Snapshot
-from serf_haproxy.services import Key, find_service
-from serf_haproxy.settings import variable
+from serf_haproxy.services import Key, find_service, format_key
+from serf_haproxy.services.service import Service
 
 _PATIENCE_S = 15  # an application may still be starting
 _SHOWN_COUNT = 10
@@ -20,7 +20,7 @@ class Silence:
     def __init__(self) -> None:
         self._told: dict[Key, str] = {}
 
-    def explain(self, outcome: Outcome, snapshot: Snapshot, decision: Decision, edges: Edges, check: str) -> Outcome:
+    def explain(self, outcome: Outcome, snapshot: Snapshot, decision: Decision, edges: Edges) -> Outcome:
         """Return an outcome with a problem for each server that should serve and has never come up.
 
         No pass is made for this alone: the next one that is due says it.
@@ -30,17 +30,17 @@ class Silence:
             snapshot: What was read.
             decision: What was decided.
             edges: HAProxy is asked what its health checks found, only when there is news of such a server.
-            check: The health check in words, such as `HEAD /`.
         """
         told, since_s = self._told, _find_down(snapshot, decision)
         for key in told.keys() - since_s.keys():
             del told[key]
         if any(each_s >= _PATIENCE_S and key not in told for key, each_s in since_s.items()):
             rows = edges.runtime.read_status() or {}
-            status = {(find_service(section), name): row for (section, name), row in rows.items()}
+            services = {service.name: service for service in snapshot.services.listed}
+            status = {(find_service(section, services), name): row for (section, name), row in rows.items()}
             for key in sorted(since_s.keys() & status.keys() - told.keys()):
                 if since_s[key] >= _PATIENCE_S and not status[key].has_been_up:
-                    told[key] = _describe(key[1], status[key], check)
+                    told[key] = _describe(key, status[key], services[key[0]])
         problems = tuple(told[key] for key in sorted(told)[:_SHOWN_COUNT])
         if len(told) > _SHOWN_COUNT:
             problems += (f"{len(told)} nodes have not come up; `serf-haproxy status` shows the health check of each",)
@@ -50,26 +50,27 @@ class Silence:
 def _find_down(snapshot: Snapshot, decision: Decision) -> dict[Key, int]:
     """Return for how long each server that should serve has been down, seconds."""
     servers = (snapshot.running and snapshot.running.servers) or {}
-    found = {}
+    found, names = {}, snapshot.services.names
     for (section, name), seen in servers.items():
-        key = find_service(section), name
+        key = find_service(section, names), name
         entry = decision.entries.get(key)
         if seen.operation == DOWN and not seen.is_maintained and entry and entry.state is State.SERVING:
             found[key] = seen.unchanged_s
     return found
 
 
-def _describe(name: str, status: ServerStatus, check: str) -> str:
-    return f"node {name} has not come up: its health check, {check}, found {status.explain_check()}{_advise(status)}"
+def _describe(key: Key, status: ServerStatus, service: Service) -> str:
+    advice, found = _advise(status, service), status.explain_check()
+    return f"node {format_key(key)} has not come up: its health check, {service.check}, found {found}{advice}"
 
 
-def _advise(status: ServerStatus) -> str:
+def _advise(status: ServerStatus, service: Service) -> str:
     if status.code in ("405", "501"):
-        return f"; set {variable('health_method')} to a method that it knows, such as GET"
+        return f"; set {service.where('health_method')} to a method that it knows, such as GET"
     if status.code in ("400", "421"):
-        return f"; {variable('health_host')} may be a host that it does not serve"
+        return f"; {service.where('health_host')} may be a host that it does not serve"
     if status.code in ("401", "403", "404", "410"):
-        return f"; set {variable('health_path')} to a path that needs no login"
+        return f"; set {service.where('health_path')} to a path that needs no login"
     if status.code == "508":
         return "; its address leads back to a balancer"
     return f"; is its application running at {status.address}?" if status.check.startswith("L4") else ""

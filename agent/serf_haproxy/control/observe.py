@@ -3,27 +3,23 @@
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from serf_haproxy.config.ids import choose_id
 from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.faults import select_faults
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import read_template
-from serf_haproxy.errors import SystemFault, TemplateError
-from serf_haproxy.policy.address import Bind
-from serf_haproxy.policy.admission import Policy, Rules
-from serf_haproxy.policy.damping import FlapRules
-from serf_haproxy.policy.guard import GuardRules
-from serf_haproxy.policy.proof import Secret, normalise, read_secrets
+from serf_haproxy.control.rules import read_rules
+from serf_haproxy.errors import TemplateError
 from serf_haproxy.policy.server import read_running
-from serf_haproxy.policy.snapshot import DOWN, Known, Running, Snapshot, View
+from serf_haproxy.policy.snapshot import DOWN, Known, Running, Seen, Snapshot, View
 from serf_haproxy.serf import nodes
-from serf_haproxy.services import DEFAULT_SERVICE, Key, find_service
+from serf_haproxy.services import Key, find_service
+from serf_haproxy.services.file import Services
 from serf_haproxy.settings import Settings
-from serf_haproxy.system.files import read_text
 from serf_haproxy.system.interfaces import list_local_addresses
-from serf_haproxy.system.network import split_endpoint
 
 
 def read_nodes(nodes_dir: str) -> Heard:
@@ -45,57 +41,40 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
         heard: The node files.
 
     Raises:
-        SystemFault: A file cannot be read, or the file of secrets is wrong.
+        SystemFault: A file cannot be read, or a file of secrets is wrong.
     """
     running = edges.runtime.read_running()
     known = edges.state.read_known()
-    view = _read_view(running, known, is_sticky=bool(settings.cookie))
+    services = edges.services_file.read(edges.state.read_services())
+    view = _read_view(running, known, services)
     live = edges.config_file.read_live()
     try:
         template, template_fault = read_template(settings), ""
     except TemplateError as error:
         template, template_fault = None, str(error)
     self_name = heard.roster.self_name if heard.roster else record.self_name
+    rules, *further_rules = (
+        one._replace(self_address=_find_own_address(self_name, heard, record), local=list_local_addresses())
+        for one in read_rules(settings, self_name, edges.state.read_released_ns(), services)
+    )
     return Snapshot(
         at_ns=time.time_ns(),
-        rules=read_rules(settings, self_name, edges.state.read_released_ns())._replace(
-            self_address=_find_own_address(self_name, heard, record), local=list_local_addresses()
-        ),
+        rules=rules,
+        further_rules=tuple(further_rules),
+        services=services,
         files=heard.files,
         strays=heard.strays,
         roster=heard.roster,
         flaps=edges.state.read_flaps(),
         unfit=record.read_unfit(),
         checks=record.read_checks(),
-        refused=select_faults(settings, template or "", record.read_faults()).servers,
-        known=_complete_known(known, view, running, heard),
+        refused=select_faults(settings, template or "", services, record.read_faults()).servers,
+        known=_complete_known(known, view, running, heard, services.names),
         view=view,
         running=running,
         live=live,
         template=template,
         template_fault=template_fault,
-    )
-
-
-def read_rules(settings: Settings, self_name: str, released_ns: int = 0) -> Rules:
-    """Return the rules by which members become servers.
-
-    Raises:
-        SystemFault: The file of secrets is missing or wrong.
-    """
-    return Rules(
-        settings.default_port,
-        settings.roles,
-        settings.balancer_roles,
-        self_name,
-        settings.drain_timeout_s,
-        settings.failed_grace_s,
-        Policy(settings.networks, settings.ports, read_secret_file(settings.proof_secret_file)),
-        GuardRules(settings.guard_share, settings.guard_window_s, settings.guard_hold_s, released_ns),
-        FlapRules(settings.flap_cutoff, settings.flap_half_life_s),
-        is_sticky=bool(settings.cookie),
-        check_rate=settings.checks_per_s,
-        binds=(_read_bind(settings.frontend_bind), _read_bind(settings.stats_bind)),
     )
 
 
@@ -108,37 +87,22 @@ def _find_own_address(self_name: str, heard: Heard, record: Record) -> str:
     return record.self_address if self_name == record.self_name else ""
 
 
-def read_secret_file(path: str) -> tuple[Secret, ...]:
-    """Return the secrets that members must prove to know; none when `path` is "".
-
-    Raises:
-        SystemFault: The file is missing or wrong. Without it any member could become a server, so nothing is changed.
-    """
-    if not path:
-        return ()
-    try:
-        return read_secrets(read_text(path) or "")
-    except ValueError as error:
-        raise SystemFault(f"{path}: {error}; set SERF_HAPROXY_PROOF_SECRET_FILE to such a file") from error
-
-
-def _read_bind(bind: str) -> Bind:
-    host, port = split_endpoint(bind)
-    address = normalise(host) if host not in ("", "*") else None
-    return str(address) if address and not address.is_unspecified else "", int(port)
-
-
-def _read_view(running: Running | None, known: Mapping[Key, Known], is_sticky: bool) -> View:
+def _read_view(running: Running | None, known: Mapping[Key, Known], services: Services) -> View:
     """Return HAProxy's view by services: a custom template may have a server in several sections."""
     if running is None or running.servers is None:
         return View()
+    names, is_sticky = services.names, any(service.cookie for service in services.listed)
     counts: dict[Key, int] = {}
     serving, down, known_to_haproxy = set(), set(), set()
     up: dict[Key, str] = {}
-    for key, seen in running.servers.items():
-        if key[0] != DEFAULT_SERVICE:
-            key = (find_service(key[0]), key[1])  # noqa: PLW2901 - the key by service instead of by section
+    unchecked = set()
+    for section_key, seen in running.servers.items():
+        key = _find_key(section_key, seen, names)
+        if key is None:
+            continue
         known_to_haproxy.add(key)
+        if not seen.is_checked:
+            unchecked.add(key)
         if seen.connection_count:
             counts[key] = counts.get(key, 0) + seen.connection_count
         if is_sticky and seen.is_serving:
@@ -148,9 +112,6 @@ def _read_view(running: Running | None, known: Mapping[Key, Known], is_sticky: b
         elif not seen.is_maintained:
             up[key] = seen.endpoint
     up = {key: endpoint for key, endpoint in up.items() if key not in down} if down else up
-    unchecked = {
-        (find_service(section), name) for (section, name), seen in running.servers.items() if not seen.is_checked
-    }
     everything = frozenset(known_to_haproxy)
     up |= _translate(up, known)
     return View(counts, frozenset(serving), frozenset(down), up, frozenset(unchecked), everything)
@@ -163,15 +124,27 @@ def _translate(up: Mapping[Key, str], known: Mapping[Key, Known]) -> dict[Key, s
 
 
 def _complete_known(
-    known: Mapping[Key, Known], view: View, running: Running | None, heard: Heard
+    known: Mapping[Key, Known], view: View, running: Running | None, heard: Heard, names: Collection[str]
 ) -> Mapping[Key, Known]:
     """Return what is known of servers, with those that only HAProxy knows: the state directory is new, or was lost."""
     servers = (running and running.servers) or {}
     found = {}
-    for (section, name), seen in servers.items():
-        key = (find_service(section), name)
-        if key not in known and name in heard.files and not seen.is_maintained:
+    for section_key, seen in servers.items():
+        key = _find_key(section_key, seen, names)
+        if key and key not in known and key[1] in heard.files and not seen.is_maintained:
             with contextlib.suppress(ValueError):
                 server = read_running(key, seen.endpoint, seen.weight)
                 found[key] = Known(server, was_up=key in (view.up or {}), is_served=True)
     return {**known, **found} if found else known
+
+
+def _find_key(section_key: Key, seen: Seen, names: Collection[str]) -> Key | None:
+    """Return the service and name of a server that runs; None for one of a service that is not named any more.
+
+    A section of another name than a service has servers of the default service, but for those whose id says otherwise.
+    """
+    section, name = section_key
+    if section in names:
+        return section_key
+    is_former = choose_id(section_key) == seen.id
+    return None if is_former else (find_service(section, names), name)

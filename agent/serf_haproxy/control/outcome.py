@@ -80,6 +80,11 @@ class Outcome:
     again_s: float | None = None
     left: Mapping[Key, str] | None = None
 
+    @property
+    def is_in_force(self) -> bool:
+        """Whether HAProxy runs what it should."""
+        return self.verdict in (Verdict.UNCHANGED, Verdict.APPLIED, Verdict.RELOADED)
+
     def has_condition(self, name: str) -> bool:
         """Return whether one of the conditions has this name."""
         return any(condition.name == name for condition in self.conditions)

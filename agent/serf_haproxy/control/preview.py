@@ -52,6 +52,14 @@ def preview_config(settings: Settings) -> Config:
         SystemFault: A file cannot be read.
         TemplateError: The template is wrong.
     """
-    found = preview(settings)
+    return find_config(settings, preview(settings))
+
+
+def find_config(settings: Settings, found: Preview) -> Config:
+    """Return the configuration that follows from a preview.
+
+    Raises:
+        TemplateError: The template is wrong.
+    """
     wanted = want(settings, found.snapshot, found.decision)
-    return found.renderer.render(wanted.read_template(), wanted.servers, settings)
+    return found.renderer.render(wanted.read_template(), wanted.servers, settings, wanted.services)

@@ -23,13 +23,14 @@ from serf_haproxy.control.record import Record
 from serf_haproxy.control.state import parse_served
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.haproxy import workers
+from serf_haproxy.policy.claim import tag_of
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.roster import Roster
-from serf_haproxy.services import find_service
+from serf_haproxy.services import DEFAULT_SERVICE, Key, find_service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.locks import locked
 
@@ -85,10 +86,11 @@ class Reconciler:
             heard = self._forget_absent(heard, decision)
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
-            check = f"{settings.health_method} {settings.health_path}"
-            outcome = memory.silence.explain(outcome, snapshot, decision, edges, check)
+            outcome = memory.silence.explain(outcome, snapshot, decision, edges)
             if heard.roster or outcome.has_reloaded:
                 outcome = dataclasses.replace(outcome, problems=outcome.problems + self._look_after_old_workers())
+            if outcome.is_in_force and snapshot.services.tables != edges.state.read_services():
+                edges.state.write_services(snapshot.services.tables)
             served = remember_served(edges.state, outcome, decision, heard, served)
             memory.served = served, [server.name for server in decision.servers]
             faults = list_faults(settings, snapshot, outcome, record)
@@ -158,10 +160,10 @@ class Reconciler:
         A pass that was cut short may have added the server without writing down that it is served.
         """
         running = (snapshot.running and snapshot.running.servers) or {}
-        missing = set()
+        missing, names = set(), snapshot.services.names
         for (section, name), seen in running.items():
             if name not in snapshot.files and not seen.is_maintained:
-                key = find_service(section), name
+                key = find_service(section, names), name
                 known = snapshot.known.get(key)
                 if (known and known.is_served) or is_id_of(key, seen.id):
                     missing.add(key)
@@ -189,23 +191,29 @@ class Reconciler:
         return (complaint,) if complaint else ()
 
 
-def _find_new(snapshot: Snapshot, decision: Decision, served: str) -> dict[str, bool]:
-    """Return by name whether each server is new, or elsewhere than it was.
+def _find_new(snapshot: Snapshot, decision: Decision, served: str) -> dict[Key, bool]:
+    """Return whether each server is new, or elsewhere than it was.
 
     Where the memory of servers is lost or damaged, those count as known whose node files were served.
     """
     known = {key: one.server.endpoint for key, one in snapshot.known.items() if one.is_served}
-    new = {server.name for server in decision.servers if known.get(server.key) != server.endpoint}
+    new = {server.key for server in decision.servers if known.get(server.key) != server.endpoint}
     if new and not known:
-        before = {name: _find_place(member) for name, (_, member) in parse_served(served).items()}
-        files = snapshot.files
-        new -= {name for name in new & files.keys() if before.get(name) == _find_place(files[name].member)}
-    return {server.name: server.name in new for server in decision.servers}
+        before = {name: member for name, (_, member) in parse_served(served).items()}
+        after = {name: file.member for name, file in snapshot.files.items() if name in before}
+        new -= {
+            (service, name)
+            for service, name in new
+            if name in after and _find_place(before[name], service) == _find_place(after[name], service)
+        }
+    return {server.key: server.key in new for server in decision.servers}
 
 
-def _find_place(member: Member) -> tuple[str, str | None]:
-    """Return what says where a member's server is."""
-    return member.address, member.tag_values().get("port")
+def _find_place(member: Member, service: str) -> tuple[str, str | None, str]:
+    """Return what says where a member's server in a service is."""
+    tags = member.tag_values()
+    port = tags.get("port") if service == DEFAULT_SERVICE else None
+    return member.address, port, tags.get(tag_of(service), "").partition(":")[0]
 
 
 def reconcile(

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 
 from serf_haproxy.control.outcome import Condition
 from serf_haproxy.policy.address import read_address
+from serf_haproxy.policy.claim import VERSION, WEIGHT_MAX
 from serf_haproxy.policy.pace import EXPONENT_MAX, Checks, Pace
-from serf_haproxy.policy.server import WEIGHT_MAX, Server
+from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Known
 from serf_haproxy.serf.events import name_fault
 from serf_haproxy.services import Key
+
+_NO_MORE = Server("", "", 0, None)[4:]
 
 # What reading a damaged file raises: it has any JSON in it, or none.
 DAMAGE = (ValueError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -189,9 +192,17 @@ def _fits(value: Any, example: object) -> bool:
 
 
 def _read_server(fields: Any) -> Server:
-    name, address, port, weight, *service = fields  # the previous release had no service
-    server = Server(str(name), read_address(address).text, int(port), None if weight is None else int(weight))
-    return server._replace(service=str(service[0])) if service else server
+    name, address, port, weight, *more = fields  # older releases wrote fewer fields
+    service, _, _, version, is_backup = (*more, *_NO_MORE[len(more) :])[: len(_NO_MORE)]
+    return Server(
+        str(name),
+        read_address(address).text,
+        int(port),
+        None if weight is None else int(weight),
+        str(service),
+        version=version if VERSION.fullmatch(version) else "",
+        is_backup=is_backup is True,
+    )
 
 
 def _read_fault(entry: Any) -> tuple[Server, str]:

@@ -6,9 +6,10 @@ import os
 
 from serf_haproxy import config
 from serf_haproxy.config.parse import Parser
-from serf_haproxy.config.render import Compiler, Config, fill_in, finish
+from serf_haproxy.config.render import Compiler, Config, Source, fill_in, finish
 from serf_haproxy.errors import SystemFault, TemplateError
 from serf_haproxy.policy.server import Server
+from serf_haproxy.services.service import Service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import read_text
 from serf_haproxy.system.processes import run_apart
@@ -45,25 +46,29 @@ class Renderer:
         self._compiler = Compiler()
         self.render = functools.lru_cache(maxsize=2)(self._render)  # most passes find nothing new
 
-    def _render(self, template: str, servers: Servers, settings: Settings) -> Config:
+    def _render(
+        self, template: str, servers: Servers, settings: Settings, services: tuple[Service, ...] = ()
+    ) -> Config:
         """Return the configuration for some servers.
 
         Args:
             template: The template's text. Without `settings.template_path` it is the built-in one.
             servers: Sorted by service and name.
             settings: The settings.
+            services: The services, sorted by name; empty: the default one.
 
         Raises:
             TemplateError: The template is wrong, or exceeds its limits of time and memory.
         """
         path = settings.template_path
         if not path:
-            text = fill_in(template, BUILT_IN_TEMPLATE, servers, settings, self._compiler)
+            text = fill_in(Source(template, BUILT_IN_TEMPLATE), servers, settings, services, self._compiler)
             return finish(text, servers, self.parser)
 
         def work() -> bytes:
             try:
-                return b"+" + fill_in(template, path, servers, settings).encode("utf-8", "surrogateescape")
+                text = fill_in(Source(template, path), servers, settings, services)
+                return b"+" + text.encode("utf-8", "surrogateescape")
             except TemplateError as error:
                 return f"-{error}".encode("utf-8", "surrogateescape")
 

@@ -1,6 +1,7 @@
 """The report: snapshot, decision, HAProxy's view and the last outcome. The one source of all that is shown."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,14 +12,15 @@ from serf_haproxy.control.record import Record
 from serf_haproxy.haproxy import workers
 from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.haproxy.workers import OldWorkers
+from serf_haproxy.policy.claim import read_claim
 from serf_haproxy.policy.decision import Decision, Entry, State
-from serf_haproxy.policy.server import read_server
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import Member, unescape
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.serf.printing import printable
-from serf_haproxy.services import Key, find_service
+from serf_haproxy.services import DEFAULT_SERVICE, Key, find_service
+from serf_haproxy.services.service import Service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.locks import is_locked
 
@@ -54,12 +56,12 @@ def read_report(settings: Settings) -> Report:
     """
     nodes.check_dir(settings.nodes_dir)
     edges, record, snapshot, decision, _ = preview(settings)
-    status = edges.runtime.read_status()
+    status, names = edges.runtime.read_status(), snapshot.services.names
     return Report(
         snapshot,
         decision,
         record,
-        None if status is None else {(find_service(section), name): row for (section, name), row in status.items()},
+        None if status is None else {(find_service(one, names), name): row for (one, name), row in status.items()},
         is_locked(edges.state.daemon_lock_path) or is_locked(edges.state.former_lock_path),
         workers.measure_old(edges.master),
     )
@@ -70,7 +72,8 @@ def to_json(report: Report) -> dict[str, Any]:
 
     Returns:
         verdict, reason, conditions and digest of the last pass, when it was and how long it took, whether the daemon
-        and HAProxy answer, and `members`: for each node a map with the columns of the table and more.
+        and HAProxy answer, `services` by name, the faults of the services file, and `members`: for each service and
+        node a map with the columns of the table and more.
     """
     record = report.record
     members = [_describe_node(report, key, entry) for key, entry in report.decision.entries.items()]
@@ -88,6 +91,8 @@ def to_json(report: Report) -> dict[str, Any]:
         "resident_runs": report.is_daemon_running,  # deprecated: the name of the previous release
         "haproxy_answers": report.servers is not None,
         "old_workers": report.old_workers._asdict() if report.old_workers else None,
+        "services": {service.name: _describe_service(report, service) for service in report.snapshot.services.listed},
+        "service_faults": list(report.snapshot.services.faults),
         "members": members,
         "strays": {printable(stray.name): printable(stray.reason) for stray in report.snapshot.strays},
     }
@@ -96,13 +101,18 @@ def to_json(report: Report) -> dict[str, Any]:
 def format_table(report: Report) -> str:
     """Return the report as a table for people."""
     status = to_json(report)
-    rows: list[tuple[str, ...]] = [(*_COLUMNS, "note")]
-    rows += [(*(_format_cell(member[column]) for column in _COLUMNS), _note(member)) for member in status["members"]]
+    is_one = all(member["service"] in (None, DEFAULT_SERVICE) for member in status["members"])
+    columns = _COLUMNS if is_one and len(status["services"]) < 2 else ("service", *_COLUMNS)
+    rows: list[tuple[str, ...]] = [(*columns, "note")]
+    rows += [(*(_format_cell(member[column]) for column in columns), _note(member)) for member in status["members"]]
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if not status["members"]:
         lines = ["no node is known"]
     lines += [f"ignored file {name}: {reason}" for name, reason in status["strays"].items()]
+    if len(status["services"]) > 1:
+        lines += ["", *(_format_service(name, one) for name, one in status["services"].items())]
+    lines += status["service_faults"]
     ago_s = time.time() - status["at_s"]
     verdict = f"{status['verdict']} {ago_s:.0f} s ago" if status["verdict"] else "no verdict"
     lines += ["", f"last pass: {verdict}: {status['reason']}"]
@@ -132,7 +142,9 @@ def _describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
         "since_s": None if entry.since_ns is None else entry.since_ns / 1e9,
         "left_s": left_s,
         "address": unescape(file.member.address) if entry.server else file.member.address,
-        "port": entry.server.port if entry.server else _find_port(file.member),
+        "port": entry.server.port if entry.server else _find_port(report, service, file.member),
+        "version": entry.server.version if entry.server else "",
+        "is_backup": bool(entry.server and entry.server.is_backup),
         "role": file.member.role,
         "evidence": "roster" if report.record.from_roster.get(name) == file.mtime_ns else "event",
         "in_haproxy": key in servers,
@@ -143,13 +155,33 @@ def _describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
     }
 
 
+def _describe_service(report: Report, service: Service) -> dict[str, Any]:
+    entries = {key: entry for key, entry in report.decision.entries.items() if key[0] == service.name}
+    servers = report.servers or {}
+    return {
+        "mode": service.mode,
+        "routes": list(service.routes),
+        "bind": service.bind,
+        "balance": service.balance,
+        "node_counts": dict(Counter(entry.state.value for entry in entries.values())),
+        "server_count": sum(entry.server is not None for entry in entries.values()),
+        "up_count": sum(row.status.startswith("UP") for key, row in servers.items() if key[0] == service.name),
+    }
+
+
+def _format_service(name: str, service: dict[str, Any]) -> str:
+    where = service["bind"] or ", ".join(service["routes"]) or "all other requests"
+    count = f"{service['up_count']} of {service['server_count']} servers are up"
+    return f"service {name} ({service['mode']}, {where}): {count}"
+
+
 def _make_file(name: str, entry: Entry) -> NodeFile:
     """Return a stand-in for the node file of a server whose node file is gone."""
     return NodeFile("", Member(name, entry.server.address if entry.server else "", "", ()), 0)
 
 
 def _describe_refused(name: str, reason: str) -> dict[str, Any]:
-    empty = dict.fromkeys((*_COLUMNS, "service", "since_s", "left_s", "held_s", "damped_s"))
+    empty = dict.fromkeys((*_COLUMNS, "service", "since_s", "left_s", "held_s", "damped_s", "version"))
     state = State.QUARANTINED.value
     known = {"name": name, "state": state, "reason": reason, "quarantined": reason}
     return empty | known | {"evidence": "roster", "in_haproxy": False}
@@ -176,10 +208,11 @@ def _format_health(status: ServerStatus | None) -> str | None:
     return "UP" if status.status == "UP" else f"{status.status} ({status.explain_check()})"
 
 
-def _find_port(member: Member) -> int | None:
+def _find_port(report: Report, service: str, member: Member) -> int | None:
     """Return the port that a node announces; None where it announces none, or has a wrong tag."""
+    is_named = report.snapshot.rules.are_named or service != DEFAULT_SERVICE
     try:
-        return read_server(member, 1)[0].port if "port" in member.tag_values() else None
+        return read_claim(member, service, is_named).port
     except ValueError:
         return None
 

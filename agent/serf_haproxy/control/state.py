@@ -4,6 +4,7 @@ last_pass.json   what the last pass came to
 flaps.json       nodes that failed and came back, while that counts
 known.json       the servers that were decided last, and those before whose members still have a node file
 served           the node files of HAProxy's servers, one line each: a reboot takes a node directory in memory
+services.json    the tables of the services file that were last in force
 template.good    the last custom template that HAProxy was seen to run
 released         an operator's order: servers that were lost before this file's mtime are not held any more
 """
@@ -28,7 +29,8 @@ from serf_haproxy.errors import InputError
 from serf_haproxy.policy.damping import Flap
 from serf_haproxy.policy.snapshot import Known
 from serf_haproxy.serf.events import Member, name_fault, parse_line
-from serf_haproxy.services import Key
+from serf_haproxy.services import Key, format_key, parse_key
+from serf_haproxy.services.file import Table
 from serf_haproxy.system.files import read_mode, read_text, remove_temporaries, write_durably
 
 _FUTURE_S = 5.0  # the coarse clock of the files runs a little behind, never ahead
@@ -51,12 +53,15 @@ class State:
         self._known_path = os.path.join(path, "known.json")
         self._known: tuple[str, Mapping[Key, Known]] = ("", {})  # most passes read again what they read before
         self._served_path = os.path.join(path, "served")
+        self._services_path = os.path.join(path, "services.json")
+        self._services: tuple[str, dict[str, Table]] = ("", {})
         self._template_path = os.path.join(path, "template.good")
         self._released_path = os.path.join(path, "released")
 
     def clean_up(self) -> None:
         """Remove the temporary files of an interrupted pass; the caller holds the lock of the pass."""
-        remove_temporaries(self.record_path, self._flaps_path, self._served_path, self._template_path)
+        remove_temporaries(self.record_path, self._flaps_path, self._served_path, self._services_path)
+        remove_temporaries(self._template_path)
 
     def read_record(self) -> Record:
         """Return the last record; a missing or damaged one counts as none, and so does a damaged part of it."""
@@ -66,20 +71,21 @@ class State:
         """Replace the record."""
         write_durably(self.record_path, format_record(record))
 
-    def read_flaps(self) -> dict[str, Flap]:
+    def read_flaps(self) -> dict[Key, Flap]:
         """Return the memory of nodes that failed; a damaged file counts as empty."""
         try:
             table: Any = json.loads(read_text(self._flaps_path) or "{}")
             return {
-                name: Flap(parse_finite(penalty), parse_finite(at_s), bool(is_alive), bool(is_damped))
+                parse_key(name): Flap(parse_finite(penalty), parse_finite(at_s), bool(is_alive), bool(is_damped))
                 for name, (penalty, at_s, is_alive, is_damped) in table.items()
             }
         except DAMAGE:
             return {}
 
-    def write_flaps(self, flaps: Mapping[str, Flap]) -> None:
+    def write_flaps(self, flaps: Mapping[Key, Flap]) -> None:
         """Replace the memory of nodes that failed."""
-        write_durably(self._flaps_path, json.dumps(dict(sorted(flaps.items()))) + "\n")
+        named = {format_key(key): flaps[key] for key in sorted(flaps)}
+        write_durably(self._flaps_path, json.dumps(named) + "\n")
 
     def read_known(self) -> Mapping[Key, Known]:
         """Return what is remembered of servers; what is damaged is left out."""
@@ -101,6 +107,17 @@ class State:
     def write_served(self, text: str) -> None:
         """Replace what `read_served` returns."""
         write_durably(self._served_path, text)
+
+    def read_services(self) -> Mapping[str, Table]:
+        """Return the tables of the services file that were last in force; a damaged file counts as empty."""
+        text = read_text(self._services_path) or ""
+        if text != self._services[0]:
+            self._services = text, _parse_tables(text)
+        return self._services[1]
+
+    def write_services(self, tables: Mapping[str, Table]) -> None:
+        """Replace what `read_services` returns."""
+        write_durably(self._services_path, json.dumps(tables, indent=1) + "\n")
 
     def read_good_template(self) -> str | None:
         """Return the last custom template that HAProxy was seen to run, None without one."""
@@ -125,6 +142,15 @@ class State:
         except OSError:
             return 0
         return released_ns if released_ns < time.time_ns() + int(_FUTURE_S * 1e9) else 0
+
+
+def _parse_tables(text: str) -> dict[str, Table]:
+    """Return the tables in a JSON text; `services.file` checks what is in them."""
+    try:
+        tables: Any = json.loads(text)
+        return {name: table for name, table in tables.items() if isinstance(table, dict)}
+    except DAMAGE:
+        return {}
 
 
 def parse_served(text: str) -> dict[str, tuple[str, Member]]:

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from serf_haproxy.policy.address import Bind, Here, HostAddress, check_endpoint, locate, read_address, shorten
+from serf_haproxy.policy.claim import Claim, list_offers, read_claim, tag_of
 from serf_haproxy.policy.damping import FlapRules
 from serf_haproxy.policy.guard import GuardRules
-from serf_haproxy.policy.proof import Secret, check_proof
-from serf_haproxy.policy.server import Server, read_server
+from serf_haproxy.policy.proof import Offer, Secret, check_proof
+from serf_haproxy.policy.server import Server, make_server
 from serf_haproxy.serf.events import ALIVE, Member
 from serf_haproxy.serf.nodes import NodeFile
+from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.system.network import Network, PortRange
 
 
@@ -21,15 +23,19 @@ class Policy(NamedTuple):
         networks: Where servers may be; empty: anywhere.
         ports: First and last port of each range that servers may have; empty: all.
         secrets: Each of them makes a valid proof; empty: no proof is needed.
+        networks_from: Where the operator has said which networks.
+        ports_from: Where the operator has said which ports.
     """
 
     networks: tuple[Network, ...] = ()
     ports: tuple[PortRange, ...] = ()
     secrets: tuple[Secret, ...] = ()
+    networks_from: str = "SERF_HAPROXY_NETWORKS"
+    ports_from: str = "SERF_HAPROXY_PORTS"
 
 
 class Rules(NamedTuple):
-    """Which members become servers, and how long they stay.
+    """Which members become servers of a service, and how long they stay.
 
     Attributes:
         default_port: The port of a server whose node has no tag `port`.
@@ -47,6 +53,8 @@ class Rules(NamedTuple):
         local: All addresses of this machine.
         check_rate: The most health checks a second, of all servers together.
         here: The balancers' own addresses; `decide` takes them from the node files.
+        service: The service's name.
+        are_named: Whether the operator has named services: only then do the tags `svc.NAME` count.
     """
 
     default_port: int
@@ -64,10 +72,17 @@ class Rules(NamedTuple):
     local: frozenset[str] = frozenset()
     check_rate: float = 400.0
     here: Here = Here()
+    service: str = DEFAULT_SERVICE
+    are_named: bool = False
 
     def admit(self, member: Member) -> bool:
-        """Return whether a member has a role that becomes a server."""
-        return not self.is_balancer(member) and (not self.roles or member.role in self.roles)
+        """Return whether a member offers the service and has a role that becomes a server."""
+        has_role = not self.roles or member.role in self.roles
+        return has_role and not self.is_balancer(member) and self.is_offered(member)
+
+    def is_offered(self, member: Member) -> bool:
+        """Return whether a member offers the service, in whatever role."""
+        return not self.are_named or self.service in list_offers(member)
 
     def is_balancer(self, member: Member) -> bool:
         """Return whether a member is a balancer, which never becomes a server."""
@@ -77,9 +92,11 @@ class Rules(NamedTuple):
         """Return the server that a member may have.
 
         Raises:
-            ValueError: Its role is not admitted, or `read_claim` refuses its claim.
+            ValueError: It does not offer the service, its role is not admitted, or `read_claim` refuses its claim.
         """
         if not self.admit(member):
+            if not self.is_offered(member):
+                raise ValueError("it does not offer this service any more")
             raise ValueError(f"role {shorten(member.role)} is none of those that become servers")
         return self.read_claim(member)
 
@@ -89,12 +106,26 @@ class Rules(NamedTuple):
         Raises:
             ValueError: Its address or a tag is wrong, no server may be there, or the policy forbids it.
         """
-        server, address = read_server(member, self.default_port)
+        claim = self.find_claim(member)
+        server, address = make_server(member, self.service, claim, self.default_port)
         check_endpoint(self.here, self.policy.networks, address, server.port, member.name)
         if self.policy.secrets and not member.tags_are_certain():
             raise ValueError("a comma makes its tags ambiguous: its proof waits for Serf's roster")
-        check_claim(self.policy, member.name, address, server.port, member.tag_values())
+        check_place(self.policy, address, server.port)
+        if self.policy.secrets:
+            offer = self._find_offer(claim, member)
+            check_proof(self.policy.secrets, member.name, address.text, member.tag_values(), offer)
         return server
+
+    def find_claim(self, member: Member) -> Claim:
+        """Return what a member says of itself in the service; raise ValueError where that is wrong."""
+        return read_claim(member, self.service, self.are_named)
+
+    def _find_offer(self, claim: Claim, member: Member) -> Offer | None:
+        """Return what a proof has to cover; None for the short form of the default service."""
+        tag = tag_of(self.service)
+        is_tagged = self.are_named and tag in member.tag_values()
+        return Offer(self.service, tag, claim.signed) if is_tagged else None
 
     def allows(self, server: Server, is_last: bool = False) -> bool:
         """Return whether a server that was accepted may stay where it is.
@@ -133,17 +164,6 @@ class Rules(NamedTuple):
         return locate(self.binds, own, {name: address.text for name, address in addresses.items()}, self.local)
 
 
-def check_claim(policy: Policy, name: str, address: HostAddress, port: int, tags: Mapping[str, str]) -> None:
-    """Return when the policy allows what a member claims.
-
-    Raises:
-        ValueError: It does not; the text is printable, and says what is wrong and how to correct it.
-    """
-    check_place(policy, address, port)
-    if policy.secrets:
-        check_proof(policy.secrets, name, address.text, tags)
-
-
 def check_place(policy: Policy, address: HostAddress, port: int) -> None:
     """Return when the policy allows an address and port.
 
@@ -151,6 +171,6 @@ def check_place(policy: Policy, address: HostAddress, port: int) -> None:
         ValueError: It does not; the text says which of the two is wrong and which setting forbids it.
     """
     if policy.networks and not any(address.faces[0][0] in network for network in policy.networks):
-        raise ValueError(f"address {address.text} is in none of the networks that SERF_HAPROXY_NETWORKS allows")
+        raise ValueError(f"address {address.text} is in none of the networks that {policy.networks_from} allows")
     if policy.ports and not any(low <= port <= high for low, high in policy.ports):
-        raise ValueError(f"port {port} is in none of the ranges that SERF_HAPROXY_PORTS allows")
+        raise ValueError(f"port {port} is in none of the ranges that {policy.ports_from} allows")

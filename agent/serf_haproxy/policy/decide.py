@@ -11,11 +11,12 @@ from serf_haproxy.policy.judgement import Judgement, Memo, judge
 from serf_haproxy.policy.last_resort import find_last
 from serf_haproxy.policy.members import Members, find_lost, remember_servers, remember_unfit, sort_out
 from serf_haproxy.policy.pace import Sight, set_paces
+from serf_haproxy.policy.partition import list_unnamed, note_offers, put_together, take_apart
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Snapshot
 from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT
 from serf_haproxy.serf.nodes import NodeFile
-from serf_haproxy.services import DEFAULT_SERVICE, Key
+from serf_haproxy.services import Key
 
 # HAProxy does not report that a server goes up or down, so look where that changes the decision: often at first.
 _LOOK_S, _LOOK_MAX_S = 0.25, 10.0
@@ -30,20 +31,24 @@ def decide(snapshot: Snapshot, memo: Memo | None = None) -> Decision:
         snapshot: What was read.
         memo: The owner's memo of earlier decisions, which is brought up to date.
     """
-    rules = snapshot.rules._replace(here=snapshot.rules.locate(snapshot.files))
-    judged = judge(snapshot.files, rules, memo or Memo())
-    decision = _decide_service(DEFAULT_SERVICE, snapshot._replace(rules=rules), judged)
-    return _pace(decision, snapshot)
+    memo = memo or Memo()
+    here = snapshot.rules.locate(snapshot.files)
+    further_rules = tuple(rules._replace(here=here) for rules in snapshot.further_rules)
+    snapshot = snapshot._replace(rules=snapshot.rules._replace(here=here), further_rules=further_rules)
+    note_offers(snapshot.files, memo)
+    decisions = [_decide_service(part, judge(part.files, part.rules, memo)) for part in take_apart(snapshot, memo)]
+    return _pace(put_together(decisions, list_unnamed(snapshot, memo)), snapshot)
 
 
-def _decide_service(service: str, snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Decision:
+def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Decision:
+    service = snapshot.rules.service
     members = sort_out(service, judged, snapshot)
     unfit = remember_unfit(service, members.unfit, snapshot)
     lost = find_lost(snapshot, members, unfit)
     losses = {name: gone.at_ns for name, gone in lost.items() if snapshot.has_been_up(gone.server)}
-    snapshot = snapshot._replace(flaps=_update_flaps(snapshot, members, losses))
+    flaps = _update_flaps(snapshot, members, losses)
     grace = _find_grace(snapshot, members, lost)
-    damped = _find_damped(snapshot, members.alive)
+    damped = _find_damped(snapshot, members.alive, flaps)
     timed = {
         **_find_draining(service, snapshot, members.leaving),
         **grace,
@@ -71,7 +76,8 @@ def _decide_service(service: str, snapshot: Snapshot, judged: Mapping[str, Judge
     known = remember_servers(snapshot, servers)
     times_s = [((entry.until_ns or 0) - snapshot.at_ns) / 1e9 for entry in timed.values()]
     times_s += _list_looks(snapshot, notable.values())
-    return Decision(entries, notable, servers, snapshot.flaps, unfit, known, min(times_s, default=None))
+    kept_flaps = {(service, name): flap for name, flap in flaps.items()}
+    return Decision(entries, notable, servers, kept_flaps, unfit, known, min(times_s, default=None))
 
 
 def _pace(decision: Decision, snapshot: Snapshot) -> Decision:
@@ -109,7 +115,8 @@ def _list_looks(snapshot: Snapshot, notable: Collection[Entry]) -> list[float]:
 
 
 def _update_flaps(snapshot: Snapshot, members: Members, losses: Mapping[str, int]) -> Mapping[str, Flap]:
-    before, files, rules = snapshot.flaps, snapshot.files, snapshot.rules
+    before = {name: flap for (_, name), flap in snapshot.flaps.items()}
+    files, rules = snapshot.files, snapshot.rules
     if not before and all(file.status != FAILED for file in files.values()):
         return before
     # When servers are lost together, the gossip failed, or this balancer's part of it: no node is to blame.
@@ -148,9 +155,9 @@ def _find_grace(snapshot: Snapshot, members: Members, lost: Mapping[str, Gone]) 
     return grace
 
 
-def _find_damped(snapshot: Snapshot, alive: Mapping[str, Server]) -> dict[str, Entry]:
+def _find_damped(snapshot: Snapshot, alive: Mapping[str, Server], flaps: Mapping[str, Flap]) -> dict[str, Entry]:
     """Return the entries of nodes that flap; none while no other server can serve."""
-    flaps, down = snapshot.flaps, snapshot.view.down or frozenset()
+    down = snapshot.view.down or frozenset()
     if not any(flap.is_damped for flap in flaps.values()):
         return {}
     able = {

@@ -49,10 +49,11 @@ class Decision(NamedTuple):
     """What follows from a snapshot.
 
     Attributes:
-        entries: One for every node file and service, and for a last server whose node file is gone.
+        entries: One for every node and each service that it offers or was in, and for a last server whose node file is
+            gone.
         notable: Those entries that are not simply serving.
         servers: The servers that HAProxy should have, sorted by service and name.
-        flaps: What to remember of nodes that failed, by name.
+        flaps: What to remember of nodes that failed, by service and name.
         unfit: Servers whose members are alive or failed but cannot be servers any more. No node file tells what they
             were and since when, so this is to be remembered.
         known: What is to be remembered of these servers, and of those before whose members still have a node file.
@@ -63,7 +64,7 @@ class Decision(NamedTuple):
     entries: dict[Key, Entry]
     notable: dict[Key, Entry]
     servers: tuple[Server, ...]
-    flaps: Mapping[str, Flap]
+    flaps: Mapping[Key, Flap]
     unfit: dict[Key, Gone]
     known: Mapping[Key, Known]
     changes_in_s: float | None

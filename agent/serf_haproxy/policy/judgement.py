@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from serf_haproxy.policy.admission import Rules
+from serf_haproxy.policy.claim import tag_of
 from serf_haproxy.policy.decision import Entry, State
 from serf_haproxy.policy.server import Server
+from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import NodeFile
 
 
@@ -28,21 +30,25 @@ class Judgement(NamedTuple):
 class Memo:
     """What members came to under the rules of the last decision. It only saves time: a new one gives the same."""
 
-    __slots__ = ("judged", "rules")
+    __slots__ = ("judged", "offers")
 
     def __init__(self) -> None:
-        self.rules: Rules | None = None
-        self.judged: dict[str, Judgement] = {}
+        self.judged: dict[str, tuple[Rules, dict[str, Judgement]]] = {}  # by service
+        self.offers: dict[str, tuple[NodeFile, tuple[str, ...]]] = {}  # what each member offers, by name
 
 
 def judge(files: Mapping[str, NodeFile], rules: Rules, memo: Memo) -> dict[str, Judgement]:
-    """Return what each member alone comes to, sorted by name; a file that has not changed is not judged again."""
-    before = memo.judged if memo.rules == rules else {}
+    """Return what each member alone comes to in a service, sorted by name.
+
+    A file that has not changed is not judged again.
+    """
+    earlier_rules, before = memo.judged.get(rules.service, (None, {}))
+    before = before if earlier_rules == rules else {}
     judged = {}
     for name in sorted(files):
         file, earlier = files[name], before.get(name)
         judged[name] = earlier if earlier and earlier.file is file else _judge_member(file, rules)
-    memo.rules, memo.judged = rules, judged
+    memo.judged[rules.service] = rules, judged
     return judged
 
 
@@ -56,6 +62,12 @@ def _judge_member(file: NodeFile, rules: Rules) -> Judgement:
         state = State.QUARANTINED if rules.admit(member) else State.IGNORED
         return Judgement(file, None, Entry(state, str(error), None, since_ns))
     if server.weight == 0:
-        tag = "drain is true" if member.tag_values().get("drain") == "true" else "weight is 0"
-        return Judgement(file, server, Entry(State.DRAINING, f"its tag {tag}", server, since_ns))
+        return Judgement(file, server, Entry(State.DRAINING, _explain_drain(member, rules), server, since_ns))
     return Judgement(file, server, Entry(State.SERVING, "it is alive in Serf", server, since_ns))
+
+
+def _explain_drain(member: Member, rules: Rules) -> str:
+    is_drained, tag = rules.find_claim(member).is_drained, tag_of(rules.service)
+    if rules.are_named and tag in member.tag_values():
+        return f"its tag {tag} says {'drain' if is_drained else 'weight 0'}"
+    return "its tag drain is true" if is_drained else "its tag weight is 0"

@@ -7,10 +7,11 @@ way as soon as others are up. What decides between them is HAProxy's health chec
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.decision import Entry, State
 from serf_haproxy.policy.judgement import Judgement
 from serf_haproxy.policy.members import find_claims
-from serf_haproxy.policy.server import Server, read_weight
+from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Snapshot
 from serf_haproxy.serf.events import ALIVE
 from serf_haproxy.services import Key
@@ -69,7 +70,7 @@ def _sort_in(
     judgement, lost_ns = member
     what = entry.reason if entry else "Serf has forgotten it"
     since_ns = entry.since_ns if entry and lost_ns is None else lost_ns
-    kept = Entry(State.LAST, f"{what}; {_WHY}", _give_weight(was, judgement), since_ns)
+    kept = Entry(State.LAST, f"{what}; {_WHY}", _give_weight(was, judgement, snapshot.rules), since_ns)
     is_alive = judgement is not None and judgement.file.status == ALIVE
     if is_alive and entry and entry.server and entry.server.weight != 0 and entry.server.endpoint != was.endpoint:
         # Without health checks HAProxy cannot tell that it is gone from where it was.
@@ -81,8 +82,8 @@ def _sort_in(
         (candidates.alive if is_alive else candidates.gone)[key] = kept
 
 
-def _give_weight(server: Server, judgement: Judgement | None) -> Server:
+def _give_weight(server: Server, judgement: Judgement | None, rules: Rules) -> Server:
     """Return a server with the weight that it has when it is not drained."""
     if judgement is not None and judgement.server is not None:
-        return server._replace(weight=read_weight(judgement.file.member))
+        return server._replace(weight=rules.find_claim(judgement.file.member).weight or None)
     return server._replace(weight=server.weight or None)

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from serf_haproxy.policy.admission import Rules
+from serf_haproxy.policy.claim import tag_of
 from serf_haproxy.policy.decision import Entry
 from serf_haproxy.policy.judgement import Judgement
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Known, Snapshot
 from serf_haproxy.serf.events import ALIVE, FAILED
 from serf_haproxy.serf.nodes import NodeFile
-from serf_haproxy.services import Key
+from serf_haproxy.services import DEFAULT_SERVICE, Key
 
 
 class Members(NamedTuple):
@@ -108,8 +109,10 @@ def find_claims(files: Mapping[str, NodeFile], rules: Rules) -> dict[str, set[st
     Such a claim counts against other members, so it needs a proof where servers need one.
     """
     claims: dict[str, set[str]] = {}
+    said = {"port"} if rules.service == DEFAULT_SERVICE else set()
+    said |= {tag_of(rules.service)} if rules.are_named else set()
     for name, file in files.items():
-        if file.status == ALIVE and not rules.admit(file.member) and "port" in file.member.tag_values():
+        if file.status == ALIVE and not rules.admit(file.member) and said & file.member.tag_values().keys():
             with contextlib.suppress(ValueError):
                 claims.setdefault(rules.read_claim(file.member).endpoint, set()).add(name)
     return claims

@@ -1,14 +1,13 @@
-"""Servers, and how a member's address and tags become one. Pure."""
+"""Servers, and how a member's address and claim become one. Pure."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
-from serf_haproxy.policy.address import HostAddress, read_address, shorten
+from serf_haproxy.policy.address import HostAddress, read_address
+from serf_haproxy.policy.claim import Claim
 from serf_haproxy.serf.events import Member
 from serf_haproxy.services import DEFAULT_SERVICE, Key
 from serf_haproxy.system.network import format_endpoint, split_endpoint
 
-WEIGHT_MAX = 256  # HAProxy's own limit
 FASTEST_MS = 50  # the interval of the checks of a server that is new or has just gone down
 
 
@@ -23,6 +22,8 @@ class Server(NamedTuple):
         service: The service's name.
         check_interval_s: How often it is checked while it is up; the same for all servers of a service.
         down_interval_ms: How often it is checked while it is down.
+        version: The version of its application, "" for none.
+        is_backup: Whether it serves only while no other server of the service is up.
     """
 
     name: str
@@ -32,6 +33,8 @@ class Server(NamedTuple):
     service: str = DEFAULT_SERVICE
     check_interval_s: int = 1
     down_interval_ms: int = FASTEST_MS
+    version: str = ""
+    is_backup: bool = False
 
     @property
     def key(self) -> Key:
@@ -44,23 +47,21 @@ class Server(NamedTuple):
         return format_endpoint(self.address, self.port)
 
 
-def read_server(member: Member, default_port: int) -> tuple[Server, HostAddress]:
-    """Return the server that a member's address and known tags describe, and its parsed address.
+def make_server(member: Member, service: str, claim: Claim, default_port: int) -> tuple[Server, HostAddress]:
+    """Return the server that a member's address and its claim describe, and its parsed address.
 
     Raises:
-        ValueError: One of them is wrong; the text says which, and what is allowed.
+        ValueError: The address is wrong; the text says what is allowed.
     """
-    tags = member.tag_values()
-    weight = _read_number(tags, "weight", 0, WEIGHT_MAX)
-    if tags.get("drain", "false") not in ("true", "false"):
-        raise ValueError(f"tag drain={shorten(tags['drain'])} is not true or false")
-    port = _read_number(tags, "port", 1, 65535)
     address = read_address(member.address)
     server = Server(
         member.name,
         address.text,
-        default_port if port is None else port,
-        0 if tags.get("drain") == "true" else weight,
+        default_port if claim.port is None else claim.port,
+        0 if claim.is_drained else claim.weight,
+        service,
+        version=claim.version,
+        is_backup=claim.is_backup,
     )
     return server, address
 
@@ -74,20 +75,3 @@ def read_running(key: Key, endpoint: str, weight: int) -> Server:
     address, port = split_endpoint(endpoint)
     service, name = key
     return Server(name, read_address(address).text, int(port), None if weight == 1 else weight, service)
-
-
-def read_weight(member: Member) -> int | None:
-    """Return the weight that a member has when it is not drained; None for HAProxy's default."""
-    try:
-        return _read_number(member.tag_values(), "weight", 0, WEIGHT_MAX) or None
-    except ValueError:
-        return None
-
-
-def _read_number(tags: Mapping[str, str], key: str, low: int, high: int) -> int | None:
-    if key not in tags:
-        return None
-    text = tags[key]
-    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and low <= int(text) <= high):
-        raise ValueError(f"tag {key}={shorten(text)} is not a whole number from {low} to {high}")
-    return int(text)

@@ -10,6 +10,7 @@ from serf_haproxy.policy.server import Server
 from serf_haproxy.serf.nodes import NodeFile, Stray
 from serf_haproxy.serf.roster import Roster
 from serf_haproxy.services import Key
+from serf_haproxy.services.file import Services
 
 DOWN, STARTING, UP, STOPPING = range(4)  # srv_op_state of HAProxy's `show servers state`
 
@@ -116,11 +117,11 @@ class Snapshot(NamedTuple):
 
     Attributes:
         at_ns: The time, nanoseconds since the epoch.
-        rules: Which members become servers, from the settings.
+        rules: Which members become servers of the default service.
         files: Node files by name, after the roster's corrections.
         strays: Other files in the node directory.
         roster: What Serf said; None when it was not asked or did not answer.
-        flaps: The memory of nodes that failed, by name.
+        flaps: The memory of nodes that failed, by service and name.
         unfit: The memory of servers whose members cannot be servers any more (`Decision.unfit`).
         refused: Servers that HAProxy refused, with its words.
         checks: How often servers were checked as of the last pass.
@@ -130,6 +131,8 @@ class Snapshot(NamedTuple):
         live: The text of the published configuration; None when there is none.
         template: The text of the present template; None when it cannot be read.
         template_fault: Why it cannot be read.
+        further_rules: Which members become servers of the services that the operator has named.
+        services: The services, and the faults of the services file.
     """
 
     at_ns: int
@@ -137,7 +140,7 @@ class Snapshot(NamedTuple):
     files: Mapping[str, NodeFile]
     strays: Sequence[Stray] = ()
     roster: Roster | None = None
-    flaps: Mapping[str, Flap] = {}
+    flaps: Mapping[Key, Flap] = {}
     unfit: Mapping[Key, Gone] = {}
     refused: Mapping[Key, tuple[Server, str]] = {}
     checks: Checks = Checks()
@@ -147,6 +150,8 @@ class Snapshot(NamedTuple):
     live: str | None = None
     template: str | None = None
     template_fault: str = ""
+    further_rules: tuple[Rules, ...] = ()
+    services: Services = Services()
 
     def is_up(self, server: Server) -> bool:
         """Return whether HAProxy sees a server up where it is; without HAProxy's view, whether it ever did."""

@@ -1,0 +1,93 @@
+"""From settings and services to the rules by which members become servers."""
+
+from collections.abc import Callable
+
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.policy.address import Bind
+from serf_haproxy.policy.admission import Policy, Rules
+from serf_haproxy.policy.damping import FlapRules
+from serf_haproxy.policy.guard import GuardRules
+from serf_haproxy.policy.proof import Secret, normalise, read_secrets
+from serf_haproxy.services import DEFAULT_SERVICE
+from serf_haproxy.services.file import Services
+from serf_haproxy.services.service import Service, make_default
+from serf_haproxy.settings import Settings, variable
+from serf_haproxy.system.files import read_text
+from serf_haproxy.system.network import split_endpoint
+
+
+def read_rules(
+    settings: Settings, self_name: str, released_ns: int = 0, services: Services | None = None
+) -> tuple[Rules, ...]:
+    """Return the rules of every service, those of the default service first.
+
+    Raises:
+        SystemFault: A file of secrets is missing or wrong.
+    """
+    services = services or Services((make_default(settings),))
+    binds = [settings.frontend_bind, settings.stats_bind, *(one.bind for one in services.listed if one.bind)]
+    base = Rules(
+        settings.default_port,
+        balancer_roles=settings.balancer_roles,
+        self_name=self_name,
+        check_rate=settings.checks_per_s,
+        binds=tuple(map(_read_bind, binds)),
+        are_named=services.are_named,
+    )
+    secrets: dict[str, tuple[Secret, ...]] = {}
+
+    def find_secrets(path: str) -> tuple[Secret, ...]:
+        if path not in secrets:
+            secrets[path] = read_secret_file(path)
+        return secrets[path]
+
+    listed = sorted(services.listed, key=lambda service: service.name != DEFAULT_SERVICE)
+    return tuple(_make_rules(base, service, settings, released_ns, find_secrets) for service in listed)
+
+
+def _make_rules(
+    base: Rules,
+    service: Service,
+    settings: Settings,
+    released_ns: int,
+    find_secrets: Callable[[str], tuple[Secret, ...]],
+) -> Rules:
+    def find_origin(key: str) -> str:
+        return service.where(key) if getattr(service, key) != getattr(settings, key) else variable(key)
+
+    return base._replace(
+        service=service.name,
+        roles=service.roles,
+        drain_timeout_s=service.drain_timeout_s,
+        failed_grace_s=service.failed_grace_s,
+        policy=Policy(
+            service.networks,
+            service.ports,
+            find_secrets(service.proof_secret_file),
+            find_origin("networks"),
+            find_origin("ports"),
+        ),
+        guard=GuardRules(service.guard_share, service.guard_window_s, service.guard_hold_s, released_ns),
+        flaps=FlapRules(service.flap_cutoff, service.flap_half_life_s),
+        is_sticky=bool(service.cookie),
+    )
+
+
+def read_secret_file(path: str) -> tuple[Secret, ...]:
+    """Return the secrets that members must prove to know; none when `path` is "".
+
+    Raises:
+        SystemFault: The file is missing or wrong. Without it any member could become a server, so nothing is changed.
+    """
+    if not path:
+        return ()
+    try:
+        return read_secrets(read_text(path) or "")
+    except ValueError as error:
+        raise SystemFault(f"{path}: {error}; set SERF_HAPROXY_PROOF_SECRET_FILE to such a file") from error
+
+
+def _read_bind(bind: str) -> Bind:
+    host, port = split_endpoint(bind)
+    address = normalise(host) if host not in ("", "*") else None
+    return str(address) if address and not address.is_unspecified else "", int(port)

@@ -1,0 +1,40 @@
+"""The services file on disk. Every pass reads it, as it reads the template."""
+
+import functools
+from collections.abc import Mapping
+
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.services.file import Services, Table, read_services
+from serf_haproxy.settings import Settings
+from serf_haproxy.system.files import read_text
+
+
+class ServicesFile:
+    """The operator's services file. It remembers what it came to, to save time; a new one returns the same.
+
+    Args:
+        settings: The settings, which say what a table does not.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._read = functools.lru_cache(maxsize=1)(self._interpret)
+        self._good: Mapping[str, Table] = {}
+
+    def read(self, good: Mapping[str, Table]) -> Services:
+        """Return the services.
+
+        Args:
+            good: The tables that were last in force.
+        """
+        try:
+            text, fault = read_text(self._settings.services_file), ""
+        except SystemFault as error:
+            text, fault = None, str(error)
+        if good != self._good:
+            self._good = good
+            self._read.cache_clear()
+        return self._read(text, fault)
+
+    def _interpret(self, text: str | None, fault: str) -> Services:
+        return read_services(text, self._settings.services_file, self._settings, self._good, fault)
