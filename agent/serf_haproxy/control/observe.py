@@ -53,8 +53,9 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
     except TemplateError as error:
         template, template_fault = None, str(error)
     self_name = heard.roster.self_name if heard.roster else record.self_name
+    own_address, local = _find_own_address(self_name, heard, record), list_local_addresses()
     rules, *further_rules = (
-        one._replace(self_address=_find_own_address(self_name, heard, record), local=list_local_addresses())
+        one._replace(self_address=own_address, local=local)
         for one in read_rules(settings, self_name, edges.state.read_released_ns(), services)
     )
     return Snapshot(
