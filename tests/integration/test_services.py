@@ -181,9 +181,12 @@ def test_joins_leaves_and_weights_of_any_service_take_no_reload(proxy: Proxy, ap
     assert applications.find(proxy, "shop.example.com") is applications.shop
     assert proxy.run_pass().verdict in (Verdict.UNCHANGED, Verdict.APPLIED)
     assert ("pg", "node1") not in list_servers(proxy)
+    assert f"server node2 127.0.0.1:{applications.pg2} backup id" in Path(proxy.settings.config_path).read_text()
+    offer(proxy, "node2", api=applications.api.port, pg=applications.pg2)
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    wait_up(proxy, ("pg", "node2"))
+    assert ask_pg(proxy) == b"pg2"
     assert proxy.reload_count() == reload_count
-    assert "node2 127.0.0.1" in (text := Path(proxy.settings.config_path).read_text())
-    assert f"server node2 127.0.0.1:{applications.pg2} backup id" in text
 
 
 def test_a_wrong_tag_costs_one_service_of_one_node(proxy: Proxy, applications: Applications) -> None:

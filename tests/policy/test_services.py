@@ -103,6 +103,22 @@ def test_a_service_without_a_name_is_shown_alone() -> None:
     assert decision.entries["evil", "web1"].reason == "the operator has named no such service"
 
 
+def test_a_node_whose_services_have_no_proper_name_is_shown() -> None:
+    """A node that offers nothing by a proper name serves nowhere, and its row in the default service says why."""
+    decision = decide(snap(node("web1", "svc.Shop=80"), node("web2", "svc.Shop=80 port=81")))
+    assert states(decision) == {("nodes", "web1"): State.IGNORED, ("nodes", "web2"): State.SERVING}
+    assert decision.entries["nodes", "web1"].reason.startswith("no tag svc.NAME of it has a proper name")
+
+
+def test_few_of_the_services_that_members_invent_are_shown() -> None:
+    """Members that invent services fill neither the status nor the memory."""
+    invented = " ".join(f"svc.x{number}=80" for number in range(30))
+    nodes = {f"web{number}": node(f"web{number}", f"{invented} port=80") for number in range(200)}
+    decision = decide(snap(*nodes.values()))
+    assert sum(state is State.IGNORED for state in states(decision).values()) == 100
+    assert len(decision.servers) == 200
+
+
 def test_a_wrong_tag_costs_one_service_of_one_node() -> None:
     """A wrong value quarantines one service of one node."""
     decision = decide(snap(node("web1", "svc.shop=80:fast svc.pg=81 port=82"), node("web2", "svc.shop=80")))

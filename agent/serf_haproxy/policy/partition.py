@@ -19,6 +19,7 @@ from serf_haproxy.services import DEFAULT_SERVICE, Key
 _Value = TypeVar("_Value")
 _ORDINARY = (DEFAULT_SERVICE,)
 _EACH_COUNT, _ALL_COUNT = 4, 100  # unnamed services that are shown
+_IMPROPER = "no tag svc.NAME of it has a proper name: a letter a-z, then up to 30 of a-z, 0-9 and dash"
 _UNNAMED = "the operator has named no such service"
 
 
@@ -75,7 +76,7 @@ def note_offers(files: Mapping[str, NodeFile], memo: Memo) -> None:
 
 
 def list_unnamed(snapshot: Snapshot, memo: Memo) -> dict[Key, Entry]:
-    """Return the entries of services that members offer and that the operator has not named.
+    """Return the entries of services that members offer and that the operator has not named, or that have no name.
 
     They are only shown, and no more than a few of each member and some in all: members may invent any number.
     """
@@ -86,8 +87,13 @@ def list_unnamed(snapshot: Snapshot, memo: Memo) -> dict[Key, Entry]:
         if offers != _ORDINARY and file.status == ALIVE
         for service in [offer for offer in offers if offer not in named][:_EACH_COUNT]
     ]
+    if snapshot.rules.are_named:
+        keys += [(DEFAULT_SERVICE, name) for name, (_, offers) in memo.offers.items() if not offers]
     return {
-        key: Entry(State.IGNORED, _UNNAMED, None, snapshot.files[key[1]].mtime_ns) for key in sorted(keys)[:_ALL_COUNT]
+        (service, name): Entry(
+            State.IGNORED, _IMPROPER if service in named else _UNNAMED, None, snapshot.files[name].mtime_ns
+        )
+        for service, name in sorted(keys)[:_ALL_COUNT]
     }
 
 
@@ -98,7 +104,7 @@ def put_together(decisions: Iterable[Decision], unnamed: Mapping[Key, Entry]) ->
         return listed[0]
     entries = _join(one.entries for one in listed)
     if unnamed:
-        entries = dict(sorted((entries | dict(unnamed)).items()))
+        entries = dict(sorted({**unnamed, **entries}.items()))
     return Decision(
         entries,
         {key: entry for key, entry in entries.items() if entry.state is not State.SERVING},
