@@ -27,6 +27,7 @@ from serf_haproxy.control.edges import find_serf
 from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.control.reconcile import reconcile
 from serf_haproxy.control.report import format_table, read_report, to_json
+from serf_haproxy.errors import SystemFault
 from serf_haproxy.policy.decision import State
 from serf_haproxy.serf.client import Client
 from serf_haproxy.serf.events import Member
@@ -438,3 +439,18 @@ def test_random_changes_under_load_take_no_reload(proxy: Proxy, applications: Ap
     assert failures == [], f"seed {seed}"
     assert proxy.reload_count() == reload_count
     assert min(counts.values()) > 20, counts
+
+
+def test_a_missing_secret_of_a_service_changes_nothing(
+    proxy: Proxy, applications: Applications, short_dir: Path
+) -> None:
+    """Without the file of a service's secrets a pass ends with its path, and what runs stays."""
+    serve(proxy, applications)
+    before = Path(proxy.settings.config_path).read_text()
+    with (short_dir / "services.toml").open("a") as file:
+        file.write(f'proof_secret_file = "{short_dir}/pg.secret"\n')
+    offer(proxy, "node1", "left", shop=applications.shop.port, pg=applications.pg1)
+    with pytest.raises(SystemFault, match="pg.secret: must have one secret"):
+        proxy.run_pass()
+    assert Path(proxy.settings.config_path).read_text() == before
+    assert ask_pg(proxy) == b"pg1"
