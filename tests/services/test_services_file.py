@@ -165,6 +165,13 @@ def test_while_the_file_is_wrong_all_services_go_on(text: str) -> None:
     assert read_services(None, PATH, SETTINGS, before.tables, "cannot read it").listed == before.listed
 
 
+def test_a_file_that_could_never_be_read_names_no_service() -> None:
+    """Without a table that was ever in force, a file that is wrong changes no more than an absent one."""
+    for services in (read("[shop"), read_services(None, PATH, SETTINGS, {}, "cannot read it")):
+        assert services._replace(faults=()) == read(None)
+        assert len(services.faults) == 1
+
+
 def test_a_remembered_table_that_is_wrong_is_left_out() -> None:
     """What the state directory remembers is checked like the file: other settings may have made it wrong."""
     services = read("[pg]\n", {"pg": {"mode": "tcp", "bind": ":5432", "balance": 7}})

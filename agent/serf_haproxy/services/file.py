@@ -65,7 +65,9 @@ def read_services(
     if fault:
         faults.append(f"{fault}; all services go on as they were before")
         tables = good
-    return _choose(tables, path, settings, good, faults)
+    services = _choose(tables, path, settings, good, faults)
+    # A file that could never be read has named no service.
+    return services._replace(are_named=bool(good)) if fault else services
 
 
 def _choose(
