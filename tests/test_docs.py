@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from serf_haproxy.cli.main import build_parser
+from serf_haproxy.services.file import read_services
 from serf_haproxy.settings import SETTINGS_FILE, Settings, variable
 
 ROOT = Path(__file__).parent.parent
@@ -162,6 +163,17 @@ def test_settings_are_documented() -> None:
         shown = f"`{default}`" if default else "empty"
         expected.append((variable(field.name), field.metadata["kind"].allowed, shown))
     assert rows == expected
+
+
+@pytest.mark.parametrize("page", ["reference/services.md", "how-to/serve-several-services.md"])
+def test_examples_of_the_services_file_are_right(page: str) -> None:
+    """Each example of a services file has no fault, and names further services."""
+    texts = re.findall(r"```toml\n(.*?)```", (DOCS_DIR / page).read_text(), re.DOTALL)
+    assert texts
+    for text in texts:
+        services = read_services(text.replace("\n   ", "\n"), page, Settings(), {})
+        assert services.faults == ()
+        assert len(services.listed) > 1
 
 
 def test_settings_file_is_documented() -> None:
