@@ -10,6 +10,7 @@ from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.faults import select_faults
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import read_template
+from serf_haproxy.control.view import read_view
 from serf_haproxy.errors import SystemFault, TemplateError
 from serf_haproxy.policy.address import Bind
 from serf_haproxy.policy.admission import Policy, Rules
@@ -17,9 +18,9 @@ from serf_haproxy.policy.damping import FlapRules
 from serf_haproxy.policy.guard import GuardRules
 from serf_haproxy.policy.proof import Secret, normalise, read_secrets
 from serf_haproxy.policy.server import read_running
-from serf_haproxy.policy.snapshot import DOWN, Known, Running, Snapshot, View
+from serf_haproxy.policy.snapshot import Known, Running, Snapshot, View
 from serf_haproxy.serf import nodes
-from serf_haproxy.services import DEFAULT_SERVICE, Key, find_service
+from serf_haproxy.services import Key, find_service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import read_text
 from serf_haproxy.system.interfaces import list_local_addresses
@@ -49,7 +50,7 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
     """
     running = edges.runtime.read_running()
     known = edges.state.read_known()
-    view = _read_view(running, known, is_sticky=bool(settings.cookie))
+    view = read_view(running, known, is_sticky=bool(settings.cookie))
     live = edges.config_file.read_live()
     try:
         template, template_fault = read_template(settings), ""
@@ -126,40 +127,6 @@ def _read_bind(bind: str) -> Bind:
     host, port = split_endpoint(bind)
     address = normalise(host) if host not in ("", "*") else None
     return str(address) if address and not address.is_unspecified else "", int(port)
-
-
-def _read_view(running: Running | None, known: Mapping[Key, Known], is_sticky: bool) -> View:
-    """Return HAProxy's view by services: a custom template may have a server in several sections."""
-    if running is None or running.servers is None:
-        return View()
-    counts: dict[Key, int] = {}
-    serving, down, known_to_haproxy = set(), set(), set()
-    up: dict[Key, str] = {}
-    for key, seen in running.servers.items():
-        if key[0] != DEFAULT_SERVICE:
-            key = (find_service(key[0]), key[1])  # noqa: PLW2901 - the key by service instead of by section
-        known_to_haproxy.add(key)
-        if seen.connection_count:
-            counts[key] = counts.get(key, 0) + seen.connection_count
-        if is_sticky and seen.is_serving:
-            serving.add(key)
-        if seen.operation == DOWN:
-            down.add(key)
-        elif not seen.is_maintained:
-            up[key] = seen.endpoint
-    up = {key: endpoint for key, endpoint in up.items() if key not in down} if down else up
-    unchecked = {
-        (find_service(section), name) for (section, name), seen in running.servers.items() if not seen.is_checked
-    }
-    everything = frozenset(known_to_haproxy)
-    up |= _translate(up, known)
-    return View(counts, frozenset(serving), frozenset(down), up, frozenset(unchecked), everything)
-
-
-def _translate(up: Mapping[Key, str], known: Mapping[Key, Known]) -> dict[Key, str]:
-    """Return where servers should be if a template gives all of them other addresses or ports than were decided."""
-    ours = {key: known[key].server.endpoint for key in known.keys() & up.keys()}
-    return {} if any(up[key] == endpoint for key, endpoint in ours.items()) else ours
 
 
 def _complete_known(

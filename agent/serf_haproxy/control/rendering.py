@@ -1,6 +1,7 @@
 """Templates on disk, and rendering them: a custom template runs in a child process with limits."""
 
 import codecs
+import contextlib
 import functools
 import os
 
@@ -63,7 +64,10 @@ class Renderer:
 
         def work() -> bytes:
             try:
-                return b"+" + fill_in(template, path, servers, settings).encode("utf-8", "surrogateescape")
+                text = fill_in(template, path, servers, settings)
+                with contextlib.suppress(TemplateError):
+                    text += f"\0{fill_in(template, path, (), settings)}"
+                return f"+{text}".encode("utf-8", "surrogateescape")
             except TemplateError as error:
                 return f"-{error}".encode("utf-8", "surrogateescape")
 
@@ -71,7 +75,7 @@ class Renderer:
             result = run_apart(work, settings.template_timeout_s, settings.template_memory_mib * 2**20)
         except SystemFault as error:
             raise TemplateError(f"{path}: {error}") from error
-        text = result[1:].decode("utf-8", "surrogateescape")
+        text, _, bare = result[1:].decode("utf-8", "surrogateescape").partition("\0")
         if result[:1] != b"+":
             raise TemplateError(text)
-        return finish(text, servers, self.parser)
+        return finish(text, servers, self.parser, bare)
