@@ -248,3 +248,10 @@ def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().default_port = 1  # type: ignore[misc]
     assert Settings().replace(default_port=1).default_port == 1
+
+
+def test_a_master_socket_leaves_room_for_the_socket_beside_it() -> None:
+    """HAProxy binds a socket under a longer name first, so its path may have 97 bytes, and this one five fewer."""
+    assert load_settings({"SERF_HAPROXY_MASTER_SOCKET": "/" + "m" * 91}).master_socket.endswith("m")
+    with pytest.raises(SettingsError, match="MASTER_SOCKET.*at most 92 bytes"):
+        load_settings({"SERF_HAPROXY_MASTER_SOCKET": "/" + "m" * 92})

@@ -49,6 +49,22 @@ FORGED = {
     "CF-Connecting-IP": "6.6.6.6",
     "Client-IP": "6.6.6.6",
     "Front-End-Https": "on",
+    "X-Original-URI": "/evil",
+    "X-Envoy-Original-Path": "/evil",
+    "X-Script-Name": "/evil",
+    "X-Request-URI": "/evil",
+    "X-Real-Host": "evil.example",
+    "X-Real-Scheme": "https",
+    "X-Host-Override": "evil.example",
+    "X-HTTP-Host-Override": "evil.example",
+    "X-True-Client-IP": "6.6.6.6",
+    "X-ClientIP": "6.6.6.6",
+    "Fly-Client-IP": "6.6.6.6",
+    "CF-Visitor": '{"scheme":"https"}',
+    "CloudFront-Forwarded-Proto": "https",
+    "X-ARR-SSL": "1",
+    "WL-Proxy-SSL": "true",
+    "Forwarded-For": "6.6.6.6",
     "Proxy": "http://evil.example",
 }
 KEPT = {"X-Request-Id": "1", "X-Client-Version": "2", "Forwarded-To": "3", "Proxy-Hint": "4", "my_header": "5"}
@@ -168,7 +184,7 @@ def test_a_client_cannot_have_our_headers_dropped(replacing: Proxy, connection: 
     assert not any("forwarded" in value.lower() for value in seen.get("connection", []))
 
 
-@pytest.mark.parametrize("protocol", ["h2c", "H2C", "foo, h2c", "h2c, foo"])
+@pytest.mark.parametrize("protocol", ["h2c", "H2C", "foo, h2c", "h2c, foo", "h2", "HTTP/2.0"])
 def test_no_other_protocol_is_tunnelled(replacing: Proxy, protocol: str) -> None:
     """An upgrade to HTTP/2 in clear text is not passed on."""
     settings = {"HTTP2-Settings": "AAMAAABkAAQAAP__", "http2_settings": "AAMAAABkAAQAAP__"}
@@ -282,6 +298,9 @@ def test_a_request_in_a_circle_is_refused_and_counted(tmp_path: Path) -> None:
 
 def test_another_proxys_mark_is_kept(replacing: Proxy) -> None:
     """A request that has passed other proxies goes on, with their marks and ours."""
+    token = replacing.settings.loop_token
+    again = send(replacing, f"GET / HTTP/1.1\r\nHost: a\r\nCDN-Loop: foo, {token}; a=b\r\nConnection: close\r\n\r\n")
+    assert again.startswith("HTTP/1.1 508 ")
     assert show(replacing, {"CDN-Loop": "cdn.example"})["cdn-loop"] == ["cdn.example", replacing.settings.loop_token]
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import socket
+import socketserver
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,18 +11,23 @@ from pathlib import Path
 import pytest
 import requests
 
+import probe
 from fakes.web import Web, answering
 from integration.load import Load, run_load
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_daemon import running_daemon
 from integration.test_trust import own_template, state_of
 from serf_haproxy.control import reconcile
+from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.outcome import Outcome, Verdict
+from serf_haproxy.control.view import read_view
 from serf_haproxy.policy.proof import make_proof, read_secrets
+from serf_haproxy.policy.snapshot import DOWN
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import make_member
 from serf_haproxy.serf.roster import Roster
 from serf_haproxy.serf.wake import wake
+from serf_haproxy.services.file import Services
 from serf_haproxy.settings import load_settings, variable
 from serf_haproxy.system.network import read_networks, read_ports
 
@@ -249,3 +256,107 @@ def test_a_new_server_without_health_checks_is_used(proxy: Proxy, short_dir: Pat
         proxy.record("web1", web.port)
         assert proxy.run_pass(template_path=path).verdict is Verdict.RELOADED
         assert ask(proxy) == {200}
+
+
+ADMIN = """\
+backend admin
+    default-server check inter 1s
+{% for server in servers %}
+    server {{ server.name }} {{ server.address }}:9 id {{ server.id }}
+{% endfor %}
+
+frontend stats"""
+
+
+def test_a_dead_copy_in_another_section_takes_no_server_out(short_dir: Path) -> None:
+    """What counts of a node is the server at the place that was decided, not one in a second section that is down."""
+    template = own_template(short_dir, ("frontend stats", ADMIN))
+    with running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=template) as proxy, contextlib.ExitStack() as stack:
+        webs = {name: stack.enter_context(answering()) for name in ("web1", "web2")}
+        for name, web in webs.items():
+            say(proxy, name, web)
+        proxy.run_pass()
+        wait_for(lambda: ask(proxy, 2) == {200}, "they serve")
+        # All that pace does with servers that are down takes longer than a test may: what it sees is enough.
+        known = make_edges(proxy.settings).state.read_known()
+        assert read_view(probe.read_running(proxy.settings), known, Services()).down == frozenset()
+        for name, web in webs.items():
+            say(proxy, name, web, "left")
+        outcome = proxy.run_pass()
+        assert names(outcome) == ["last"]
+        assert ask(proxy) == {200}
+
+
+def test_a_server_of_the_administrator_with_the_name_of_a_node_hides_no_server(short_dir: Path) -> None:
+    """The last servers that are up stay, though another section has one of the same name elsewhere."""
+    with answering() as static:
+        legacy = f"backend legacy\n    server web1 127.0.0.2:{static.port} check\n\nfrontend stats"
+        template = own_template(short_dir, ("frontend stats", legacy))
+        with (
+            running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=template) as proxy,
+            answering() as web1,
+            answering() as web2,
+        ):
+            say(proxy, "web1", web1)
+            say(proxy, "web2", web2)
+            proxy.run_pass()
+            wait_for(lambda: ask(proxy, 4) == {200} and web1.count and web2.count, "both serve")
+            proxy.run_pass()
+            say(proxy, "web1", web1, "left")
+            say(proxy, "web2", web2, "left")
+            assert names(proxy.run_pass()) == ["last"]
+            web2.status = 503
+            wait_for(
+                lambda: probe.read_running(proxy.settings).servers["nodes", "web2"].operation == DOWN, "it is down"
+            )
+            assert names(proxy.run_pass()) == ["last"]
+            assert ask(proxy) == {200}
+
+
+@pytest.mark.parametrize("how", ["agent: drain", "agent: 0%", "disable-on-404"])
+def test_a_server_that_gets_no_new_request_does_not_stand(short_dir: Path, how: str) -> None:
+    """What HAProxy drains, by the word of an agent or of a health check, does not stand for one that leaves."""
+    word = b"up ready 100%\n"
+
+    class Agent(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(word)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Agent) as agent, contextlib.ExitStack() as stack:
+        threading.Thread(target=agent.serve_forever, daemon=True).start()
+        stack.callback(agent.shutdown)
+        words = f" agent-check agent-port {agent.server_address[1]} agent-inter 100ms"
+        change = ("    option httpchk\n", "    option httpchk\n    http-check disable-on-404\n")
+        if how.startswith("agent"):
+            own = "id {{ server.id }}{% if server.name == 'web2' %}" + words + "{% endif %}\n\n"
+            change = ("id {{ server.id }}\n", own)
+        template = own_template(short_dir, change)
+        proxy = stack.enter_context(running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=template))
+        webs = stack.enter_context(serving(proxy, 2))
+        word = f"{how.rpartition(' ')[2]}\n".encode()
+        if not how.startswith("agent"):
+            webs["web2"].status = 404
+        before = webs["web2"].count
+
+        def is_idle() -> bool:
+            since = webs["web2"].count
+            return ask(proxy, 6) == {200} and webs["web2"].count == since
+
+        wait_for(is_idle, f"web2 gets no request any more; it had {before}", 20)
+        say(proxy, "web1", webs["web1"], "left")
+        assert "last" in names(proxy.run_pass())
+        assert ask(proxy) == {200}
+
+
+def test_many_names_of_one_program_defeat_no_guard(short_dir: Path) -> None:
+    """Six members at one address and port stand for one server: five that the gossip loses are held."""
+    with running_proxy(short_dir) as proxy, serving(proxy, 5) as webs, answering() as evil:
+        for number in range(6):
+            say(proxy, f"x{number}", evil)
+        proxy.run_pass()
+        proxy.wait_up("x5")
+        proxy.run_pass()
+        for name, web in webs.items():
+            say(proxy, name, web, "failed")
+        assert "held" in names(proxy.run_pass())
+        assert proxy.servers() >= webs.keys()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import probe
+from fakes.web import answering
 from integration.proxy import Proxy, wait_for
 from integration.test_load import start_application, wait_application
 from serf_haproxy.control.outcome import Verdict
@@ -129,11 +130,15 @@ def test_a_server_that_was_down_for_long_comes_back_without_a_reload(proxy: Prox
 
 
 def test_many_servers_that_are_up_are_checked_less_often(proxy: Proxy) -> None:
-    """The interval of all grows by a reload; each further server then needs none."""
-    for number in range(20):
-        proxy.record(f"web{number:02}", 9)
-    assert proxy.run_pass(checks_per_s=10).verdict is Verdict.RELOADED
-    assert "check inter 4s " in (probe.read_live(proxy.settings) or "")
-    proxy.record("web00", 9, status="left")
-    assert proxy.run_pass(checks_per_s=10).verdict is Verdict.APPLIED
-    assert "check inter 4s " in (probe.read_live(proxy.settings) or "")
+    """The interval of all grows by a reload once they have been up; each further server then needs none."""
+    names = [f"web{number:02}" for number in range(20)]
+    with answering() as web:
+        for name in names:
+            proxy.record(name, web.port)
+        assert proxy.run_pass(checks_per_s=10).verdict is Verdict.APPLIED
+        proxy.wait_up(*names)
+        assert proxy.run_pass(checks_per_s=10).verdict is Verdict.RELOADED
+        assert "check inter 4s " in (probe.read_live(proxy.settings) or "")
+        proxy.record("web00", web.port, status="left")
+        assert proxy.run_pass(checks_per_s=10).verdict is Verdict.APPLIED
+        assert "check inter 4s " in (probe.read_live(proxy.settings) or "")

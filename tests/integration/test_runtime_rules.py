@@ -23,6 +23,7 @@ from serf_haproxy.haproxy.socket import ask
 
 NAMES = ("web1", "web2", "web3", "web4")
 REQUESTS = 400
+RANDOM = {"SERF_HAPROXY_BALANCE": "random"}
 OWN = """\
 global
     stats socket {{ settings.runtime_socket }} mode 600 level admin
@@ -341,11 +342,11 @@ def test_a_template_with_a_byte_order_mark_is_refused_with_a_remedy(short_dir: P
 
 
 def test_servers_without_ids_get_them_by_one_reload(short_dir: Path) -> None:
-    """A configuration of an earlier release, without ids, is replaced by one reload that keeps its servers."""
+    """Where the algorithm chooses by ids, those without get them by one reload, which keeps the servers."""
     template = short_dir / "own.j2"
     built_in = Path(rendering.BUILT_IN_TEMPLATE).read_text()
     template.write_text(built_in.replace("{% endif %} id {{ server.id }}", "{% endif +%}"))
-    with recorders(place(0), place(1)) as made, running_proxy(short_dir) as proxy:
+    with recorders(place(0), place(1)) as made, running_proxy(short_dir, **RANDOM) as proxy:
         for number in (0, 1):
             proxy.record(NAMES[number], made[place(0)].server_address[1], place(number))
         proxy.run_pass(template_path=str(template))
@@ -361,3 +362,40 @@ def test_servers_without_ids_get_them_by_one_reload(short_dir: Path) -> None:
         assert proxy.run_pass().verdict is Verdict.UNCHANGED
         log = Path(proxy.settings.state_dir, "haproxy.log").read_text()
         assert "mismatch" not in log
+
+
+def test_a_server_of_the_administrator_is_not_taken_over_by_a_node_of_its_name(short_dir: Path) -> None:
+    """A node with the name and the address of an administrator's server, at another port, leaves that server alone."""
+    template = short_dir / "own.j2"
+    with recorders(place(0), place(1)) as made:
+        port = made[place(0)].server_address[1]
+        old = f"backend old\n    server web1 {place(0)}:{port} weight 7 check inter 50ms\n"
+        template.write_text(OWN + ROUTED + old)
+        with running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=str(template)) as proxy:
+            proxy.record("web2", port, place(1))
+            assert proxy.run_pass().verdict in (Verdict.APPLIED, Verdict.RELOADED)
+            wait_until_up(proxy, {"web2"})
+            before = proxy.reload_count()
+            probe.change(proxy.settings, ["set server old/web1 state maint", "set server old/web1 weight 3"])
+            for status in ("alive", "left", "alive"):
+                proxy.record("web1", 9, place(0), status)
+                assert proxy.run_pass().verdict is Verdict.APPLIED
+                server = probe.read_running(proxy.settings).servers["old", "web1"]
+                assert (server.is_maintained, server.weight, server.endpoint) == (True, 3, f"{place(0)}:{port}")
+            assert proxy.reload_count() == before
+
+
+def test_a_member_whose_id_is_taken_causes_no_reload(proxy: Proxy) -> None:
+    """Where the algorithm does not choose by ids, one who takes the id of another server's name changes nothing."""
+    rival = "a1023555"
+    assert assign_ids([("nodes", rival), ("nodes", "web1")]) != {
+        ("nodes", name): assign_ids([("nodes", name)])["nodes", name] for name in (rival, "web1")
+    }
+    for number, name in enumerate(NAMES):
+        proxy.record(name, 8001 + number, place(number))
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    for status in ("alive", "left", "alive", "left"):
+        proxy.record(rival, 9, place(8), status)
+        assert proxy.run_pass().verdict is Verdict.APPLIED
+        assert proxy.run_pass().verdict is Verdict.UNCHANGED
+    assert proxy.reload_count() == 0

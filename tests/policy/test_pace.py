@@ -33,6 +33,7 @@ def see(
     *,
     new: frozenset[Key] = frozenset(),
     rate: float = RATE,
+    proven_count: int | None = None,
 ) -> Sight:
     """Return what a pass at a time sees of `count` servers; heard_s says when a node was last heard of."""
     known = frozenset(map(key, range(count))) - new
@@ -42,7 +43,7 @@ def see(
         )
         for number in range(count)
     }
-    return Sight(known, down, files, rate, START_NS + int(at_s * S))
+    return Sight(known, down, files, rate, START_NS + int(at_s * S), count if proven_count is None else proven_count)
 
 
 def sum_rate(servers: tuple[Server, ...], out: frozenset[Key]) -> float:
@@ -82,6 +83,14 @@ def test_a_new_server_counts_as_down() -> None:
     new = frozenset(server.key for server in servers)
     paced, _ = set_paces(servers, Checks(), see(100, 0.0, new=new))
     assert {server.down_interval_ms for server in paced} == {800}
+
+
+def test_members_that_have_never_been_up_do_not_slow_the_checks_of_others() -> None:
+    """However many are invented, those that are up are checked every second."""
+    down = frozenset(map(key, range(3, 2000)))
+    paced, checks = set_paces(make_servers(2000), Checks(), see(2000, 0.0, down, proven_count=3))
+    assert checks.interval_s == 1
+    assert {server.check_interval_s for server in paced} == {1}
 
 
 def test_while_haproxy_does_not_answer_nothing_changes() -> None:

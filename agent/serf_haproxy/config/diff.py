@@ -1,7 +1,7 @@
 """The difference between the servers that run and those that should, as commands for HAProxy's runtime socket. Pure."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from serf_haproxy.config.ids import choose_id, is_id_of
@@ -42,21 +42,26 @@ def diff(goal: Layout, before: Layout, seen: Mapping[Key, Seen], left: Mapping[K
     """
     commands: list[str] = []
     fixed, left_keys = [], []
-    for key in sorted(_find_wrong(goal, before, seen)):
+    wrong = sorted(_find_wrong(goal, before, seen))
+    ids = {(section, one.id) for (section, _), one in seen.items()} if wrong else set()
+    for key in wrong:
         line, running = goal.servers[key], seen.get(key)
         if left and key in left and left[key] == sign(goal, key, running):
             left_keys.append(key)
             continue
         is_other = before.servers.get(key, line).words != line.words
         is_idle = running is not None and (running.is_maintained or (running.is_drained and key not in before.servers))
-        if running is not None and _has_other_id(line, running) and not is_idle:
+        has_other_id = running is not None and _has_other_id(goal, key, running)
+        if has_other_id and not is_idle:
             fixed.append(key)  # its clients would lose it while it is made anew
             continue
-        if running is None or is_other or _has_other_id(line, running):
-            commands += [*(_remove(key) if running else ()), *_add(goal, key, line)]
+        if running is None or is_other or has_other_id:
+            ids -= {(key[0], running.id)} if running else set()
+            commands += [*(_remove(key) if running else ()), *_add(goal, key, ids)]
             continue
         if running.endpoint != line.endpoint:
-            commands += _move(goal, key, line)
+            ids -= {(key[0], running.id)}
+            commands += _move(goal, key, ids)
         else:
             commands += _free(key, line, running, is_new=key not in before.servers)
         if running.weight != line.weight:
@@ -101,7 +106,7 @@ def _find_wrong(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> list[
         or running.is_maintained
         or running.is_drained
         or running.is_unwatched
-        or (line.id and running.id and running.id != line.id)
+        or (running.id != line.id and _has_other_id(goal, key, running))
         or (running.operation in _OUT and _WATCHERS.isdisjoint(line.words))
         or (before is not goal and before.servers.get(key, line).words != line.words)
     ]
@@ -137,23 +142,26 @@ def describe(old: Mapping[Key, Line | None], new: Mapping[Key, Line | None]) -> 
     return f"servers changed: {shown}" if changes else "the configuration changed"
 
 
-def _add(goal: Layout, key: Key, line: Line) -> list[str]:
-    name = _name(key)
+def _add(goal: Layout, key: Key, ids: Collection[tuple[str, int]]) -> list[str]:
+    """Add a server; `ids` are the ids in use in each section."""
+    name, line = _name(key), goal.servers[key]
     number = line.id or choose_id((DEFAULT_SERVICE, key[1]))
+    # Another server may run with the id that the file now gives to this one, which matters only to some algorithms.
+    with_id = "" if (key[0], number) in ids and key[0] not in goal.by_id else f" id {number}"
     words = " ".join(spell_out(line.words))
-    add = f"add server {name} {line.endpoint} weight {line.weight} id {number} {words}"
+    add = f"add server {name} {line.endpoint} weight {line.weight}{with_id} {words}"
     # HAProxy before 3.0 makes the cookie of an added server only then.
     cookie = [f"enable dynamic-cookie backend {key[0]}"] if key[0] in goal.cookied else []
     return [add, *([f"enable health {name}"] if "check" in line.words else ()), *cookie, *_start(key, line)]
 
 
-def _move(goal: Layout, key: Key, line: Line) -> list[str]:
+def _move(goal: Layout, key: Key, ids: Collection[tuple[str, int]]) -> list[str]:
     """Give a server another address by making it anew: its first check then takes milliseconds.
 
     A server that still has connections cannot be removed. It is moved in place, and its next check may take a second.
     """
-    address, port = split_endpoint(line.endpoint)
-    add, *start = _add(goal, key, line)
+    address, port = split_endpoint(goal.servers[key].endpoint)
+    add, *start = _add(goal, key, ids)
     return [*_remove(key), add, f"set server {_name(key)} addr {address} port {port}", *start]
 
 
@@ -195,9 +203,10 @@ def _has_our_id(key: Key, running: Seen) -> bool:
     return not running.id or any(is_id_of((service, key[1]), running.id) for service in (DEFAULT_SERVICE, key[0]))
 
 
-def _has_other_id(line: Line, running: Seen) -> bool:
-    """Return whether a server has another id than its line; 0 is none, or one that HAProxy did not report."""
-    return bool(line.id and running.id) and line.id != running.id
+def _has_other_id(goal: Layout, key: Key, running: Seen) -> bool:
+    """Return whether a server has another id than its line where that matters; 0 is none, or one not reported."""
+    number = goal.servers[key].id
+    return bool(number and running.id) and number != running.id and key[0] in goal.by_id
 
 
 def _name(key: Key) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from serf_haproxy.config.fingerprint import strip
 from serf_haproxy.config.keywords import are_proven, judge_section
-from serf_haproxy.config.words import is_literal, read_words, take_number
+from serf_haproxy.config.words import has_keyword, is_literal, is_plain, read_words, take_number
 from serf_haproxy.policy.server import Server
 from serf_haproxy.services import Key
 
@@ -24,7 +24,6 @@ _SECTIONS = frozenset(
     http-errors fcgi-app crt-store traces
     """.split()  # noqa: SIM905
 )
-_PLAIN = frozenset(string.ascii_letters + string.digits + "_.:-[]/,=+%@ \t")
 _NAME = frozenset(string.ascii_letters + string.digits + "_.:-")  # HAProxy's own rule for names of sections
 
 _LAYOUT_COUNT = 4  # a pass compares what it publishes with what the one before published
@@ -58,6 +57,7 @@ class Layout(NamedTuple):
         rest: Digest of everything else, without comments and blank lines.
         fixed: The servers that only a reload can change. None where HAProxy alone knows what the line says.
         cookied: Those of the sections in which an added server gets a cookie only when HAProxy is told.
+        by_id: Those of the sections in which the algorithm chooses by the servers' ids.
     """
 
     servers: dict[Key, Line]
@@ -65,6 +65,7 @@ class Layout(NamedTuple):
     rest: str
     fixed: Mapping[Key, Line | None] = {}
     cookied: frozenset[str] = frozenset()
+    by_id: frozenset[str] = frozenset()
 
 
 class _Draft(NamedTuple):
@@ -74,6 +75,7 @@ class _Draft(NamedTuple):
     sections: set[str]
     fixed: dict[Key, Line | None]
     cookied: set[str]
+    by_id: set[str]
 
 
 class _Defaults(NamedTuple):
@@ -97,22 +99,33 @@ class Parser:
         self._read_kind = functools.lru_cache(_LINE_COUNT)(_read_kind)
         self._read_line = functools.lru_cache(_LINE_COUNT)(_read_line)
 
-    def read_own(self, text: str, servers: Sequence[Server]) -> Layout:
-        """Take a configuration apart in which only these servers, at their addresses, may change at run time."""
+    def read_own(self, text: str, servers: Sequence[Server], bare: str = "") -> Layout:
+        """Take a configuration apart in which only some servers may change at run time.
+
+        Args:
+            text: The configuration.
+            servers: Those servers; each may have another port in the configuration.
+            bare: The same configuration without any node: a server in it is the administrator's.
+        """
         own = frozenset((server.name, server.endpoint.rpartition(":")[0]) for server in servers)
         layout = self.read(text)
-        if all((key[1], line.endpoint.rpartition(":")[0]) in own for key, line in layout.servers.items()):
+        others = self.read(bare)
+        foreign = frozenset(others.servers.keys() | others.fixed.keys())
+        if foreign.isdisjoint(layout.servers) and all(
+            (key[1], line.endpoint.rpartition(":")[0]) in own for key, line in layout.servers.items()
+        ):
             return layout
-        return self._read(text, own)
+        return self._read(text, own, foreign)
 
-    def _read(self, text: str, own: Owned | None = None) -> Layout:
+    def _read(self, text: str, own: Owned | None = None, foreign: frozenset[Key] = frozenset()) -> Layout:
         """Take a valid configuration apart.
 
         Args:
             text: The configuration.
             own: Names and addresses of the servers that the runtime socket may change; None for all.
+            foreign: Servers that it may not change all the same.
         """
-        layout = _Draft({}, set(), {}, set())
+        layout = _Draft({}, set(), {}, set(), set())
         rest = hashlib.sha256()
         inherited = _Defaults()
         named: dict[str, _Defaults] = {}
@@ -127,10 +140,11 @@ class Parser:
             if head[0] not in ("backend", "listen") or len(head) < 2:
                 remaining = lines
             else:
-                remaining = self._read_section(head, lines, inherited, own, layout) if is_certain else lines
+                remaining = self._read_section(head, lines, inherited, (own, foreign), layout) if is_certain else lines
             rest.update("".join(f"{line}\n" for line in remaining).encode("utf-8", "surrogateescape"))
         digest = rest.hexdigest()[:16]
-        return Layout(layout.servers, frozenset(layout.sections), digest, layout.fixed, frozenset(layout.cookied))
+        sets = map(frozenset, (layout.cookied, layout.by_id))
+        return Layout(layout.servers, frozenset(layout.sections), digest, layout.fixed, *sets)
 
     def _read_defaults(self, head: list[str], lines: Sequence[str], named: dict[str, _Defaults]) -> _Defaults:
         """Return what the sections after a `defaults` section inherit: `defaults [NAME] [from BASE]`."""
@@ -148,24 +162,32 @@ class Parser:
         return defaults
 
     def _read_section(
-        self, head: list[str], lines: Sequence[str], inherited: _Defaults, own: Owned | None, layout: _Draft
+        self,
+        head: list[str],
+        lines: Sequence[str],
+        inherited: _Defaults,
+        ownership: tuple[Owned | None, frozenset[Key]],
+        layout: _Draft,
     ) -> list[str]:
         """Sort the servers of a section; return the lines that belong to the rest."""
+        own, foreign = ownership
         section, words = head[1], inherited.words
-        manner = judge_section((*inherited.lines, *(line for line in lines if not _has_keyword(line, "server"))))
+        manner = judge_section((*inherited.lines, *(line for line in lines if not has_keyword(line, "server"))))
         is_changeable = manner.is_proven and len(head) == 2 and _NAME.issuperset(section)
-        is_changeable = is_changeable and all(map(_is_plain, (*inherited.lines, *lines)))
+        is_changeable = is_changeable and all(map(is_plain, (*inherited.lines, *lines)))
         if is_changeable:
             layout.sections.add(section)
             layout.cookied.update([section] if manner.has_cookies else ())
+            layout.by_id.update([section] if manner.needs_ids else ())
         remaining = []
         for line in lines:
-            if not _has_keyword(line, "server"):
+            if not has_keyword(line, "server"):
                 words = self._extend(words, line)
                 remaining.append(line)
                 continue
             name, server, is_proven = self._read_line(line, words)
             is_own = server is not None and (own is None or (name, server.endpoint.rpartition(":")[0]) in own)
+            is_own = is_own and (section, name) not in foreign
             if server and is_own and is_proven and is_changeable and (server.id or not manner.needs_ids):
                 layout.servers[section, name] = server
             else:
@@ -175,7 +197,7 @@ class Parser:
 
     def _extend(self, words: tuple[str, ...] | None, line: str) -> tuple[str, ...] | None:
         """Return the words of `default-server` lines after one more line: they count for the servers behind it."""
-        if words is None or not _has_keyword(line, "default-server"):
+        if words is None or not has_keyword(line, "default-server"):
             return words
         more = read_words(line)
         return None if more is None else words + more[1:]
@@ -205,19 +227,6 @@ def _read_kind(line: str) -> tuple[str, bool]:
     if not words or words[0].startswith("#"):
         return "", False
     return line.strip(), words[0] in _SECTIONS
-
-
-def _has_keyword(line: str, keyword: str) -> bool:
-    """Return whether a line begins with this keyword and has more words."""
-    return line.startswith(keyword) and line[len(keyword) : len(keyword) + 1].isspace()
-
-
-def _is_plain(line: str) -> bool:
-    """Return whether a line has only characters that mean themselves, at the runtime socket too, if it has servers."""
-    words = line.split(maxsplit=3)
-    return words[0] not in ("server", "default-server") or (
-        _PLAIN.issuperset(line) and (words[0] != "server" or len(words) > 2)
-    )
 
 
 def _read_line(line: str, defaults: tuple[str, ...] | None) -> tuple[str, Line | None, bool]:

@@ -164,10 +164,17 @@ def fill_in(
     return text
 
 
-def finish(text: str, servers: tuple[Server, ...], parser: Parser) -> Config:
-    """Take a text apart and append the fingerprint; `servers` are those that it is made of."""
+def finish(text: str, servers: tuple[Server, ...], parser: Parser, bare: str = "") -> Config:
+    """Take a text apart and append the fingerprint.
+
+    Args:
+        text: What a template has printed.
+        servers: Those that it is made of.
+        parser: Reads it.
+        bare: What the template prints without servers.
+    """
     text = text.rstrip("\n") + "\n"
-    layout = parser.read_own(text, servers)
+    layout = parser.read_own(text, servers, bare)
     config = Config("", fingerprint.digest(text), layout, _list_strangers(layout, servers))
     return config._replace(text=fingerprint.append(text, config.description))
 

@@ -2,10 +2,13 @@
 
 import ipaddress
 import re
+import string
 
 # Quoted text is one word or a part of one. Outside of it these characters change what the words are.
 _QUOTED = re.compile(r"\"[^\"\\$]*\"|'[^']*'")
 _UNCERTAIN = re.compile(r"[\"'\\$#]")
+
+_PLAIN = frozenset(string.ascii_letters + string.digits + "_.:-[]/,=+%@ \t")
 
 
 def read_words(line: str) -> tuple[str, ...] | None:
@@ -36,3 +39,16 @@ def take_number(words: list[str], keyword: str, number: int) -> int:
         number = int(said) if said.isdecimal() and said.isascii() and len(said) <= 9 else number
         del words[index : index + 2]
     return number
+
+
+def has_keyword(line: str, keyword: str) -> bool:
+    """Return whether a line begins with this keyword and has more words."""
+    return line.startswith(keyword) and line[len(keyword) : len(keyword) + 1].isspace()
+
+
+def is_plain(line: str) -> bool:
+    """Return whether a line has only characters that mean themselves, at the runtime socket too, if it has servers."""
+    words = line.split(maxsplit=3)
+    return words[0] not in ("server", "default-server") or (
+        _PLAIN.issuperset(line) and (words[0] != "server" or len(words) > 2)
+    )

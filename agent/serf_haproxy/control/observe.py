@@ -5,19 +5,18 @@ import os
 import time
 from collections.abc import Collection, Mapping
 
-from serf_haproxy.config.ids import choose_id
 from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.faults import select_faults
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import read_template
 from serf_haproxy.control.rules import read_rules
+from serf_haproxy.control.view import find_key, read_view
 from serf_haproxy.errors import TemplateError
 from serf_haproxy.policy.server import read_running
-from serf_haproxy.policy.snapshot import DOWN, Known, Running, Seen, Snapshot, View
+from serf_haproxy.policy.snapshot import Known, Running, Snapshot, View
 from serf_haproxy.serf import nodes
-from serf_haproxy.services import Key, find_service
-from serf_haproxy.services.file import Services
+from serf_haproxy.services import Key
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.interfaces import list_local_addresses
 
@@ -46,7 +45,7 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
     running = edges.runtime.read_running()
     known = edges.state.read_known()
     services = edges.services_file.read(edges.state.read_services())
-    view = _read_view(running, known, services)
+    view = read_view(running, known, services)
     live = edges.config_file.read_live()
     try:
         template, template_fault = read_template(settings), ""
@@ -88,42 +87,6 @@ def _find_own_address(self_name: str, heard: Heard, record: Record) -> str:
     return record.self_address if self_name == record.self_name else ""
 
 
-def _read_view(running: Running | None, known: Mapping[Key, Known], services: Services) -> View:
-    """Return HAProxy's view by services: a custom template may have a server in several sections."""
-    if running is None or running.servers is None:
-        return View()
-    names, is_sticky = services.names, any(service.cookie for service in services.listed)
-    counts: dict[Key, int] = {}
-    serving, down, known_to_haproxy = set(), set(), set()
-    up: dict[Key, str] = {}
-    unchecked = set()
-    for section_key, seen in running.servers.items():
-        key = _find_key(section_key, seen, names)
-        if key is None:
-            continue
-        known_to_haproxy.add(key)
-        if not seen.is_checked:
-            unchecked.add(key)
-        if seen.connection_count:
-            counts[key] = counts.get(key, 0) + seen.connection_count
-        if is_sticky and seen.is_serving:
-            serving.add(key)
-        if seen.operation == DOWN:
-            down.add(key)
-        elif not seen.is_maintained:
-            up[key] = seen.endpoint
-    up = {key: endpoint for key, endpoint in up.items() if key not in down} if down else up
-    everything = frozenset(known_to_haproxy)
-    up |= _translate(up, known)
-    return View(counts, frozenset(serving), frozenset(down), up, frozenset(unchecked), everything)
-
-
-def _translate(up: Mapping[Key, str], known: Mapping[Key, Known]) -> dict[Key, str]:
-    """Return where servers should be if a template gives all of them other addresses or ports than were decided."""
-    ours = {key: known[key].server.endpoint for key in known.keys() & up.keys()}
-    return {} if any(up[key] == endpoint for key, endpoint in ours.items()) else ours
-
-
 def _complete_known(
     known: Mapping[Key, Known], view: View, running: Running | None, heard: Heard, names: Collection[str]
 ) -> Mapping[Key, Known]:
@@ -131,21 +94,9 @@ def _complete_known(
     servers = (running and running.servers) or {}
     found = {}
     for section_key, seen in servers.items():
-        key = _find_key(section_key, seen, names)
+        key = find_key(section_key, seen, names)
         if key and key not in known and key[1] in heard.files and not seen.is_maintained:
             with contextlib.suppress(ValueError):
                 server = read_running(key, seen.endpoint, seen.weight)
                 found[key] = Known(server, was_up=key in (view.up or {}), is_served=True)
     return {**known, **found} if found else known
-
-
-def _find_key(section_key: Key, seen: Seen, names: Collection[str]) -> Key | None:
-    """Return the service and name of a server that runs; None for one of a service that is not named any more.
-
-    A section of another name than a service has servers of the default service, but for those whose id says otherwise.
-    """
-    section, name = section_key
-    if section in names:
-        return section_key
-    is_former = choose_id(section_key) == seen.id
-    return None if is_former else (find_service(section, names), name)

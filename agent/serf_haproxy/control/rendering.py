@@ -1,6 +1,7 @@
 """Templates on disk, and rendering them: a custom template runs in a child process with limits."""
 
 import codecs
+import contextlib
 import functools
 import os
 
@@ -68,7 +69,9 @@ class Renderer:
         def work() -> bytes:
             try:
                 text = fill_in(Source(template, path), servers, settings, services)
-                return b"+" + text.encode("utf-8", "surrogateescape")
+                with contextlib.suppress(TemplateError):
+                    text += f"\0{fill_in(Source(template, path), (), settings, services)}"
+                return f"+{text}".encode("utf-8", "surrogateescape")
             except TemplateError as error:
                 return f"-{error}".encode("utf-8", "surrogateescape")
 
@@ -76,7 +79,7 @@ class Renderer:
             result = run_apart(work, settings.template_timeout_s, settings.template_memory_mib * 2**20)
         except SystemFault as error:
             raise TemplateError(f"{path}: {error}") from error
-        text = result[1:].decode("utf-8", "surrogateescape")
+        text, _, bare = result[1:].decode("utf-8", "surrogateescape").partition("\0")
         if result[:1] != b"+":
             raise TemplateError(text)
-        return finish(text, servers, self.parser)
+        return finish(text, servers, self.parser, bare)

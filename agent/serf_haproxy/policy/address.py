@@ -18,13 +18,17 @@ _LOOPBACK = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128")))
 _SPECIAL = tuple(
     map(
         ipaddress.ip_network,
-        ("0.0.0.0/8", "169.254.0.0/16", "240.0.0.0/4", "192.0.0.0/24", "::/96", "fe80::/10", "64:ff9b:1::/48"),
+        "0.0.0.0/8 169.254.0.0/16 240.0.0.0/4 192.0.0.0/24 ::/96 ::ffff:0:0:0/96 fe80::/10 64:ff9b:1::/48".split(),  # noqa: SIM905
     )
 )
 # The metadata services of clouds that are outside of the link-local block (169.254.169.254): Alibaba, Azure (and its
-# platform service), AWS's and Google's IPv6, Oracle's first one (192.0.0.192) being in a special block.
+# platform service), the IPv6 ones of AWS (and its services for pods), Google, Oracle and Scaleway. Oracle's first one
+# (192.0.0.192) is in a special block.
 _METADATA = tuple(
-    map(ipaddress.ip_network, ("100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::254/128", "fd20:ce::254/128"))
+    map(
+        ipaddress.ip_network,
+        ("100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::/32", "fd20:ce::/32", "fd00:c1::/32", "fd00:42::42/128"),
+    )
 )
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last four bytes are an IPv4 address
 _REMEDY = "SERF_HAPROXY_NETWORKS can allow it"

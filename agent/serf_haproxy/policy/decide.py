@@ -83,7 +83,8 @@ def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Deci
 def _pace(decision: Decision, snapshot: Snapshot) -> Decision:
     """Decide how often each server is checked."""
     view = snapshot.view
-    sight = Sight(view.known, view.down, snapshot.files, snapshot.rules.check_rate, snapshot.at_ns)
+    proven_count = sum(one.is_served and one.was_up for one in decision.known.values())
+    sight = Sight(view.known, view.down, snapshot.files, snapshot.rules.check_rate, snapshot.at_ns, proven_count)
     servers, checks = set_paces(decision.servers, snapshot.checks, sight)
     return decision._replace(servers=servers, checks=checks)
 
@@ -197,7 +198,8 @@ def _find_held(
 
 
 def _count_standing(snapshot: Snapshot, members: Members) -> int:
-    return sum(map(snapshot.stands, members.alive.values()))
+    """Return how many places can serve: one program under many names is no more than one."""
+    return len({server.endpoint for server in members.alive.values() if snapshot.stands(server)})
 
 
 def _list_leaves(snapshot: Snapshot, members: Members) -> list[int]:

@@ -47,6 +47,8 @@ def find_last(
     for key, known in snapshot.known.items():
         if not snapshot.is_up(known.server) or key in snapshot.refused or key[1] == snapshot.rules.self_name:
             continue
+        if key in snapshot.view.idle and known.server.weight != 0:
+            continue  # not by our weight: whatever is decided, HAProxy sends it nothing
         if claims is None:
             claims = find_claims(snapshot.files, snapshot.rules)
         is_taken = claims.get(known.server.endpoint, set()) - {key[1]}

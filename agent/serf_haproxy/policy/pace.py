@@ -56,6 +56,7 @@ class Sight(NamedTuple):
         files: Node files by name: a server whose node is heard of again may be up soon.
         rate: The most checks a second, of all servers together.
         now_ns: The time, nanoseconds since the epoch.
+        proven_count: How many servers have been up: only these lengthen the interval of servers that are up.
     """
 
     known: frozenset[Key] | None
@@ -63,6 +64,7 @@ class Sight(NamedTuple):
     files: Mapping[str, NodeFile]
     rate: float
     now_ns: int
+    proven_count: int
 
 
 def set_paces(servers: tuple[Server, ...], before: Checks, sight: Sight) -> tuple[tuple[Server, ...], Checks]:
@@ -71,7 +73,7 @@ def set_paces(servers: tuple[Server, ...], before: Checks, sight: Sight) -> tupl
     Half of the checks are for servers that are up, half for the others.
     """
     paces = _find_paces(servers, before.paces, sight)
-    interval_s, since_ns = _find_interval(len(servers), before, sight)
+    interval_s, since_ns = _find_interval(before, sight)
     if interval_s == 1 and not any(pace.exponent for pace in paces.values()):  # most often
         return servers, Checks(interval_s, since_ns, paces)
     unhurried = Pace(0, 0)
@@ -107,8 +109,9 @@ def _find_paces(servers: Iterable[Server], before: Mapping[Key, Pace], sight: Si
     return paces
 
 
-def _find_interval(count: int, before: Checks, sight: Sight) -> tuple[int, int]:
+def _find_interval(before: Checks, sight: Sight) -> tuple[int, int]:
     """Return the interval for servers that are up, and since when; it does not follow each small change."""
+    count = sight.proven_count
     least_s = 2 ** _find_exponent(count, sight.rate / 2)
     if least_s > before.interval_s:
         return least_s, sight.now_ns

@@ -81,6 +81,8 @@ class View(NamedTuple):
         up: Servers that HAProxy considers up, and their addresses and ports; None when `down` is None.
         unchecked: Those of them that have no health checks.
         known: All servers that HAProxy has; None when that is not known.
+        idle: Those that are up and get no new request: drained, with weight 0, or stopping by the word of their checks
+            or their agent.
     """
 
     connection_counts: Mapping[Key, int] = {}
@@ -89,6 +91,7 @@ class View(NamedTuple):
     up: Mapping[Key, str] | None = None
     unchecked: frozenset[Key] = frozenset()
     known: frozenset[Key] | None = None
+    idle: frozenset[Key] = frozenset()
 
 
 class Gone(NamedTuple):
@@ -168,4 +171,4 @@ class Snapshot(NamedTuple):
 
     def stands(self, server: Server) -> bool:
         """Return whether a server can serve as far as known: it gets new clients, and HAProxy sees it up."""
-        return server.weight != 0 and self.is_up(server)
+        return server.weight != 0 and server.key not in self.view.idle and self.is_up(server)

@@ -1,0 +1,94 @@
+"""From the servers that HAProxy runs to its view of the services. A template may have a node in several sections."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from serf_haproxy.config.ids import choose_id
+from serf_haproxy.policy.snapshot import DOWN, STOPPING, Known, Running, Seen, View
+from serf_haproxy.services import Key, find_service
+from serf_haproxy.services.file import Services
+
+
+def read_view(running: Running | None, known: Mapping[Key, Known], services: Services) -> View:
+    """Return HAProxy's view by services.
+
+    Where a name stands for several servers, those at the address and port that were decided count. One that the
+    administrator has under the same name elsewhere says nothing of the node.
+
+    Args:
+        running: What HAProxy runs; None when it does not answer.
+        known: What is remembered of servers.
+        services: The services that the operator names.
+    """
+    if running is None or running.servers is None:
+        return View()
+    is_sticky = any(service.cookie for service in services.listed)
+    copies, counts = _gather(running.servers, services.names)
+    serving, down, idle, unchecked = set(), set(), set(), set()
+    up: dict[Key, str] = {}
+    for key, found in copies.items():  # most names stand for one server, and a pass looks at all of them
+        seen = _choose(found, known.get(key)) if isinstance(found, list) else found
+        if is_sticky and seen.is_serving:
+            serving.add(key)
+        if seen.operation == DOWN:
+            down.add(key)
+        elif not seen.is_maintained:
+            up[key] = seen.endpoint
+            if seen.is_drained or not seen.weight or seen.operation == STOPPING:
+                idle.add(key)
+        if not seen.is_checked:
+            unchecked.add(key)
+    up |= _translate(up, known)
+    return View(
+        counts,
+        frozenset(serving),
+        frozenset(down),
+        up,
+        frozenset(unchecked),
+        frozenset(copies),
+        idle=frozenset(idle),
+    )
+
+
+def _gather(servers: Mapping[Key, Seen], names: Collection[str]) -> tuple[dict[Key, Seen | list[Seen]], dict[Key, int]]:
+    """Return the servers of each service and name, several as a list, and how many connections they have, if any."""
+    copies: dict[Key, Seen | list[Seen]] = {}
+    counts: dict[Key, int] = {}
+    for section_key, seen in servers.items():
+        key = find_key(section_key, seen, names)
+        if key is None:
+            continue
+        earlier = copies.get(key)
+        copies[key] = seen if earlier is None else [*(earlier if isinstance(earlier, list) else [earlier]), seen]
+        if seen.connection_count:
+            counts[key] = counts.get(key, 0) + seen.connection_count
+    return copies, counts
+
+
+def _choose(copies: Sequence[Seen], known: Known | None) -> Seen:
+    """Return the server of a name that tells most of its node: where it was decided to be, and in use."""
+    return max(
+        copies,
+        key=lambda seen: (
+            known is not None and seen.endpoint == known.server.endpoint,
+            seen.operation != DOWN and not seen.is_maintained,
+            seen.weight > 0 and not seen.is_drained,
+        ),
+    )
+
+
+def _translate(up: Mapping[Key, str], known: Mapping[Key, Known]) -> dict[Key, str]:
+    """Return where servers should be if a template gives all of them other addresses or ports than were decided."""
+    ours = {key: known[key].server.endpoint for key in known.keys() & up.keys()}
+    return {} if any(up[key] == endpoint for key, endpoint in ours.items()) else ours
+
+
+def find_key(section_key: Key, seen: Seen, names: Collection[str]) -> Key | None:
+    """Return the service and name of a server that runs; None for one of a service that is not named any more.
+
+    A section of another name than a service has servers of the default service, but for those whose id says otherwise.
+    """
+    section, name = section_key
+    if section in names:
+        return section_key
+    is_former = choose_id(section_key) == seen.id
+    return None if is_former else (find_service(section, names), name)
