@@ -56,7 +56,7 @@ class State:
 
     def clean_up(self) -> None:
         """Remove the temporary files of an interrupted pass; the caller holds the lock of the pass."""
-        remove_temporaries(self.record_path, self._flaps_path, self._served_path, self._template_path)
+        remove_temporaries(self.record_path, self._flaps_path, self._known_path, self._served_path, self._template_path)
 
     def read_record(self) -> Record:
         """Return the last record; a missing or damaged one counts as none, and so does a damaged part of it."""
