@@ -17,8 +17,8 @@ from serf_haproxy.system.kinds import Kind
 from serf_haproxy.system.network import Network
 
 PREFIX = "SERF_HAPROXY_"
-_SOCKET_BYTES = 97  # HAProxy binds a socket under a longer name first
 SETTINGS_FILE = PREFIX + "SETTINGS_FILE"
+SOCKET_BYTES = 97  # HAProxy first binds a temporary, longer path, and the kernel allows 107 bytes
 
 
 def _setting(default: str, kind: Kind, doc: str) -> Any:
@@ -188,8 +188,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if settings.max_wait_s < settings.quiet_s and wrong.isdisjoint({"max_wait_s", "quiet_s"}):
         allowed = f"must be at least {variable('quiet_s')} ({settings.quiet_s:g})"
         faults.append(f"{variable('max_wait_s')}={settings.max_wait_s:g}: {allowed}")
-    if len(os.fsencode(settings.successor_socket)) > _SOCKET_BYTES and "master_socket" not in wrong:
-        most = _SOCKET_BYTES - len(".next")
+    if len(os.fsencode(settings.successor_socket)) > SOCKET_BYTES and "master_socket" not in wrong:
+        most = SOCKET_BYTES - len(".next")
         faults.append(f"{variable('master_socket')}={settings.master_socket!a}: must be at most {most} bytes long")
     if settings.forwarded_for == "append" and not settings.trusted_proxies and "trusted_proxies" not in wrong:
         faults.append(

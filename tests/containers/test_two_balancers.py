@@ -13,7 +13,7 @@ from integration.proxy import wait_for
 def read_config(balancer: Balancer) -> str:
     """Return the live configuration without the token that names the balancer and the fingerprint of the whole."""
     text = balancer.exec("cat", "/run/config/haproxy.cfg")
-    text, token_count = re.subn(r"(CDN-Loop|-m str) serf-haproxy-[0-9a-f]{16}", r"\1 TOKEN", text)
+    text, token_count = re.subn(r"(CDN-Loop|-m beg) serf-haproxy-[0-9a-f]{16}", r"\1 TOKEN", text)
     text, mark_count = re.subn(r"description serf-haproxy-[0-9a-f]{16}-[0-9a-f]{16}", "description", text)
     assert (token_count, mark_count) == (3, 1)
     return text

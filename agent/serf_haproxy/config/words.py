@@ -7,7 +7,7 @@ import string
 # Quoted text is one word or a part of one. Outside of it these characters change what the words are.
 _QUOTED = re.compile(r"\"[^\"\\$]*\"|'[^']*'")
 _UNCERTAIN = re.compile(r"[\"'\\$#]")
-
+# Characters that mean themselves, in the file and at the runtime socket.
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_.:-[]/,=+%@ \t")
 
 

@@ -13,11 +13,11 @@ from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.lab import ports, processes, programs
 from serf_haproxy.lab.node import last_line, list_entries
 from serf_haproxy.lab.records import Balancer, Record
+from serf_haproxy.settings import SOCKET_BYTES
 from serf_haproxy.system.processes import run
 
 SERVICES = ("haproxy", "daemon", "serf")  # the directories in s6/
 DAEMON = SERVICES[1]  # the service that runs `serf-haproxy run`
-_SOCKET_BYTES = 97  # HAProxy first binds a temporary, longer path, and the kernel allows 107 bytes
 _STOP_S = 30.0  # more than the sum of the time limits within the tree
 _ORPHANS_S = 15.0
 _COMMAND_S = 10.0
@@ -90,8 +90,8 @@ def check_paths(lab_dir: str) -> None:
     if any(ord(character) < 0x21 for character in lab_dir):
         raise InputError(f"--dir {lab_dir!a}: must be a path without blanks")
     length = len(os.fsencode(f"{lab_dir}/lb1/master.sock.next"))
-    if length > _SOCKET_BYTES:
-        excess = f"{length - _SOCKET_BYTES} bytes too long for the sockets of HAProxy in it"
+    if length > SOCKET_BYTES:
+        excess = f"{length - SOCKET_BYTES} bytes too long for the sockets of HAProxy in it"
         raise InputError(f"--dir {lab_dir}: is {excess}; choose a shorter path, for example below /tmp")
 
 
