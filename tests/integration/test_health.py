@@ -2,16 +2,22 @@
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import probe
 from fakes.servers import at_once, serving_tcp
-from integration.proxy import Proxy, free_port, wait_for
+from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon
+from integration.test_trust import own_template
 from serf_haproxy.control import health
+from serf_haproxy.control.edges import make_edges
+from serf_haproxy.control.observe import observe, read_nodes
+from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.reconcile import Reconciler
-from serf_haproxy.control.report import format_table, read_report
+from serf_haproxy.control.record import Record
+from serf_haproxy.control.report import format_table, read_report, to_json
 from serf_haproxy.serf.wake import wake
 
 
@@ -109,6 +115,52 @@ def test_a_server_that_was_up_is_not_told(proxy: Proxy) -> None:
         "it has been down for a while",
     )
     assert passes.reconcile(lambda: None).problems == ()
+
+
+ADMIN = """backend {0}
+    default-server check inter 100ms
+    server web1 127.0.0.2:{1}
+    server web2 127.0.0.2:{1}
+
+frontend stats"""
+
+
+@pytest.mark.parametrize("section", ["admin", "zoo"])  # one comes before the service's own section, one after it
+def test_a_server_of_the_administrator_says_nothing_of_a_node(short_dir: Path, section: str) -> None:
+    """What is told and shown is the health of the node's server, not of one with its name in another section."""
+    template = own_template(short_dir, ("frontend stats", ADMIN.format(section, free_port("127.0.0.2"))))
+    with (
+        running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=template) as proxy,
+        serving_tcp(at_once(answering(lambda _: "200 OK"))) as (host, port),
+    ):
+        proxy.record("web1", port, host)
+        proxy.run_pass()
+
+        def read_states() -> dict[tuple[str, str], str]:
+            return {key: row.status for key, row in probe.read_status(proxy.settings).items()}
+
+        right = {("nodes", "web1"): "UP", (section, "web1"): "DOWN", (section, "web2"): "DOWN"}
+        wait_for(lambda: read_states() == right, lambda: str(read_states()))
+        # The new worker has never seen the administrator's servers up.
+        assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+        wait_for(lambda: read_states() == right, lambda: str(read_states()))
+        passes = Reconciler(proxy.settings.replace(balance="leastconn"))
+        running = probe.read_running
+        wait_for(
+            lambda: running(proxy.settings).servers[section, "web1"].unchanged_s > 1,  # type: ignore[union-attr,index]
+            "the other has been down for a while",
+        )
+        assert passes.reconcile(lambda: None).problems == ()
+        status = to_json(read_report(proxy.settings))
+        assert [member["health"] for member in status["members"]] == ["UP"]
+        assert status["services"]["nodes"]["up_count"] == 1
+
+        edges = make_edges(proxy.settings)
+        Path(proxy.settings.state_dir, "known.json").unlink()
+        known = observe(proxy.settings, edges, Record(), read_nodes(proxy.settings.nodes_dir)).known
+        assert {key: (one.server.endpoint, one.was_up) for key, one in known.items()} == {
+            ("nodes", "web1"): (f"{host}:{port}", True)
+        }, "it is known again"
 
 
 def test_the_daemon_logs_a_silent_server_once(proxy: Proxy) -> None:
