@@ -1,5 +1,6 @@
 """Health checks as settings, and what is said of a server that has never come up, with the real HAProxy."""
 
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,28 @@ def test_a_server_that_was_up_is_not_told(proxy: Proxy) -> None:
     assert passes.reconcile(lambda: None).problems == ()
 
 
+def test_a_check_under_way_hides_no_words(proxy: Proxy) -> None:
+    """HAProxy forgets the last check's text as the next one begins; its description of the code stays."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        proxy.record("web1", listener.getsockname()[1])
+        proxy.run_pass()
+
+        def explain() -> str:
+            return (probe.read_servers(proxy.settings) or {})["web1"].explain_check()
+
+        wait_for(lambda: explain() == "L4CON Connection refused", explain)
+        listener.listen()  # the next check connects, and gets no answer
+        seen: set[str] = set()
+
+        def has_timed_out() -> bool:
+            seen.add(explain())
+            return "L7TOUT Layer7 timeout" in seen
+
+        wait_for(has_timed_out, explain)
+    assert seen - {"L4CON Connection refused"} == {"L4CON Layer4 connection problem", "L7TOUT Layer7 timeout"}
+
+
 ADMIN = """backend {0}
     default-server check inter 100ms
     server web1 127.0.0.2:{1}
@@ -176,4 +199,5 @@ def test_the_daemon_logs_a_silent_server_once(proxy: Proxy) -> None:
         wait_for(lambda: "web2" in proxy.servers(), "another pass")
         text = log_path(proxy).read_text()
         assert text.count("web1 has not come up") == 1
-        assert f"found L4CON Connection refused; is its application running at 127.0.0.1:{port}?" in text
+        words = "(Connection refused|Layer4 connection problem)"  # the second while the next check is under way
+        assert re.search(rf"found L4CON {words}; is its application running at 127\.0\.0\.1:{port}\?", text)
