@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 
 
@@ -22,8 +23,13 @@ class Web:
 
 
 @contextlib.contextmanager
-def answering(port: int = 0) -> Iterator[Web]:
-    """Run an application on 127.0.0.1, at a free port unless one is given, for the length of the block."""
+def answering(port: int = 0, delay_s: float = 0.0) -> Iterator[Web]:
+    """Run an application on 127.0.0.1, at a free port unless one is given, for the length of the block.
+
+    Args:
+        port: Its port; 0 for a free one.
+        delay_s: How long each answer to GET takes.
+    """
     web = Web()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -36,6 +42,7 @@ def answering(port: int = 0) -> Iterator[Web]:
 
         def do_GET(self) -> None:
             web.count += 1
+            time.sleep(delay_s)
             self.do_HEAD()
 
         def log_message(self, *_: object) -> None:

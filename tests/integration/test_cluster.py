@@ -75,15 +75,20 @@ def test_a_tag_update_changes_the_port(cluster: Cluster) -> None:
 
 
 def test_what_a_member_says_reaches_no_terminal_through_the_log_of_serf(cluster: Cluster) -> None:
-    """Serf writes a member's name into its log as it is; of that only printable ASCII goes into the file."""
-    name = "\x1b[31mevil\u202e\x07"
+    """Serf writes a member's name into its log as it is; in the file it is printable ASCII and begins no line."""
+    forged = "2026/11/26 00:00:00 [ERR] forged"
+    name = f"\x1b[31mevil\u202e\x07\n{forged}\n    {forged}\n"
     options = (f"-join={cluster.balancer()['serf_addr']}", "-retry-max=3")
     with run_serf(name, "127.0.1.66", free_port("127.0.1.66"), options=options):
         log = Path(cluster.balancer()["log_dir"], "serf", "current")
-        wait_for(lambda: b"evil" in log.read_bytes(), "Serf tells of the member")
+        wait_for(lambda: b"[ERR] forged? 127.0.1.66\n" in log.read_bytes(), "Serf tells of the member")
     said = log.read_bytes()
-    assert b"?[31mevil????" in said
+    assert b"?[31mevil?????2026" in said
     assert re.search(rb"[^ -~\n\t]", said) is None
+    own_line = re.compile(rb"\S+ \S+  (==> .*|    2\d{3}/\S+ \S+ \[[A-Z]+\] .*| +[A-Z][A-Za-z ]+: .*|)")
+    for line in said.splitlines():
+        assert own_line.fullmatch(line), line
+        assert not line.endswith(b"[ERR] forged"), line
 
 
 def test_a_reload_without_sockets_and_memory_takes_no_server_out(cluster: Cluster) -> None:

@@ -1,17 +1,24 @@
 """Health checks as settings, and what is said of a server that has never come up, with the real HAProxy."""
 
+import re
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import probe
 from fakes.servers import at_once, serving_tcp
-from integration.proxy import Proxy, free_port, wait_for
+from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon
+from integration.test_trust import own_template
 from serf_haproxy.control import health
+from serf_haproxy.control.edges import make_edges
+from serf_haproxy.control.observe import observe, read_nodes
+from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.reconcile import Reconciler
-from serf_haproxy.control.report import format_table, read_report
+from serf_haproxy.control.record import Record
+from serf_haproxy.control.report import format_table, read_report, to_json
 from serf_haproxy.serf.wake import wake
 
 
@@ -111,6 +118,74 @@ def test_a_server_that_was_up_is_not_told(proxy: Proxy) -> None:
     assert passes.reconcile(lambda: None).problems == ()
 
 
+def test_a_check_under_way_hides_no_words(proxy: Proxy) -> None:
+    """HAProxy forgets the last check's text as the next one begins; its description of the code stays."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        proxy.record("web1", listener.getsockname()[1])
+        proxy.run_pass()
+
+        def explain() -> str:
+            return (probe.read_servers(proxy.settings) or {})["web1"].explain_check()
+
+        wait_for(lambda: explain() == "L4CON Connection refused", explain)
+        listener.listen()  # the next check connects, and gets no answer
+        seen: set[str] = set()
+
+        def has_timed_out() -> bool:
+            seen.add(explain())
+            return "L7TOUT Layer7 timeout" in seen
+
+        wait_for(has_timed_out, explain)
+    assert seen - {"L4CON Connection refused"} == {"L4CON Layer4 connection problem", "L7TOUT Layer7 timeout"}
+
+
+ADMIN = """backend {0}
+    default-server check inter 100ms
+    server web1 127.0.0.2:{1}
+    server web2 127.0.0.2:{1}
+
+frontend stats"""
+
+
+@pytest.mark.parametrize("section", ["admin", "zoo"])  # one comes before the service's own section, one after it
+def test_a_server_of_the_administrator_says_nothing_of_a_node(short_dir: Path, section: str) -> None:
+    """What is told and shown is the health of the node's server, not of one with its name in another section."""
+    template = own_template(short_dir, ("frontend stats", ADMIN.format(section, free_port("127.0.0.2"))))
+    with (
+        running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=template) as proxy,
+        serving_tcp(at_once(answering(lambda _: "200 OK"))) as (host, port),
+    ):
+        proxy.record("web1", port, host)
+        proxy.run_pass()
+
+        def read_states() -> dict[tuple[str, str], str]:
+            return {key: row.status for key, row in probe.read_status(proxy.settings).items()}
+
+        right = {("nodes", "web1"): "UP", (section, "web1"): "DOWN", (section, "web2"): "DOWN"}
+        wait_for(lambda: read_states() == right, lambda: str(read_states()))
+        # The new worker has never seen the administrator's servers up.
+        assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+        wait_for(lambda: read_states() == right, lambda: str(read_states()))
+        passes = Reconciler(proxy.settings.replace(balance="leastconn"))
+        running = probe.read_running
+        wait_for(
+            lambda: running(proxy.settings).servers[section, "web1"].unchanged_s > 1,  # type: ignore[union-attr,index]
+            "the other has been down for a while",
+        )
+        assert passes.reconcile(lambda: None).problems == ()
+        status = to_json(read_report(proxy.settings))
+        assert [member["health"] for member in status["members"]] == ["UP"]
+        assert status["services"]["nodes"]["up_count"] == 1
+
+        edges = make_edges(proxy.settings)
+        Path(proxy.settings.state_dir, "known.json").unlink()
+        known = observe(proxy.settings, edges, Record(), read_nodes(proxy.settings.nodes_dir)).known
+        assert {key: (one.server.endpoint, one.was_up) for key, one in known.items()} == {
+            ("nodes", "web1"): (f"{host}:{port}", True)
+        }, "it is known again"
+
+
 def test_the_daemon_logs_a_silent_server_once(proxy: Proxy) -> None:
     """Without any event the daemon says that a server has never come up, once, and where it looked."""
     port = free_port()
@@ -124,4 +199,5 @@ def test_the_daemon_logs_a_silent_server_once(proxy: Proxy) -> None:
         wait_for(lambda: "web2" in proxy.servers(), "another pass")
         text = log_path(proxy).read_text()
         assert text.count("web1 has not come up") == 1
-        assert f"found L4CON Connection refused; is its application running at 127.0.0.1:{port}?" in text
+        words = "(Connection refused|Layer4 connection problem)"  # the second while the next check is under way
+        assert re.search(rf"found L4CON {words}; is its application running at 127\.0\.0\.1:{port}\?", text)

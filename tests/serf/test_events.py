@@ -1,5 +1,7 @@
 """Serf's payloads and the lines of node files: recordings, tables, and properties for any input."""
 
+import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,7 @@ REFUSED_NAMES = {
 OTHER_EVENTS = ("query", "user", "user-emptypayload", "user-weirdname")
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
+UNSEEN = ("Cc", "Cf", "Cn", "Co", "Zl", "Zp", "Zs")  # Unicode's categories of what has no glyph of its own
 ANY_TEXT = st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape")) | st.text()
 TAGS = st.dictionaries(st.sampled_from(["role", "port", "", "a,b", "k="]) | ANY_TEXT, ANY_TEXT, max_size=5)
 
@@ -269,11 +272,41 @@ def test_escape_can_be_undone(text: str) -> None:
 
 @given(ANY_TEXT)
 def test_escaped_text_is_safe(text: str) -> None:
-    """Escaped text is one line, valid UTF-8, and without control characters."""
+    """Escaped text is one line, valid UTF-8, and without control, format and other invisible characters."""
     escaped = escape(text)
     assert len(escaped.splitlines()) <= 1
-    assert not any(character < " " or "\x7f" <= character <= "\x9f" for character in escaped)
+    assert not any(unicodedata.category(character) in UNSEEN for character in escaped.replace(" ", ""))
     escaped.encode("utf-8")
+
+
+@pytest.mark.parametrize("category", UNSEEN)
+def test_every_character_that_misleads_is_escaped(category: str) -> None:
+    """A terminal gets no character that has no glyph or changes the order of others; reading gives it back."""
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    unseen = [character for character in characters if unicodedata.category(character) == category]
+    escapes = {character: escape(character) for character in unseen if character != " "}
+    assert {text for text in escapes.values() if not re.fullmatch("(%[0-9A-F]{2})+", text)} == set()
+    text = "".join(unseen)
+    assert unescape(escape(text)) == text
+    assert escape("Zürich 東京 שלום é") == "Zürich 東京 שלום é", "other scripts stay readable"
+
+
+@pytest.mark.parametrize("kind", ["member-join", "member-update"])
+def test_a_tag_with_bidirectional_controls_is_escaped_in_the_node_file(kind: str) -> None:
+    """An event and the roster write the same line, of which `cat` shows every character in its order."""
+    tags = {"note": "a\u202eb\u2066c\ufeff\u200bd\u00ade", "port": "80"}
+    (member,) = read_event(kind, print_as_serf("127.0.1.1", tags, sorted(tags))).members
+    assert format_line(ALIVE, member) == (
+        "alive\tweb1\t127.0.1.1\t\tnote=a%E2%80%AEb%E2%81%A6c%EF%BB%BF%E2%80%8Bd%C2%ADe,port=80\n"
+    )
+    assert format_line(ALIVE, make_member("web1", "127.0.1.1", tags)) == format_line(ALIVE, member)
+    assert member.tag_values() == tags
+
+
+def test_a_file_of_an_earlier_release_is_read_as_it_was_meant() -> None:
+    """Characters that an earlier release did not escape are read as they are."""
+    _, member = parse_line("alive\tweb1\t127.0.1.1\t\tnote=a\u202eb,port=80\n")
+    assert member.tag_values() == {"note": "a\u202eb", "port": "80"}
 
 
 @pytest.mark.parametrize("text", ["100%", "%", "%zz", "a%4", "%  x", "% 4", "%+1", "%4%41"])

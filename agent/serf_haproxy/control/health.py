@@ -6,8 +6,8 @@ from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import Outcome
 from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.policy.decision import Decision, State
-from serf_haproxy.policy.snapshot import DOWN, Snapshot
-from serf_haproxy.services import Key, find_service, format_key
+from serf_haproxy.policy.snapshot import Snapshot
+from serf_haproxy.services import Key, format_key
 from serf_haproxy.services.service import Service
 
 _PATIENCE_S = 15  # an application may still be starting
@@ -37,10 +37,10 @@ class Silence:
         if any(each_s >= _PATIENCE_S and key not in told for key, each_s in since_s.items()):
             rows = edges.runtime.read_status() or {}
             services = {service.name: service for service in snapshot.services.listed}
-            status = {(find_service(section, services), name): row for (section, name), row in rows.items()}
-            for key in sorted(since_s.keys() & status.keys() - told.keys()):
-                if since_s[key] >= _PATIENCE_S and not status[key].has_been_up:
-                    told[key] = _describe(key, status[key], services[key[0]])
+            for key in sorted(since_s.keys() - told.keys()):
+                status = rows.get(snapshot.view.places[key])
+                if since_s[key] >= _PATIENCE_S and status and not status.has_been_up:
+                    told[key] = _describe(key, status, services[key[0]])
         problems = tuple(told[key] for key in sorted(told)[:_SHOWN_COUNT])
         if len(told) > _SHOWN_COUNT:
             problems += (f"{len(told)} nodes have not come up; `serf-haproxy status` shows the health check of each",)
@@ -50,11 +50,10 @@ class Silence:
 def _find_down(snapshot: Snapshot, decision: Decision) -> dict[Key, int]:
     """Return for how long each server that should serve has been down, seconds."""
     servers = (snapshot.running and snapshot.running.servers) or {}
-    found, names = {}, snapshot.services.names
-    for (section, name), seen in servers.items():
-        key = find_service(section, names), name
-        entry = decision.entries.get(key)
-        if seen.operation == DOWN and not seen.is_maintained and entry and entry.state is State.SERVING:
+    found = {}
+    for key in snapshot.view.down or ():
+        seen, entry = servers[snapshot.view.places[key]], decision.entries.get(key)
+        if not seen.is_maintained and entry and entry.state is State.SERVING:
             found[key] = seen.unchanged_s
     return found
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.edges import Edges
@@ -11,7 +11,7 @@ from serf_haproxy.control.faults import select_faults
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import read_template
 from serf_haproxy.control.rules import read_rules
-from serf_haproxy.control.view import find_key, read_view
+from serf_haproxy.control.view import read_view
 from serf_haproxy.errors import TemplateError
 from serf_haproxy.policy.server import read_running
 from serf_haproxy.policy.snapshot import Known, Running, Snapshot, View
@@ -69,7 +69,7 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
         unfit=record.read_unfit(),
         checks=record.read_checks(),
         refused=select_faults(settings, template or "", services, record.read_faults()).servers,
-        known=_complete_known(known, view, running, heard, services.names),
+        known=_complete_known(known, view, running, heard),
         view=view,
         running=running,
         live=live,
@@ -88,14 +88,14 @@ def _find_own_address(self_name: str, heard: Heard, record: Record) -> str:
 
 
 def _complete_known(
-    known: Mapping[Key, Known], view: View, running: Running | None, heard: Heard, names: Collection[str]
+    known: Mapping[Key, Known], view: View, running: Running | None, heard: Heard
 ) -> Mapping[Key, Known]:
     """Return what is known of servers, with those that only HAProxy knows: the state directory is new, or was lost."""
     servers = (running and running.servers) or {}
     found = {}
-    for section_key, seen in servers.items():
-        key = find_key(section_key, seen, names)
-        if key and key not in known and key[1] in heard.files and not seen.is_maintained:
+    for key in view.places.keys() - known.keys():
+        seen = servers[view.places[key]]
+        if key[1] in heard.files and not seen.is_maintained:
             with contextlib.suppress(ValueError):
                 server = read_running(key, seen.endpoint, seen.weight)
                 found[key] = Known(server, was_up=key in (view.up or {}), is_served=True)

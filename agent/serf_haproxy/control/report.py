@@ -19,7 +19,7 @@ from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import Member, unescape
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.serf.printing import printable
-from serf_haproxy.services import DEFAULT_SERVICE, Key, find_service
+from serf_haproxy.services import DEFAULT_SERVICE, Key
 from serf_haproxy.services.service import Service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.locks import is_locked
@@ -56,12 +56,12 @@ def read_report(settings: Settings) -> Report:
     """
     nodes.check_dir(settings.nodes_dir)
     edges, record, snapshot, decision, _ = preview(settings)
-    status, names = edges.runtime.read_status(), snapshot.services.names
+    rows, places = edges.runtime.read_status(), snapshot.view.places
     return Report(
         snapshot,
         decision,
         record,
-        None if status is None else {(find_service(one, names), name): row for (one, name), row in status.items()},
+        None if rows is None else {key: rows[place] for key, place in places.items() if place in rows},
         is_locked(edges.state.daemon_lock_path) or is_locked(edges.state.former_lock_path),
         workers.measure_old(edges.master),
     )
@@ -165,7 +165,7 @@ def _describe_service(report: Report, service: Service) -> dict[str, Any]:
         "balance": service.balance,
         "node_counts": dict(Counter(entry.state.value for entry in entries.values())),
         "server_count": sum(entry.server is not None for entry in entries.values()),
-        "up_count": sum(row.status.startswith("UP") for key, row in servers.items() if key[0] == service.name),
+        "up_count": sum(key in servers and servers[key].status.startswith("UP") for key in entries),
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from serf_haproxy.config.ids import choose_id
+from serf_haproxy.config.ids import choose_id, is_id_of
 from serf_haproxy.policy.snapshot import DOWN, STOPPING, Known, Running, Seen, View
 from serf_haproxy.services import Key, find_service
 from serf_haproxy.services.file import Services
@@ -11,8 +11,8 @@ from serf_haproxy.services.file import Services
 def read_view(running: Running | None, known: Mapping[Key, Known], services: Services) -> View:
     """Return HAProxy's view by services.
 
-    Where a name stands for several servers, those at the address and port that were decided count. One that the
-    administrator has under the same name elsewhere says nothing of the node.
+    Where a name stands for several servers, the one at the address and port that were decided counts, else one with an
+    id of ours. One that the administrator has under the same name elsewhere says nothing of the node.
 
     Args:
         running: What HAProxy runs; None when it does not answer.
@@ -25,8 +25,10 @@ def read_view(running: Running | None, known: Mapping[Key, Known], services: Ser
     copies, counts = _gather(running.servers, services.names)
     serving, down, idle, unchecked = set(), set(), set(), set()
     up: dict[Key, str] = {}
+    places: dict[Key, Key] = {}
     for key, found in copies.items():  # most names stand for one server, and a pass looks at all of them
-        seen = _choose(found, known.get(key)) if isinstance(found, list) else found
+        place = _choose(key, found, running.servers, known.get(key)) if isinstance(found, list) else found
+        seen, places[key] = running.servers[place], place
         if is_sticky and seen.is_serving:
             serving.add(key)
         if seen.operation == DOWN:
@@ -46,34 +48,38 @@ def read_view(running: Running | None, known: Mapping[Key, Known], services: Ser
         frozenset(unchecked),
         frozenset(copies),
         idle=frozenset(idle),
+        places=places,
     )
 
 
-def _gather(servers: Mapping[Key, Seen], names: Collection[str]) -> tuple[dict[Key, Seen | list[Seen]], dict[Key, int]]:
-    """Return the servers of each service and name, several as a list, and how many connections they have, if any."""
-    copies: dict[Key, Seen | list[Seen]] = {}
+def _gather(servers: Mapping[Key, Seen], names: Collection[str]) -> tuple[dict[Key, Key | list[Key]], dict[Key, int]]:
+    """Return where the servers of each service and name are, several as a list, and their connections, if any."""
+    copies: dict[Key, Key | list[Key]] = {}
     counts: dict[Key, int] = {}
-    for section_key, seen in servers.items():
-        key = find_key(section_key, seen, names)
+    for place, seen in servers.items():
+        key = _find_key(place, seen, names)
         if key is None:
             continue
         earlier = copies.get(key)
-        copies[key] = seen if earlier is None else [*(earlier if isinstance(earlier, list) else [earlier]), seen]
+        copies[key] = place if earlier is None else [*(earlier if isinstance(earlier, list) else [earlier]), place]
         if seen.connection_count:
             counts[key] = counts.get(key, 0) + seen.connection_count
     return copies, counts
 
 
-def _choose(copies: Sequence[Seen], known: Known | None) -> Seen:
-    """Return the server of a name that tells most of its node: where it was decided to be, and in use."""
-    return max(
-        copies,
-        key=lambda seen: (
+def _choose(key: Key, copies: Sequence[Key], servers: Mapping[Key, Seen], known: Known | None) -> Key:
+    """Return the server of a name that tells most of its node: where it was decided to be, ours, and in use."""
+
+    def rate(place: Key) -> tuple[bool, ...]:
+        seen = servers[place]
+        return (
             known is not None and seen.endpoint == known.server.endpoint,
+            is_id_of(key, seen.id),
             seen.operation != DOWN and not seen.is_maintained,
             seen.weight > 0 and not seen.is_drained,
-        ),
-    )
+        )
+
+    return max(copies, key=rate)
 
 
 def _translate(up: Mapping[Key, str], known: Mapping[Key, Known]) -> dict[Key, str]:
@@ -82,7 +88,7 @@ def _translate(up: Mapping[Key, str], known: Mapping[Key, Known]) -> dict[Key, s
     return {} if any(up[key] == endpoint for key, endpoint in ours.items()) else ours
 
 
-def find_key(section_key: Key, seen: Seen, names: Collection[str]) -> Key | None:
+def _find_key(section_key: Key, seen: Seen, names: Collection[str]) -> Key | None:
     """Return the service and name of a server that runs; None for one of a service that is not named any more.
 
     A section of another name than a service has servers of the default service, but for those whose id says otherwise.

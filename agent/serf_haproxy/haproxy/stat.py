@@ -17,7 +17,8 @@ class ServerStatus(NamedTuple):
         address: Address and port.
         check: Result of the last health check, for example L7OK, L7STS, L4CON.
         code: The status code of its answer, "" without one.
-        text: What the server or the kernel said, printable, "" for nothing.
+        text: What the server or the kernel said, printable; where HAProxy has no such text, its words for the result.
+            It has none after a timeout, and none while the next check is under way.
         has_been_up: Whether the worker has seen it up.
     """
 
@@ -59,6 +60,6 @@ def _read_row(row: dict[str, str]) -> ServerStatus:
         row["addr"] or "",
         check,
         row.get("check_code") or "",
-        printable(row.get("last_chk") or "", 100),
+        printable(row.get("last_chk") or row.get("check_desc") or "", 100),
         is_up or row.get("chkfail") not in ("0", "", None),
     )

@@ -83,6 +83,7 @@ class View(NamedTuple):
         known: All servers that HAProxy has; None when that is not known.
         idle: Those that are up and get no new request: drained, with weight 0, or stopping by the word of their checks
             or their agent.
+        places: For each of `known`, section and name of the server in HAProxy that counts for it.
     """
 
     connection_counts: Mapping[Key, int] = {}
@@ -92,6 +93,7 @@ class View(NamedTuple):
     unchecked: frozenset[Key] = frozenset()
     known: frozenset[Key] | None = None
     idle: frozenset[Key] = frozenset()
+    places: Mapping[Key, Key] = {}
 
 
 class Gone(NamedTuple):

@@ -7,7 +7,7 @@ document "Event Handlers"):
 
 The tags come in any order. A tab or a line feed inside a field arrives as backslash-t or backslash-n; a comma,
 an equals sign, a carriage return or a byte that is not UTF-8 arrives as it is. A node file holds the same line
-behind a status, with the tags sorted and every character that could mislead a reader as %XX:
+behind a status, with the tags sorted and every character that could mislead a reader as %XX of its bytes:
 
     alive TAB web1 TAB 127.0.1.2 TAB web TAB port=8080,role=web LF
 """
@@ -40,8 +40,8 @@ def _percent(character: str) -> str:
     return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
-# Control characters, the percent sign itself, and (as surrogates) bytes that are not UTF-8.
-_MISLEADING = [*range(0x20), 0x25, *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xDC80, 0xDD00)]
+# Most of what is escaped: control characters, the percent sign itself, and (as surrogates) bytes that are not UTF-8.
+_MISLEADING = [*range(0x20), 0x25, *range(0x7F, 0xA0), *range(0xDC80, 0xDD00)]
 _ESCAPES = {code: _percent(chr(code)) for code in _MISLEADING}
 _COMMA = "%2C"
 
@@ -103,8 +103,14 @@ class Event:
 
 
 def escape(text: str) -> str:
-    """Return a text with every misleading character, and the percent sign, written as %XX of its bytes."""
-    return text.translate(_ESCAPES)
+    """Return a text with every misleading character, and the percent sign, written as %XX of its bytes.
+
+    Misleading is what has no glyph of its own, such as a bidirectional control, and every blank but the usual one.
+    """
+    text = text.translate(_ESCAPES)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else _percent(one) for one in text)
 
 
 def unescape(text: str) -> str:
