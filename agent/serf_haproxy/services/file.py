@@ -130,6 +130,10 @@ def _read_value(key: str, value: Any) -> Any:
     metadata = KEYS[key].metadata
     if isinstance(value, bool) or not isinstance(value, FORMS[metadata["form"]]):
         raise ValueError(value)
+    if isinstance(value, dict):
+        if not all(type(each) is int and {"=", ","}.isdisjoint(name) for name, each in value.items()):
+            raise ValueError(value)
+        return metadata["kind"].read(",".join(f"{name}={each}" for name, each in value.items()))
     if not isinstance(value, list):
         return metadata["kind"].read(str(value))
     if not all(isinstance(word, (str, int)) and not isinstance(word, bool) for word in value):
@@ -140,6 +144,8 @@ def _read_value(key: str, value: Any) -> Any:
 def _check(service: Service, values: Mapping[str, Any]) -> list[str]:
     """Return which keys of a service do not fit each other."""
     faults = []
+    if service.split and service.balance != "roundrobin":
+        faults.append(f"split: needs balance roundrobin; {service.balance} does not follow weights exactly")
     if service.is_default:
         remedy = f"{DEFAULT_SERVICE} is the default service, which gets what no route leads elsewhere"
         faults += [f"{key}: {remedy}" for key in ("mode", "routes", "bind") if key in values]

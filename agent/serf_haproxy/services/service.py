@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from serf_haproxy.services import DEFAULT_SERVICE
+from serf_haproxy.services import DEFAULT_SERVICE, VERSION
 from serf_haproxy.services.route import read_routes
 from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system import kinds
@@ -13,7 +13,7 @@ from serf_haproxy.system.kinds import Kind
 from serf_haproxy.system.network import Network
 
 HTTP, TCP = "http", "tcp"
-TEXT, LIST, NUMBER = "text", "list", "number"  # what a value is in TOML
+TEXT, LIST, NUMBER, TABLE = "text", "list", "number", "table"  # what a value is in TOML
 
 _SETTINGS = {field.name: field for field in dataclasses.fields(Settings)}
 _STATUS = r"[1-5][0-9]{2}(-[1-5][0-9]{2})?"
@@ -25,10 +25,21 @@ def _read_statuses(text: str) -> str:
     return text
 
 
+def _read_split(text: str) -> tuple[tuple[str, int], ...]:
+    pairs = [pair.split("=") for pair in text.split(",")]
+    shares = {version: int(share) for version, share in pairs if VERSION.fullmatch(version) and share.isdecimal()}
+    if len(shares) != len(pairs) or sum(shares.values()) != 100:
+        raise ValueError(text)
+    return tuple(sorted(shares.items()))
+
+
 _MODE = Kind("http or tcp", {HTTP: HTTP, TCP: TCP}.__getitem__)
 _STATUSES = Kind("status codes and ranges like 200,301-302", _read_statuses)
 _ROUTES = Kind(
     "a list of routes: shop.example.com, *.example.com, shop.example.com/cart, or /cart for every host", read_routes
+)
+_SPLIT = Kind(
+    "a table of versions and their shares, whole numbers that sum to 100, like {v1 = 95, v2 = 5}", _read_split
 )
 
 
@@ -58,6 +69,9 @@ class Service:
     cookie: str = _key(
         kinds.COOKIE, "", TEXT, "name of a cookie that keeps a client at its server; mode http only; default: none"
     )
+    split: tuple[tuple[str, int], ...] = _key(
+        _SPLIT, (), TABLE, "share of the requests that each version gets, percent; default: none"
+    )
     balance: str = _inherited("balance", TEXT)
     health_path: str = _inherited("health_path", TEXT)
     health_method: str = _inherited("health_method", TEXT)
@@ -80,6 +94,11 @@ class Service:
         return self.name == DEFAULT_SERVICE
 
     @property
+    def shares(self) -> Mapping[str, int]:
+        """The share of each version, percent; empty without a split."""
+        return dict(self.split)
+
+    @property
     def check(self) -> str:
         """The health check in words, such as `HEAD /`."""
         return f"{self.health_method} {self.health_path}" if self.health == HTTP else "a connection"
@@ -91,7 +110,7 @@ class Service:
 
 KEYS = {field.name: field for field in dataclasses.fields(Service) if field.name != "name"}
 INHERITED = tuple(name for name, field in KEYS.items() if field.metadata.get("is_inherited"))
-FORMS: Mapping[str, tuple[type, ...]] = {TEXT: (str,), LIST: (list, str), NUMBER: (int, float)}
+FORMS: Mapping[str, tuple[type, ...]] = {TEXT: (str,), LIST: (list, str), NUMBER: (int, float), TABLE: (dict,)}
 
 
 def make_service(name: str, settings: Settings, **values: Any) -> Service:
