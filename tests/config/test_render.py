@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decisions import build
+from integration.recorder import CERTIFICATE
 from serf_haproxy.config.diff import describe
 from serf_haproxy.config.fingerprint import digest_of, rest_of
 from serf_haproxy.config.parse import Parser
@@ -99,10 +100,20 @@ def test_haproxy_accepts_every_kind_of_value(tmp_path: Path) -> None:
         '[a]\nroutes = ["a_b.x/a%20b~c/%41", "X-.y", "*._z/", "/if"]\n'
         'health_status = "200-299,404"\nhealth_path = "/x?y=1&z=%20"\n'
         '[b-c]\nmode = "tcp"\nbind = "[::1]:5432"\nbalance = "source"\n'
+        '[d]\nroutes = ["/d"]\nbalance = "hash"\nhash_key = "cookie:a_b-c"\nserver_proto = "h2"\nslowstart_s = 0.5\n'
+        f'tls = true\ntls_ca_file = "{CERTIFICATE}"\ntls_name = "a-b.example"\n'
+        '[e]\nroutes = ["/e"]\nsplit = {v1 = 100}\nclient_networks = ["10.0.0.0/8", "fd00::/8"]\nretries = 0\n'
+        'server_maxconn = 5\nserver_maxqueue = 7\nserver_proto = "h2"\nbackups = "all"\nhealth = "tcp"\n'
+        "connect_timeout_s = 0.25\nqueue_timeout_s = 1\nserver_timeout_s = 300\ntunnel_timeout_s = 7\n"
+        '[f]\nmode = "tcp"\nbind = ":6"\nbalance = "hash"\nhash_key = "source"\nclient_networks = ["::1/128"]\n'
     )
     services = read_services(text, "", Settings(), {})
     assert services.faults == ()
-    servers = (WEB1._replace(service="a", is_backup=True), WEB2._replace(service="b-c"))
+    servers = (
+        WEB1._replace(service="a", is_backup=True),
+        WEB2._replace(service="b-c"),
+        *(WEB2._replace(service=name) for name in "def"),
+    )
     path = tmp_path / "haproxy.cfg"
     path.write_text(render(TEMPLATE, BUILT_IN_TEMPLATE, servers, Settings(), services.listed).text)
     check_with_haproxy(path)

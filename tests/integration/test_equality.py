@@ -18,7 +18,7 @@ import requests
 
 import probe
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
-from integration.recorder import Recorder
+from integration.recorder import CERTIFICATE, Recorder
 from serf_haproxy.config import keywords
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.haproxy.socket import ask
@@ -52,6 +52,7 @@ backend {name}
     server {{{{ server.name }}}} {endpoint} id {{{{ server.id }}}} {words}
 {{% endfor %}}
 """
+OTHER_CERTIFICATE = CERTIFICATE.with_name("other.pem")
 QUICK = "check inter 100ms rise 1 fall 1"
 # Section, words, and the port: "http", "tls", "closed", or "h2", where a server speaks HTTP/2.
 CASES = {
@@ -81,6 +82,11 @@ CASES = {
     "check-sni": (f"{QUICK} ssl verify none check-sni checked.example", "tls"),
     "alpn": (f"{QUICK} ssl verify none alpn http/1.1", "tls"),
     "check-alpn": (f"{QUICK} ssl verify none check-alpn http/1.1", "tls"),
+    "sni": (f"{QUICK} ssl verify none sni str(asked.example)", "tls"),
+    "ca-file": (f"{QUICK} ssl verify required ca-file {CERTIFICATE}", "tls"),
+    "other-ca": (f"{QUICK} ssl verify required ca-file {OTHER_CERTIFICATE}", "tls"),
+    "named": (f"{QUICK} ssl verify required ca-file {CERTIFICATE} verifyhost localhost", "tls"),
+    "verifyhost": (f"{QUICK} ssl verify required ca-file {CERTIFICATE} verifyhost other.example", "tls"),
     "proto": ("proto h2", "http"),
     "check-proto": ("check inter 100ms check-proto h2", "http"),
     "pool-max-conn": (f"{QUICK} pool-max-conn 7", "http"),
@@ -138,6 +144,8 @@ class Pair(NamedTuple):
 def write_template(path: Path, ports: dict[str, int]) -> None:
     """Write a template with a section for each case."""
     text = HEAD
+    for number, authority in enumerate((CERTIFICATE, OTHER_CERTIFICATE)):  # added servers get files that are loaded
+        text += f"backend authority{number}\n    default-server ssl verify required ca-file {authority}\n"
     for name, (words, port) in CASES.items():
         for known, number in ports.items():
             words = words.replace(f"@{known}", str(number))  # noqa: PLW2901
@@ -213,7 +221,10 @@ def test_both_are_checked_equally_often(pair: Pair, section: str) -> None:
 
 @pytest.mark.parametrize(
     "section",
-    ["send-proxy", "send-proxy-v2", "check-send-proxy", "ssl", "check-ssl", "check-sni", "alpn", "check-alpn"],
+    [
+        *("send-proxy", "send-proxy-v2", "check-send-proxy", "ssl", "check-ssl", "check-sni", "alpn", "check-alpn"),
+        *("sni", "ca-file", "named"),
+    ],
 )
 def test_both_are_reached_in_the_same_way(pair: Pair, section: str) -> None:
     """Requests and health checks arrive with the same PROXY line, TLS name and protocol."""
@@ -234,6 +245,7 @@ def test_both_are_reached_in_the_same_way(pair: Pair, section: str) -> None:
         "check-sni": "checked.example",
         "alpn": "http/1.1",
         "check-alpn": "http/1.1",
+        "sni": "asked.example",
     }
     assert expected.get(section, "") in str(ways[0])
 

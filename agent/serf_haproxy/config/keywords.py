@@ -19,9 +19,9 @@ _ALONE = frozenset(
 )
 _WITH_VALUE = frozenset(
     """
-    addr alpn check-alpn check-proto check-sni cookie downinter error-limit fall fastinter inter maxconn maxqueue
-    observe on-error on-marked-down pool-max-conn pool-purge-delay port proto rise
-    slowstart verify
+    addr alpn ca-file check-alpn check-proto check-sni cookie downinter error-limit fall fastinter inter maxconn
+    maxqueue observe on-error on-marked-down pool-max-conn pool-purge-delay port proto rise
+    slowstart sni verify verifyhost
     """.split()  # noqa: SIM905
 )
 # The defaults of a server in the file, and what they imply for its health checks.

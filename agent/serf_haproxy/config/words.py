@@ -8,7 +8,7 @@ import string
 _QUOTED = re.compile(r"\"[^\"\\$]*\"|'[^']*'")
 _UNCERTAIN = re.compile(r"[\"'\\$#]")
 # Characters that mean themselves, in the file and at the runtime socket.
-_PLAIN = frozenset(string.ascii_letters + string.digits + "_.:-[]/,=+%@ \t")
+_PLAIN = frozenset(string.ascii_letters + string.digits + "_.:-[]()/,=+%@ \t")
 
 
 def read_words(line: str) -> tuple[str, ...] | None:

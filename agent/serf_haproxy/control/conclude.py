@@ -5,12 +5,24 @@ import time
 from collections.abc import Iterable, Mapping
 
 from serf_haproxy.control.corrections import Heard
-from serf_haproxy.control.outcome import ALONE, DIFFERS, FROZEN, HELD, LAST, Condition, Outcome, Verdict, look_again_s
+from serf_haproxy.control.outcome import (
+    ALONE,
+    DIFFERS,
+    FROZEN,
+    HELD,
+    LAST,
+    SPLIT,
+    Condition,
+    Outcome,
+    Verdict,
+    look_again_s,
+)
 from serf_haproxy.control.record import Record, list_checks
 from serf_haproxy.control.state import State as StateDirectory
 from serf_haproxy.control.state import parse_served
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.snapshot import Snapshot
+from serf_haproxy.policy.split import find_missing
 from serf_haproxy.serf.events import ALIVE, FAILED
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.serf.printing import printable, quoted
@@ -19,6 +31,9 @@ from serf_haproxy.services import Key, format_key
 _SHOWN_COUNT = 10
 _KEPT = (State.HELD, State.LAST)
 _ALONE_REASON = "Serf knows no other member that is alive; see whether the names in SERF_JOIN lead to the cluster"
+_WAITING_REASON = (
+    "versions with a share have no server that gets requests; the other versions get their share meanwhile"
+)
 _LAST_REASON = "no other server is up; until one is, requests go to these that leave, drain or are lost"
 
 
@@ -128,7 +143,21 @@ def list_conditions(snapshot: Snapshot, decision: Decision, before: Record) -> t
         conditions += (Condition(LAST, f"{_LAST_REASON}: {_join_names(map(format_key, last))}"),)
     if is_alone(snapshot.files, snapshot.rules.self_name, before):
         conditions += (Condition(ALONE, _ALONE_REASON),)
+    if waiting := _list_waiting(snapshot, decision):
+        conditions += (Condition(SPLIT, f"{_WAITING_REASON}: {_join_names(waiting)}"),)
     return conditions
+
+
+def _list_waiting(snapshot: Snapshot, decision: Decision) -> list[str]:
+    """Return the versions that wait for a server, each as service/version."""
+    return [
+        f"{rules.service}/{version}"
+        for rules in (snapshot.rules, *snapshot.further_rules)
+        if rules.split
+        for version in find_missing(
+            rules.shares, [server for server in decision.servers if server.service == rules.service]
+        )
+    ]
 
 
 def is_unfit(decision: Decision, key: Key, file: NodeFile | None) -> bool:

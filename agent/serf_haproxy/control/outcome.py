@@ -35,7 +35,7 @@ class Condition(NamedTuple):
             that is to serve is up, so servers that leave, drain or are lost go on. "alone": Serf knows no other member
             that is alive, although it has known one that did not leave. "frozen": HAProxy's worker does not answer, so
             a reload waits. "differs": servers are not as they should be, a reload has not changed that, and they are
-            left alone.
+            left alone. "split": no server of a version that has a share gets requests.
         reason: One sentence.
     """
 
@@ -43,7 +43,7 @@ class Condition(NamedTuple):
     reason: str
 
 
-HELD, LAST, ALONE, FROZEN, DIFFERS = "held", "last", "alone", "frozen", "differs"
+HELD, LAST, ALONE, FROZEN, DIFFERS, SPLIT = "held", "last", "alone", "frozen", "differs", "split"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from serf_haproxy.control.outcome import Condition
 from serf_haproxy.policy.address import read_address
-from serf_haproxy.policy.claim import VERSION, WEIGHT_MAX
+from serf_haproxy.policy.claim import WEIGHT_MAX
 from serf_haproxy.policy.pace import EXPONENT_MAX, Checks, Pace
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Known
 from serf_haproxy.serf.events import name_fault
-from serf_haproxy.services import Key
+from serf_haproxy.services import VERSION, Key
 
 _NO_MORE = Server("", "", 0, None)[4:]
 

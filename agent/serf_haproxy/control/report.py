@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from serf_haproxy.control.conclude import is_unfit, list_conditions
-from serf_haproxy.control.outcome import ALONE, HELD, LAST, Condition
+from serf_haproxy.control.outcome import ALONE, HELD, LAST, SPLIT, Condition
 from serf_haproxy.control.preview import preview
 from serf_haproxy.control.record import Record
 from serf_haproxy.haproxy import workers
@@ -163,6 +163,7 @@ def _describe_service(report: Report, service: Service) -> dict[str, Any]:
         "routes": list(service.routes),
         "bind": service.bind,
         "balance": service.balance,
+        "split": dict(service.shares),
         "node_counts": dict(Counter(entry.state.value for entry in entries.values())),
         "server_count": sum(entry.server is not None for entry in entries.values()),
         "up_count": sum(key in servers and servers[key].status.startswith("UP") for key in entries),
@@ -189,7 +190,8 @@ def _describe_refused(name: str, reason: str) -> dict[str, Any]:
 
 def _find_conditions(report: Report) -> tuple[Condition, ...]:
     """Return the conditions that follow from the decision now, and those that acting found in the last pass."""
-    acted = (condition for condition in report.record.read_conditions() if condition.name not in (HELD, LAST, ALONE))
+    decided = (HELD, LAST, ALONE, SPLIT)
+    acted = (condition for condition in report.record.read_conditions() if condition.name not in decided)
     return (*acted, *list_conditions(report.snapshot, report.decision, report.record))
 
 

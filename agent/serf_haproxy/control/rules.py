@@ -70,6 +70,7 @@ def _make_rules(
         guard=GuardRules(service.guard_share, service.guard_window_s, service.guard_hold_s, released_ns),
         flaps=FlapRules(service.flap_cutoff, service.flap_half_life_s),
         is_sticky=bool(service.cookie),
+        split=service.split,
     )
 
 

@@ -4,8 +4,9 @@ import functools
 from collections.abc import Mapping
 
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.services.file import Services, Table, read_services
+from serf_haproxy.services.file import Services, Source, Table, read_from
 from serf_haproxy.settings import Settings
+from serf_haproxy.system.certificates import find_fault
 from serf_haproxy.system.files import read_text
 
 
@@ -20,6 +21,7 @@ class ServicesFile:
         self._settings = settings
         self._read = functools.lru_cache(maxsize=1)(self._interpret)
         self._good: Mapping[str, Table] = {}
+        self._is_file_wrong = False
 
     def read(self, good: Mapping[str, Table]) -> Services:
         """Return the services.
@@ -31,10 +33,17 @@ class ServicesFile:
             text, fault = read_text(self._settings.services_file), ""
         except SystemFault as error:
             text, fault = None, str(error)
-        if good != self._good:
-            self._good = good
+        if good != self._good or self._is_file_wrong:
+            self._good, self._is_file_wrong = good, False
             self._read.cache_clear()
         return self._read(text, fault)
 
     def _interpret(self, text: str | None, fault: str) -> Services:
-        return read_services(text, self._settings.services_file, self._settings, self._good, fault)
+        source = Source(self._settings.services_file, self._settings, self._good, self._inspect)
+        return read_from(source, text, fault)
+
+    def _inspect(self, path: str) -> str:
+        """Return why HAProxy would refuse a file of certificates, "" where it would not; it may be put right later."""
+        fault = find_fault(path)
+        self._is_file_wrong = self._is_file_wrong or bool(fault)
+        return fault

@@ -55,6 +55,7 @@ class Rules(NamedTuple):
         here: The balancers' own addresses; `decide` takes them from the node files.
         service: The service's name.
         are_named: Whether the operator has named services: only then do the tags `svc.NAME` count.
+        split: The share of each version of the service, percent; empty where versions do not matter.
     """
 
     default_port: int
@@ -74,6 +75,16 @@ class Rules(NamedTuple):
     here: Here = Here()
     service: str = DEFAULT_SERVICE
     are_named: bool = False
+    split: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def shares(self) -> Mapping[str, int]:
+        """The share of each version, percent; empty where versions do not matter."""
+        return dict(self.split)
+
+    def has_share(self, server: Server) -> bool:
+        """Return whether a server may get requests: the operator gives its version a share, or splits nothing."""
+        return not self.split or self.shares.get(server.version, 0) > 0
 
     def admit(self, member: Member) -> bool:
         """Return whether a member offers the service and has a role that becomes a server."""

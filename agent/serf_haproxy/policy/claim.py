@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 from serf_haproxy.policy.address import shorten
 from serf_haproxy.serf.events import Member, unescape
-from serf_haproxy.services import DEFAULT_SERVICE, NAME
+from serf_haproxy.services import DEFAULT_SERVICE, NAME, VERSION
 
 WEIGHT_MAX = 256  # HAProxy's own limit
-VERSION = re.compile(r"v[a-z0-9][a-z0-9._-]{0,15}", re.ASCII)
 
 _PREFIX = "svc."
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)

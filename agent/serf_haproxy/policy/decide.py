@@ -14,6 +14,7 @@ from serf_haproxy.policy.pace import Sight, set_paces
 from serf_haproxy.policy.partition import list_unnamed, note_offers, put_together, take_apart
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Snapshot
+from serf_haproxy.policy.split import exclude, share_out
 from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import Key
@@ -59,7 +60,7 @@ def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Deci
     for name, judgement in judged.items():
         key = (service, name)
         if timed and name in timed:
-            entry = timed[name]
+            entry = exclude(timed[name], snapshot.rules)
         elif judgement.file.status == ALIVE or judgement.is_balancer:
             entry = judgement.entry
         else:
@@ -76,6 +77,9 @@ def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Deci
     known = remember_servers(snapshot, servers)
     times_s = [((entry.until_ns or 0) - snapshot.at_ns) / 1e9 for entry in timed.values()]
     times_s += _list_looks(snapshot, notable.values())
+    if snapshot.rules.split and servers:  # HAProxy does not report which of a version's servers are up
+        times_s.append(_find_pause(_list_news(snapshot), snapshot.at_ns))
+        servers = share_out(snapshot.rules.shares, servers, snapshot.is_up)
     kept_flaps = {(service, name): flap for name, flap in flaps.items()}
     return Decision(entries, notable, servers, kept_flaps, unfit, known, min(times_s, default=None))
 
@@ -108,11 +112,19 @@ def _list_looks(snapshot: Snapshot, notable: Collection[Entry]) -> list[float]:
             for entry in notable
             if entry.state is State.LAST or (entry.server and entry.server.weight == 0)
         ]
-        if is_last:
-            times_ns += [file.mtime_ns for file in snapshot.files.values() if file.status == ALIVE]
-        age_s = (snapshot.at_ns - max(time_ns for time_ns in (*times_ns, 0) if time_ns <= snapshot.at_ns)) / 1e9
-        looks_s.append(min(_LOOK_MAX_S, max(_LOOK_S, age_s / 4)))
+        looks_s.append(_find_pause(times_ns + (_list_news(snapshot) if is_last else []), snapshot.at_ns))
     return looks_s
+
+
+def _list_news(snapshot: Snapshot) -> list[int]:
+    """Return when each living member was last heard of, nanoseconds since the epoch."""
+    return [file.mtime_ns for file in snapshot.files.values() if file.status == ALIVE]
+
+
+def _find_pause(times_ns: list[int], now_ns: int) -> float:
+    """Return after how many seconds to look again, given when something last happened."""
+    age_s = (now_ns - max(time_ns for time_ns in (*times_ns, 0) if time_ns <= now_ns)) / 1e9
+    return min(_LOOK_MAX_S, max(_LOOK_S, age_s / 4))
 
 
 def _update_flaps(snapshot: Snapshot, members: Members, losses: Mapping[str, int]) -> Mapping[str, Flap]:

@@ -61,9 +61,20 @@ def _judge_member(file: NodeFile, rules: Rules) -> Judgement:
     except ValueError as error:
         state = State.QUARANTINED if rules.admit(member) else State.IGNORED
         return Judgement(file, None, Entry(state, str(error), None, since_ns))
+    if not rules.has_share(server):
+        return Judgement(file, *_take_requests_away(server, rules, since_ns))
     if server.weight == 0:
         return Judgement(file, server, Entry(State.DRAINING, _explain_drain(member, rules), server, since_ns))
     return Judgement(file, server, Entry(State.SERVING, "it is alive in Serf", server, since_ns))
+
+
+def _take_requests_away(server: Server, rules: Rules, since_ns: int) -> tuple[Server, Entry]:
+    """Return a server that gets no new clients, because its version has no share, and its entry."""
+    server = server._replace(weight=0)
+    what = f"its version {server.version} has no share" if server.version else "it says no version"
+    named = " ".join(version for version, share in rules.split if share)
+    reason = f"{what}, and the service's split has shares for {named}"
+    return server, Entry(State.DRAINING, reason, server, since_ns)
 
 
 def _explain_drain(member: Member, rules: Rules) -> str:

@@ -10,6 +10,7 @@ DEFAULT_SERVICE = "nodes"  # the section of the built-in template
 SUCCESSOR = "successor"  # the section by which an old worker reaches the newest one; it has no server of a node
 RESERVED = (SUCCESSOR, "web", "handover", "stats")  # further sections of the built-in template
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)
+VERSION = re.compile(r"v[a-z0-9][a-z0-9._-]{0,15}", re.ASCII)  # of an application, as members say it
 
 Key = tuple[str, str]  # names of a service and of a node in it: of a `backend` section and of a `server` line
 

@@ -5,10 +5,11 @@ be read. Of two services that contradict each other, the one that was there befo
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from serf_haproxy.services import DEFAULT_SERVICE, NAME, RESERVED
+from serf_haproxy.services.options import find_misfits
 from serf_haproxy.services.service import FORMS, HTTP, KEYS, TCP, Service, make_default, make_service
 from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system.network import split_endpoint
@@ -19,6 +20,22 @@ _BINDS = ("frontend_bind", "stats_bind")
 _KEPT = "it goes on as it was before"
 _LEFT_OUT = "it is left out"
 _AS_SET = "it is as the settings say"
+
+
+class Source(NamedTuple):
+    """Where services come from.
+
+    Attributes:
+        path: The path of the services file, for the lines about faults.
+        settings: The settings, which say what a table does not.
+        good: The tables that were last in force.
+        inspect: Returns what is wrong with a file of certificates that a new or changed table names, "" for nothing.
+    """
+
+    path: str
+    settings: Settings
+    good: Mapping[str, Table]
+    inspect: Callable[[str], str] = lambda _: ""
 
 
 class Services(NamedTuple):
@@ -54,6 +71,12 @@ def read_services(
         good: The tables that were last in force.
         fault: Why the file cannot be read.
     """
+    return read_from(Source(path, settings, good), text, fault)
+
+
+def read_from(source: Source, text: str | None, fault: str = "") -> Services:
+    """Return the services that a file names; arguments are those of `read_services`."""
+    path, settings, good, _ = source
     if text is None and not fault:
         return Services((make_default(settings),))
     faults: list[str] = []
@@ -65,19 +88,20 @@ def read_services(
     if fault:
         faults.append(f"{fault}; all services go on as they were before")
         tables = good
-    services = _choose(tables, path, settings, good, faults)
+    services = _choose(tables, source, faults)
     # A file that could never be read has named no service.
     return services._replace(are_named=bool(good)) if fault else services
 
 
-def _choose(
-    tables: Mapping[str, Any], path: str, settings: Settings, good: Mapping[str, Table], faults: list[str]
-) -> Services:
+def _choose(tables: Mapping[str, Any], source: Source, faults: list[str]) -> Services:
     """Return the services of those tables that are right, and that agree with each other."""
+    path, settings, good, inspect = source
     accepted: dict[str, tuple[Service, Table]] = {}
     for name in sorted(tables, key=lambda name: tables[name] != good.get(name)):  # those that were there before first
         table = tables[name]
         service, wrong = _read_table(name, table, settings)
+        if service and service.tls_ca_file and table != good.get(name) and (fault := inspect(service.tls_ca_file)):
+            wrong.append(f"tls_ca_file = {service.tls_ca_file}: {fault}")
         wrong = wrong or _find_conflicts(service, (other for other, _ in accepted.values()), settings)
         if wrong:
             table = good.get(name, {})
@@ -128,8 +152,13 @@ def _read_table(name: str, table: Any, settings: Settings) -> tuple[Service | No
 def _read_value(key: str, value: Any) -> Any:
     """Return the value of a key; raise ValueError or KeyError for a wrong one."""
     metadata = KEYS[key].metadata
-    if isinstance(value, bool) or not isinstance(value, FORMS[metadata["form"]]):
+    allowed = FORMS[metadata["form"]]
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         raise ValueError(value)
+    if isinstance(value, dict):
+        if not all(type(each) is int and {"=", ","}.isdisjoint(name) for name, each in value.items()):
+            raise ValueError(value)
+        return metadata["kind"].read(",".join(f"{name}={each}" for name, each in value.items()))
     if not isinstance(value, list):
         return metadata["kind"].read(str(value))
     if not all(isinstance(word, (str, int)) and not isinstance(word, bool) for word in value):
@@ -139,7 +168,7 @@ def _read_value(key: str, value: Any) -> Any:
 
 def _check(service: Service, values: Mapping[str, Any]) -> list[str]:
     """Return which keys of a service do not fit each other."""
-    faults = []
+    faults = list(find_misfits(service))
     if service.is_default:
         remedy = f"{DEFAULT_SERVICE} is the default service, which gets what no route leads elsewhere"
         faults += [f"{key}: {remedy}" for key in ("mode", "routes", "bind") if key in values]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from serf_haproxy.services import DEFAULT_SERVICE
+from serf_haproxy.services import DEFAULT_SERVICE, words
 from serf_haproxy.services.route import read_routes
 from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system import kinds
@@ -13,7 +13,7 @@ from serf_haproxy.system.kinds import Kind
 from serf_haproxy.system.network import Network
 
 HTTP, TCP = "http", "tcp"
-TEXT, LIST, NUMBER = "text", "list", "number"  # what a value is in TOML
+TEXT, LIST, NUMBER, TABLE, TRUTH = "text", "list", "number", "table", "true or false"  # what a value is in TOML
 
 _SETTINGS = {field.name: field for field in dataclasses.fields(Settings)}
 _STATUS = r"[1-5][0-9]{2}(-[1-5][0-9]{2})?"
@@ -25,6 +25,7 @@ def _read_statuses(text: str) -> str:
     return text
 
 
+_TIME = kinds.seconds(0.1, 86400)
 _MODE = Kind("http or tcp", {HTTP: HTTP, TCP: TCP}.__getitem__)
 _STATUSES = Kind("status codes and ranges like 200,301-302", _read_statuses)
 _ROUTES = Kind(
@@ -36,10 +37,15 @@ def _key(kind: Kind, default: Any, form: str, doc: str) -> Any:
     return dataclasses.field(default=default, metadata={"kind": kind, "form": form, "doc": doc})
 
 
-def _inherited(name: str, form: str) -> Any:
-    """Return a key that overrides the setting of the same name for one service."""
+def _inherited(name: str, form: str, kind: Kind | None = None) -> Any:
+    """Return a key that overrides the setting of the same name for one service; it may allow more than the setting."""
     field = _SETTINGS[name]
-    metadata = {"kind": field.metadata["kind"], "form": form, "doc": field.metadata["doc"], "is_inherited": True}
+    metadata = {
+        "kind": kind or field.metadata["kind"],
+        "form": form,
+        "doc": field.metadata["doc"],
+        "is_inherited": True,
+    }
     return dataclasses.field(default=field.default, metadata=metadata)
 
 
@@ -58,7 +64,41 @@ class Service:
     cookie: str = _key(
         kinds.COOKIE, "", TEXT, "name of a cookie that keeps a client at its server; mode http only; default: none"
     )
-    balance: str = _inherited("balance", TEXT)
+    split: tuple[tuple[str, int], ...] = _key(
+        words.SPLIT, (), TABLE, "share of the requests that each version gets, percent; default: none"
+    )
+    hash_key: str = _key(
+        words.HASH_KEY, "", TEXT, "what balance hash looks at: the same value goes to the same server; default: none"
+    )
+    backups: str = _key(
+        words.BACKUPS, "first", TEXT, "while no other server is up: the first backup server, or all; default: first"
+    )
+    client_networks: tuple[Network, ...] = _key(
+        kinds.NETWORKS, (), LIST, "networks of its clients; others get 403, or are cut off by mode tcp; default: all"
+    )
+    connect_timeout_s: float = _key(_TIME, 2.0, NUMBER, "wait for a server to accept a connection; default: 2")
+    queue_timeout_s: float = _key(_TIME, 10.0, NUMBER, "wait of a request for a free server; default: 10")
+    server_timeout_s: float = _key(_TIME, 60.0, NUMBER, "how long a server may be silent; default: 60")
+    retries: int = _key(kinds.count(0, 10), 3, NUMBER, "further tries to connect, each at another server; default: 3")
+    server_maxconn: int = _key(
+        kinds.count(0, 1000000), 0, NUMBER, "most connections to each server, further ones wait; default: 0, no limit"
+    )
+    server_maxqueue: int = _key(
+        kinds.count(0, 1000000), 0, NUMBER, "most that wait for one server, others go elsewhere; default: 0, no limit"
+    )
+    slowstart_s: float = _key(
+        kinds.seconds(0, 3600), 0.0, NUMBER, "time in which the share of a server that comes up grows; default: 0"
+    )
+    server_proto: str = _key(words.PROTOCOL, "h1", TEXT, "what HTTP its servers speak: h2 for gRPC; default: h1")
+    tls: bool = _key(words.TRUTH, False, TRUTH, "whether its servers speak TLS, checks included; default: false")
+    tls_ca_file: str = _key(
+        kinds.PATH, "", TEXT, "PEM file with the certificates of those that sign the servers' certificates"
+    )
+    tls_name: str = _key(
+        words.TLS_NAME, "", TEXT, "the name in the servers' certificates, also sent as SNI; default: any name"
+    )
+    tunnel_timeout_s: float = _inherited("tunnel_timeout_s", NUMBER)
+    balance: str = _inherited("balance", TEXT, words.ALGORITHM)
     health_path: str = _inherited("health_path", TEXT)
     health_method: str = _inherited("health_method", TEXT)
     health_host: str = _inherited("health_host", TEXT)
@@ -80,6 +120,16 @@ class Service:
         return self.name == DEFAULT_SERVICE
 
     @property
+    def shares(self) -> Mapping[str, int]:
+        """The share of each version, percent; empty without a split."""
+        return dict(self.split)
+
+    @property
+    def hash_fetch(self) -> str:
+        """What HAProxy hashes, in its own words; "" where it hashes nothing of a key."""
+        return words.write_fetch(self.hash_key)
+
+    @property
     def check(self) -> str:
         """The health check in words, such as `HEAD /`."""
         return f"{self.health_method} {self.health_path}" if self.health == HTTP else "a connection"
@@ -91,7 +141,13 @@ class Service:
 
 KEYS = {field.name: field for field in dataclasses.fields(Service) if field.name != "name"}
 INHERITED = tuple(name for name, field in KEYS.items() if field.metadata.get("is_inherited"))
-FORMS: Mapping[str, tuple[type, ...]] = {TEXT: (str,), LIST: (list, str), NUMBER: (int, float)}
+FORMS: Mapping[str, tuple[type, ...]] = {
+    TEXT: (str,),
+    LIST: (list, str),
+    NUMBER: (int, float),
+    TABLE: (dict,),
+    TRUTH: (bool,),
+}
 
 
 def make_service(name: str, settings: Settings, **values: Any) -> Service:
