@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import workers
 from integration.proxy import wait_for
 from serf_haproxy.lab.balancer import DAEMON, SERVICES
 from serf_haproxy.lab.cluster import Lab
+from serf_haproxy.serf.rpc import Connection, RpcAddress
 
 BASE = workers.LAB_BASE
 COMMAND = [sys.executable, "-m", "serf_haproxy", "lab"]
@@ -75,6 +77,43 @@ def test_up_returns_when_everything_is_served_and_down_leaves_nothing(lab_dir: P
     assert not lab_dir.exists()
     again = lab(lab_dir, "down")
     assert (again.returncode, "nothing to do" in again.stdout) == (0, True)
+
+
+def test_no_serf_of_a_lab_answers_without_its_key(lab_dir: Path) -> None:
+    """Each Serf agent refuses commands without its key, which is different for each and visible in no process."""
+    running = Lab(lab_dir, BASE + 5)
+    running.up(nodes=2)
+    status = running.status()
+    rows = [*status["balancers"], *status["nodes"]]
+    keys = {Path(row["rpc_auth_file"]).read_text().strip() for row in rows}
+    assert (len(keys), "" in keys) == (3, False)
+    for row in rows:
+        assert stat.S_IMODE(Path(row["rpc_auth_file"]).stat().st_mode) == 0o600
+        for words in (["members"], ["leave"], ["force-leave", "web2"], ["keys", "-list"], ["tags", "-set", "x=y"]):
+            argv = ["serf", words[0], f"-rpc-addr={row['rpc_addr']}", *words[1:]]
+            refused = subprocess.run(argv, capture_output=True, text=True, check=False)
+            assert refused.returncode != 0
+            assert "Authentication required" in refused.stdout + refused.stderr
+    for name in ("web1", "web2"):
+        assert stat.S_IMODE((lab_dir / "nodes" / name / "agent.json").stat().st_mode) == 0o600
+    running.tags("web1", {"weight": "7"})
+    assert running.status()["nodes"][0]["tags"]["weight"] == "7"
+    for process in (psutil.Process(int(line.split()[0])) for line in running_in(lab_dir)):
+        visible = " ".join([*process.cmdline(), *process.environ().values()])
+        assert not [key for key in keys if key in visible], process.name()
+
+
+def test_nodes_without_a_balancer_find_each_other(lab_dir: Path) -> None:
+    """Where there is no balancer, `up` and `return` wait until the other nodes list each node at its address."""
+    running = Lab(lab_dir, BASE + 15)
+    running.up(nodes=2, balancers=0)
+    running.leave("web2")
+    running.return_("web2", "127.0.1.9")
+    (row,) = [row for row in running.status()["nodes"] if row["name"] == "web1"]
+    host, _, port = row["rpc_addr"].rpartition(":")
+    connection = Connection(RpcAddress(host, int(port), row["rpc_auth_file"]))
+    assert connection.read_roster().members["web2"][1].address == "127.0.1.9"
+    connection.close()
 
 
 def test_a_taken_port_is_reported_before_a_process_starts(lab_dir: Path) -> None:

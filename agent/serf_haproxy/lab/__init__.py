@@ -9,6 +9,7 @@
 - watch: the servers as they are seen through the balancers
 - balancer: one s6 tree with HAProxy, the daemon and a Serf agent
 - node: one web application with its Serf agent
+- serf_agent: the Serf agent of a node, with the key of its RPC
 - report: the output of `lab status`
 - records: lab.json and its lock
 - ports: addresses and port numbers

@@ -4,7 +4,7 @@ from typing import Any
 
 from serf_haproxy.lab import balancer as tree
 from serf_haproxy.lab import node as web
-from serf_haproxy.lab import processes
+from serf_haproxy.lab import processes, serf_agent
 from serf_haproxy.lab.records import ALIVE, CRASHED, Balancer, Node, Record
 from serf_haproxy.lab.watch import frontend_url
 from serf_haproxy.serf.printing import printable
@@ -45,6 +45,7 @@ def _describe_balancer(record: Record, balancer: Balancer) -> dict[str, Any]:
         "stats_url": f"http://{balancer.address}:{record.ports.stats}/",
         "serf_addr": f"{balancer.address}:{record.ports.gossip}",
         "rpc_addr": environ["SERF_HAPROXY_RPC_ADDR"],
+        "rpc_auth_file": environ["SERF_HAPROXY_RPC_AUTH_FILE"],
         "config_path": environ["SERF_HAPROXY_CONFIG_PATH"],
         "nodes_dir": environ["SERF_HAPROXY_NODES_DIR"],
         "state_dir": environ["SERF_HAPROXY_STATE_DIR"],
@@ -67,7 +68,8 @@ def _describe_node(record: Record, node: Node) -> dict[str, Any]:
         "serf_pid": node.serf.pid if node.serf and processes.is_alive(node.serf) else None,
         "app_pid": node.app.pid if node.app and processes.is_alive(node.app) else None,
         "tags": dict(node.tags),
-        "rpc_addr": f"{node.address}:{record.ports.node_rpc}",
+        "rpc_addr": web.rpc_addr(record, node),
+        "rpc_auth_file": serf_agent.auth_path(web.work_dir(record, node)),
         "serf_addr": f"{node.address}:{record.ports.gossip}",
         "log_dir": web.work_dir(record, node),
     }
