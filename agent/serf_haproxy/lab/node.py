@@ -1,4 +1,4 @@
-"""One node: a web application and its Serf agent."""
+"""One node: an application and its Serf agent."""
 
 import contextlib
 import os
@@ -13,6 +13,7 @@ from serf_haproxy.lab import ports, processes, programs, serf_agent
 from serf_haproxy.lab.records import Balancer, Node, Record
 from serf_haproxy.serf.events import ALIVE
 from serf_haproxy.serf.rpc import Connection
+from serf_haproxy.services import DEFAULT_SERVICE
 
 _POLL_S = 0.02
 _START_S = 30.0  # far more than an application or a Serf agent needs to listen
@@ -48,9 +49,12 @@ def start_app(record: Record, node: Node) -> None:
         "APP_PORT": str(node.port),
         "APP_TAG": node.name,
     }
+    if node.service != DEFAULT_SERVICE:
+        environ["APP_PATH"] = f"/{node.service}"  # where the balancers' routes lead
+    program = ["-m", "serf_haproxy.lab.echo"] if record.is_tcp(node.service) else [programs.WEBAPP]
     with processes.hold_signals():
         node.app = processes.start(
-            [sys.executable, programs.WEBAPP],
+            [sys.executable, *program],
             environ,
             work_dir(record, node),
             log_path(record, node, "app"),
