@@ -5,8 +5,10 @@ no request has come from another machine. After POST /retire, which only this ma
 balancers send no more requests, and the application may end. The count of session views is stored only in the cookie
 `NODESESSID=<id>.<views>`, so it outlives the instance that counted.
 
-Settings: APP_HOST (0.0.0.0), APP_PORT (3000), APP_TAG (empty). Exit codes: 0 after SIGTERM or SIGINT, 100 for
-a wrong setting, 111 when the address cannot be bound.
+With APP_PATH=/api it answers at /api and below too, as at / and below: a balancer's route may lead there.
+
+Settings: APP_HOST (0.0.0.0), APP_PORT (3000), APP_TAG (empty), APP_PATH (empty). Exit codes: 0 after SIGTERM or SIGINT,
+100 for a wrong setting, 111 when the address cannot be bound.
 """
 
 import asyncio
@@ -31,8 +33,8 @@ DELAY_MS, BODY_BYTES = 60_000, 1024
 DELAY_ALLOWED = f'{{"delay": ms}} with a whole number, 0 to {DELAY_MS}, in at most {BODY_BYTES} bytes of JSON'
 
 
-def read_settings(environ: Mapping[str, str]) -> tuple[str, int, str]:
-    """Return address, port and tag from the environment.
+def read_settings(environ: Mapping[str, str]) -> tuple[str, int, str, str]:
+    """Return address, port, tag and path from the environment.
 
     Raises:
         ValueError: A value is invalid; the text is one line.
@@ -47,7 +49,10 @@ def read_settings(environ: Mapping[str, str]) -> tuple[str, int, str]:
         raise ValueError(f"APP_PORT={port!r}: allowed is a whole number, 1 to 65535")
     if not tag.isprintable():
         raise ValueError(f"APP_TAG={tag!r}: allowed is printable text, or empty")
-    return host, int(port), tag
+    path = environ.get("APP_PATH", "")
+    if not re.fullmatch("(/[A-Za-z0-9_.~-]+)*", path):
+        raise ValueError(f"APP_PATH={path!r}: allowed is a path like /api, or empty")
+    return host, int(port), tag, path
 
 
 def count_view(cookie: str) -> tuple[str, int]:
@@ -74,7 +79,8 @@ async def read_delay(request: Request) -> int | None:
 class WebApp:
     """The ASGI application of one instance; each answer has the local address in X-Backend-IP."""
 
-    def __init__(self, tag: str) -> None:
+    def __init__(self, tag: str, path: str = "") -> None:
+        self.path = path
         self.tag, self.host, self.delay_s = tag, socket.gethostname(), 0.0
         self.asked_s = time.monotonic()
         self.is_retired = False
@@ -86,7 +92,8 @@ class WebApp:
         is_own = scope["client"][0] == ip  # a container that asks itself has one address at both ends
         if not is_own:
             self.asked_s = time.monotonic()
-        match request.method, scope["path"]:
+        path, rest = scope["path"], scope["path"].removeprefix(self.path)
+        match request.method, rest or "/" if rest[:1] in ("", "/") else path:
             case "GET", "/":
                 response = await self.show(request, ip)
             case "GET" | "HEAD", "/" | "/health":
@@ -122,10 +129,10 @@ class WebApp:
         return JSONResponse({"delay": delay_ms})
 
 
-def serve(listener: socket.socket, tag: str) -> None:
+def serve(listener: socket.socket, tag: str, path: str) -> None:
     """Serve until SIGTERM or SIGINT, then finish the requests in flight for up to 30 seconds."""
     config = uvicorn.Config(
-        WebApp(tag),
+        WebApp(tag, path),
         loop="asyncio",
         http="h11",
         ws="none",
@@ -146,7 +153,7 @@ def main() -> int:
         # After its shutdown, Uvicorn raises the signal again. This handler makes that a clean exit.
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        host, port, tag = read_settings(os.environ)
+        host, port, tag, path = read_settings(os.environ)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
         # Connections inherit the option; asyncio does not set it for sockets of create_server. Without it, a body
@@ -155,7 +162,7 @@ def main() -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"webapp: {error}\n")
         return 100 if isinstance(error, ValueError) else 111
-    serve(listener, tag)
+    serve(listener, tag, path)
     return 0
 
 

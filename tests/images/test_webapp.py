@@ -50,10 +50,12 @@ def launch(**settings: str) -> subprocess.Popen[str]:
 
 
 @contextlib.contextmanager
-def running(host: str = HOST, at: str = HOST, tag: str = "") -> Iterator[tuple[subprocess.Popen[str], int]]:
+def running(
+    host: str = HOST, at: str = HOST, tag: str = "", path: str = ""
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Yield process and port of an application bound to host, when it accepts connections at `at`."""
     port = choose_port(host)
-    with launch(APP_HOST=host, APP_PORT=str(port), APP_TAG=tag) as process:
+    with launch(APP_HOST=host, APP_PORT=str(port), APP_TAG=tag, APP_PATH=path) as process:
         try:
             wait_until(lambda: process.poll() is not None or accepts(at, port), "listening application")
             assert process.poll() is None, process.communicate()[1]
@@ -93,6 +95,17 @@ def test_root_names_the_instance(url: str) -> None:
     assert re.fullmatch("[0-9a-f]{16}", answer.pop("id"))
     expected = {"hello": "world!", "ip": HOST, "host": socket.gethostname(), "tag": "v1", "sessionViews": 1}
     assert answer == expected
+
+
+def test_a_path_leads_to_the_same_answers() -> None:
+    """With APP_PATH the application answers at that path and below as at / and below, and nowhere else."""
+    with running(path="/api") as (_, port):
+        url = f"http://{HOST}:{port}"
+        found = {path: get(url + path).status_code for path in ("/", "/api", "/api/", "/api/health", "/health")}
+        assert set(found.values()) == {200}
+        assert get(f"{url}/api").json()["hello"] == "world!"
+        assert get(f"{url}/api/health").json() == {"status": "ok"}
+        assert {get(url + path).status_code for path in ("/apis", "/apihealth", "/api/api", "/x/api")} == {404}
 
 
 def test_session_counts_views(url: str) -> None:
@@ -326,6 +339,12 @@ def test_wrong_host_is_named() -> None:
 def test_wrong_tag_is_named() -> None:
     """An APP_TAG with a control character ends the start with 100 and one line."""
     expect_refusal({"APP_TAG": "a\nb"}, 100, r"APP_TAG='a\nb'", "printable")
+
+
+@pytest.mark.parametrize("path", ["api", "/", "/api/", "/a b", "/a\n"])
+def test_a_wrong_path_is_refused(path: str) -> None:
+    """An APP_PATH that is no path ends the start with 100 and one line."""
+    expect_refusal({"APP_PATH": path}, 100, f"APP_PATH={path!r}", "a path like /api")
 
 
 def test_occupied_address_is_a_system_failure() -> None:

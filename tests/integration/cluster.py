@@ -12,6 +12,7 @@ import probe
 import workers
 from integration.proxy import wait_for
 from serf_haproxy.lab.cluster import Lab
+from serf_haproxy.serf.rpc import Connection, RpcAddress
 from serf_haproxy.settings import Settings, load_settings
 
 PORTS = workers.lab_bases()
@@ -39,6 +40,12 @@ class Cluster:
     def servers(self, name: str = "lb1") -> set[str]:
         """Return the names of the servers of a balancer's HAProxy."""
         return set(probe.read_servers(load_settings(self.lab.env(name))) or ())
+
+    def ask(self, name: str) -> Connection:
+        """Return a connection to the RPC of a node's Serf agent, with the key from its file."""
+        row = self.node(name)
+        host, _, port = row["rpc_addr"].rpartition(":")
+        return Connection(RpcAddress(host, int(port), row["rpc_auth_file"], 30.0))
 
     def seen(self) -> set[str]:
         """Return the addresses of the nodes that answer eight requests through the first frontend."""

@@ -133,9 +133,7 @@ def test_a_crashed_node_gets_no_requests_and_is_removed(cluster: Cluster) -> Non
 def test_a_leave_while_a_service_was_down_is_noticed(cluster: Cluster, service: str) -> None:
     """A node that left while the daemon or the Serf agent was down is removed once the service is up again."""
     cluster.control(service, "-wd", "-d")
-    web2 = cluster.node("web2")
-    rpc = f"{web2['address']}:{int(cluster.balancer()['rpc_addr'].rpartition(':')[2]) + 3}"
-    subprocess.run(["serf", "leave", f"-rpc-addr={rpc}"], check=True, capture_output=True)
+    cluster.ask("web2").leave()
     cluster.control(service, "-wU", "-u")
     cluster.wait_servers("web1")
     wait_for(cluster.is_right, "file and HAProxy agree")

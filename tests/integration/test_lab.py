@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ import workers
 from integration.proxy import wait_for
 from serf_haproxy.lab.balancer import DAEMON, SERVICES
 from serf_haproxy.lab.cluster import Lab
+from serf_haproxy.lab.services import Wish
+from serf_haproxy.serf.rpc import Connection, RpcAddress
 
 BASE = workers.LAB_BASE
 COMMAND = [sys.executable, "-m", "serf_haproxy", "lab"]
@@ -75,6 +78,43 @@ def test_up_returns_when_everything_is_served_and_down_leaves_nothing(lab_dir: P
     assert not lab_dir.exists()
     again = lab(lab_dir, "down")
     assert (again.returncode, "nothing to do" in again.stdout) == (0, True)
+
+
+def test_no_serf_of_a_lab_answers_without_its_key(lab_dir: Path) -> None:
+    """Each Serf agent refuses commands without its key, which is different for each and visible in no process."""
+    running = Lab(lab_dir, BASE + 5)
+    running.up(nodes=2)
+    status = running.status()
+    rows = [*status["balancers"], *status["nodes"]]
+    keys = {Path(row["rpc_auth_file"]).read_text().strip() for row in rows}
+    assert (len(keys), "" in keys) == (3, False)
+    for row in rows:
+        assert stat.S_IMODE(Path(row["rpc_auth_file"]).stat().st_mode) == 0o600
+        for words in (["members"], ["leave"], ["force-leave", "web2"], ["keys", "-list"], ["tags", "-set", "x=y"]):
+            argv = ["serf", words[0], f"-rpc-addr={row['rpc_addr']}", *words[1:]]
+            refused = subprocess.run(argv, capture_output=True, text=True, check=False)
+            assert refused.returncode != 0
+            assert "Authentication required" in refused.stdout + refused.stderr
+    for name in ("web1", "web2"):
+        assert stat.S_IMODE((lab_dir / "nodes" / name / "agent.json").stat().st_mode) == 0o600
+    running.tags("web1", {"weight": "7"})
+    assert running.status()["nodes"][0]["tags"]["weight"] == "7"
+    for process in (psutil.Process(int(line.split()[0])) for line in running_in(lab_dir)):
+        visible = " ".join([*process.cmdline(), *process.environ().values()])
+        assert not [key for key in keys if key in visible], process.name()
+
+
+def test_nodes_without_a_balancer_find_each_other(lab_dir: Path) -> None:
+    """Where there is no balancer, `up` and `return` wait until the other nodes list each node at its address."""
+    running = Lab(lab_dir, BASE + 15)
+    running.up(nodes=2, balancers=0)
+    running.leave("web2")
+    running.return_("web2", "127.0.1.9")
+    (row,) = [row for row in running.status()["nodes"] if row["name"] == "web1"]
+    host, _, port = row["rpc_addr"].rpartition(":")
+    connection = Connection(RpcAddress(host, int(port), row["rpc_auth_file"]))
+    assert connection.read_roster().members["web2"][1].address == "127.0.1.9"
+    connection.close()
 
 
 def test_a_taken_port_is_reported_before_a_process_starts(lab_dir: Path) -> None:
@@ -171,6 +211,79 @@ def test_a_lab_of_the_previous_release_is_shown_and_taken_down(lab_dir: Path) ->
     assert lab(lab_dir, "down").returncode == 0
     assert running_in(lab_dir) == []
     assert not lab_dir.exists()
+
+
+def greet(endpoint: str) -> str:
+    """Return the name in the greeting of a TCP application."""
+    host, _, port = endpoint.rpartition(":")
+    with socket.create_connection((host, int(port)), 10) as client:
+        client.sendall(b"hello\n")
+        said = b""
+        while said.count(b"\n") < 2:
+            data = client.recv(1000)
+            assert data, said
+            said += data
+    name, _, echo = said.decode().replace("\n", " ").split()
+    assert echo == "hello"
+    return name
+
+
+def ask(url: str) -> str:
+    """Return the name of the web application that answers a new connection."""
+    return str(requests.get(url, timeout=10, headers={"Connection": "close"}).json()["tag"])
+
+
+def test_a_lab_carries_several_services(lab_dir: Path) -> None:
+    """`up --services` starts HTTP and TCP applications; each is reached where the status says, by its nodes alone."""
+    words = ["--services", "shop=2,pg=2", "--nodes", "1", "--balancers", "2", "--json"]
+    started = lab(lab_dir, "up", "--port-base", str(BASE + 25), *words)
+    assert started.returncode == 0, started.stderr
+
+    def find(service: str, status: dict[str, Any]) -> list[set[str]]:
+        """Return the names that answer eight times, for each balancer."""
+        row = next(row for row in status["services"] if row["service"] == service)
+        if row["mode"] == "tcp":
+            return [{greet(endpoint) for _ in range(8)} for endpoint in row["reached_at"]]
+        return [{ask(url) for _ in range(8)} for url in row["reached_at"]]
+
+    status = json.loads(started.stdout)
+    assert find("nodes", status) == [{"web1"}] * 2
+    assert find("shop", status) == [{"shop1", "shop2"}] * 2
+    assert find("pg", status) == [{"pg1", "pg2"}] * 2
+    host = requests.get(status["balancers"][0]["frontend_url"], headers={"Host": "shop.localhost"}, timeout=10)
+    assert host.json()["tag"].startswith("shop")
+    for name, service in (("pg3", "pg"), ("more", "shop")):
+        added = lab(lab_dir, "add", name, "--service", service, "--json")
+        assert added.returncode == 0, added.stderr
+        assert name in find(service, json.loads(added.stdout))[0]
+    refused = lab(lab_dir, "add", "x", "--service", "mail")
+    assert (refused.returncode, "has nodes, shop, pg" in refused.stderr) == (100, True)
+    running = Lab(lab_dir)
+    running.tags("shop1", {"svc.shop": f"{BASE + 29}:drain"})
+    running.leave("pg1")
+    wait_for(lambda: find("shop", running.status()) == [{"shop2", "more"}] * 2, "shop1 is drained")
+    assert find("pg", running.status()) == [{"pg2", "pg3"}] * 2
+    running.balancer_down("lb2")
+    running.balancer_up("lb2")
+    running.balancer_up("lb3")  # also with a node that gets no requests
+    assert find("shop", running.status()) == [{"shop2", "more"}] * 3
+    running.return_("pg1", port=BASE + 99)
+    assert find("pg", running.status()) == [{"pg1", "pg2", "pg3"}] * 3
+    running.down()
+    assert running_in(lab_dir) == []
+    assert not lab_dir.exists()
+
+
+def test_changes_of_the_services_file_stay(lab_dir: Path) -> None:
+    """What a user writes into the services file of a balancer is there after the balancer's restart."""
+    running = Lab(lab_dir, BASE + 35)
+    running.up(nodes=0, services=[Wish("shop", "http", 1)])
+    path = lab_dir / "lb1" / "services.toml"
+    path.write_text(path.read_text() + '\n[more]\nroutes = ["/more"]\n')
+    running.balancer_down("lb1")
+    running.balancer_up("lb1")
+    assert "[more]" in path.read_text()
+    assert "backend more" in (lab_dir / "lb1" / "haproxy.cfg").read_text()
 
 
 def test_processes_that_died_are_shown_and_cleaned_up(lab_dir: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from serf_haproxy.lab import command, report
 from serf_haproxy.lab.records import Node, Record
+from serf_haproxy.lab.services import Wish
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -17,8 +18,17 @@ def parse(*words: str) -> argparse.Namespace:
 
 
 def test_up_takes_the_number_of_nodes(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--nodes N` is the number of nodes, 3 without it, and prints nothing."""
-    assert (parse("up", "--nodes", "5").nodes, parse("up").nodes) == (5, 3)
+    """`--nodes N` is the number of nodes, 3 without it, or 0 with `--services`; it prints nothing."""
+    wanted: list[tuple[int, list[str]]] = []
+
+    class Noted:
+        def up(self, nodes: int, _balancers: int, _wait_s: float, services: list[Wish]) -> None:
+            wanted.append((nodes, [wish.name for wish in services]))
+
+    for words in (["--nodes", "5"], [], ["--services", "pg=1"], ["--services", "pg=1", "--nodes", "1"]):
+        args = parse("up", *words)
+        args.verb(Noted(), args)
+    assert wanted == [(5, []), (3, []), (0, ["pg"]), (1, ["pg"])]
     assert capsys.readouterr().err == ""
 
 

@@ -196,6 +196,42 @@ def test_unneeded_key_is_an_error(cluster: Cluster, key_file: Path) -> None:
         connect(cluster.rpc, key_file)
 
 
+def test_commands_change_the_cluster(key_file: Path, start_serf: Callable) -> None:
+    """A Serf agent with a key joins another, sets and deletes its tags, and leaves, at the word of our client."""
+    key_file.write_text(KEY)
+    config = key_file.with_name("agent.json")
+    config.write_text(json.dumps({"rpc_auth": KEY}))
+    agent = start_serf("changing", f"-config-file={config}", "-tag=old=1")
+    connection = Connection(RpcAddress(*agent.rpc, str(key_file), GRACE_S))
+    other = start_serf("peer")
+    connection.join(["127.0.0.1:1", other.gossip])  # one that answers is enough
+    assert set(connection.read_roster().members) == {"changing", "peer"}
+    connection.change_tags({"svc.shop": "8080:w50", "note": "é ="}, ["old", "never"])
+    members = connection.read_roster().members
+    assert members["changing"][1].tag_values() == {"svc.shop": "8080:w50", "note": "é ="}
+    connection.leave()
+    assert agent.process.wait(15) == 0
+    assert ask(other.rpc).members["changing"][0] == LEFT
+
+
+def test_a_command_that_serf_refuses_is_an_error(cluster: Cluster) -> None:
+    """Tags that are too large, and addresses of which none answers, are errors with Serf's message."""
+    connection = Connection(RpcAddress(*cluster.rpc, timeout_s=GRACE_S))
+    with pytest.raises(SerfFault, match="refused tags: .*exceeds"):
+        connection.change_tags({"much": "x" * 600})
+    assert connection.fileno() == -1
+    connection = Connection(RpcAddress(*cluster.rpc, timeout_s=GRACE_S))
+    with pytest.raises(SerfFault, match="refused join: "):
+        connection.join(["127.0.0.1:1"])
+
+
+def test_commands_without_the_key_are_refused(locked_rpc: tuple[str, int]) -> None:
+    """A Serf agent that requires a key takes no command without it."""
+    for command in (lambda one: one.leave(), lambda one: one.join(["127.0.0.1:1"]), lambda one: one.change_tags({})):
+        with pytest.raises(SerfFault, match="Authentication required"):
+            command(connect(locked_rpc))
+
+
 @pytest.mark.parametrize("kind", ["missing", "empty", "blank", "directory"])
 def test_unusable_key_file_is_an_error(locked_rpc: tuple[str, int], key_file: Path, kind: str) -> None:
     """A key file that is missing, empty or unreadable is a SerfFault that names the file."""

@@ -8,7 +8,10 @@
 - launch: start parts of a lab, wait until they are served, stop all of it
 - watch: the servers as they are seen through the balancers
 - balancer: one s6 tree with HAProxy, the daemon and a Serf agent
-- node: one web application with its Serf agent
+- node: one application with its Serf agent
+- serf_agent: the Serf agent of a node, with the key of its RPC
+- services: the services beside the default one, and where clients reach them
+- echo: the TCP application
 - report: the output of `lab status`
 - records: lab.json and its lock
 - ports: addresses and port numbers

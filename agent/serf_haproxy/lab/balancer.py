@@ -10,10 +10,12 @@ from collections.abc import Collection
 from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.haproxy.runtime import Runtime
 from serf_haproxy.haproxy.stat import ServerStatus
-from serf_haproxy.lab import ports, processes, programs
+from serf_haproxy.lab import ports, processes, programs, services
 from serf_haproxy.lab.node import last_line, list_entries
 from serf_haproxy.lab.records import Balancer, Record
+from serf_haproxy.services import Key, find_service
 from serf_haproxy.settings import SOCKET_BYTES
+from serf_haproxy.system.files import write_durably
 from serf_haproxy.system.processes import run
 
 SERVICES = ("haproxy", "daemon", "serf")  # the directories in s6/
@@ -31,6 +33,11 @@ def list_listeners(record: Record, balancer: Balancer) -> list[ports.Listener]:
         ports.Listener(f"the statistics of {name}", address, numbers.stats),
         ports.Listener(f"Serf's RPC of {name}", address, numbers.balancer_rpc),
         ports.Listener(f"Serf's gossip of {name}", address, numbers.gossip, is_udp=True),
+        *(
+            ports.Listener(f"service {service.name} of {name}", address, service.port)
+            for service in record.services.values()
+            if service.port
+        ),
     ]
 
 
@@ -54,7 +61,7 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
     home, numbers = work_dir(record, balancer), record.ports
     chosen = {name: value for name, value in record.environ.items() if name.startswith("SERF_HAPROXY_")}
     return (
-        {"SERF_HAPROXY_SERVICES_FILE": f"{home}/services.toml"}
+        {services.FILE_VARIABLE: f"{home}/services.toml"}
         | chosen
         | {
             "SERF_HAPROXY_NODES_DIR": f"{home}/nodes",
@@ -73,12 +80,16 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
     )
 
 
-def list_servers(record: Record, balancer: Balancer) -> dict[str, ServerStatus] | None:
-    """Return the servers of a balancer's HAProxy by name; None when it does not answer."""
+def list_servers(record: Record, balancer: Balancer) -> dict[Key, ServerStatus] | None:
+    """Return the servers of a balancer's HAProxy by service and name; None when it does not answer."""
     environ = make_settings_environ(record, balancer)
     runtime = Runtime(environ["SERF_HAPROXY_RUNTIME_SOCKET"], environ["SERF_HAPROXY_MASTER_SOCKET"])
     status = runtime.read_status()
-    return None if status is None else {name: row for (_, name), row in status.items()}
+    if status is None:
+        return None
+    # A template of the user may name the section of the default service as it likes.
+    names = record.services.keys()
+    return {(find_service(section, names), name): row for (section, name), row in status.items()}
 
 
 def check_paths(lab_dir: str) -> None:
@@ -107,6 +118,9 @@ def start(record: Record, balancer: Balancer) -> None:
     for service in SERVICES:
         with contextlib.suppress(FileNotFoundError):  # the status of an earlier run would be taken for today's
             os.unlink(os.path.join(scan, service, "supervise", "status"))
+    services_path = os.path.join(home, "services.toml")
+    if record.services and not os.path.exists(services_path):  # changes of the user stay
+        write_durably(services_path, services.write_file(record, balancer))
     numbers = record.ports
     environ = programs.base_environ(record.environ) | make_settings_environ(record, balancer)
     environ |= {

@@ -11,6 +11,7 @@ from serf_haproxy.lab import balancer as tree
 from serf_haproxy.lab import launch, plan, ports, processes, programs, records, report, watch
 from serf_haproxy.lab import node as web
 from serf_haproxy.lab.records import ALIVE, CRASHED, LEFT, Balancer, Node, Record
+from serf_haproxy.lab.services import NodeOptions, Wish, change_port, check_environ
 
 WAIT_S, LEAVE_S = 60.0, 30.0
 RETURN_S = 120.0  # a crashed node at a new address takes 38 s, or 76 s when all other nodes had crashed as well
@@ -38,8 +39,14 @@ class Lab:
         self.lab_dir = os.path.abspath(lab_dir or default_dir(os.environ))
         self.port_base = port_base
 
-    def up(self, nodes: int = 3, balancers: int = 1, wait_s: float = WAIT_S) -> None:
+    def up(self, nodes: int = 3, balancers: int = 1, wait_s: float = WAIT_S, services: Sequence[Wish] = ()) -> None:
         """Build the lab: nodes web1, web2, ... behind balancers lb1, lb2, ...
+
+        Args:
+            nodes: The number of nodes of the default service.
+            balancers: The number of balancers.
+            wait_s: See above.
+            services: Further services, each with its nodes: shop1, shop2, ...
 
         Raises:
             InputError: There is a lab already, or an argument or the directory is invalid.
@@ -47,7 +54,7 @@ class Lab:
         """
         tree.check_paths(self.lab_dir)
         plan.check_vacant(self.lab_dir)
-        record = plan.plan_lab(self.lab_dir, self.port_base, nodes, balancers)
+        record = plan.plan_lab(self.lab_dir, self.port_base, nodes, balancers, services)
         programs.check_present()
         plan.check_ports(record, record.balancers.values(), record.nodes.values())
         try:
@@ -64,19 +71,14 @@ class Lab:
                 launch.start(record, record.balancers.values(), record.nodes.values(), wait_s)
 
     def add(
-        self,
-        name: str,
-        address: str | None = None,
-        port: int | None = None,
-        tags: Mapping[str, str] | None = None,
-        wait_s: float = WAIT_S,
+        self, name: str, address: str | None = None, wait_s: float = WAIT_S, options: NodeOptions | None = None
     ) -> None:
-        """Add a node, by default with an unused address and the lab's port for applications."""
+        """Add a node, by default of the default service, with an unused address and the lab's port for applications."""
         plan.check_name(name)
         with self._open() as record:
             if name in record.nodes:
                 raise InputError(f"there is a node {name} already; start it again with return, or choose another name")
-            added = plan.plan_node(record, name, address, port, tags or {})
+            added = plan.plan_node(record, name, address, options or NodeOptions())
             launch.enter(record, added, None, wait_s)
 
     def return_(
@@ -94,12 +96,11 @@ class Lab:
                 raise InputError(f"node {name} is alive; only a node that left or crashed can return")
             web.crash(record, [former])  # one of its two processes may still run
             former.state = CRASHED if former.state == ALIVE else former.state
-            changed = {} if port is None else {"port": str(port)}
             returning = dataclasses.replace(
                 former,
                 address=plan.choose_address(record, address),
                 port=former.port if port is None else port,
-                tags=former.tags | changed | dict(tags or {}),
+                tags=former.tags | change_port(former, port) | dict(tags or {}),
                 state=ALIVE,
             )
             launch.enter(record, returning, former, wait_s)
@@ -143,6 +144,8 @@ class Lab:
             tree.stop(record, [balancer])  # processes that are left if its s6-svscan was killed
             plan.check_ports(record, [balancer], [])
             record.environ |= programs.choose_environ(os.environ)
+            if record.services:
+                check_environ(record.environ)
             record.balancers[name] = balancer
             with launch.undoing(lambda _: tree.stop(record, [balancer])):
                 launch.start(record, [balancer], [], wait_s)

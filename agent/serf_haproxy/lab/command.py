@@ -24,13 +24,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
             command.add_argument(word, metavar=word.upper())
         return command
 
-    up = add("up", _up)
-    up.add_argument("--nodes", type=int, default=3, metavar="N", help="nodes web1 to webN (default: 3)")
-    # The option's name in the previous release; remove it after this one.
-    up.add_argument("--backends", type=int, dest="nodes", action=_Deprecated, new="--nodes", help=argparse.SUPPRESS)
-    up.add_argument("--balancers", type=int, default=1, metavar="N", help="balancers lb1 to lbN (default: 1)")
-    _add_waiting(up, 60)
-    _add_waiting(_add_node_options(add("add", _add, "name")), 60)
+    _add_up(add("up", _up))
+    new = _add_node_options(add("add", _add, "name"))
+    new.add_argument("--service", metavar="NAME", help="a service of lab up --services (default: the default service)")
+    _add_waiting(new, 60)
     leave = add("leave", _leave, "name")
     leave.add_argument(
         "--timeout",
@@ -85,12 +82,19 @@ def main(args: argparse.Namespace) -> int:
 
 def _up(lab: "Lab", args: argparse.Namespace) -> None:
     """Start a lab; return when all nodes are served through all balancers."""
-    lab.up(args.nodes, args.balancers, _wait_s(args))
+    from serf_haproxy.lab.services import read_wishes
+
+    wishes = [] if args.services is None else read_wishes(args.services)
+    nodes = args.nodes if args.nodes is not None else 0 if wishes else 3
+    lab.up(nodes, args.balancers, _wait_s(args), wishes)
 
 
 def _add(lab: "Lab", args: argparse.Namespace) -> None:
     """Add a node."""
-    lab.add(args.name, args.address, args.port, _read_tags(args.tag), _wait_s(args))
+    from serf_haproxy.lab.services import NodeOptions
+
+    options = NodeOptions(args.service, args.port, _read_tags(args.tag))
+    lab.add(args.name, args.address, _wait_s(args), options)
 
 
 def _leave(lab: "Lab", args: argparse.Namespace) -> None:
@@ -169,7 +173,7 @@ def _common_options() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     where = "directory of the lab (default: serf-haproxy/lab in $XDG_STATE_HOME or ~/.local/state)"
     common.add_argument("--dir", metavar="DIR", help=where)
-    common.add_argument("--port-base", type=int, metavar="PORT", help="first of six port numbers (default: 18080)")
+    common.add_argument("--port-base", type=int, metavar="PORT", help="first of ten port numbers (default: 18080)")
     common.add_argument("--json", action="store_true", help="print JSON")
     return common
 
@@ -178,6 +182,20 @@ def _add_waiting(command: argparse.ArgumentParser, timeout_s: int) -> None:
     command.add_argument("--no-wait", action="store_true", help="do not wait until the balancers serve it")
     explanation = f"longest time to wait until the balancers serve it (default: {timeout_s})"
     command.add_argument("--timeout", type=float, default=timeout_s, metavar="SECONDS", help=explanation)
+
+
+def _add_up(up: argparse.ArgumentParser) -> None:
+    explanation = "nodes web1 to webN of the default service (default: 3; with --services 0)"
+    up.add_argument("--nodes", type=int, metavar="N", help=explanation)
+    # The option's name in the previous release; remove it after this one.
+    up.add_argument("--backends", type=int, dest="nodes", action=_Deprecated, new="--nodes", help=argparse.SUPPRESS)
+    up.add_argument("--balancers", type=int, default=1, metavar="N", help="balancers lb1 to lbN (default: 1)")
+    explanation = (
+        "further services and their numbers of nodes, such as shop=3,api=2,pg=2; echo, mysql, pg, redis, smtp and"
+        " NAME=N:tcp are TCP, the others HTTP"
+    )
+    up.add_argument("--services", metavar="NAME=N,...", help=explanation)
+    _add_waiting(up, 60)
 
 
 def _add_node_options(command: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
-"""One node: a web application and its Serf agent."""
+"""One node: an application and its Serf agent."""
 
-import json
+import contextlib
 import os
 import re
 import socket
@@ -8,16 +8,17 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from serf_haproxy.errors import SystemFault
-from serf_haproxy.lab import ports, processes, programs
+from serf_haproxy.errors import SerfFault, SystemFault
+from serf_haproxy.lab import ports, processes, programs, serf_agent
 from serf_haproxy.lab.records import Balancer, Node, Record
-from serf_haproxy.system.processes import run
+from serf_haproxy.serf.events import ALIVE
+from serf_haproxy.serf.rpc import Connection
+from serf_haproxy.services import DEFAULT_SERVICE
 
 _POLL_S = 0.02
 _START_S = 30.0  # far more than an application or a Serf agent needs to listen
 _LEAVE_S = 15.0  # Serf takes 1.4 s
 _FINISH_S = 35.0  # the application gives the requests in flight 30 s
-_COMMAND_S = 10.0
 _TITLES = {"app": "the application", "serf": "the Serf agent"}
 
 
@@ -48,9 +49,12 @@ def start_app(record: Record, node: Node) -> None:
         "APP_PORT": str(node.port),
         "APP_TAG": node.name,
     }
+    if node.service != DEFAULT_SERVICE:
+        environ["APP_PATH"] = f"/{node.service}"  # where the balancers' routes lead
+    program = ["-m", "serf_haproxy.lab.echo"] if record.is_tcp(node.service) else [programs.WEBAPP]
     with processes.hold_signals():
         node.app = processes.start(
-            [sys.executable, programs.WEBAPP],
+            [sys.executable, *program],
             environ,
             work_dir(record, node),
             log_path(record, node, "app"),
@@ -65,9 +69,7 @@ def wait_app(record: Record, node: Node) -> None:
 
 def start_serf(record: Record, node: Node) -> None:
     """Start the Serf agent; `wait_serf` waits until it listens."""
-    config_path = os.path.join(work_dir(record, node), "agent.json")
-    with open(config_path, "w", encoding="utf-8") as file:
-        json.dump({"leave_on_terminate": True, "retry_interval": "1s"}, file)
+    config_path = serf_agent.write_config(work_dir(record, node), {"leave_on_terminate": True, "retry_interval": "1s"})
     with processes.hold_signals():
         node.serf = processes.start(
             [
@@ -76,7 +78,7 @@ def start_serf(record: Record, node: Node) -> None:
                 f"-config-file={config_path}",
                 f"-node={node.name}",
                 f"-bind={node.address}:{record.ports.gossip}",
-                f"-rpc-addr={_rpc_addr(record, node)}",
+                f"-rpc-addr={rpc_addr(record, node)}",
                 f"-profile={record.environ.get('SERF_PROFILE') or 'lan'}",
                 f"-log-level={record.environ.get('SERF_LOG_LEVEL') or 'info'}",
                 *(f"-tag={key}={value}" for key, value in node.tags.items()),
@@ -104,16 +106,21 @@ def join(record: Record, node: Node) -> None:
     """Have a running Serf agent join all others once more. A failure is not reported: the caller checks the result."""
     entries = list_entries(record, node.name)
     if entries:
-        run(["serf", "join", f"-rpc-addr={_rpc_addr(record, node)}", *entries], _COMMAND_S)
+        with contextlib.suppress(SerfFault), _ask(record, node) as connection:
+            connection.join(entries)
 
 
 def is_known(record: Record, node: Node) -> bool:
     """Return whether all other live nodes list a node as alive at its address."""
-    words = [node.name, f"{node.address}:{record.ports.gossip}", "alive"]
     for other in record.alive_nodes():
         if other is not node and not find_fault(record, other):
-            members = run(["serf", "members", f"-rpc-addr={_rpc_addr(record, other)}"], _COMMAND_S).output
-            if words not in [line.split()[:3] for line in members.splitlines()]:
+            try:
+                with _ask(record, other) as connection:
+                    members = connection.read_roster().members
+            except SerfFault:
+                return False
+            status, member = members.get(node.name, ("", None))
+            if status != ALIVE or member is None or member.address != node.address:
                 return False
     return True
 
@@ -157,10 +164,11 @@ def change_tags(record: Record, node: Node, tags: Mapping[str, str], deleted: Se
     Raises:
         SystemFault: Serf refuses the change; the tags stay as they were.
     """
-    words = [f"-set={key}={value}" for key, value in tags.items()] + [f"-delete={key}" for key in deleted]
-    completed = run(["serf", "tags", f"-rpc-addr={_rpc_addr(record, node)}", *words], _COMMAND_S)
-    if completed.status:
-        raise SystemFault(f"serf tags for {node.name} failed: {' '.join(completed.output.split())}")
+    try:
+        with _ask(record, node) as connection:
+            connection.change_tags(tags, deleted)
+    except SerfFault as error:
+        raise SystemFault(f"the tags of {node.name} are not changed: {error}") from error
     kept = {key: value for key, value in node.tags.items() if key not in deleted}
     node.tags = kept | dict(tags)
     record.save()
@@ -197,5 +205,10 @@ def _wait_listening(record: Record, node: Node, what: str, port: int) -> None:
         time.sleep(_POLL_S)
 
 
-def _rpc_addr(record: Record, node: Node) -> str:
+def rpc_addr(record: Record, node: Node) -> str:
+    """Return the address of the RPC of a node's Serf agent."""
     return f"{node.address}:{record.ports.node_rpc}"
+
+
+def _ask(record: Record, node: Node) -> contextlib.AbstractContextManager[Connection]:
+    return serf_agent.connect(work_dir(record, node), node.address, record.ports.node_rpc)

@@ -1,14 +1,17 @@
 """The parts of a lab before they start: their names, addresses and ports, and the checks of all these."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Sequence
 
 from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.lab import balancer as tree
 from serf_haproxy.lab import node as web
-from serf_haproxy.lab import ports, programs, records
+from serf_haproxy.lab import ports, programs, records, services
 from serf_haproxy.lab.records import Balancer, Node, Record
+from serf_haproxy.lab.services import NodeOptions, Wish
 from serf_haproxy.serf.events import name_fault
+from serf_haproxy.services import DEFAULT_SERVICE
+from serf_haproxy.services.service import HTTP
 
 
 def check_vacant(lab_dir: str) -> None:
@@ -40,7 +43,9 @@ def check_ports(record: Record, balancers: Collection[Balancer], nodes: Collecti
     ports.check_free(listeners)
 
 
-def plan_lab(lab_dir: str, port_base: int | None, node_count: int, balancer_count: int) -> Record:
+def plan_lab(
+    lab_dir: str, port_base: int | None, node_count: int, balancer_count: int, wishes: Sequence[Wish] = ()
+) -> Record:
     """Return the record of a lab whose parts have not been started.
 
     Raises:
@@ -55,16 +60,25 @@ def plan_lab(lab_dir: str, port_base: int | None, node_count: int, balancer_coun
     for number in range(1, balancer_count + 1):
         name = f"lb{number}"
         record.balancers[name] = Balancer(name, ports.address_balancer(name))
-    for number in range(1, node_count + 1):
-        name = f"web{number}"
-        record.nodes[name] = plan_node(record, name, None, None, {})
+    if wishes:
+        services.check_environ(record.environ)
+        services.plan_services(record, wishes)
+    for wish in (Wish(DEFAULT_SERVICE, HTTP, node_count), *wishes):
+        for name in services.name_nodes(wish):
+            record.nodes[name] = plan_node(record, name, None, NodeOptions(service=wish.name))
     return record
 
 
-def plan_node(record: Record, name: str, address: str | None, port: int | None, tags: Mapping[str, str]) -> Node:
-    """Return a new node, by default with an unused address and the lab's port for applications."""
-    port = record.ports.app if port is None else port
-    return Node(name, choose_address(record, address), port, {"role": "web", "port": str(port)} | dict(tags))
+def plan_node(record: Record, name: str, address: str | None, options: NodeOptions) -> Node:
+    """Return a new node, by default with an unused address and the lab's port for applications.
+
+    Raises:
+        InputError: The address is not on loopback, or the lab has no such service.
+    """
+    service = services.find_service(record, options.service)
+    port = record.ports.app if options.port is None else options.port
+    tags = services.make_tags(record, service, port) | dict(options.tags)
+    return Node(name, choose_address(record, address), port, tags, service=service)
 
 
 def check_name(name: str) -> None:

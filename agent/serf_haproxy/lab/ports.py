@@ -10,6 +10,8 @@ from serf_haproxy.errors import InputError, SystemFault
 
 BASE = 18080
 BALANCER_COUNT = 9
+TCP_COUNT = 4  # services of mode tcp
+_FIRST_TCP = 6
 _BALANCER = re.compile(r"lb([1-9])")
 
 
@@ -22,6 +24,11 @@ class Ports(NamedTuple):
     gossip: int
     app: int
     node_rpc: int
+
+    @property
+    def tcp(self) -> range:
+        """The ports of services of mode tcp on the balancers."""
+        return range(self.frontend + _FIRST_TCP, self.frontend + _FIRST_TCP + TCP_COUNT)
 
 
 class Listener(NamedTuple):
@@ -39,9 +46,10 @@ def number_ports(base: int) -> Ports:
     Raises:
         InputError: They are not all between 1 and 65535.
     """
-    if not 1 <= base <= 65530:
-        raise InputError(f"--port-base {base}: must be 1 to 65530, and 1024 or more for an ordinary user")
-    return Ports(*range(base, base + 6))
+    limit = 65535 - _FIRST_TCP - TCP_COUNT + 1
+    if not 1 <= base <= limit:
+        raise InputError(f"--port-base {base}: must be 1 to {limit}, and 1024 or more for an ordinary user")
+    return Ports(*range(base, base + _FIRST_TCP))
 
 
 def is_balancer(name: str) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.lab.ports import Ports, address_node, number_ports
 from serf_haproxy.lab.processes import Process
+from serf_haproxy.services import DEFAULT_SERVICE
+from serf_haproxy.services.service import TCP
 from serf_haproxy.system.files import read_text, write_durably
 
 ALIVE, LEFT, CRASHED = "alive", "left", "crashed"
@@ -32,7 +34,7 @@ class Balancer:
 
 @dataclasses.dataclass
 class Node:
-    """One node: a web application with its Serf agent.
+    """One node: an application with its Serf agent.
 
     Attributes:
         name: Its name in the Serf cluster.
@@ -42,6 +44,7 @@ class Node:
         state: The result of the last command for it: `ALIVE` (it was started), `LEFT` or `CRASHED`.
         app: The application, None while it should not run.
         serf: The Serf agent, None while it should not run.
+        service: The service that its application offers.
     """
 
     name: str
@@ -51,6 +54,22 @@ class Node:
     state: str = ALIVE
     app: Process | None = None
     serf: Process | None = None
+    service: str = DEFAULT_SERVICE
+
+
+@dataclasses.dataclass
+class Service:
+    """One service beside the default one.
+
+    Attributes:
+        name: Its name.
+        mode: http or tcp.
+        port: The port for its clients on every balancer; 0 for mode http, whose clients use the frontend.
+    """
+
+    name: str
+    mode: str
+    port: int = 0
 
 
 @dataclasses.dataclass
@@ -66,6 +85,7 @@ class Record:
         node_dirs: The subdirectory in which each node has a directory of its own.
         balancers: The balancers by name.
         nodes: The nodes by name.
+        services: The services beside the default one, by name.
     """
 
     lab_dir: str
@@ -76,6 +96,7 @@ class Record:
     node_dirs: str = "nodes"
     balancers: dict[str, Balancer] = dataclasses.field(default_factory=dict)
     nodes: dict[str, Node] = dataclasses.field(default_factory=dict)
+    services: dict[str, Service] = dataclasses.field(default_factory=dict)
 
     @property
     def ports(self) -> Ports:
@@ -96,6 +117,10 @@ class Record:
             address = address_node(self.address_count)
             if address not in taken:
                 return address
+
+    def is_tcp(self, service: str) -> bool:
+        """Return whether a service is of mode tcp."""
+        return service in self.services and self.services[service].mode == TCP
 
     def running_balancers(self) -> list[Balancer]:
         """Return the balancers that should be up."""
@@ -127,10 +152,11 @@ def load(lab_dir: str) -> Record | None:
         table: dict[str, Any] = json.loads(text)
         if _FORMER_NODES in table and "nodes" not in table:
             table |= {"nodes": table.pop(_FORMER_NODES), "node_dirs": _FORMER_NODES}
-        balancers, nodes = table.pop("balancers"), table.pop("nodes")
+        balancers, nodes, services = table.pop("balancers"), table.pop("nodes"), table.pop("services", {})
         record = Record(lab_dir, **table)
         record.balancers = {name: Balancer(**_revive(entry)) for name, entry in balancers.items()}
         record.nodes = {name: Node(**_revive(entry)) for name, entry in nodes.items()}
+        record.services = {name: Service(**entry) for name, entry in services.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SystemFault(f"{path} is damaged ({error}); stop its processes by hand and remove {lab_dir}") from error
     return record

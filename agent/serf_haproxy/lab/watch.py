@@ -1,5 +1,6 @@
 """The nodes as clients and HAProxy see them, and functions that wait for a change."""
 
+import socket
 import time
 from collections.abc import Callable, Collection
 
@@ -10,18 +11,15 @@ from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.lab.balancer import is_ready, list_servers, log_dir, runs_haproxy
 from serf_haproxy.lab.node import is_known, work_dir
 from serf_haproxy.lab.records import Balancer, Node, Record
+from serf_haproxy.lab.services import locate, may_get_no_request
 
 _POLL_S = 0.05
 _FETCH_S = 2.0
+_GREETING_BYTES = 1024
 # With these algorithms a client that repeats a request reaches all servers; with the others always the same one.
 _SPREADING = ("", "roundrobin", "leastconn", "random", "static-rr")
 
 Pair = tuple[Balancer, Node]
-
-
-def frontend_url(record: Record, balancer: Balancer) -> str:
-    """Return the URL of a balancer's frontend."""
-    return f"http://{balancer.address}:{record.ports.frontend}"
 
 
 def wait_ready(record: Record, balancers: Collection[Balancer], timeout_s: float) -> None:
@@ -97,19 +95,23 @@ def wait_dropped(record: Record, balancers: Collection[Balancer], node: Node, ti
 
 def _find_served(record: Record, balancer: Balancer, wanted: Collection[Node]) -> set[str]:
     """Return the names of the wanted nodes that are served; make enough requests to reach each node."""
-    addresses = {_fetch(frontend_url(record, balancer)) for _ in range(2 * len(record.nodes))}
-    served = {node.name for node in wanted if node.address in addresses}
+    served = set()
+    for service in {node.service for node in wanted}:
+        fetch = _greet if record.is_tcp(service) else _fetch
+        count = sum(node.service == service for node in record.nodes.values())
+        addresses = {fetch(locate(record, balancer, service)) for _ in range(2 * count)}
+        served |= {node.name for node in wanted if node.service == service and node.address in addresses}
     hidden = [node for node in wanted if _is_hidden(record, node)]
     if hidden:
         views = list_servers(record, balancer) or {}
-        served |= {node.name for node in hidden if _is_in_use(views.get(node.name), node)}
+        served |= {node.name for node in hidden if _is_in_use(views.get((node.service, node.name)), node)}
     return served
 
 
 def _is_hidden(record: Record, node: Node) -> bool:
     """Return whether requests may never reach a node that is served, so that HAProxy has to be asked."""
     balance = record.environ.get("SERF_HAPROXY_BALANCE", "")
-    return balance not in _SPREADING or node.tags.get("weight") == "0"
+    return balance not in _SPREADING or may_get_no_request(node)
 
 
 def _fetch(url: str) -> str | None:
@@ -123,6 +125,17 @@ def _fetch(url: str) -> str | None:
     return answer.headers.get("X-Backend-IP") if answer.ok else None
 
 
+def _greet(endpoint: str) -> str | None:
+    """Return the address in the greeting of a TCP application, or None."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), _FETCH_S) as connection:
+            words = connection.recv(_GREETING_BYTES).decode("utf-8", "replace").split()
+    except OSError:
+        return None
+    return words[-1] if words else None
+
+
 def _is_in_use(view: ServerStatus | None, node: Node) -> bool:
     endpoint = f"{node.address}:{node.port}"
     return view is not None and view.address == endpoint and view.status in ("UP", "DRAIN")
@@ -132,15 +145,16 @@ def _has(record: Record, balancer: Balancer, node: Node) -> bool:
     views = list_servers(record, balancer)
     if views is None:
         return runs_haproxy(record, balancer)  # it may still send requests there
-    view = views.get(node.name)
-    # A balancer keeps the last server that is up until it is gone.
-    is_last = not any(other.status == "UP" for name, other in views.items() if name != node.name)
+    view = views.get((node.service, node.name))
+    # A balancer keeps the last server of a service that is up until it is gone.
+    others = [row for (service, name), row in views.items() if service == node.service and name != node.name]
+    is_last = not any(other.status == "UP" for other in others)
     return view is not None and not view.status.startswith("MAINT") and not is_last
 
 
 def _describe(record: Record, missing: Collection[Pair], timeout_s: float) -> str:
     pairs = ", ".join(
-        f"{node.name} through {balancer.name} ({frontend_url(record, balancer)})" for balancer, node in missing
+        f"{node.name} through {balancer.name} ({locate(record, balancer, node.service)})" for balancer, node in missing
     )
     dirs = [log_dir(record, balancer) for balancer, _ in missing]
     dirs += [work_dir(record, node) for _, node in missing]

@@ -11,7 +11,7 @@ answer is a header {Seq, Error} and, for some commands, a body.
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -93,6 +93,31 @@ class Connection:
         except SerfFault:
             self.close()
             raise
+
+    def join(self, addresses: Sequence[str]) -> None:
+        """Have the Serf agent join the cluster at gossip addresses, one of which is enough.
+
+        Raises:
+            SerfFault: None of them answers, or the exchange failed; the connection is closed.
+        """
+        self._exchange("join", {"Existing": list(addresses), "Replay": False}, answers=True)
+
+    def change_tags(self, tags: Mapping[str, str], deleted: Sequence[str] = ()) -> None:
+        """Set and delete tags of the Serf agent's own node.
+
+        Raises:
+            SerfFault: Serf refuses the change, or the exchange failed; the connection is closed.
+        """
+        self._exchange("tags", {"Tags": dict(tags), "DeleteTags": list(deleted)})
+
+    def leave(self) -> None:
+        """Have the Serf agent leave the cluster and end, which takes it a second or more; close the connection.
+
+        Raises:
+            SerfFault: The exchange failed.
+        """
+        self._exchange("leave", None)
+        self.close()
 
     def _read_members(self) -> tuple[Members, Refused]:
         """Ask for the members, and judge each as it arrives."""
