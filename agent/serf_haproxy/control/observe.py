@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Collection, Mapping
 
+from serf_haproxy.control.cookies import add_cookie_keys
 from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.faults import select_faults
@@ -44,7 +45,7 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
     """
     running = edges.runtime.read_running()
     known = edges.state.read_known()
-    services = edges.services_file.read(edges.state.read_services())
+    services = add_cookie_keys(edges.services_file.read(edges.state.read_services()))
     view = read_view(running, known, services)
     live = edges.config_file.read_live()
     try:

@@ -73,8 +73,12 @@ def _make_rules(
     )
 
 
-def read_secret_file(path: str) -> tuple[Secret, ...]:
-    """Return the secrets that members must prove to know; none when `path` is "".
+def read_secret_file(path: str, where: str = "SERF_HAPROXY_PROOF_SECRET_FILE") -> tuple[Secret, ...]:
+    """Return the secrets of a file, such as those that members must prove to know; none when `path` is "".
+
+    Args:
+        path: The file.
+        where: Where an operator names another one.
 
     Raises:
         SystemFault: The file is missing or wrong. Without it any member could become a server, so nothing is changed.
@@ -84,7 +88,7 @@ def read_secret_file(path: str) -> tuple[Secret, ...]:
     try:
         return read_secrets(read_text(path) or "")
     except ValueError as error:
-        raise SystemFault(f"{path}: {error}; set SERF_HAPROXY_PROOF_SECRET_FILE to such a file") from error
+        raise SystemFault(f"{path}: {error}; set {where} to such a file") from error
 
 
 def _read_bind(bind: str) -> Bind:

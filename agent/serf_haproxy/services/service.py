@@ -58,6 +58,7 @@ class Service:
     cookie: str = _key(
         kinds.COOKIE, "", TEXT, "name of a cookie that keeps a client at its server; mode http only; default: none"
     )
+    cookie_secret_file: str = _inherited("cookie_secret_file", TEXT)
     balance: str = _inherited("balance", TEXT)
     health_path: str = _inherited("health_path", TEXT)
     health_method: str = _inherited("health_method", TEXT)
@@ -73,6 +74,7 @@ class Service:
     guard_hold_s: float = _inherited("guard_hold_s", NUMBER)
     flap_cutoff: float = _inherited("flap_cutoff", NUMBER)
     flap_half_life_s: float = _inherited("flap_half_life_s", NUMBER)
+    cookie_key: str = dataclasses.field(default="", repr=False)  # no key of a table: control/cookies makes it
 
     @property
     def is_default(self) -> bool:
@@ -89,7 +91,7 @@ class Service:
         return variable(key) if self.is_default else f"{key} of service {self.name}"
 
 
-KEYS = {field.name: field for field in dataclasses.fields(Service) if field.name != "name"}
+KEYS = {field.name: field for field in dataclasses.fields(Service) if field.metadata}
 INHERITED = tuple(name for name, field in KEYS.items() if field.metadata.get("is_inherited"))
 FORMS: Mapping[str, tuple[type, ...]] = {TEXT: (str,), LIST: (list, str), NUMBER: (int, float)}
 
