@@ -1,5 +1,7 @@
 """Sticky clients with a real HAProxy: cookies that need no reload, two balancers, and draining."""
 
+import collections
+import contextlib
 import os
 import random
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 import probe
 from integration.proxy import Proxy, running_proxy, wait_for
-from integration.sticky import COOKIE, Crowd, everywhere, worker_pid
+from integration.sticky import COOKIE, Connection, Crowd, everywhere, worker_pid
 from integration.test_services import wait_up
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.errors import SystemFault
@@ -161,3 +163,66 @@ def test_a_drained_server_keeps_its_clients(short_dir: Path, secret: dict[str, s
         assert shop.visit(proxy) == clients
         assert web.visit(proxy) == [], "the other service has another limit"
         assert proxy.reload_count() == 0
+
+
+def ask_all(proxy: Proxy, paths: list[str], sources: list[str]) -> dict[str, str]:
+    """Return the server of each path in the default service, and of each source address in the service `source`."""
+    found = {}
+    with contextlib.closing(Connection(proxy.settings.frontend_bind)) as connection:
+        for path in paths:
+            found[path] = connection.get(path=path).server
+    for source in sources:
+        with contextlib.closing(Connection(proxy.settings.frontend_bind, source)) as connection:
+            found[source] = connection.get(host="source.test").server
+    return found
+
+
+def test_balancers_agree_on_every_key(short_dir: Path) -> None:
+    """With `source` and `uri`, joins take no reload; two balancers agree, and a leave moves the leaver's keys alone."""
+    seed = random.randrange(2**32)
+    generator = random.Random(seed)
+    paths = [f"/{generator.randrange(2**40):x}" for _ in range(1000)]
+    sources = [f"127.{generator.randint(1, 254)}.{generator.randint(0, 255)}.{host}" for host in range(1, 201)]
+    sources = sorted(set(sources))
+    (short_dir / "two").mkdir()
+    for directory in (short_dir, short_dir / "two"):
+        (directory / "services.toml").write_text('[source]\nroutes = ["source.test"]\nbalance = "source"\n')
+    environ = {"SERF_HAPROXY_BALANCE": "uri", "SERF_HAPROXY_DRAIN_TIMEOUT_S": "0"}
+    with (
+        everywhere(short_dir) as port,
+        running_proxy(short_dir, **environ) as proxy,
+        running_proxy(short_dir / "two", **environ) as other,
+    ):
+
+        def offer(balancer: Proxy, number: int, status: str = "alive") -> None:
+            balancer.record(f"web{number}", port, address(number), status, **{"svc.source": port})
+            assert balancer.run_pass().verdict is Verdict.APPLIED
+
+        order = list(range(1, 9))
+        for balancer in (proxy, other):
+            balancer.run_pass()  # the services file
+            before = balancer.reload_count()
+            for number in order:
+                offer(balancer, number)
+            generator.shuffle(order)
+        for gone in (7, 8):
+            offer(proxy, gone, "left")
+            offer(other, 15 - gone, "left")
+        for balancer in (proxy, other):
+            wait_up(balancer, *((service, f"web{number}") for service in ("nodes", "source") for number in range(1, 7)))
+        found = ask_all(proxy, paths, sources)
+        assert ask_all(other, paths, sources) == found, f"seed {seed}"
+        for key in (paths, sources):
+            shares = collections.Counter(found[one] for one in key)
+            assert shares.keys() == {address(number) for number in range(1, 7)}
+        offer(proxy, 3, "left")
+        offer(other, 3, "left")
+        after = ask_all(proxy, paths, sources)
+        assert ask_all(other, paths, sources) == after, f"seed {seed}"
+        assert {key for key in found if found[key] != after[key]} == {
+            key for key in found if found[key] == address(3)
+        }, f"seed {seed}: only the keys of the server that left have moved"
+        assert [balancer.reload_count() for balancer in (proxy, other)] == [before, before]
+        proxy.run_pass(maxconn=1000)
+        assert proxy.reload_count() == before + 1
+        assert ask_all(proxy, paths, sources) == after, "after a reload"
