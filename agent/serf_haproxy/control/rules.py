@@ -26,6 +26,7 @@ def read_rules(
     """
     services = services or Services((make_default(settings),))
     binds = [settings.frontend_bind, settings.stats_bind, *(one.bind for one in services.listed if one.bind)]
+    binds += [f":{settings.peers_port}"] if any(one.stick for one in services.listed) else []
     base = Rules(
         settings.default_port,
         balancer_roles=settings.balancer_roles,
@@ -69,7 +70,7 @@ def _make_rules(
         ),
         guard=GuardRules(service.guard_share, service.guard_window_s, service.guard_hold_s, released_ns),
         flaps=FlapRules(service.flap_cutoff, service.flap_half_life_s),
-        is_sticky=bool(service.cookie),
+        is_sticky=service.is_sticky,
     )
 
 
