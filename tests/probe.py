@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from serf_haproxy.config.render import Config
 from serf_haproxy.control import apply
+from serf_haproxy.control.cookies import add_cookie_keys
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.outcome import HELD, Outcome, Verdict
 from serf_haproxy.control.preview import preview
@@ -78,7 +79,7 @@ def decide(settings: Settings) -> Decision:
 def render(settings: Settings, servers: tuple[Server, ...], template: str | None = None) -> Config:
     """Return the configuration for some servers."""
     text = read_template(settings) if template is None else template
-    return Renderer().render(text, servers, settings, read_services(settings).listed)
+    return Renderer().render(text, servers, settings, add_cookie_keys(read_services(settings)).listed)
 
 
 def read_record(settings: Settings) -> Record:

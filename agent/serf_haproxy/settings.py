@@ -121,6 +121,16 @@ class Settings:
     )
     checks_per_s: int = _setting("400", kinds.count(10, 100000), "most health checks a second, of all servers together")
     cookie: str = _setting("", kinds.COOKIE, "name of a cookie that keeps a client at its server; empty: none")
+    cookie_secret_file: str = _setting(
+        "",
+        kinds.OPTIONAL_PATH,
+        "file with a secret for these cookies, the same on all balancers: joins then take no reload; empty: node names",
+    )
+    peers_port: int = _setting(
+        "7947",
+        kinds.count(1, 65535),
+        "port at which balancers share the tables of sticky clients; the same on all of them",
+    )
     hard_stop_after_s: int = _setting("60", kinds.count(1, 86400), "longest life of an old worker after a reload")
     old_workers_max: int = _setting(
         "20", kinds.count(1, 1000), "limit of old workers; HAProxy ends the oldest beyond it"

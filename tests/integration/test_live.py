@@ -329,7 +329,6 @@ def test_a_reload_keeps_the_states_of_the_servers(proxy: Proxy) -> None:
     "environment",
     [
         {"SERF_HAPROXY_BALANCE": "static-rr"},
-        {"SERF_HAPROXY_BALANCE": "source"},
         {"SERF_HAPROXY_COOKIE": "SRV"},
     ],
     ids=lambda environment: "=".join(*environment.items()),

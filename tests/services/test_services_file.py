@@ -108,6 +108,15 @@ def test_tables_say_what_differs_from_the_settings() -> None:
         ('[pg]\nmode = "tcp"\n', "[pg] bind: mode tcp needs the address and port"),
         (PG + 'routes = ["/x"]\n', "[pg] routes: needs mode http"),
         (PG + 'cookie = "SRV"\n', "[pg] cookie: needs mode http"),
+        (SHOP + 'stick = "source"\n', "[shop] stick: needs mode tcp; name a cookie instead"),
+        (PG + 'stick = "cookie"\n', "[pg] stick = 'cookie': must be source, or empty"),
+        (PG + "stick_size = 99\n", "[pg] stick_size = 99: must be a whole number, 100 to 1000000"),
+        (PG + "stick_expire_s = 1.5\n", "[pg] stick_expire_s = 1.5: must be a whole number, 10 to 604800"),
+        (
+            PG.replace("5432", "7947") + 'stick = "source"\n',
+            "[pg] bind = :7947: SERF_HAPROXY_PEERS_PORT is there",
+        ),
+        (SHOP + 'cookie_key = "x"\n', "[shop] cookie_key: there is no such key"),
         (PG + 'balance = "uri"\n', "[pg] balance: uri needs mode http"),
         (PG.replace(":5432", ":80"), "[pg] bind = :80: SERF_HAPROXY_FRONTEND_BIND is there"),
         (PG.replace(":5432", "10.0.0.1:1936"), "[pg] bind = 10.0.0.1:1936: SERF_HAPROXY_STATS_BIND is there"),
@@ -126,6 +135,13 @@ def test_each_fault_is_one_line_with_file_table_and_key(text: str, said: str) ->
     assert [service.name for service in services.listed] == [DEFAULT_SERVICE]
     others = read(text + '[other]\nroutes = ["/other"]\n')
     assert [service.name for service in others.listed] == [DEFAULT_SERVICE, "other"]
+
+
+def test_a_table_needs_a_port_of_its_own() -> None:
+    """The port at which balancers share tables is told where another listener of theirs has it."""
+    (fault,) = read(PG + 'stick = "source"\n', peers_port=1936).faults
+    assert fault.startswith(f"{PATH}: [pg] stick: SERF_HAPROXY_STATS_BIND has the port of SERF_HAPROXY_PEERS_PORT")
+    assert read(PG, peers_port=1936).faults == ()
 
 
 def test_all_faults_of_a_table_are_told() -> None:

@@ -15,7 +15,7 @@ from serf_haproxy.config.render import Config
 from serf_haproxy.config.state_file import find_decided, format_state
 from serf_haproxy.control.attempt import Attempt
 from serf_haproxy.control.edges import Edges
-from serf_haproxy.control.outcome import FROZEN, Condition, Outcome, Verdict, look_again_s
+from serf_haproxy.control.outcome import FROZEN, NO_PAUSE, Condition, Outcome, Pause, Verdict, look_again_s
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy.master import ABSENT_S
 from serf_haproxy.policy.snapshot import DOWN, Running, Seen
@@ -48,8 +48,8 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     is_confirmed = live is not None and running is not None and _runs(live, before, running, attempt.left)
     is_applied = changes is not None and _change(attempt, goal, running, changes)
     on_step("applied")
-    if running and not is_applied and attempt.pause.concerns(goal.layout.rest):
-        return _put_off(attempt, goal, running, changes)
+    if running and not is_applied and (pause := attempt.find_pause(goal.layout.rest)) != NO_PAUSE:
+        return _put_off(attempt, goal, running, changes, pause)
     words = config_file.check(goal.text)
     on_step("checked")
     if words is not None:
@@ -122,9 +122,8 @@ def _change(attempt: Attempt, goal: Config, before: Running | None, changes: Cha
     return not rest.commands and not changes.fixed
 
 
-def _put_off(attempt: Attempt, goal: Config, running: Running, changes: Changes | None) -> Outcome:
+def _put_off(attempt: Attempt, goal: Config, running: Running, changes: Changes | None, pause: Pause) -> Outcome:
     """Leave a reload for later; if it will change more than servers, change the servers now."""
-    pause = attempt.pause
     if changes is None:
         _go_ahead(attempt, goal, running)
     if pause.failure:

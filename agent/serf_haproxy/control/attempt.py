@@ -9,6 +9,8 @@ from serf_haproxy.control.outcome import NO_PAUSE, Patience, Pause
 from serf_haproxy.policy.snapshot import Running
 from serf_haproxy.services import Key
 
+_LEARNING_S = 1.0
+
 
 class Attempt(NamedTuple):
     """What applying a configuration needs beside the configuration.
@@ -38,6 +40,12 @@ class Attempt(NamedTuple):
     def read_before(self) -> Layout:
         """Return what the published configuration says."""
         return self.parser.read_published(self.live or "")
+
+    def find_pause(self, rest: str) -> Pause:
+        """Return how long a reload to a configuration has to wait: also while the worker still learns its tables."""
+        if self.pause.concerns(rest):
+            return self.pause
+        return Pause(_LEARNING_S) if self.edges.runtime.is_learning() else NO_PAUSE
 
     def must_wait(self) -> bool:
         """Return whether the worker is frozen and a reload has to wait for it."""

@@ -55,7 +55,12 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
         for entry in decision.find(State.DRAINING).values()
         if entry.until_ns is not None
     ]
-    times_s = [outcome.again_s, look_again_s(min(drained_s)) if drained_s else None, decision.changes_in_s]
+    times_s = [
+        outcome.again_s,
+        look_again_s(min(drained_s)) if drained_s else None,
+        decision.changes_in_s,
+        snapshot.peers.changes_in_s,
+    ]
     return dataclasses.replace(
         outcome,
         conditions=tuple(conditions),
@@ -121,6 +126,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         changed_at_s=time.time() if digest != before.digest else before.changed_at_s,
         self_name=snapshot.rules.self_name,
         self_address=snapshot.rules.self_address,
+        peers=snapshot.peers.others,
         from_roster={
             name: mtime_ns
             for name, mtime_ns in from_roster.items()

@@ -5,12 +5,14 @@ import os
 import time
 from collections.abc import Mapping
 
+from serf_haproxy.control.cookies import add_cookie_keys
 from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.faults import select_faults
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import read_template
 from serf_haproxy.control.rules import read_rules
+from serf_haproxy.control.sharing import add_peers
 from serf_haproxy.control.view import read_view
 from serf_haproxy.errors import TemplateError
 from serf_haproxy.policy.server import read_running
@@ -44,7 +46,7 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
     """
     running = edges.runtime.read_running()
     known = edges.state.read_known()
-    services = edges.services_file.read(edges.state.read_services())
+    services = add_cookie_keys(edges.services_file.read(edges.state.read_services()))
     view = read_view(running, known, services)
     live = edges.config_file.read_live()
     try:
@@ -57,7 +59,7 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
         one._replace(self_address=own_address, local=local)
         for one in read_rules(settings, self_name, edges.state.read_released_ns(), services)
     )
-    return Snapshot(
+    snapshot = Snapshot(
         at_ns=time.time_ns(),
         rules=rules,
         further_rules=tuple(further_rules),
@@ -76,6 +78,7 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
         template=template,
         template_fault=template_fault,
     )
+    return add_peers(snapshot, settings, record)
 
 
 def _find_own_address(self_name: str, heard: Heard, record: Record) -> str:

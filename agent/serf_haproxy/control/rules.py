@@ -26,6 +26,7 @@ def read_rules(
     """
     services = services or Services((make_default(settings),))
     binds = [settings.frontend_bind, settings.stats_bind, *(one.bind for one in services.listed if one.bind)]
+    binds += [f":{settings.peers_port}"] if any(one.stick for one in services.listed) else []
     base = Rules(
         settings.default_port,
         balancer_roles=settings.balancer_roles,
@@ -69,13 +70,17 @@ def _make_rules(
         ),
         guard=GuardRules(service.guard_share, service.guard_window_s, service.guard_hold_s, released_ns),
         flaps=FlapRules(service.flap_cutoff, service.flap_half_life_s),
-        is_sticky=bool(service.cookie),
         split=service.split,
+        is_sticky=service.is_sticky,
     )
 
 
-def read_secret_file(path: str) -> tuple[Secret, ...]:
-    """Return the secrets that members must prove to know; none when `path` is "".
+def read_secret_file(path: str, where: str = "SERF_HAPROXY_PROOF_SECRET_FILE") -> tuple[Secret, ...]:
+    """Return the secrets of a file, such as those that members must prove to know; none when `path` is "".
+
+    Args:
+        path: The file.
+        where: Where an operator names another one.
 
     Raises:
         SystemFault: The file is missing or wrong. Without it any member could become a server, so nothing is changed.
@@ -85,7 +90,7 @@ def read_secret_file(path: str) -> tuple[Secret, ...]:
     try:
         return read_secrets(read_text(path) or "")
     except ValueError as error:
-        raise SystemFault(f"{path}: {error}; set SERF_HAPROXY_PROOF_SECRET_FILE to such a file") from error
+        raise SystemFault(f"{path}: {error}; set {where} to such a file") from error
 
 
 def _read_bind(bind: str) -> Bind:

@@ -21,7 +21,7 @@ def read_view(running: Running | None, known: Mapping[Key, Known], services: Ser
     """
     if running is None or running.servers is None:
         return View()
-    is_sticky = any(service.cookie for service in services.listed)
+    is_sticky = any(service.is_sticky for service in services.listed)
     copies, counts = _gather(running.servers, services.names)
     serving, down, idle, unchecked = set(), set(), set(), set()
     up: dict[Key, str] = {}

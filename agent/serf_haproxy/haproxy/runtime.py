@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from serf_haproxy.errors import HaproxyFault, HaproxySilence
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.haproxy.stat import ServerStatus, read_stat
+from serf_haproxy.haproxy.tables import QUESTION, is_learning
 from serf_haproxy.policy.snapshot import Running, Seen
 from serf_haproxy.services import SUCCESSOR, Key
 from serf_haproxy.system.network import format_endpoint
@@ -127,6 +128,13 @@ class Runtime:
             except HaproxyFault:
                 continue
         return None
+
+    def is_learning(self) -> bool:
+        """Return whether a reload at this moment would lose the tables of sticky clients."""
+        try:
+            return is_learning(ask(self.socket_path, QUESTION, _ASK_S))
+        except HaproxyFault:
+            return False
 
     def choose_path(self, running: Running | None, live: str) -> str:
         """Return the path by which the next configuration should name the runtime socket.

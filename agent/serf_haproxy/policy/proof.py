@@ -65,6 +65,13 @@ class Secret:
         mac = hmac.digest(self._key, message, hashlib.sha256)[:_PROOF_BYTES]
         return f"{_VERSION}.{base64.urlsafe_b64encode(mac).decode('ascii').rstrip('=')}"
 
+    def derive(self, purpose: str) -> str:
+        """Return a key for one purpose, 32 hexadecimal digits: it tells nothing of the secret or of another key.
+
+        No message of a proof begins with a purpose: it begins with the length of its first field.
+        """
+        return hmac.digest(self._key, purpose.encode("ascii"), hashlib.sha256)[:_PROOF_BYTES].hex()
+
 
 class Offer(NamedTuple):
     """A service that a member offers by a tag of its own.

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.damping import Flap
 from serf_haproxy.policy.pace import Checks
+from serf_haproxy.policy.peers import Peers
 from serf_haproxy.policy.server import Server
 from serf_haproxy.serf.nodes import NodeFile, Stray
 from serf_haproxy.serf.roster import Roster
@@ -138,6 +139,7 @@ class Snapshot(NamedTuple):
         template_fault: Why it cannot be read.
         further_rules: Which members become servers of the services that the operator has named.
         services: The services, and the faults of the services file.
+        peers: The balancers that share tables of sticky clients; none where no service has a table.
     """
 
     at_ns: int
@@ -157,6 +159,7 @@ class Snapshot(NamedTuple):
     template_fault: str = ""
     further_rules: tuple[Rules, ...] = ()
     services: Services = Services()
+    peers: Peers = Peers()
 
     def is_up(self, server: Server) -> bool:
         """Return whether HAProxy sees a server up where it is; without HAProxy's view, whether it ever did."""

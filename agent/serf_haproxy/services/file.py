@@ -171,11 +171,12 @@ def _check(service: Service, values: Mapping[str, Any]) -> list[str]:
     faults = list(find_misfits(service))
     if service.is_default:
         remedy = f"{DEFAULT_SERVICE} is the default service, which gets what no route leads elsewhere"
-        faults += [f"{key}: {remedy}" for key in ("mode", "routes", "bind") if key in values]
+        faults += [f"{key}: {remedy}" for key in ("mode", "routes", "bind", "stick") if key in values]
         return faults
     if service.mode == HTTP:
         faults += [] if service.routes else ["routes: mode http needs at least one route"]
         faults += [f"bind: mode http has none; its clients connect at {variable('frontend_bind')}"] * bool(service.bind)
+        faults += ["stick: needs mode tcp; name a cookie instead"] if service.stick else []
     if service.mode == TCP:
         faults += [] if service.bind else ["bind: mode tcp needs the address and port for its clients"]
         faults += [f"{key}: needs mode http" for key in ("routes", "cookie") if getattr(service, key)]
@@ -192,6 +193,15 @@ def _find_conflicts(service: Service | None, others: Iterable[Service], settings
         for name in _BINDS
         if service.bind and _overlap(service.bind, getattr(settings, name))
     ]
+    others, peers_port = list(others), f":{settings.peers_port}"
+    if service.stick:
+        faults += [
+            f"stick: {variable(name)} has the port of {variable('peers_port')}"
+            for name in _BINDS
+            if _overlap(getattr(settings, name), peers_port)
+        ]
+    if service.bind and any(one.stick for one in (service, *others)) and _overlap(service.bind, peers_port):
+        faults.append(f"bind = {service.bind}: {variable('peers_port')} is there")
     for other in others:
         if service.bind and other.bind and _overlap(service.bind, other.bind):
             faults.append(f"bind = {service.bind}: service {other.name} is there")

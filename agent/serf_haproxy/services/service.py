@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from serf_haproxy.services import DEFAULT_SERVICE, words
 from serf_haproxy.services.route import read_routes
@@ -27,10 +27,25 @@ def _read_statuses(text: str) -> str:
 
 _TIME = kinds.seconds(0.1, 86400)
 _MODE = Kind("http or tcp", {HTTP: HTTP, TCP: TCP}.__getitem__)
+_STICK = Kind("source, or empty", {"source": "source", "": ""}.__getitem__)
 _STATUSES = Kind("status codes and ranges like 200,301-302", _read_statuses)
 _ROUTES = Kind(
     "a list of routes: shop.example.com, *.example.com, shop.example.com/cart, or /cart for every host", read_routes
 )
+
+
+class Peer(NamedTuple):
+    """A balancer that shares the tables of sticky clients.
+
+    Attributes:
+        name: The name of its node.
+        endpoint: Where it listens for the others.
+        is_self: Whether it is this balancer.
+    """
+
+    name: str
+    endpoint: str
+    is_self: bool = False
 
 
 def _key(kind: Kind, default: Any, form: str, doc: str) -> Any:
@@ -99,6 +114,14 @@ class Service:
     )
     tunnel_timeout_s: float = _inherited("tunnel_timeout_s", NUMBER)
     balance: str = _inherited("balance", TEXT, words.ALGORITHM)
+    cookie_secret_file: str = _inherited("cookie_secret_file", TEXT)
+    stick: str = _key(
+        _STICK, "", TEXT, "source: keep each client address at its server, by a table; mode tcp only; default: no table"
+    )
+    stick_size: int = _key(kinds.count(100, 1000000), 100000, NUMBER, "most client addresses in that table")
+    stick_expire_s: int = _key(
+        kinds.count(10, 604800), 3600, NUMBER, "how long that table remembers a client without a connection"
+    )
     health_path: str = _inherited("health_path", TEXT)
     health_method: str = _inherited("health_method", TEXT)
     health_host: str = _inherited("health_host", TEXT)
@@ -113,6 +136,8 @@ class Service:
     guard_hold_s: float = _inherited("guard_hold_s", NUMBER)
     flap_cutoff: float = _inherited("flap_cutoff", NUMBER)
     flap_half_life_s: float = _inherited("flap_half_life_s", NUMBER)
+    peers: tuple[Peer, ...] = ()  # no key of a table: control/sharing finds them
+    cookie_key: str = dataclasses.field(default="", repr=False)  # no key of a table: control/cookies makes it
 
     @property
     def is_default(self) -> bool:
@@ -128,6 +153,9 @@ class Service:
     def hash_fetch(self) -> str:
         """What HAProxy hashes, in its own words; "" where it hashes nothing of a key."""
         return words.write_fetch(self.hash_key)
+    def is_sticky(self) -> bool:
+        """Whether clients stay at their server between their requests or connections."""
+        return bool(self.cookie or self.stick)
 
     @property
     def check(self) -> str:
@@ -139,7 +167,7 @@ class Service:
         return variable(key) if self.is_default else f"{key} of service {self.name}"
 
 
-KEYS = {field.name: field for field in dataclasses.fields(Service) if field.name != "name"}
+KEYS = {field.name: field for field in dataclasses.fields(Service) if field.metadata}
 INHERITED = tuple(name for name, field in KEYS.items() if field.metadata.get("is_inherited"))
 FORMS: Mapping[str, tuple[type, ...]] = {
     TEXT: (str,),

@@ -1,0 +1,27 @@
+"""The keys of sticky cookies, each made from a file of secrets."""
+
+import dataclasses
+
+from serf_haproxy.control.rules import read_secret_file
+from serf_haproxy.services.file import Services
+from serf_haproxy.services.service import Service
+
+
+def add_cookie_keys(services: Services) -> Services:
+    """Return the services, each with the key of its cookies.
+
+    HAProxy hashes a server's address, port and this key into its cookie: the same on every balancer, whenever the
+    server was added. The key gets into haproxy.cfg, the secret does not: a key is made for each service.
+
+    Raises:
+        SystemFault: A file of secrets is missing or wrong. With another key every client would lose its server, so
+            nothing is changed.
+    """
+    return services._replace(listed=tuple(map(_add_key, services.listed)))
+
+
+def _add_key(service: Service) -> Service:
+    if not service.cookie or not service.cookie_secret_file:
+        return service
+    secret, *_ = read_secret_file(service.cookie_secret_file, service.where("cookie_secret_file"))
+    return dataclasses.replace(service, cookie_key=secret.derive(f"serf-haproxy cookie v1 {service.name}"))
