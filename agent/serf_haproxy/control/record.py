@@ -58,6 +58,7 @@ class Record:
         frozen_at_s: Since when HAProxy's worker is frozen, seconds since the epoch; 0 when it is not.
         left: Servers whose difference a reload has not ended: "service/name" to the difference's signature.
         self_address: The last known address of the balancer's own node, "" for none.
+        certificate_faults: One line for each fault of a certificate.
     """
 
     verdict: str = ""
@@ -77,6 +78,7 @@ class Record:
     frozen_at_s: float = 0.0
     self_address: str = ""
     left: dict[str, str] = dataclasses.field(default_factory=dict)
+    certificate_faults: list[Any] = dataclasses.field(default_factory=list)
 
     def frozen_for_s(self, now_s: float) -> float:
         """Return for how long HAProxy's worker has been frozen; a clock that was set back begins the time anew."""

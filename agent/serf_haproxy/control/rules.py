@@ -26,6 +26,7 @@ def read_rules(
     """
     services = services or Services((make_default(settings),))
     binds = [settings.frontend_bind, settings.stats_bind, *(one.bind for one in services.listed if one.bind)]
+    binds += [settings.https_bind] if settings.https_bind else []
     base = Rules(
         settings.default_port,
         balancer_roles=settings.balancer_roles,

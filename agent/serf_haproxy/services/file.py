@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from serf_haproxy.services import DEFAULT_SERVICE, NAME, RESERVED
-from serf_haproxy.services.service import FORMS, HTTP, KEYS, TCP, Service, make_default, make_service
+from serf_haproxy.services.service import FORMS, HTTP, KEYS, SWITCH, TCP, Service, make_default, make_service
 from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system.network import split_endpoint
 
 Table = Mapping[str, Any]  # a table of the file, as TOML has it
 
-_BINDS = ("frontend_bind", "stats_bind")
+_BINDS = ("frontend_bind", "https_bind", "stats_bind")
+_HTTP_ONLY = ("routes", "cookie", "redirect_https", "hsts_max_age_s")
 _KEPT = "it goes on as it was before"
 _LEFT_OUT = "it is left out"
 _AS_SET = "it is as the settings say"
@@ -116,20 +117,24 @@ def _read_table(name: str, table: Any, settings: Settings) -> tuple[Service | No
         except (ValueError, KeyError):
             shown = ascii(value)
             shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
-            faults.append(f"{key} = {shown}: must be {KEYS[key].metadata['kind'].allowed}")
+            metadata = KEYS[key].metadata
+            allowed = SWITCH if metadata["form"] == SWITCH else metadata["kind"].allowed
+            faults.append(f"{key} = {shown}: must be {allowed}")
     if faults:
         return None, faults
     values.setdefault("health", values.get("mode", HTTP))
     is_default = name == DEFAULT_SERVICE
     service = make_default(settings, **values) if is_default else make_service(name, settings, **values)
-    return service, _check(service, values)
+    return service, _check(service, values, settings)
 
 
 def _read_value(key: str, value: Any) -> Any:
     """Return the value of a key; raise ValueError or KeyError for a wrong one."""
     metadata = KEYS[key].metadata
-    if isinstance(value, bool) or not isinstance(value, FORMS[metadata["form"]]):
+    if isinstance(value, bool) is not (metadata["form"] == SWITCH) or not isinstance(value, FORMS[metadata["form"]]):
         raise ValueError(value)
+    if isinstance(value, bool):
+        return value
     if not isinstance(value, list):
         return metadata["kind"].read(str(value))
     if not all(isinstance(word, (str, int)) and not isinstance(word, bool) for word in value):
@@ -137,9 +142,11 @@ def _read_value(key: str, value: Any) -> Any:
     return metadata["kind"].read(",".join(map(str, value)))
 
 
-def _check(service: Service, values: Mapping[str, Any]) -> list[str]:
-    """Return which keys of a service do not fit each other."""
+def _check(service: Service, values: Mapping[str, Any], settings: Settings) -> list[str]:
+    """Return which keys of a service do not fit each other, or the settings."""
     faults = []
+    if values.get("redirect_https") and not settings.has_https:
+        faults.append(f"redirect_https: needs the setting {variable('https_bind')}, where clients then connect")
     if service.is_default:
         remedy = f"{DEFAULT_SERVICE} is the default service, which gets what no route leads elsewhere"
         faults += [f"{key}: {remedy}" for key in ("mode", "routes", "bind") if key in values]
@@ -149,7 +156,7 @@ def _check(service: Service, values: Mapping[str, Any]) -> list[str]:
         faults += [f"bind: mode http has none; its clients connect at {variable('frontend_bind')}"] * bool(service.bind)
     if service.mode == TCP:
         faults += [] if service.bind else ["bind: mode tcp needs the address and port for its clients"]
-        faults += [f"{key}: needs mode http" for key in ("routes", "cookie") if getattr(service, key)]
+        faults += [f"{key}: needs mode http" for key in _HTTP_ONLY if values.get(key)]
         faults += ["balance: uri needs mode http; name another algorithm"] if service.balance == "uri" else []
     return faults
 
@@ -161,7 +168,7 @@ def _find_conflicts(service: Service | None, others: Iterable[Service], settings
     faults = [
         f"bind = {service.bind}: {variable(name)} is there"
         for name in _BINDS
-        if service.bind and _overlap(service.bind, getattr(settings, name))
+        if service.bind and getattr(settings, name) and _overlap(service.bind, getattr(settings, name))
     ]
     for other in others:
         if service.bind and other.bind and _overlap(service.bind, other.bind):

@@ -13,7 +13,7 @@ from serf_haproxy.system.kinds import Kind
 from serf_haproxy.system.network import Network
 
 HTTP, TCP = "http", "tcp"
-TEXT, LIST, NUMBER = "text", "list", "number"  # what a value is in TOML
+TEXT, LIST, NUMBER, SWITCH = "text", "list", "number", "true or false"  # what a value is in TOML
 
 _SETTINGS = {field.name: field for field in dataclasses.fields(Settings)}
 _STATUS = r"[1-5][0-9]{2}(-[1-5][0-9]{2})?"
@@ -60,6 +60,8 @@ class Service:
     )
     balance: str = _inherited("balance", TEXT)
     health_path: str = _inherited("health_path", TEXT)
+    redirect_https: bool = _inherited("redirect_https", SWITCH)
+    hsts_max_age_s: int = _inherited("hsts_max_age_s", NUMBER)
     health_method: str = _inherited("health_method", TEXT)
     health_host: str = _inherited("health_host", TEXT)
     roles: tuple[str, ...] = _inherited("roles", LIST)
@@ -91,7 +93,7 @@ class Service:
 
 KEYS = {field.name: field for field in dataclasses.fields(Service) if field.name != "name"}
 INHERITED = tuple(name for name, field in KEYS.items() if field.metadata.get("is_inherited"))
-FORMS: Mapping[str, tuple[type, ...]] = {TEXT: (str,), LIST: (list, str), NUMBER: (int, float)}
+FORMS: Mapping[str, tuple[type, ...]] = {TEXT: (str,), LIST: (list, str), NUMBER: (int, float), SWITCH: (bool,)}
 
 
 def make_service(name: str, settings: Settings, **values: Any) -> Service:
