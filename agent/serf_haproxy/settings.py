@@ -95,18 +95,12 @@ class Settings:
     frontend_bind: str = _setting(":80", kinds.BIND, "where clients connect")
     https_bind: str = _setting("", kinds.OPTIONAL_BIND, "where clients connect with TLS; empty: nowhere")
     https_port: int = _setting("443", kinds.count(1, 65535), "port of HTTPS as clients see it, for redirects")
-    certificates_dir: str = _setting(
-        "/etc/serf-haproxy/certificates", kinds.PATH, "directory of the certificates for https_bind, NAME.pem"
-    )
+    certificates_dir: str = _setting("/etc/serf-haproxy/certificates", kinds.PATH, "directory of certificates for TLS")
     certificate_copies_dir: str = _setting(
-        "/var/lib/serf-haproxy/certificates",
-        kinds.PLAIN_PATH,
-        "directory of their last good copies, which HAProxy loads",
+        "/var/lib/serf-haproxy/certificates", kinds.PLAIN_PATH, "directory of their copies, which HAProxy loads"
     )
     redirect_https: bool = _setting("off", kinds.SWITCH, "redirect HTTP requests to HTTPS")
-    hsts_max_age_s: int = _setting(
-        "0", kinds.count(0, 63072000), "max-age of the header Strict-Transport-Security; 0: no such header"
-    )
+    hsts_max_age_s: int = _setting("0", kinds.count(0, 63072000), "max-age of Strict-Transport-Security; 0: not sent")
     stats_bind: str = _setting(":1936", kinds.BIND, "where the stats page is")
     balance: str = _setting("roundrobin", kinds.BALANCE, "HAProxy's balance algorithm")
     health_path: str = _setting("/", kinds.URL_PATH, "path of the health check")
@@ -117,6 +111,9 @@ class Settings:
     )
     trusted_proxies: tuple[Network, ...] = _setting(
         "", kinds.NETWORKS, "networks of the proxies in front, whose word counts with forwarded_for=append"
+    )
+    proxy_protocol_networks: tuple[Network, ...] = _setting(
+        "", kinds.NETWORKS, "networks whose connections begin with the PROXY protocol; empty: none"
     )
     balancer_name: str = _setting(
         "", kinds.BALANCER_NAME, "name by which the balancer knows its own requests again; empty: the host's name"

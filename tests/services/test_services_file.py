@@ -88,6 +88,11 @@ def test_tables_say_what_differs_from_the_settings() -> None:
         (SHOP + "hsts_max_age_s = -1\n", "[shop] hsts_max_age_s = -1: must be a whole number"),
         (PG + "hsts_max_age_s = 1\n", "[pg] hsts_max_age_s: needs mode http"),
         (PG + "redirect_https = true\n", "[pg] redirect_https: needs"),
+        (SHOP + 'sni = ["a.test"]\n', "[shop] sni: needs mode tcp"),
+        (PG + 'sni = ["/a"]\n', "[pg] sni = ['/a']: must be a list of hosts"),
+        (PG + 'sni = ["a.test/b"]\n', "[pg] sni = ['a.test/b']: must be a list of hosts"),
+        (PG + "sni = []\n", "[pg] sni = []: must be a list of hosts"),
+        ('[nodes]\nsni = ["a.test"]\n', "[nodes] sni: nodes is the default service"),
         ("[Shop]\n", "[Shop] is no name of a service"),
         ("[web]\n", "[web] is the name of another section"),
         ("shop = 1\n", "[shop] must be a table"),
@@ -117,6 +122,13 @@ def test_all_faults_of_a_table_are_told() -> None:
         (SHOP, SHOP.replace("[shop]", "[cart]"), "routes: shop.example.com leads to service shop"),
         (SHOP, SHOP.replace("[shop]", "[cart]").replace("shop.e", "SHOP.e"), "routes: shop.example.com leads to"),
         (PG, PG.replace("[pg]", "[redis]"), "bind = :5432: service pg is there"),
+        (PG, PG.replace("[pg]", "[redis]") + 'sni = ["a"]\n', "to share it, give sni to both, redis and pg"),
+        (PG + 'sni = ["a"]\n', PG.replace("[pg]", "[redis]") + 'sni = ["b", "A"]\n', "sni: a leads to service pg"),
+        (
+            PG + 'sni = ["a"]\n',
+            PG.replace("[pg]", "[redis]").replace(":5432", "*:5432") + 'sni = ["b"]\n',
+            "bind = *:5432: service pg is there; to share it, write :5432",
+        ),
         (
             PG,
             PG.replace("[pg]", "[redis]").replace(":5432", "10.0.0.1:5432"),
@@ -134,6 +146,13 @@ def test_of_two_services_that_contradict_the_earlier_one_is_kept(one: str, two: 
         assert said in services.faults[0]
         assert services.faults[0].endswith("; it is left out")
     assert len(read(one + two).listed) == 2
+
+
+def test_services_share_a_listener_by_host() -> None:
+    """Several services of mode tcp may have one listener, if each names hosts of its own."""
+    services = read(PG + 'sni = ["B.x", "*.a"]\n' + PG.replace("[pg]", "[redis]") + 'sni = ["c"]\n')
+    assert services.faults == ()
+    assert [service.sni for service in services.listed] == [(), ("*.a", "b.x"), ("c",)]
 
 
 def test_services_may_swap_their_routes() -> None:

@@ -149,9 +149,10 @@ def _check(service: Service, values: Mapping[str, Any], settings: Settings) -> l
         faults.append(f"redirect_https: needs the setting {variable('https_bind')}, where clients then connect")
     if service.is_default:
         remedy = f"{DEFAULT_SERVICE} is the default service, which gets what no route leads elsewhere"
-        faults += [f"{key}: {remedy}" for key in ("mode", "routes", "bind") if key in values]
+        faults += [f"{key}: {remedy}" for key in ("mode", "routes", "bind", "sni") if key in values]
         return faults
     if service.mode == HTTP:
+        faults += ["sni: needs mode tcp; the hosts of mode http are in routes"] * bool(service.sni)
         faults += [] if service.routes else ["routes: mode http needs at least one route"]
         faults += [f"bind: mode http has none; its clients connect at {variable('frontend_bind')}"] * bool(service.bind)
     if service.mode == TCP:
@@ -172,11 +173,21 @@ def _find_conflicts(service: Service | None, others: Iterable[Service], settings
     ]
     for other in others:
         if service.bind and other.bind and _overlap(service.bind, other.bind):
-            faults.append(f"bind = {service.bind}: service {other.name} is there")
+            faults += _find_shared(service, other)
         faults += [
             f"routes: {route} leads to service {other.name}" for route in service.routes if route in other.routes
         ]
     return faults
+
+
+def _find_shared(service: Service, other: Service) -> list[str]:
+    """Return why two services cannot share a listener: they must name different hosts there."""
+    if not service.sni or not other.sni:
+        remedy = f"; to share it, give sni to both, {service.name} and {other.name}" if service.sni or other.sni else ""
+        return [f"bind = {service.bind}: service {other.name} is there{remedy}"]
+    if service.bind != other.bind:
+        return [f"bind = {service.bind}: service {other.name} is there; to share it, write {other.bind}"]
+    return [f"sni: {host} leads to service {other.name}" for host in service.sni if host in other.sni]
 
 
 def _overlap(one: str, other: str) -> bool:

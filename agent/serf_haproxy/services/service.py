@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serf_haproxy.services import DEFAULT_SERVICE
-from serf_haproxy.services.route import read_routes
+from serf_haproxy.services.route import read_hosts, read_routes
 from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system import kinds
 from serf_haproxy.system.kinds import Kind
@@ -31,6 +31,8 @@ _ROUTES = Kind(
     "a list of routes: shop.example.com, *.example.com, shop.example.com/cart, or /cart for every host", read_routes
 )
 
+_HOSTS = Kind("a list of hosts like db.example.com or *.example.com", read_hosts)
+
 
 def _key(kind: Kind, default: Any, form: str, doc: str) -> Any:
     return dataclasses.field(default=default, metadata={"kind": kind, "form": form, "doc": doc})
@@ -51,6 +53,9 @@ class Service:
     mode: str = _key(_MODE, HTTP, TEXT, "what its servers speak")
     routes: tuple[str, ...] = _key(_ROUTES, (), LIST, "the requests that it gets; mode http only")
     bind: str = _key(kinds.BIND, "", TEXT, "where its clients connect; mode tcp only")
+    sni: tuple[str, ...] = _key(
+        _HOSTS, (), LIST, "the hosts that its clients name in their TLS handshakes, for a shared bind; mode tcp only"
+    )
     health: str = _key(
         _MODE, HTTP, TEXT, "health check: http asks for health_path, tcp only connects; default: the mode"
     )
