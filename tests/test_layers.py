@@ -23,6 +23,7 @@ CHEAP = ("errors", "serf/__init__", "serf/events", "serf/nodes", "serf/printing"
 CHEAP_OUTSIDE = {"errno", "os", "stat", "sys", "time"}
 PURE = ("policy/*", "config/*", "*/law", "*/schedule")
 PURE_OUTSIDE = {"base64", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress"}
+PURE_OUTSIDE |= {"binascii", "calendar"}
 PURE_OUTSIDE |= {"collections.abc", "contextlib", "math", "re", "string", "struct", "traceback", "typing"}
 PURE_OUTSIDE |= {"itertools", "jinja2", "jinja2.debug"}
 

@@ -93,6 +93,14 @@ class Settings:
     )
     balancer_roles: tuple[str, ...] = _setting("balancer,lb", kinds.WORDS, "roles that never become servers")
     frontend_bind: str = _setting(":80", kinds.BIND, "where clients connect")
+    https_bind: str = _setting("", kinds.OPTIONAL_BIND, "where clients connect with TLS; empty: nowhere")
+    https_port: int = _setting("443", kinds.count(1, 65535), "port of HTTPS as clients see it, for redirects")
+    certificates_dir: str = _setting("/etc/serf-haproxy/certificates", kinds.PATH, "directory of certificates for TLS")
+    certificate_copies_dir: str = _setting(
+        "/var/lib/serf-haproxy/certificates", kinds.PLAIN_PATH, "directory of their copies, which HAProxy loads"
+    )
+    redirect_https: bool = _setting("off", kinds.SWITCH, "redirect HTTP requests to HTTPS")
+    hsts_max_age_s: int = _setting("0", kinds.count(0, 63072000), "max-age of Strict-Transport-Security; 0: not sent")
     stats_bind: str = _setting(":1936", kinds.BIND, "where the stats page is")
     balance: str = _setting("roundrobin", kinds.BALANCE, "HAProxy's balance algorithm")
     health_path: str = _setting("/", kinds.URL_PATH, "path of the health check")
@@ -103,6 +111,9 @@ class Settings:
     )
     trusted_proxies: tuple[Network, ...] = _setting(
         "", kinds.NETWORKS, "networks of the proxies in front, whose word counts with forwarded_for=append"
+    )
+    proxy_protocol_networks: tuple[Network, ...] = _setting(
+        "", kinds.NETWORKS, "networks whose connections begin with the PROXY protocol; empty: none"
     )
     balancer_name: str = _setting(
         "", kinds.BALANCER_NAME, "name by which the balancer knows its own requests again; empty: the host's name"
@@ -140,6 +151,16 @@ class Settings:
     def server_state_path(self) -> str:
         """The file by which a reload learns the state of the servers."""
         return f"{self.config_path}.state"
+
+    @property
+    def has_https(self) -> bool:
+        """Whether clients can use HTTPS, here or at a proxy in front that is believed."""
+        return bool(self.https_bind) or self.forwarded_for == "append"
+
+    @property
+    def certificate_list(self) -> str:
+        """The crt-list of the HTTPS listener."""
+        return os.path.join(self.certificate_copies_dir, "list")
 
     @property
     def wait_script(self) -> str:
@@ -205,6 +226,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         faults.append(
             f"{variable('forwarded_for')}=append: needs {variable('trusted_proxies')}, whose word is believed"
         )
+    if settings.redirect_https and not settings.has_https and "https_bind" not in wrong:
+        faults.append(f"{variable('redirect_https')}=on: needs {variable('https_bind')}, where clients then connect")
     if faults:
         raise SettingsError("\n".join(faults))
     return settings

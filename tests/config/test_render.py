@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,12 +121,23 @@ def test_haproxy_accepts_every_kind_of_value(tmp_path: Path) -> None:
 
 
 def check_with_haproxy(path: Path) -> None:
-    """Let HAProxy check a configuration as its master loads it."""
+    """Let HAProxy check a configuration as its master loads it. Its crt-list is taken for empty."""
+    text = path.read_text()
+    if "ssl crt-list" in text:
+        with tempfile.TemporaryDirectory() as directory:
+            (empty := Path(directory, "list")).touch()
+            (other := Path(directory, "haproxy.cfg")).write_text(re.sub(r"crt-list \S+", f"crt-list {empty}", text))
+            return _check_with_haproxy(other)
+    return _check_with_haproxy(path)
+
+
+def _check_with_haproxy(path: Path) -> None:
     checked = subprocess.run([HAPROXY, "-W", "-c", "-f", path], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     warnings = [line for line in checked.stderr.splitlines() if "[WARNING]" in line]
-    # Before the first reload there is no state file; HAProxy prints a warning and continues.
-    assert [line for line in warnings if "server state file" not in line] == []
+    # Before the first reload there is no state file, and the crt-list may be empty: HAProxy warns and continues.
+    expected = ("server state file", "no SSL certificate specified")
+    assert [line for line in warnings if not any(words in line for words in expected)] == []
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN_DIR.glob("*.members")), ids=lambda path: path.stem)

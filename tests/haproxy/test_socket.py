@@ -67,6 +67,16 @@ def test_answer_without_end_is_an_error(tmp_path: Path, talk: Talk, words: str) 
     assert time.monotonic() - start_s < LIMIT_S + GRACE_S
 
 
+def test_a_payload_is_never_shown(tmp_path: Path) -> None:
+    """An error names the command without the lines behind it, which may be a private key."""
+    with (
+        serving_unix(tmp_path / "cli", be_silent) as path,
+        pytest.raises(HaproxyFault, match="set ssl cert a") as caught,
+    ):
+        ask(path, "set ssl cert a <<\nSECRET\n", LIMIT_S)
+    assert "SECRET" not in str(caught.value)
+
+
 def test_answer_too_large_is_an_error(tmp_path: Path) -> None:
     """An oversized answer is abandoned before it fills the memory."""
     with (

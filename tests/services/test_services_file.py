@@ -120,6 +120,17 @@ def test_tables_say_what_differs_from_the_settings() -> None:
         (PG + 'balance = "uri"\n', "[pg] balance: uri needs mode http"),
         (PG.replace(":5432", ":80"), "[pg] bind = :80: SERF_HAPROXY_FRONTEND_BIND is there"),
         (PG.replace(":5432", "10.0.0.1:1936"), "[pg] bind = 10.0.0.1:1936: SERF_HAPROXY_STATS_BIND is there"),
+        (SHOP + "redirect_https = 1\n", "[shop] redirect_https = 1: must be true or false"),
+        (SHOP + 'redirect_https = "on"\n', "[shop] redirect_https = 'on': must be true or false"),
+        (SHOP + "redirect_https = true\n", "[shop] redirect_https: needs the setting SERF_HAPROXY_HTTPS_BIND"),
+        (SHOP + "hsts_max_age_s = -1\n", "[shop] hsts_max_age_s = -1: must be a whole number"),
+        (PG + "hsts_max_age_s = 1\n", "[pg] hsts_max_age_s: needs mode http"),
+        (PG + "redirect_https = true\n", "[pg] redirect_https: needs"),
+        (SHOP + 'sni = ["a.test"]\n', "[shop] sni: needs mode tcp"),
+        (PG + 'sni = ["/a"]\n', "[pg] sni = ['/a']: must be a list of hosts"),
+        (PG + 'sni = ["a.test/b"]\n', "[pg] sni = ['a.test/b']: must be a list of hosts"),
+        (PG + "sni = []\n", "[pg] sni = []: must be a list of hosts"),
+        ('[nodes]\nsni = ["a.test"]\n', "[nodes] sni: nodes is the default service"),
         ("[Shop]\n", "[Shop] is no name of a service"),
         ("[web]\n", "[web] is the name of another section"),
         ("shop = 1\n", "[shop] must be a table"),
@@ -156,6 +167,13 @@ def test_all_faults_of_a_table_are_told() -> None:
         (SHOP, SHOP.replace("[shop]", "[cart]"), "routes: shop.example.com leads to service shop"),
         (SHOP, SHOP.replace("[shop]", "[cart]").replace("shop.e", "SHOP.e"), "routes: shop.example.com leads to"),
         (PG, PG.replace("[pg]", "[redis]"), "bind = :5432: service pg is there"),
+        (PG, PG.replace("[pg]", "[redis]") + 'sni = ["a"]\n', "to share it, give sni to both, redis and pg"),
+        (PG + 'sni = ["a"]\n', PG.replace("[pg]", "[redis]") + 'sni = ["b", "A"]\n', "sni: a leads to service pg"),
+        (
+            PG + 'sni = ["a"]\n',
+            PG.replace("[pg]", "[redis]").replace(":5432", "*:5432") + 'sni = ["b"]\n',
+            "bind = *:5432: service pg is there; to share it, write :5432",
+        ),
         (
             PG,
             PG.replace("[pg]", "[redis]").replace(":5432", "10.0.0.1:5432"),
@@ -173,6 +191,13 @@ def test_of_two_services_that_contradict_the_earlier_one_is_kept(one: str, two: 
         assert said in services.faults[0]
         assert services.faults[0].endswith("; it is left out")
     assert len(read(one + two).listed) == 2
+
+
+def test_services_share_a_listener_by_host() -> None:
+    """Several services of mode tcp may have one listener, if each names hosts of its own."""
+    services = read(PG + 'sni = ["B.x", "*.a"]\n' + PG.replace("[pg]", "[redis]") + 'sni = ["c"]\n')
+    assert services.faults == ()
+    assert [service.sni for service in services.listed] == [(), ("*.a", "b.x"), ("c",)]
 
 
 def test_services_may_swap_their_routes() -> None:

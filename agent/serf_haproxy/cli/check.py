@@ -19,6 +19,7 @@ def check(_args: argparse.Namespace) -> int:
     """Check the settings, the services, the template and the resulting configuration; change nothing."""
     import tempfile
 
+    from serf_haproxy.control.certificates import Certificates
     from serf_haproxy.control.preview import find_config, preview
     from serf_haproxy.haproxy.config_file import ConfigFile
     from serf_haproxy.serf.printing import printable
@@ -26,12 +27,14 @@ def check(_args: argparse.Namespace) -> int:
     settings = load_settings(os.environ)
     for name in unknown_variables(os.environ):
         print(f"serf-haproxy: {name}: there is no such setting; see docs/reference/settings.md", file=sys.stderr)
-    found = preview(settings)
-    faults = found.snapshot.services.faults
-    for fault in faults:
-        print(f"serf-haproxy: {printable(fault)}", file=sys.stderr)
-    text = find_config(settings, found).text
     with tempfile.TemporaryDirectory(prefix="serf-haproxy-check-") as directory:
+        # The daemon's copies of certificates may not be there yet, and only the daemon writes them.
+        settings = settings.replace(certificate_copies_dir=os.path.join(directory, "certificates"))
+        found = preview(settings)
+        faults = found.snapshot.services.faults + Certificates(settings, None).refresh()
+        for fault in faults:
+            print(f"serf-haproxy: {printable(fault)}", file=sys.stderr)
+        text = find_config(settings, found).text
         path = os.path.join(directory, "haproxy.cfg")
         words = ConfigFile(path, settings.haproxy_bin, settings.check_timeout_s).check(text)
     if words is not None:

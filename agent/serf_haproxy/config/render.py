@@ -126,7 +126,8 @@ def fill_in(
     """Return what a template prints.
 
     Args:
-        source: A Jinja2 template; it sees `services`, `routes`, `settings`, and the default service's `servers`.
+        source: A Jinja2 template; it sees `services`, `routes`, `sni_hosts`, `settings`, and `servers`, those of the
+            default service.
         servers: Sorted by service and name.
         settings: The settings object.
         services: The services, sorted by name; empty: the default one, as the settings have it.
@@ -141,10 +142,12 @@ def fill_in(
         raise TemplateError(f"{template_name}:1: the template begins with a byte-order mark (U+FEFF); {remedy}")
     sections = _make_sections(servers, services or (make_default(settings),))
     routes = sort_routes((route, section.name) for section in sections for route in section.routes)
+    sni_hosts = sort_routes((host, section.name) for section in sections for host in section.sni)[::-1]
     default = next(section for section in sections if section.is_default)
     try:
         compiled = (compiler or Compiler()).compile(template, template_name)
-        text = compiled.render(servers=default.servers, services=sections, routes=routes, settings=settings)
+        names = {"services": sections, "routes": routes, "sni_hosts": sni_hosts, "settings": settings}
+        text = compiled.render(servers=default.servers, **names)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"{template_name}:{error.lineno}: {error.message}") from error
     except (

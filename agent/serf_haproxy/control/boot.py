@@ -25,6 +25,8 @@ def boot(settings: Settings) -> str:
         SystemFault: HAProxy accepts none, or the live file cannot be written.
     """
     edges, renderer = make_edges(settings), Renderer()
+    # HAProxy refuses a configuration for one wrong certificate, and it may be another HAProxy than before.
+    certificate_faults = edges.certificates.refresh(is_running=False, is_strict=True)
     bare = Wanted(settings, (), lambda: read_template(settings))
 
     @functools.cache  # a fault is not kept: each choice meets it anew
@@ -55,6 +57,7 @@ def boot(settings: Settings) -> str:
             words = str(error)
         if words is None:
             edges.config_file.publish(is_live_confirmed=False)
-            return f"HAProxy starts with {name}" + "".join(f"; not with {fault}" for fault in faults)
+            said = "".join(f"; not with {fault}" for fault in faults)
+            return f"HAProxy starts with {name}{said}" + "".join(f"; {fault}" for fault in certificate_faults)
         faults.append(f"{name}: {' '.join(words.split())[:300]}")
     raise SystemFault(f"HAProxy accepts no configuration: {'; '.join(faults)}")

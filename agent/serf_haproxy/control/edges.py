@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from serf_haproxy.control.certificates import Certificates
 from serf_haproxy.control.services_file import ServicesFile
 from serf_haproxy.control.state import State
 from serf_haproxy.haproxy.config_file import ConfigFile
@@ -21,6 +22,7 @@ class Edges(NamedTuple):
         master: HAProxy's master.
         runtime: HAProxy's runtime socket.
         services_file: The operator's services file.
+        certificates: The certificates of the HTTPS listener.
     """
 
     nodes_dir: str
@@ -29,17 +31,20 @@ class Edges(NamedTuple):
     master: Master
     runtime: Runtime
     services_file: ServicesFile
+    certificates: Certificates
 
 
 def make_edges(settings: Settings) -> Edges:
     """Return the edges that the settings describe."""
+    runtime = Runtime(settings.runtime_socket, settings.master_socket)
     return Edges(
         settings.nodes_dir,
         State(settings.state_dir),
         ConfigFile(settings.config_path, settings.haproxy_bin, settings.check_timeout_s, settings.template_path),
         Master(settings.master_socket, settings.service_dir, settings.reload_timeout_s),
-        Runtime(settings.runtime_socket, settings.master_socket),
+        runtime,
         ServicesFile(settings),
+        Certificates(settings, runtime),
     )
 
 

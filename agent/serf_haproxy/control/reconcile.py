@@ -82,21 +82,22 @@ class Reconciler:
             decision = decide(snapshot, memory.memo)
             if decision.flaps != snapshot.flaps:
                 edges.state.write_flaps(decision.flaps)
+            certificate_faults = edges.certificates.refresh(snapshot.running is not None and snapshot.running.is_open)
             outcome = self._act(snapshot, decision, record, on_step, pause)
             heard = self._forget_absent(heard, decision)
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
             outcome = memory.silence.explain(outcome, snapshot, decision, edges)
-            if heard.roster or outcome.has_reloaded:
-                outcome = dataclasses.replace(outcome, problems=outcome.problems + self._look_after_old_workers())
+            complaints = self._look_after_old_workers() if heard.roster or outcome.has_reloaded else ()
+            outcome = dataclasses.replace(outcome, problems=outcome.problems + certificate_faults + complaints)
             if outcome.is_in_force and snapshot.services.tables != edges.state.read_services():
                 edges.state.write_services(snapshot.services.tables)
             served = remember_served(edges.state, outcome, decision, heard, served)
             memory.served = served, [server.name for server in decision.servers]
             faults = list_faults(settings, snapshot, outcome, record)
             record = make_record(outcome, snapshot, decision, heard, record)
-            now_s = time.time()
-            record = dataclasses.replace(record, faults=faults, at_s=now_s, took_s=now_s - started_s)
+            record = dataclasses.replace(record, faults=faults, certificate_faults=list(certificate_faults))
+            record = dataclasses.replace(record, at_s=(at_s := time.time()), took_s=at_s - started_s)
             edges.state.write_record(record)
             on_step("recorded")
         return outcome

@@ -59,6 +59,7 @@ class Record:
         left: Servers whose difference a reload has not ended: "service/name" to the difference's signature.
         self_address: The last known address of the balancer's own node, "" for none.
         peers: The endpoints of the balancers that share tables with this one, by name.
+        certificate_faults: One line for each fault of a certificate.
     """
 
     verdict: str = ""
@@ -79,6 +80,7 @@ class Record:
     self_address: str = ""
     left: dict[str, str] = dataclasses.field(default_factory=dict)
     peers: dict[str, str] = dataclasses.field(default_factory=dict)
+    certificate_faults: list[Any] = dataclasses.field(default_factory=list)
 
     def frozen_for_s(self, now_s: float) -> float:
         """Return for how long HAProxy's worker has been frozen; a clock that was set back begins the time anew."""

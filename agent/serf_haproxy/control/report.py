@@ -93,6 +93,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "old_workers": report.old_workers._asdict() if report.old_workers else None,
         "services": {service.name: _describe_service(report, service) for service in report.snapshot.services.listed},
         "service_faults": list(report.snapshot.services.faults),
+        "certificate_faults": [str(fault) for fault in record.certificate_faults],
         "members": members,
         "strays": {printable(stray.name): printable(stray.reason) for stray in report.snapshot.strays},
     }
@@ -112,7 +113,7 @@ def format_table(report: Report) -> str:
     lines += [f"ignored file {name}: {reason}" for name, reason in status["strays"].items()]
     if len(status["services"]) > 1:
         lines += ["", *(_format_service(name, one) for name, one in status["services"].items())]
-    lines += status["service_faults"]
+    lines += status["service_faults"] + status["certificate_faults"]
     ago_s = time.time() - status["at_s"]
     verdict = f"{status['verdict']} {ago_s:.0f} s ago" if status["verdict"] else "no verdict"
     lines += ["", f"last pass: {verdict}: {status['reason']}"]

@@ -27,6 +27,7 @@ def read_rules(
     services = services or Services((make_default(settings),))
     binds = [settings.frontend_bind, settings.stats_bind, *(one.bind for one in services.listed if one.bind)]
     binds += [f":{settings.peers_port}"] if any(one.stick for one in services.listed) else []
+    binds += [settings.https_bind] if settings.https_bind else []
     base = Rules(
         settings.default_port,
         balancer_roles=settings.balancer_roles,

@@ -15,6 +15,7 @@ from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.control.state import State
 from serf_haproxy.daemon.schedule import Intervals, Schedule
+from serf_haproxy.daemon.watch import Watch
 from serf_haproxy.daemon.watchdog import Watchdog
 from serf_haproxy.errors import SerfHaproxyError, SettingsError, SystemFault
 from serf_haproxy.serf.client import Client
@@ -32,6 +33,7 @@ _LEVELS = {
     Verdict.REJECTED: logging.ERROR,
 }
 _PAUSE_S = 2.0  # the longest pause after an error of our own, in which no wake is heard
+_WATCH_S = 1.0  # how often the directory of certificates is looked at
 _START_S = 0.5  # `status` takes the lock for a moment to see whether the daemon holds it
 
 
@@ -50,6 +52,7 @@ class Daemon:
         self._schedule = _make_schedule(self._settings)
         self._client = _make_client(self._settings)
         self._reconciler = Reconciler(self._settings)
+        self._watch = _make_watch(self._settings)
         self._wake_fd = -1
         self._signals: set[int] = set()
         self._told: set[str] = set()
@@ -126,6 +129,7 @@ class Daemon:
             for connection in self._client.watched():
                 selector.register(connection, selectors.EVENT_READ, connection)
             timeout_s = max(0.0, self._schedule.due_s() - time.monotonic())
+            timeout_s = min(timeout_s, _WATCH_S) if self._watch else timeout_s
             ready = [key for key, _ in selector.select(timeout_s)]
         for key in ready:
             if key.fileobj == signal_fd:
@@ -137,6 +141,8 @@ class Daemon:
                 self._schedule.ask_at(0.0)
             elif not self._client.is_up():
                 self._schedule.ask_at(self._client.next_try_s())
+        if self._watch and self._watch.has_changed():
+            self._schedule.wake(time.monotonic())
 
     def _work(self, is_first: bool = False) -> None:
         """Make a pass if one is due; a pass that is only due to ask Serf waits until there is a connection to Serf."""
@@ -199,7 +205,7 @@ class Daemon:
         self._client.close()
         self._settings, self._client = settings, _make_client(settings)
         self._reconciler = Reconciler(settings, self._reconciler.memory)
-        self._schedule = _make_schedule(settings)
+        self._schedule, self._watch = _make_schedule(settings), _make_watch(settings)
         self._schedule.wake(time.monotonic() - settings.max_wait_s)
         log.info("settings and template were read again")
 
@@ -220,6 +226,10 @@ def _make_schedule(settings: Settings) -> Schedule:
             settings.retry_max_s,
         )
     )
+
+
+def _make_watch(settings: Settings) -> Watch | None:
+    return Watch(settings.certificates_dir) if settings.https_bind else None
 
 
 def _make_client(settings: Settings) -> Client:

@@ -96,7 +96,7 @@ class Runtime:
         if newest is None:
             return None
         description, pid = _match(_DESCRIPTION, newest), _match(_PID, newest)
-        direct = self._ask_directly(pid, "" if before else "; show servers conn")
+        direct = self._ask_directly(pid, "show servers state" + ("" if before else "; show servers conn"))
         answer = self._ask_through_master(pid) if direct is None else direct
         if answer is None:
             return Running(description, None, "", is_open=False)
@@ -119,6 +119,11 @@ class Runtime:
             batch = "; ".join(["set severity-output number", *commands[start : start + _BATCH_COUNT]])
             complaints += [line for line in ask(self.socket_path, batch, _ASK_S).splitlines() if _ERROR.match(line)]
         return complaints
+
+    def ask_newest(self, command: str) -> str | None:
+        """Return the newest worker's answer after its `show info`; None where it does not answer."""
+        newest = self._ask_info()
+        return None if newest is None else self._ask_directly(_match(_PID, newest), command)
 
     def read_status(self) -> dict[Key, ServerStatus] | None:
         """Return the status of every server by section and name; None when HAProxy does not answer."""
@@ -164,12 +169,12 @@ class Runtime:
         """Return the sockets that lead to the newest worker, each with the words for a command."""
         return (self._master_socket_path, f"@1 {command}"), (self.socket_path, command)
 
-    def _ask_directly(self, pid: str, more: str) -> str | None:
-        """Ask the worker with this process id for its servers; None where it does not answer on the runtime socket."""
+    def _ask_directly(self, pid: str, command: str) -> str | None:
+        """Ask the worker with this process id; None where it does not answer on the runtime socket."""
         deadline = time.monotonic() + _ASK_S
         while time.monotonic() < deadline:
             try:
-                answer = ask(self.socket_path, f"show info; show servers state{more}", _ASK_S)
+                answer = ask(self.socket_path, f"show info; {command}", _ASK_S)
             except HaproxyFault:
                 return None
             if _match(_PID, answer) == pid:

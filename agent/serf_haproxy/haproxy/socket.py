@@ -10,7 +10,7 @@ ANSWER_BYTES = 64 * 1024 * 1024  # `show stat` of 100,000 servers takes 30 MB
 
 
 def ask(socket_path: str, command: str, timeout_s: float) -> str:
-    """Send one line to a CLI socket and return the whole answer.
+    """Send one line, which may end in a payload of more lines, to a CLI socket; return the whole answer.
 
     The write side is closed after the line: otherwise HAProxy's master keeps the connection open for ever
     (HAProxy's Management Guide, section 9.3).
@@ -20,6 +20,7 @@ def ask(socket_path: str, command: str, timeout_s: float) -> str:
         HaproxyFault: No process listens on the socket, or the answer is too long.
     """
     deadline = time.monotonic() + timeout_s
+    said = command.partition("\n")[0]  # what follows may be a private key
     try:
         cli = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:
@@ -40,7 +41,7 @@ def ask(socket_path: str, command: str, timeout_s: float) -> str:
                 chunks.append(chunk)
                 size_bytes += len(chunk)
         except (TimeoutError, BlockingIOError) as error:  # BlockingIOError: the listener's queue is full
-            raise HaproxySilence(f"{socket_path}: no answer to {command!a} in {timeout_s:g} s") from error
+            raise HaproxySilence(f"{socket_path}: no answer to {said!a} in {timeout_s:g} s") from error
         except OSError as error:
             raise HaproxyFault(f"{socket_path}: {error.strerror or error}; does HAProxy run?") from error
-    raise HaproxyFault(f"{socket_path}: the answer to {command!a} is longer than {ANSWER_BYTES} bytes")
+    raise HaproxyFault(f"{socket_path}: the answer to {said!a} is longer than {ANSWER_BYTES} bytes")

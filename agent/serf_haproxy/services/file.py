@@ -16,7 +16,8 @@ from serf_haproxy.system.network import split_endpoint
 
 Table = Mapping[str, Any]  # a table of the file, as TOML has it
 
-_BINDS = ("frontend_bind", "stats_bind")
+_BINDS = ("frontend_bind", "https_bind", "stats_bind")
+_HTTP_ONLY = ("routes", "cookie", "redirect_https", "hsts_max_age_s")
 _KEPT = "it goes on as it was before"
 _LEFT_OUT = "it is left out"
 _AS_SET = "it is as the settings say"
@@ -146,7 +147,7 @@ def _read_table(name: str, table: Any, settings: Settings) -> tuple[Service | No
     values.setdefault("health", values.get("mode", HTTP))
     is_default = name == DEFAULT_SERVICE
     service = make_default(settings, **values) if is_default else make_service(name, settings, **values)
-    return service, _check(service, values)
+    return service, _check(service, values, settings)
 
 
 def _read_value(key: str, value: Any) -> Any:
@@ -166,20 +167,23 @@ def _read_value(key: str, value: Any) -> Any:
     return metadata["kind"].read(",".join(map(str, value)))
 
 
-def _check(service: Service, values: Mapping[str, Any]) -> list[str]:
-    """Return which keys of a service do not fit each other."""
+def _check(service: Service, values: Mapping[str, Any], settings: Settings) -> list[str]:
+    """Return which keys of a service do not fit each other, or the settings."""
     faults = list(find_misfits(service))
+    if values.get("redirect_https") and not settings.has_https:
+        faults.append(f"redirect_https: needs the setting {variable('https_bind')}, where clients then connect")
     if service.is_default:
         remedy = f"{DEFAULT_SERVICE} is the default service, which gets what no route leads elsewhere"
-        faults += [f"{key}: {remedy}" for key in ("mode", "routes", "bind", "stick") if key in values]
+        faults += [f"{key}: {remedy}" for key in ("mode", "routes", "bind", "sni", "stick") if key in values]
         return faults
     if service.mode == HTTP:
+        faults += ["sni: needs mode tcp; the hosts of mode http are in routes"] * bool(service.sni)
         faults += [] if service.routes else ["routes: mode http needs at least one route"]
         faults += [f"bind: mode http has none; its clients connect at {variable('frontend_bind')}"] * bool(service.bind)
         faults += ["stick: needs mode tcp; name a cookie instead"] if service.stick else []
     if service.mode == TCP:
         faults += [] if service.bind else ["bind: mode tcp needs the address and port for its clients"]
-        faults += [f"{key}: needs mode http" for key in ("routes", "cookie") if getattr(service, key)]
+        faults += [f"{key}: needs mode http" for key in _HTTP_ONLY if values.get(key)]
         faults += ["balance: uri needs mode http; name another algorithm"] if service.balance == "uri" else []
     return faults
 
@@ -188,27 +192,38 @@ def _find_conflicts(service: Service | None, others: Iterable[Service], settings
     """Return which keys of a service contradict the settings or another service."""
     if service is None:
         return []
+    set_binds = {name: bind for name in _BINDS if (bind := getattr(settings, name))}
     faults = [
         f"bind = {service.bind}: {variable(name)} is there"
-        for name in _BINDS
-        if service.bind and _overlap(service.bind, getattr(settings, name))
+        for name, bind in set_binds.items()
+        if service.bind and _overlap(service.bind, bind)
     ]
     others, peers_port = list(others), f":{settings.peers_port}"
     if service.stick:
         faults += [
             f"stick: {variable(name)} has the port of {variable('peers_port')}"
-            for name in _BINDS
-            if _overlap(getattr(settings, name), peers_port)
+            for name, bind in set_binds.items()
+            if _overlap(bind, peers_port)
         ]
     if service.bind and any(one.stick for one in (service, *others)) and _overlap(service.bind, peers_port):
         faults.append(f"bind = {service.bind}: {variable('peers_port')} is there")
     for other in others:
         if service.bind and other.bind and _overlap(service.bind, other.bind):
-            faults.append(f"bind = {service.bind}: service {other.name} is there")
+            faults += _find_shared(service, other)
         faults += [
             f"routes: {route} leads to service {other.name}" for route in service.routes if route in other.routes
         ]
     return faults
+
+
+def _find_shared(service: Service, other: Service) -> list[str]:
+    """Return why two services cannot share a listener: they must name different hosts there."""
+    if not service.sni or not other.sni:
+        remedy = f"; to share it, give sni to both, {service.name} and {other.name}" if service.sni or other.sni else ""
+        return [f"bind = {service.bind}: service {other.name} is there{remedy}"]
+    if service.bind != other.bind:
+        return [f"bind = {service.bind}: service {other.name} is there; to share it, write {other.bind}"]
+    return [f"sni: {host} leads to service {other.name}" for host in service.sni if host in other.sni]
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -57,6 +57,18 @@ def read_routes(text: str) -> tuple[str, ...]:
     return tuple(sorted({read_route(word).text for word in text.split(",")}))
 
 
+def read_hosts(text: str) -> tuple[str, ...]:
+    """Return the hosts and wildcards in a text, separated by commas, each in its normal form, sorted.
+
+    Raises:
+        ValueError: There is none, or one is wrong or has a path.
+    """
+    routes = {read_route(word) for word in text.split(",")}
+    if any(route.path or not route.host for route in routes):
+        raise ValueError(text)
+    return tuple(sorted(route.text for route in routes))
+
+
 def sort_routes(routes: Iterable[tuple[str, str]]) -> list[Route]:
     """Return routes in order of precision, the least precise first: in this order a later match overrides.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from serf_haproxy.services import DEFAULT_SERVICE, words
-from serf_haproxy.services.route import read_routes
+from serf_haproxy.services.route import read_hosts, read_routes
 from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system import kinds
 from serf_haproxy.system.kinds import Kind
@@ -32,6 +32,8 @@ _STATUSES = Kind("status codes and ranges like 200,301-302", _read_statuses)
 _ROUTES = Kind(
     "a list of routes: shop.example.com, *.example.com, shop.example.com/cart, or /cart for every host", read_routes
 )
+
+_HOSTS = Kind("a list of hosts like db.example.com or *.example.com", read_hosts)
 
 
 class Peer(NamedTuple):
@@ -72,6 +74,9 @@ class Service:
     mode: str = _key(_MODE, HTTP, TEXT, "what its servers speak")
     routes: tuple[str, ...] = _key(_ROUTES, (), LIST, "the requests that it gets; mode http only")
     bind: str = _key(kinds.BIND, "", TEXT, "where its clients connect; mode tcp only")
+    sni: tuple[str, ...] = _key(
+        _HOSTS, (), LIST, "the hosts that its clients name in their TLS handshakes, for a shared bind; mode tcp only"
+    )
     health: str = _key(
         _MODE, HTTP, TEXT, "health check: http asks for health_path, tcp only connects; default: the mode"
     )
@@ -123,6 +128,8 @@ class Service:
         kinds.count(10, 604800), 3600, NUMBER, "how long that table remembers a client without a connection"
     )
     health_path: str = _inherited("health_path", TEXT)
+    redirect_https: bool = _inherited("redirect_https", TRUTH, words.TRUTH)
+    hsts_max_age_s: int = _inherited("hsts_max_age_s", NUMBER)
     health_method: str = _inherited("health_method", TEXT)
     health_host: str = _inherited("health_host", TEXT)
     roles: tuple[str, ...] = _inherited("roles", LIST)
@@ -153,6 +160,8 @@ class Service:
     def hash_fetch(self) -> str:
         """What HAProxy hashes, in its own words; "" where it hashes nothing of a key."""
         return words.write_fetch(self.hash_key)
+
+    @property
     def is_sticky(self) -> bool:
         """Whether clients stay at their server between their requests or connections."""
         return bool(self.cookie or self.stick)

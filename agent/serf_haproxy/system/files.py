@@ -75,11 +75,15 @@ def rename_durably(source: str, target: str) -> None:
         os.close(directory)
 
 
-def read_text(path: str) -> str | None:
+def read_text(path: str, most_bytes: int = -1) -> str | None:
     """Return the content of a file, None when it does not exist.
 
+    Args:
+        path: The file.
+        most_bytes: Its greatest size; -1 for any.
+
     Raises:
-        SystemFault: The file exists and cannot be read, or is not a regular file.
+        SystemFault: The file exists and cannot be read, is too large, or is not a regular file.
     """
     try:
         # O_NONBLOCK: do not wait on a FIFO or a device at this path.
@@ -87,7 +91,9 @@ def read_text(path: str) -> str | None:
         with open(fd, encoding="utf-8", errors="surrogateescape", newline="") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise SystemFault(f"cannot read {path}: it is not a regular file; replace it by one")
-            return file.read()
+            if 0 <= most_bytes < os.fstat(fd).st_size:
+                raise SystemFault(f"cannot read {path}: it is longer than {most_bytes} bytes")
+            return file.read(most_bytes)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -1,0 +1,204 @@
+"""Certificates: from the operator's directory to HAProxy's listener, without a reload. The files come first."""
+
+import functools
+import logging
+import os
+import time
+from typing import NamedTuple
+
+from serf_haproxy.config.certificates import FILE_BYTES, NAME, Certificate, read_certificate, read_copy_name
+from serf_haproxy.errors import HaproxyFault, SystemFault
+from serf_haproxy.haproxy.certificates import CertificateCopies, LoadedCertificates
+from serf_haproxy.haproxy.runtime import Runtime
+from serf_haproxy.serf.printing import printable
+from serf_haproxy.settings import Settings, variable
+from serf_haproxy.system.files import read_text
+
+log = logging.getLogger("serf-haproxy")
+
+FILE_COUNT = 2000  # a directory with more files is surely the wrong one
+_SHOWN_COUNT = 10
+_MISFIT = "inconsistencies between private key and certificate"
+
+
+class _Found(NamedTuple):
+    """What is in the operator's directory.
+
+    Attributes:
+        certificates: The files that can be read, by name.
+        faults: What is wrong with the others, by name.
+    """
+
+    certificates: dict[str, Certificate]
+    faults: dict[str, str]
+
+
+class Certificates:
+    """The certificates of the HTTPS listener.
+
+    Args:
+        settings: The settings.
+        runtime: HAProxy's runtime socket; None where HAProxy is not to be changed.
+    """
+
+    def __init__(self, settings: Settings, runtime: Runtime | None) -> None:
+        self._directory = settings.certificates_dir
+        self._bind = settings.https_bind
+        self._copies = CertificateCopies(settings.certificate_list, settings.haproxy_bin, settings.check_timeout_s)
+        self._loaded = LoadedCertificates(runtime, self._copies) if runtime else None
+        self._read = functools.lru_cache(FILE_COUNT)(read_certificate)
+        self._tried: dict[str, str] = {}  # copies that are not in the crt-list: why HAProxy refuses them
+        self._is_clean = False
+
+    def refresh(self, is_running: bool = True, is_strict: bool = False) -> tuple[str, ...]:
+        """Bring copies, crt-list and HAProxy to what the directory has.
+
+        A file that is wrong changes nothing: its last good content goes on.
+
+        Args:
+            is_running: Whether HAProxy answers.
+            is_strict: Whether HAProxy has to try the present copies again: another HAProxy may refuse them.
+
+        Returns:
+            One line for each fault.
+        """
+        if not self._bind:
+            return ()
+        try:
+            self._copies.prepare()
+            if not self._is_clean:
+                self._copies.clean_up()
+                self._is_clean = True
+            faults, wanted = self._choose(frozenset() if is_strict else self._copies.read_list())
+            if wanted != self._copies.read_list():
+                self._copies.write_list(wanted)
+            complaints = self._change(wanted) if is_running and self._loaded else []
+            self._copies.remove(self._copies.find() - wanted)
+        except SystemFault as error:
+            return (f"certificates stay as they were: {error}",)
+        return (*faults, *complaints)
+
+    def _choose(self, trusted: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+        """Return the faults, and the copies that HAProxy should have; write those that are new.
+
+        Args:
+            trusted: Copies that HAProxy has accepted.
+        """
+        present = self._copies.find()
+        before = {str(read_copy_name(copy)): copy for copy in sorted(self._copies.read_list() & present)}
+        try:
+            found = self._look()
+        except SystemFault as error:
+            return [f"{error}; the certificates before go on"], self._keep(before, trusted)
+        if not any(name.endswith(".pem") for name in (*found.certificates, *found.faults)):
+            then = "those before go on" if before else f"until then every TLS handshake at {self._bind} is refused"
+            remedy = "put one there for each host: NAME.pem with certificate, chain and key"
+            fault = f"{self._directory} has no certificates; {remedy}; {then}"
+            return [fault], self._keep(before, trusted)
+        copies = {name: one.name_copy(name) for name, one in found.certificates.items()}
+        for name, copy in copies.items():
+            if copy not in present and not self._tried.get(copy):
+                self._copies.write(copy, found.certificates[name].pem)
+        refused = self._try([copy for copy in copies.values() if copy not in trusted])
+        wanted: dict[str, str] = {}
+        faults: list[str] = []
+        for name in sorted({**copies, **found.faults}):
+            copy = copies.get(name, "")
+            fault = found.faults.get(name) or refused.get(copy, "")
+            kept = before.get(name)
+            if fault:
+                then = "its last good content goes on" if kept else "it is left out"
+                faults.append(f"{self._directory}/{printable(name)}: {fault}; {then}")
+                copy = kept or ""
+            else:
+                faults += self._find_warning(name, found.certificates[name])
+            wanted |= {name: copy} if copy else {}
+        self._tried = {copy: words for copy, words in self._tried.items() if copy in copies.values()}
+        return faults, self._keep(wanted, trusted | frozenset(copies.values()))
+
+    def _keep(self, copies: dict[str, str], trusted: frozenset[str]) -> frozenset[str]:
+        """Return those of the copies that HAProxy accepts."""
+        refused = self._try([copy for copy in copies.values() if copy not in trusted])
+        return frozenset(copy for copy in copies.values() if copy not in refused)
+
+    def _look(self) -> _Found:
+        """Read the operator's directory; raise SystemFault where that is impossible."""
+        try:
+            names = sorted(name for name in os.listdir(self._directory) if not name.startswith("."))
+        except OSError as error:
+            remedy = f"make it readable for this user, or set {variable('certificates_dir')}"
+            raise SystemFault(f"cannot read {self._directory}: {error.strerror}; {remedy}") from error
+        if len(names) > FILE_COUNT:
+            raise SystemFault(f"{self._directory} has more than {FILE_COUNT} files; leave only the certificates there")
+        found = _Found({}, {})
+        for name in names:
+            if not NAME.fullmatch(name):
+                found.faults[name] = "is no name of a certificate; use letters, digits, _ . - and end it with .pem"
+                continue
+            try:
+                text = read_text(os.path.join(self._directory, name), FILE_BYTES)
+                if text is not None:  # else it was removed a moment ago
+                    found.certificates[name] = self._read(text)
+            except SystemFault as error:
+                remedy = "make it a regular file that this user may read"
+                found.faults[name] = f"cannot be read: {str(error).partition(': ')[2]}; {remedy}"
+            except ValueError as error:
+                found.faults[name] = str(error)
+        return found
+
+    def _try(self, copies: list[str]) -> dict[str, str]:
+        """Have HAProxy try copies; return those that it refuses, each with the reason.
+
+        Most often it takes all of them at once. Otherwise each is tried alone.
+        """
+        unknown = [copy for copy in copies if copy not in self._tried]
+        if unknown and not self._copies.refuse(unknown):
+            self._tried |= dict.fromkeys(unknown, "")
+        for copy in unknown:
+            if copy not in self._tried:
+                self._tried[copy] = self._explain(copy, self._copies.refuse([copy]))
+        return {copy: self._tried[copy] for copy in copies if self._tried[copy]}
+
+    def _explain(self, copy: str, words: str) -> str:
+        if _MISFIT in words:
+            return "its key does not fit its first certificate; put the certificate of this key first, then the chain"
+        own = words.replace(self._copies.locate(copy), read_copy_name(copy) or "")
+        return f"HAProxy refuses it: {printable(own, 300)}; make it anew" if words else ""
+
+    def _find_warning(self, name: str, certificate: Certificate) -> list[str]:
+        now_s = time.time()
+        if certificate.until_s < now_s:
+            said = f"it expired on {_format_day(certificate.until_s)}; renew it"
+        elif certificate.from_s > now_s:
+            said = f"it is not valid before {_format_day(certificate.from_s)}; see whether the clock is right"
+        else:
+            return []
+        return [f"{self._directory}/{name}: {said}; it is used all the same"]
+
+    def _change(self, wanted: frozenset[str]) -> list[str]:
+        """Bring HAProxy to these copies; return a line where it did not obey."""
+        if not self._loaded or (loaded := self._loaded.read()) is None or loaded == wanted:
+            return []
+        try:
+            complaints = self._loaded.change(wanted - loaded, loaded - wanted)
+        except HaproxyFault as error:
+            complaints = [str(error)]
+        after = self._loaded.read()
+        if after == wanted:
+            log.info("%s", f"certificates changed at run time: {_describe(loaded, wanted)}")
+            return []
+        said = printable("; ".join(complaints[:3]) or "it did not obey", 300)
+        missing = _describe(after or frozenset(), wanted)
+        return [f"HAProxy does not take certificates at run time ({said}): {missing}; they count from its next reload"]
+
+
+def _describe(old: frozenset[str], new: frozenset[str]) -> str:
+    """Return which certificates are new (+), gone (-) or different (~)."""
+    before, after = ({str(read_copy_name(copy)) for copy in copies} for copies in (old, new))
+    changed = {str(read_copy_name(copy)) for copy in old ^ new}
+    signs = [("~" if name in before & after else "+" if name in after else "-") + name for name in sorted(changed)]
+    return " ".join(signs[:_SHOWN_COUNT]) + (" and more" if signs[_SHOWN_COUNT:] else "")
+
+
+def _format_day(at_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(at_s))

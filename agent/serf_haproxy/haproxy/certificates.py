@@ -1,0 +1,181 @@
+"""The certificates that HAProxy has: their copies and crt-list on disk, and those that the newest worker uses.
+
+The directory of copies has:
+
+    NAME.DIGEST.pem   the last good content of the operator's NAME.pem
+    list              the crt-list with which HAProxy starts and reloads
+
+Each file has mode 600, or 640 where the directory passes on its group (setgid) and that group may read the directory:
+there HAProxy is another user.
+"""
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable
+
+from serf_haproxy.config.certificates import (
+    format_list,
+    list_additions,
+    list_removals,
+    parse_list,
+    read_copy_name,
+)
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.haproxy.runtime import Runtime
+from serf_haproxy.haproxy.socket import ask
+from serf_haproxy.system.files import read_text, remove_temporaries, write_durably
+from serf_haproxy.system.processes import run
+
+_ASK_S = 5.0
+_SHARED = stat.S_ISGID | stat.S_IRGRP | stat.S_IXGRP
+_ERROR = re.compile(r"^\[[0-3]\]: (.*)$", re.MULTILINE)
+_TRANSACTION = re.compile(r"^\*(/\S+)$", re.MULTILINE)
+_ALERT = re.compile(r"\[ALERT\][^:]*: (?:config : )?(.*)")
+_TRIAL = """\
+defaults
+    mode http
+    timeout client 1s
+frontend trial
+    bind 127.0.0.1:1 ssl crt-list {path} strict-sni
+"""
+
+
+class CertificateCopies:
+    """The copies and the crt-list.
+
+    Args:
+        list_path: The crt-list; the copies are beside it.
+        haproxy_bin: The HAProxy program that tries certificates.
+        timeout_s: Time limit of a trial.
+    """
+
+    def __init__(self, list_path: str, haproxy_bin: str, timeout_s: float) -> None:
+        self.directory, self.list_path = os.path.dirname(list_path), list_path
+        self._trial_path, self._trial_list_path = f"{list_path}.trial.cfg", f"{list_path}.trial"
+        self._haproxy_bin = haproxy_bin
+        self._timeout_s = timeout_s
+
+    def prepare(self) -> None:
+        """Make the directory and an empty crt-list where they are missing: HAProxy then starts without a certificate.
+
+        Raises:
+            SystemFault: They cannot be made.
+        """
+        try:
+            os.makedirs(self.directory, 0o700, exist_ok=True)
+        except OSError as error:
+            reason = f"{error.strerror}; make it and give it to this user"
+            raise SystemFault(f"cannot make {self.directory}: {reason}") from error
+        if not os.path.exists(self.list_path):
+            self.write_list(())
+
+    def find(self) -> frozenset[str]:
+        """Return the copies that there are."""
+        try:
+            return frozenset(name for name in os.listdir(self.directory) if read_copy_name(name))
+        except OSError as error:
+            raise SystemFault(f"cannot read {self.directory}: {error.strerror}") from error
+
+    def read_list(self) -> frozenset[str]:
+        """Return the copies in the crt-list."""
+        return parse_list(read_text(self.list_path) or "")
+
+    def write_list(self, copies: Iterable[str]) -> None:
+        """Replace the crt-list."""
+        self._write(self.list_path, format_list(self.directory, copies))
+
+    def read(self, copy: str) -> str:
+        """Return the content of a copy."""
+        text = read_text(self.locate(copy))
+        if text is None:
+            raise SystemFault(f"{self.locate(copy)} is missing")
+        return text
+
+    def write(self, copy: str, pem: str) -> None:
+        """Write a copy."""
+        self._write(self.locate(copy), pem)
+
+    def remove(self, copies: Iterable[str]) -> None:
+        """Remove copies, as far as possible."""
+        for copy in copies:
+            with contextlib.suppress(OSError):
+                os.unlink(self.locate(copy))
+
+    def clean_up(self) -> None:
+        """Remove the temporary files of an interrupted pass."""
+        copies = [self.locate(name) for name in self.find()]
+        remove_temporaries(self.list_path, self._trial_path, self._trial_list_path, *copies)
+
+    def locate(self, copy: str) -> str:
+        """Return the path of a copy."""
+        return f"{self.directory}/{copy}"
+
+    def refuse(self, copies: Iterable[str]) -> str:
+        """Have HAProxy load copies, without starting it; return its words, "" when it takes all of them.
+
+        Raises:
+            SystemFault: A file cannot be written, or HAProxy cannot be run or gives no result in time.
+        """
+        self._write(self._trial_list_path, format_list(self.directory, copies))
+        self._write(self._trial_path, _TRIAL.format(path=self._trial_list_path))
+        completed = run([self._haproxy_bin, "-c", "-f", self._trial_path], self._timeout_s)
+        for path in (self._trial_list_path, self._trial_path):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        if completed.status == 0:
+            return ""
+        words = _ALERT.search(completed.output)
+        return words[1] if words else f"haproxy -c ended with exit status {completed.status}"
+
+    def _write(self, path: str, text: str) -> None:
+        write_durably(path, text, self._find_mode(), is_exact=True)
+
+    def _find_mode(self) -> int:
+        is_shared = stat.S_IMODE(os.stat(self.directory).st_mode) & _SHARED == _SHARED
+        return 0o640 if is_shared else 0o600
+
+
+class LoadedCertificates:
+    """The certificates that the newest worker has.
+
+    Args:
+        runtime: The runtime socket.
+        copies: The copies that it loads.
+    """
+
+    def __init__(self, runtime: Runtime, copies: CertificateCopies) -> None:
+        self._runtime = runtime
+        self._copies = copies
+
+    def read(self) -> frozenset[str] | None:
+        """Return the copies that are in use; None where no listener uses the crt-list, or HAProxy does not answer."""
+        answer = self._runtime.ask_newest(f"show ssl crt-list {self._copies.list_path}") or ""
+        return parse_list(answer) if f"# {self._copies.list_path}\n" in answer else None
+
+    def change(self, added: Collection[str], removed: Collection[str]) -> list[str]:
+        """Add and remove copies; return HAProxy's complaints. New ones come first, so that no host is without one.
+
+        Raises:
+            SystemFault: A copy cannot be read, or the socket does not answer.
+        """
+        self._abort()
+        complaints: list[str] = []
+        for copy in sorted(added):
+            path = self._copies.locate(copy)
+            for command in list_additions(self._copies.list_path, path, self._copies.read(copy)):
+                complaints += self._ask(command)
+        for copy in sorted(removed):
+            complaints += self._ask(list_removals(self._copies.list_path, self._copies.locate(copy)))
+        return complaints
+
+    def _abort(self) -> None:
+        """End what an interrupted pass has begun: HAProxy takes one certificate at a time."""
+        for path in _TRANSACTION.findall(ask(self._runtime.socket_path, "show ssl cert", _ASK_S)):
+            if os.path.dirname(path) == self._copies.directory:
+                self._ask(f"abort ssl cert {path}")
+
+    def _ask(self, command: str) -> list[str]:
+        answer = ask(self._runtime.socket_path, f"set severity-output number; {command}", _ASK_S)
+        return _ERROR.findall(answer)

@@ -1,0 +1,86 @@
+"""Certificates as text: what is read of a file, and what HAProxy gets."""
+
+import ssl
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes.certificates import make_pair
+from serf_haproxy.config.certificates import (
+    format_list,
+    list_additions,
+    list_removals,
+    parse_list,
+    read_certificate,
+    read_copy_name,
+)
+
+PAIR = make_pair("shop.test", days=30)
+OTHER = make_pair("other.test")
+COPY = "shop.test.0123456789abcdef.pem"
+
+
+def test_only_the_blocks_count() -> None:
+    """Text between the blocks, blank lines and line ends do not change the copy's name; the content does."""
+    plain = read_certificate(PAIR.certificate + PAIR.key)
+    noisy = read_certificate(f"Subject: x\n\n{PAIR.certificate}\n\nBag\n{PAIR.key}".replace("\n", "\r\n"))
+    assert plain == noisy
+    assert "\n\n" not in plain.pem
+    assert "\r" not in plain.pem
+    assert plain.name_copy("shop.pem") != read_certificate(OTHER.certificate + OTHER.key).name_copy("shop.pem")
+    assert read_copy_name(plain.name_copy("shop.test.pem")) == "shop.test.pem"
+
+
+def test_key_and_certificate_may_stand_in_any_order() -> None:
+    """A key in front is read as one behind."""
+    assert (
+        read_certificate(PAIR.key + PAIR.certificate).until_s == read_certificate(PAIR.certificate + PAIR.key).until_s
+    )
+
+
+def test_the_validity_is_that_of_the_first_certificate() -> None:
+    """Begin and end are what OpenSSL reads."""
+    certificate = read_certificate(PAIR.certificate + OTHER.certificate + PAIR.key)
+    assert certificate.from_s == pytest.approx(time.time(), abs=300)
+    assert certificate.until_s == certificate.from_s + 30 * 86400
+    assert ssl.cert_time_to_seconds("Jan  1 00:00:00 2026 GMT") < certificate.from_s
+
+
+@given(
+    st.text(max_size=300) | st.binary(max_size=300).map(lambda data: f"{PAIR.key}-----BEGIN CERTIFICATE-----{data!r}")
+)
+def test_no_text_raises_anything_else(text: str) -> None:
+    """Any text is refused with one printable line that shows nothing of it."""
+    with pytest.raises(ValueError, match=r"; [a-z ]+") as caught:
+        read_certificate(text)
+    assert str(caught.value).isprintable()
+
+
+@given(st.integers(0, 600), st.integers(0, 255))
+def test_no_changed_byte_raises_anything_else(at: int, value: int) -> None:
+    """A certificate with one other byte is read, or refused with the same line."""
+    der = bytearray(ssl.PEM_cert_to_DER_cert(PAIR.certificate))
+    der[at % len(der)] = value
+    try:
+        read_certificate(ssl.DER_cert_to_PEM_cert(bytes(der)) + PAIR.key)
+    except ValueError as error:
+        assert str(error) == "its first certificate cannot be read; write it again"  # noqa: PT017 - it may be read
+
+
+def test_a_list_names_paths() -> None:
+    """What the file has, and what the runtime socket says of it, is read as the same copies."""
+    text = format_list("/copies", [COPY, "a.0123456789abcdef.pem"])
+    assert text == f"/copies/a.0123456789abcdef.pem\n/copies/{COPY}\n"
+    assert parse_list(text) == {COPY, "a.0123456789abcdef.pem"}
+    assert parse_list(f"Name: HAProxy\n# /copies/list\n/copies/{COPY}\n/etc/other.pem\n\n") == {COPY}
+
+
+def test_commands_name_the_list_and_the_copy() -> None:
+    """An addition has the content as a payload that an empty line ends; a removal frees the memory too."""
+    pem = read_certificate(PAIR.certificate + PAIR.key).pem
+    first, second = list_additions("/c/list", f"/c/{COPY}", pem)
+    assert first == f"new ssl cert /c/{COPY}; set ssl cert /c/{COPY} <<\n{pem}"
+    assert second == f"commit ssl cert /c/{COPY}; add ssl crt-list /c/list /c/{COPY}"
+    assert list_removals("/c/list", f"/c/{COPY}") == f"del ssl crt-list /c/list /c/{COPY}; del ssl cert /c/{COPY}"

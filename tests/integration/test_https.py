@@ -1,0 +1,349 @@
+"""HTTPS with a real HAProxy: certificates by name, changed without a reload, and wrong ones beside good ones."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import probe
+from fakes.certificates import connect, get, get_with_h2, make_pair, see_certificate, write_pair
+from fakes.web import Web, answering
+from integration.proxy import Proxy, free_port, wait_for
+from integration.test_daemon import log_path, running_daemon, said
+from serf_haproxy.control.boot import boot
+from serf_haproxy.control.edges import make_edges
+from serf_haproxy.control.outcome import Verdict
+from serf_haproxy.control.report import format_table, read_report
+from serf_haproxy.haproxy.socket import ask
+from serf_haproxy.settings import variable
+
+pytestmark = pytest.mark.usefixtures("time_limit")
+
+
+def make_proxy(directory: Path, **settings: object) -> Proxy:
+    """Return a HAProxy with an HTTPS listener that has not started yet."""
+    (directory / "certificates").mkdir()
+    values = {
+        "https_bind": f"127.0.0.1:{free_port()}",
+        "certificates_dir": str(directory / "certificates"),
+        "certificate_copies_dir": str(directory / "copies"),
+    }
+    return Proxy(directory, **{variable(name): str(value) for name, value in (values | settings).items()})
+
+
+def start(proxy: Proxy) -> None:
+    """Start HAProxy as the s6 tree does: `boot` has made the configuration."""
+    os.unlink(proxy.settings.config_path)
+    boot(proxy.settings)
+    proxy.start()
+
+
+@pytest.fixture
+def proxy(short_dir: Path) -> Iterator[Proxy]:
+    """Yield a HAProxy with an HTTPS listener that has not started yet."""
+    running = make_proxy(short_dir)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def directory(proxy: Proxy) -> Path:
+    """Return the directory of certificates."""
+    return Path(proxy.settings.certificates_dir)
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """Yield an application."""
+    with answering() as running:
+        yield running
+
+
+def serve(proxy: Proxy, web: Web) -> None:
+    """Start HAProxy with one server."""
+    start(proxy)
+    proxy.record("web1", web.port)
+    proxy.run_pass()
+    proxy.wait_up("web1")
+
+
+def find_worker(proxy: Proxy) -> str:
+    """Return the process id of the newest worker."""
+    found = re.search(r"^Pid: (\d+)$", ask(proxy.settings.runtime_socket, "show info", 5), re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def see(proxy: Proxy, host: str | None) -> str | None:
+    """Return the certificate that a client gets for a host; None when the handshake is refused."""
+    return see_certificate(proxy.settings.https_bind, host)
+
+
+def test_a_client_gets_the_certificate_of_its_host(proxy: Proxy, directory: Path, web: Web) -> None:
+    """Each host has its own certificate; a client that names no host, or another one, is refused."""
+    shop, many = write_pair(directory / "shop.pem", "shop.test"), write_pair(directory / "m.pem", "a.test", "*.b.test")
+    serve(proxy, web)
+    assert see(proxy, "shop.test") == shop
+    assert see(proxy, "a.test") == many
+    assert see(proxy, "x.b.test") == many
+    assert see(proxy, "b.test") is None
+    assert see(proxy, None) is None
+    with connect(proxy.settings.https_bind, "shop.test") as connection:
+        assert get(connection, "shop.test").startswith("HTTP/1.1 200")
+    with connect(proxy.settings.https_bind, "shop.test", ["h2", "http/1.1"]) as connection:
+        assert get_with_h2(connection, "shop.test") == 200
+    with connect(proxy.settings.https_bind, "shop.test", ["http/1.1"]) as connection:
+        assert connection.selected_alpn_protocol() == "http/1.1"
+
+
+def test_certificates_change_without_a_reload(proxy: Proxy, directory: Path, web: Web) -> None:
+    """A certificate that is added, renewed or removed counts after the pass, and after a restart, without a reload."""
+    old = write_pair(directory / "shop.pem", "shop.test")
+    serve(proxy, web)
+    worker, reload_count = find_worker(proxy), proxy.reload_count()
+    api = write_pair(directory / "api.pem", "api.test")
+    assert proxy.run_pass().verdict is Verdict.UNCHANGED
+    assert (see(proxy, "shop.test"), see(proxy, "api.test")) == (old, api)
+    new = write_pair(directory / "shop.pem", "shop.test")
+    proxy.run_pass()
+    assert see(proxy, "shop.test") == new
+    (directory / "api.pem").unlink()
+    proxy.run_pass()
+    assert see(proxy, "api.test") is None
+    assert see(proxy, "shop.test") == new
+    assert (find_worker(proxy), proxy.reload_count()) == (worker, reload_count)
+    assert len(os.listdir(proxy.settings.certificate_copies_dir)) == 2
+    proxy.stop()
+    proxy.start()
+    assert see(proxy, "shop.test") == new
+    assert see(proxy, "api.test") is None
+    assert make_edges(proxy.settings).master.reload() is None
+    wait_for(lambda: see(proxy, "shop.test") == new, "the new worker answers")
+
+
+def test_a_certificate_changes_under_load(proxy: Proxy, directory: Path, web: Web) -> None:
+    """While clients make new connections, a certificate is renewed 20 times: no request fails, the worker stays."""
+    certificates = [write_pair(directory / "shop.pem", "shop.test")]
+    serve(proxy, web)
+    worker, reload_count = find_worker(proxy), proxy.reload_count()
+    stopping, answers = threading.Event(), []
+
+    def work() -> None:
+        while not stopping.is_set():
+            try:
+                with connect(proxy.settings.https_bind, "shop.test") as connection:
+                    answers.append(get(connection, "shop.test").partition("\r\n")[0])
+            except OSError as error:
+                answers.append(repr(error))
+
+    clients = [threading.Thread(target=work) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        for _ in range(20):
+            certificates.append(write_pair(directory / "shop.pem", "shop.test"))
+            assert proxy.run_pass().problems == ()
+            assert see(proxy, "shop.test") == certificates[-1]
+    finally:
+        stopping.set()
+        for client in clients:
+            client.join()
+    assert set(answers) == {"HTTP/1.1 200 OK"}
+    assert len(answers) > 100
+    assert (find_worker(proxy), proxy.reload_count()) == (worker, reload_count)
+
+
+def test_a_wrong_certificate_is_told_and_others_go_on(proxy: Proxy, directory: Path, web: Web) -> None:
+    """Each wrong file is one line with its path and the remedy. Its last good content goes on, and so do all others."""
+    good = write_pair(directory / "good.pem", "good.test")
+    first, other = make_pair("kept.test"), make_pair("other.test")
+    kept = directory / "kept.pem"
+    kept.write_text(first.certificate + first.key)
+    serve(proxy, web)
+    kept.write_text(first.certificate + other.key)
+    (directory / "nokey.pem").write_text(other.certificate)
+    (directory / "nocert.pem").write_text(other.key)
+    (directory / "two keys.pem").write_text("")
+    (directory / "twokeys.pem").write_text(other.certificate + other.key + other.key)
+    (directory / "damaged.pem").write_text(other.certificate.replace("MII", "M!I") + other.key)
+    (directory / "garbled.pem").write_text(other.certificate.replace("MII", "AAA") + other.key)
+    (directory / "large.pem").write_text("x" * 70000)
+    (directory / "chain.pem").write_text(other.certificate * 30 + other.key)
+    (directory / "folder.pem").mkdir()
+    (directory / "shop.crt").write_text(other.certificate)
+    os.mkfifo(directory / "fifo.pem")
+    expired = write_pair(directory / "old.pem", "old.test", days=-1)
+    secret = subprocess.run(
+        ["openssl", "pkey", "-aes128", "-passout", "pass:x"],
+        input=other.key,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (directory / "secret.pem").write_text(other.certificate + secret)
+    problems = proxy.run_pass().problems
+    for name, words in {
+        "kept.pem": "its key does not fit its first certificate; put the certificate of this key first, then the chain"
+        "; its last good content goes on",
+        "nokey.pem": "it has no private key; append the key of its first certificate; it is left out",
+        "nocert.pem": "it has no certificate in PEM format",
+        "two keys.pem": "is no name of a certificate; use letters",
+        "twokeys.pem": "it has 2 private keys; leave one",
+        "damaged.pem": "it is damaged: a block is not base64; write it again",
+        "garbled.pem": "its first certificate cannot be read; write it again",
+        "large.pem": "cannot be read: it is longer than 65536 bytes",
+        "chain.pem": "it has more than 15000 bytes, which HAProxy does not take at run time; leave out the root",
+        "folder.pem": "cannot be read: Is a directory; make it a regular file",
+        "fifo.pem": "cannot be read: it is not a regular file",
+        "shop.crt": "is no name of a certificate; use letters",
+        "old.pem": "it expired on 20",
+        "secret.pem": "its private key has a passphrase, which HAProxy cannot ask for; remove it: `openssl pkey`",
+    }.items():
+        assert [line for line in problems if line.startswith(f"{directory}/{name}: {words}")], (name, problems)
+    assert len(problems) == 14
+    assert see(proxy, "kept.test") == first.certificate
+    assert see(proxy, "good.test") == good
+    assert see(proxy, "old.test") == expired
+    assert see(proxy, "other.test") is None
+    assert proxy.run_pass().problems == problems
+    assert format_table(read_report(proxy.settings)).count(str(directory)) == 14
+    # A restart, and the loss of the copies, change nothing for the good ones.
+    proxy.stop()
+    assert "kept.pem: its key does not fit" in boot(proxy.settings)
+    proxy.start()
+    assert see(proxy, "kept.test") == first.certificate
+    assert see(proxy, "good.test") == good
+    keys = [*re.findall(r"-----BEGIN [A-Z ]*KEY-----\n(\S+)", first.key + other.key + secret), "PRIVATE"]
+    assert not [key for key in keys if any(key in line for line in problems)]
+
+
+def test_haproxy_starts_without_any_certificate(proxy: Proxy, directory: Path, web: Web) -> None:
+    """Without a good certificate HAProxy starts, HTTP works, and the first certificate is in use without a reload."""
+    (directory / "bad.pem").write_text("nonsense")
+    serve(proxy, web)
+    assert see(proxy, "shop.test") is None
+    reload_count = proxy.reload_count()
+    (directory / "bad.pem").unlink()
+    assert f"{directory} has no certificates; put one there" in proxy.run_pass().problems[0]
+    shop = write_pair(directory / "shop.pem", "shop.test")
+    assert proxy.run_pass().problems == ()
+    assert see(proxy, "shop.test") == shop
+    assert proxy.reload_count() == reload_count
+
+
+@pytest.mark.parametrize("loss", ["empty", "absent"])
+def test_the_last_certificates_stay(proxy: Proxy, directory: Path, web: Web, loss: str) -> None:
+    """A directory that is empty or gone, such as a volume that is not mounted, takes no certificate away."""
+    shop = write_pair(directory / "shop.pem", "shop.test")
+    serve(proxy, web)
+    (directory / "shop.pem").unlink()
+    if loss == "absent":
+        directory.rmdir()
+    problems = proxy.run_pass().problems
+    assert len(problems) == 1
+    assert str(directory) in problems[0]
+    assert problems[0].endswith("before go on")
+    assert see(proxy, "shop.test") == shop
+
+
+def test_copies_are_private(proxy: Proxy, directory: Path) -> None:
+    """Copies have mode 600; in a directory that passes its group on to HAProxy's user, 640."""
+    copies = Path(proxy.settings.certificate_copies_dir)
+    write_pair(directory / "shop.pem", "shop.test")
+    boot(proxy.settings)
+    assert copies.stat().st_mode & 0o7777 == 0o700
+    assert {path.stat().st_mode & 0o7777 for path in copies.iterdir()} == {0o600}
+    copies.chmod(0o2750)
+    write_pair(directory / "shop.pem", "shop.test")
+    boot(proxy.settings)
+    assert {path.stat().st_mode & 0o7777 for path in copies.iterdir()} == {0o640}
+
+
+def test_an_interrupted_change_is_ended(proxy: Proxy, directory: Path, web: Web) -> None:
+    """What a pass had begun when it was killed does not stand in the way of the next one."""
+    write_pair(directory / "shop.pem", "shop.test")
+    serve(proxy, web)
+    pair = make_pair("x.test")
+    path = f"{proxy.settings.certificate_copies_dir}/x.0123456789abcdef.pem"
+    ask(proxy.settings.runtime_socket, f"new ssl cert {path}; set ssl cert {path} <<\n{pair.certificate}{pair.key}", 5)
+    new = write_pair(directory / "shop.pem", "shop.test")
+    assert proxy.run_pass().problems == ()
+    assert see(proxy, "shop.test") == new
+
+
+def test_the_daemon_sees_a_change_at_once(proxy: Proxy, directory: Path, web: Web) -> None:
+    """The daemon makes a pass soon after a file of the directory has changed, and tells a fault once."""
+    write_pair(directory / "shop.pem", "shop.test")
+    serve(proxy, web)
+    with running_daemon(proxy) as process:
+        proxy.run_pass()  # the first pass of the daemon has ended
+        new = write_pair(directory / "shop.pem", "shop.test")
+        wait_for(lambda: see(proxy, "shop.test") == new, "the new certificate is in use", 10)
+        (directory / "shop.pem").write_text("nonsense")
+        wait_for(lambda: said(proxy, "shop.pem: it has no certificate"), "the fault is told", 10)
+        assert process.poll() is None
+    log = log_path(proxy).read_text()
+    assert log.count("shop.pem: it has no certificate") == 1
+    assert "certificates changed at run time: ~shop.pem" in log
+    assert "PRIVATE" not in log
+
+
+def test_check_names_wrong_certificates(proxy: Proxy, directory: Path) -> None:
+    """`serf-haproxy check` tells every fault before a pass was made, and leaves no copy."""
+    write_pair(directory / "shop.pem", "shop.test")
+    argv = [sys.executable, "-m", "serf_haproxy", "check"]
+    environ = os.environ | proxy.environment
+    assert subprocess.run(argv, env=environ, check=False).returncode == 0
+    (directory / "bad.pem").write_text("nonsense")
+    checked = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+    assert checked.returncode == 100
+    assert f"{directory}/bad.pem: it has no certificate in PEM format" in checked.stderr
+    assert not os.path.exists(proxy.settings.certificate_copies_dir)
+
+
+SERVICES = """\
+[shop]
+routes = ["shop.test"]
+redirect_https = true
+hsts_max_age_s = 31536000
+
+[api]
+routes = ["api.test"]
+"""
+
+
+def test_redirects_and_hsts(proxy: Proxy, directory: Path) -> None:
+    """A service may redirect to HTTPS, except what proves a host to an authority, and tell browsers to remember it."""
+    Path(proxy.settings.services_file).write_text(SERVICES)
+    write_pair(directory / "all.pem", "shop.test", "api.test")
+    proxy.settings = proxy.settings.replace(https_port=8443)
+    start(proxy)
+
+    def ask_plainly(host: str, path: str = "/", header: str = "") -> str:
+        address, _, port = proxy.settings.frontend_bind.rpartition(":")
+        with socket.create_connection((address, int(port)), 10) as connection:
+            return get(connection, f"{host}\r\n{header}" if header else host, path)
+
+    redirected = ask_plainly("SHOP.test:80", "/cart?x=1&y=%20")
+    assert redirected.startswith("HTTP/1.1 308")
+    assert "location: https://shop.test:8443/cart?x=1&y=%20" in redirected
+    assert ask_plainly("shop.test", "/", "X-Forwarded-Proto: https").startswith("HTTP/1.1 308")
+    assert ask_plainly("shop.test", "/.well-known/acme-challenge/x").startswith("HTTP/1.1 503")
+    assert ask_plainly("api.test").startswith("HTTP/1.1 503")
+    assert ask_plainly("other.test").startswith("HTTP/1.1 503")
+    hsts = "strict-transport-security: max-age=31536000"
+    for host, expected in (("shop.test", True), ("api.test", False)):
+        with connect(proxy.settings.https_bind, host) as connection:
+            answer = get(connection, host)
+        assert answer.startswith("HTTP/1.1 503")
+        assert (hsts in answer) is expected
+    assert hsts not in redirected
+    assert probe.read_services(proxy.settings).faults == ()
