@@ -31,6 +31,7 @@ _PACKAGES = {
     "docker-compose": ["docker-compose"],
     "mmdebstrap": ["mmdebstrap", "debian-archive-keyring"],
     "chromium": ["chromium"],
+    "redis-check-rdb": ["redis-tools"],
 }
 
 

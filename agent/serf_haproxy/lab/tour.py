@@ -1,4 +1,4 @@
-"""The tour behind `make demo`: five changes of a cluster, each checked by HAProxy's state and by real requests."""
+"""The tour behind `make demo`: six changes of a cluster, each checked by HAProxy's state and by real requests."""
 
 import collections
 import contextlib
@@ -14,12 +14,17 @@ from serf_haproxy.haproxy.runtime import Runtime
 from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.lab import processes, screen
 from serf_haproxy.lab.cluster import Lab
+from serf_haproxy.lab.services import NodeOptions, Wish
+from serf_haproxy.lab.watch import greet
+from serf_haproxy.services import DEFAULT_SERVICE
+from serf_haproxy.services.service import TCP
 from serf_haproxy.settings import Settings, load_settings
 
 _REQUEST_COUNT = 120
 _STEP_S = 60.0
 _POLL_S = 0.02
-_TO_TRY = ("add web9", "leave web1", "crash web4", "status")
+_TO_TRY = ("add web9", "leave web1", "crash web4", "add pg3 --service pg", "status")
+_FURTHER = Wish("pg", TCP, 0)  # the second service; its nodes join in a step
 
 
 class Step(NamedTuple):
@@ -30,12 +35,14 @@ class Step(NamedTuple):
         act: Makes the change.
         servers: The addresses of the nodes that serve afterwards, by name.
         remark: An explanation of the result.
+        service: The service of these nodes.
     """
 
     title: str
     act: Callable[[], None]
     servers: dict[str, str]
     remark: str
+    service: str = DEFAULT_SERVICE
 
 
 class Tour:
@@ -87,6 +94,14 @@ class Tour:
             {"web1": "127.0.1.1", "web2": "127.0.1.20", "web4": "127.0.1.4"},
             "Same name, another address: its node file and its line in haproxy.cfg were rewritten.",
         )
+        second = {"pg1": "127.0.1.31", "pg2": "127.0.1.32"}
+        yield Step(
+            "Two nodes join a second service, pg, over TCP",
+            lambda: _add_all(lab, second, _FURTHER.name),
+            second,
+            "The operator's services.toml has named pg; its nodes offer it by the tag svc.pg. Web nodes are as before.",
+            _FURTHER.name,
+        )
 
     def _go(self, number: int, step: Step) -> None:
         screen.say("", screen.bold(f"━━ {number}. {step.title}"))
@@ -98,7 +113,7 @@ class Tour:
         meanwhile = self._ask_until(settings, step, acted_s + _STEP_S)
         done_s = time.monotonic()
         self._show_status(settings)
-        shares = self._ask(_REQUEST_COUNT)
+        shares = self._ask(_REQUEST_COUNT, step.service)
         screen.show_shares(shares, step.servers)
         screen.show_change(before, _server_lines(settings))
         screen.say(f"  Done after {done_s - started_s:.1f} s. {step.remark}")
@@ -107,24 +122,28 @@ class Tour:
         self._judge(number, step, settings, shares, meanwhile["failed"])
 
     def _ask_until(self, settings: Settings, step: Step, deadline_s: float) -> "collections.Counter[str]":
-        """Make requests, from the first server on, until HAProxy has the step's servers; count them as `_ask` does."""
+        """Make HTTP requests, from the first server on, until HAProxy has the step's servers; count as `_ask` does."""
         shares: collections.Counter[str] = collections.Counter()
-        had_server = any(map(_is_up, _list_servers(settings).values()))
+        had_server = any(map(_is_up, _list_servers(settings, DEFAULT_SERVICE).values()))
         while time.monotonic() < deadline_s:
-            views = _list_servers(settings)
+            views = _list_servers(settings, step.service)
             if views.keys() == step.servers.keys() and all(map(_is_up, views.values())):
                 break
             if had_server:
-                shares += self._ask(1)
+                shares += self._ask(1, DEFAULT_SERVICE)
             had_server = had_server or any(map(_is_up, views.values()))
             time.sleep(_POLL_S)
         return shares
 
-    def _ask(self, count: int) -> "collections.Counter[str]":
+    def _ask(self, count: int, service: str) -> "collections.Counter[str]":
         """Make requests, each with a new connection; count them by the address that answered, or as failed."""
-        url = self._lab.status()["balancers"][0]["frontend_url"]
+        row = next(row for row in self._lab.status()["services"] if row["service"] == service)
+        url = row["reached_at"][0]
         shares: collections.Counter[str] = collections.Counter()
         for _ in range(count):
+            if row["mode"] == TCP:
+                shares[greet(url) or "failed"] += 1
+                continue
             try:
                 answer = requests.get(url, timeout=10, headers={"Connection": "close"})
             except requests.RequestException:
@@ -145,7 +164,7 @@ class Tour:
         shares: "collections.Counter[str]",
         lost: int,
     ) -> None:
-        found = set(_list_servers(settings))
+        found = set(_list_servers(settings, step.service))
         faults = []
         if found != step.servers.keys():
             faults.append(f"HAProxy has {sorted(found)} instead of {sorted(step.servers)}")
@@ -171,9 +190,9 @@ def run_tour(lab: Lab, is_once: bool) -> int:
         KeyboardInterrupt: A signal came before the end of the tour.
     """
     screen.say(screen.bold("serf-haproxy keeps HAProxy's servers equal to the live nodes of a Serf cluster."))
-    screen.say("This tour shows it in five steps, with real processes on loopback. It takes about half a minute.")
+    screen.say("This tour shows it in six steps, with real processes on loopback. It takes about half a minute.")
     screen.say("A balancer starts first: HAProxy, the serf-haproxy daemon and a Serf agent, supervised by s6.")
-    lab.up(nodes=0)  # cleans up after itself when it fails, so it stands before the `try`
+    lab.up(nodes=0, services=[_FURTHER])  # cleans up after itself when it fails, so it stands before the `try`
     tour = Tour(lab)
     try:
         tour.run()
@@ -182,14 +201,10 @@ def run_tour(lab: Lab, is_once: bool) -> int:
         screen.say(*(screen.red(f"  {failure}") for failure in tour.failures))
         if not is_once:
             screen.say("  The cluster stays up, so that you can try it:", "")
-            screen.say(f"  frontend    {balancer['frontend_url']}", f"  stats page  {balancer['stats_url']}", "")
+            screen.say(f"  frontend    {balancer['frontend_url']}", f"  stats page  {balancer['stats_url']}")
+            screen.say(*(f"  {row['service']:11} {row['reached_at'][0]}" for row in lab.status()["services"][1:]), "")
             screen.say("  In another terminal, change the cluster:", "")
-            screen.say(
-                *(
-                    f"    .venv/bin/serf-haproxy lab {words}"
-                    for words in ("add web9", "leave web1", "crash web4", "status")
-                )
-            )
+            screen.say(*(f"    .venv/bin/serf-haproxy lab {words}" for words in _TO_TRY))
             screen.say("", "  Press Ctrl-C to stop and remove it.")
             with contextlib.suppress(KeyboardInterrupt):
                 while True:
@@ -201,15 +216,15 @@ def run_tour(lab: Lab, is_once: bool) -> int:
     return 111 if tour.failures else 0
 
 
-def _add_all(lab: Lab, addresses: dict[str, str]) -> None:
+def _add_all(lab: Lab, addresses: dict[str, str], service: str = DEFAULT_SERVICE) -> None:
     for name, address in addresses.items():
-        lab.add(name, address, wait_s=0)
+        lab.add(name, address, wait_s=0, options=NodeOptions(service))
 
 
-def _list_servers(settings: Settings) -> dict[str, ServerStatus]:
-    """Return HAProxy's servers by name; none while it does not answer."""
+def _list_servers(settings: Settings, service: str) -> dict[str, ServerStatus]:
+    """Return the servers of a service in HAProxy by name; none while it does not answer."""
     status = Runtime(settings.runtime_socket, settings.master_socket).read_status() or {}
-    return {name: row for (_, name), row in status.items()}
+    return {name: row for (section, name), row in status.items() if section == service}
 
 
 def _is_up(view: ServerStatus) -> bool:

@@ -97,7 +97,7 @@ def _find_served(record: Record, balancer: Balancer, wanted: Collection[Node]) -
     """Return the names of the wanted nodes that are served; make enough requests to reach each node."""
     served = set()
     for service in {node.service for node in wanted}:
-        fetch = _greet if record.is_tcp(service) else _fetch
+        fetch = greet if record.is_tcp(service) else _fetch
         count = sum(node.service == service for node in record.nodes.values())
         addresses = {fetch(locate(record, balancer, service)) for _ in range(2 * count)}
         served |= {node.name for node in wanted if node.service == service and node.address in addresses}
@@ -125,7 +125,7 @@ def _fetch(url: str) -> str | None:
     return answer.headers.get("X-Backend-IP") if answer.ok else None
 
 
-def _greet(endpoint: str) -> str | None:
+def greet(endpoint: str) -> str | None:
     """Return the address in the greeting of a TCP application, or None."""
     host, _, port = endpoint.rpartition(":")
     try:
