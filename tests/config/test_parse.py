@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from serf_haproxy.config.diff import Changes, diff
+from serf_haproxy.config.diff import Changes, diff, find_remade
 from serf_haproxy.config.ids import choose_id
 from serf_haproxy.config.parse import Layout, Line, Parser
 from serf_haproxy.config.render import Config, finish
@@ -162,7 +162,14 @@ def layout(*lines: Line) -> Layout:
         (layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 3, operation=DOWN)}, Changes(RAISED, ())),
         (layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 3, operation=STOPPING)}, Changes(RAISED, ())),
         (layout(AGENT), layout(AGENT), {KEY: seen("10.0.0.1:80", 3, operation=DOWN)}, Changes((), ())),
-        (layout(CHECKED), layout(PLAIN), {KEY: seen("10.0.0.1:80")}, Changes((*REMOVED, *ADDED), ())),
+        (layout(CHECKED), layout(PLAIN), {KEY: seen("10.0.0.1:80")}, Changes(REMOVED, ())),
+        (layout(CHECKED), layout(PLAIN), {KEY: seen("10.0.0.1:80", connection_count=1)}, Changes((), (), (KEY,))),
+        (
+            layout(CHECKED),
+            layout(PLAIN),
+            {KEY: seen("10.0.0.1:80", connection_count=1), ("nodes", "b"): seen("10.0.0.2:80")},
+            Changes((*REMOVED, "set server nodes/b state maint", "del server nodes/b"), ()),
+        ),
         (
             layout(CHECKED),
             layout(CHECKED),
@@ -179,6 +186,28 @@ def test_plan_changes_running_servers_to_the_wanted_ones(
 ) -> None:
     """Wanted configuration, live file and running servers -> commands."""
     assert diff(goal, before, running) == changes
+
+
+OTHER = ("nodes", "b")
+
+
+@pytest.mark.parametrize(
+    ("before", "running", "gone", "waiting"),
+    [
+        (layout(CHECKED), {}, set(), set()),
+        (layout(PLAIN), {}, {KEY}, set()),
+        (layout(PLAIN), {KEY: seen("10.0.0.1:80")}, set(), set()),
+        (layout(PLAIN), {KEY: seen("10.0.0.1:80", 1, True)}, set(), set()),
+        (layout(PLAIN), {KEY: seen("10.0.0.1:80", 1, True), OTHER: seen("10.0.0.2:80")}, set(), {KEY}),
+        (layout(PLAIN), {KEY: seen("10.0.0.1:80", 1, True), OTHER: seen("10.0.0.2:80", 0)}, set(), set()),
+        (layout(), {}, set(), set()),
+    ],
+)
+def test_servers_are_made_anew_when_they_are_gone(
+    before: Layout, running: dict[tuple[str, str], Seen], gone: set[object], waiting: set[object]
+) -> None:
+    """A server with another line is added once it is gone, and waits only while another one serves."""
+    assert find_remade(layout(CHECKED), before, running) == (gone, waiting)
 
 
 DOWN_LINE = "1 nodes {} {} 10.0.0.1 0 0 1 1 0 1 0 0 6 0 0 0 - 80 - 0 0 - - 0"

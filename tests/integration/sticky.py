@@ -27,7 +27,8 @@ frontend everywhere
 @contextlib.contextmanager
 def everywhere(directory: Path) -> Iterator[int]:
     """Serve HTTP at every address of loopback for the length of a block; yield the port."""
-    port, path = free_port(), directory / "application.cfg"
+    port = free_port()
+    path = directory / f"application-{port}.cfg"
     path.write_text(_APPLICATION.format(port=port))
     process = subprocess.Popen(["haproxy", "-f", path, "-db"], stderr=subprocess.DEVNULL)
     try:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import csv
 import json
 import os
 import random
@@ -23,11 +24,13 @@ from fakes.web import Web, answering
 from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_daemon import running_daemon, said
+from integration.test_live import held_request
 from serf_haproxy.control.edges import find_serf
 from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.control.reconcile import reconcile
 from serf_haproxy.control.report import format_table, read_report, to_json
 from serf_haproxy.errors import SystemFault
+from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.policy.decision import State
 from serf_haproxy.serf.client import Client
 from serf_haproxy.serf.events import Member
@@ -454,3 +457,34 @@ def test_a_missing_secret_of_a_service_changes_nothing(
         proxy.run_pass()
     assert Path(proxy.settings.config_path).read_text() == before
     assert ask_pg(proxy) == b"pg1"
+
+
+@pytest.mark.parametrize("is_short", [True, False], ids=["short", "long"])
+def test_a_server_with_a_request_becomes_a_backup(short_dir: Path, is_short: bool) -> None:
+    """HAProxy makes such a server anew, which waits for its request: a short one costs no reload, a long one does."""
+    (short_dir / "services.toml").write_text("")
+    with running_proxy(short_dir) as proxy, held_request(proxy) as held:
+        tags = (f"svc.nodes={held.port}:backup",)
+        record(proxy.settings.nodes_dir, "alive", Member("web1", held.host, "", tags))
+        timer = threading.Timer(0.2, held.is_released.set)
+        if is_short:
+            timer.start()
+        assert proxy.run_pass().verdict is (Verdict.APPLIED if is_short else Verdict.RELOADED)
+        rows = csv.DictReader(ask(proxy.settings.runtime_socket, "show stat nodes 4 -1", 5)[2:].splitlines())
+        assert {row["svname"]: row["bck"] for row in rows} == {"web0": "0", "web1": "1"}
+        assert proxy.run_pass().verdict is Verdict.UNCHANGED
+        held.is_released.set()
+        wait_for(lambda: held.answers == [200], "the request is answered")
+        assert proxy.reload_count() == (0 if is_short else 1)
+
+
+def test_the_only_server_becomes_a_backup_by_a_reload(short_dir: Path) -> None:
+    """While no other server of the service is up, one with a request is not taken out to be made anew."""
+    (short_dir / "services.toml").write_text("")
+    with running_proxy(short_dir) as proxy, held_request(proxy) as held:
+        proxy.record("web0", 9, status="left")
+        proxy.run_pass(drain_timeout_s=0.0)
+        tags = (f"svc.nodes={held.port}:backup",)
+        record(proxy.settings.nodes_dir, "alive", Member("web1", held.host, "", tags))
+        assert proxy.run_pass().verdict is Verdict.RELOADED
+        assert probe.read_status(proxy.settings)["nodes", "web1"].status.startswith("UP")

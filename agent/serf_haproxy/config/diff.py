@@ -55,9 +55,15 @@ def diff(goal: Layout, before: Layout, seen: Mapping[Key, Seen], left: Mapping[K
         if has_other_id and not is_idle:
             fixed.append(key)  # its clients would lose it while it is made anew
             continue
-        if running is None or is_other or has_other_id:
+        if is_other and running and running.is_serving and running.connection_count and _is_lonely(key, seen):
+            fixed.append(key)  # requests would find no server until its last connection has ended
+            continue
+        if running is None or has_other_id:
             ids -= {(key[0], running.id)} if running else set()
             commands += [*(_remove(key) if running else ()), *_add(goal, key, ids)]
+            continue
+        if is_other:  # to be added when it is gone: HAProxy does not remove it while it has a connection
+            commands += _remove(key)
             continue
         if running.endpoint != line.endpoint:
             ids -= {(key[0], running.id)}
@@ -70,6 +76,17 @@ def diff(goal: Layout, before: Layout, seen: Mapping[Key, Seen], left: Mapping[K
     commands += [command for key in gone if not seen[key].is_maintained for command in _remove(key)]
     deletions = tuple(f"del server {_name(key)}" for key in gone if seen[key].is_maintained)
     return Changes(tuple(commands), deletions, tuple(fixed), tuple(left_keys))
+
+
+def find_remade(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> tuple[set[Key], set[Key]]:
+    """Return the servers with another line than before that are gone, so that they can be added, and those that wait.
+
+    These are in maintenance until their last connection has ended. While no other server of the section is up, there
+    are none: a reload is sooner over.
+    """
+    remade = {key for key, line in before.servers.items() if goal.servers.get(key, line).words != line.words}
+    waiting = {key for key in remade if key in seen and seen[key].is_maintained and not _is_lonely(key, seen)}
+    return remade - seen.keys(), waiting
 
 
 def find_differences(goal: Layout, seen: Mapping[Key, Seen]) -> dict[Key, str]:
@@ -207,6 +224,14 @@ def _has_other_id(goal: Layout, key: Key, running: Seen) -> bool:
     """Return whether a server has another id than its line where that matters; 0 is none, or one not reported."""
     number = goal.servers[key].id
     return bool(number and running.id) and number != running.id and key[0] in goal.by_id
+
+
+def _is_lonely(key: Key, seen: Mapping[Key, Seen]) -> bool:
+    """Return whether no other server of the section gets requests."""
+    return not any(
+        other != key and other[0] == key[0] and one.is_serving and one.weight and not one.is_drained
+        for other, one in seen.items()
+    )
 
 
 def _name(key: Key) -> str:

@@ -14,6 +14,7 @@ from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.config.render import Config
 from serf_haproxy.config.state_file import find_decided, format_state
 from serf_haproxy.control.attempt import Attempt
+from serf_haproxy.control.change import change_servers
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import FROZEN, NO_PAUSE, Condition, Outcome, Pause, Verdict, look_again_s
 from serf_haproxy.errors import HaproxyFault
@@ -46,7 +47,7 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
         return Outcome(Verdict.UNCHANGED, "HAProxy runs what it should", goal.digest, again_s=again_s, left=left)
     on_step("compared")
     is_confirmed = live is not None and running is not None and _runs(live, before, running, attempt.left)
-    is_applied = changes is not None and _change(attempt, goal, running, changes)
+    is_applied = changes is not None and change_servers(attempt, goal, running, changes)
     on_step("applied")
     if running and not is_applied and (pause := attempt.find_pause(goal.layout.rest)) != NO_PAUSE:
         return _put_off(attempt, goal, running, changes, pause)
@@ -97,31 +98,6 @@ def _runs(live: str, before: Layout, running: Running, left: Mapping[Key, str] |
     return is_rest and not changes.commands and not changes.fixed
 
 
-def _change(attempt: Attempt, goal: Config, before: Running | None, changes: Changes) -> bool:
-    """Change the servers over the runtime socket; return whether HAProxy then has what it should.
-
-    HAProxy's answers are only logged: what counts is what it has afterwards. What it refuses (another version, an
-    algorithm without dynamic servers, a keyword) takes a reload.
-    """
-    edges = attempt.edges
-    if not changes.commands:
-        return not changes.fixed
-    if before is None or not before.is_open:
-        log.info("a reload is needed: the runtime socket does not answer")
-        return False
-    try:
-        complaints = edges.runtime.change(changes.commands)
-    except HaproxyFault as error:
-        complaints = [str(error)]
-    running = edges.runtime.read_running(before)
-    if running is None or running.servers is None:
-        return False
-    rest = diff(goal.layout, goal.layout, running.servers, attempt.left)
-    if rest.commands:
-        log.info("%s", f"a reload is needed: {'; '.join(complaints[:3]) or 'HAProxy did not obey'}")
-    return not rest.commands and not changes.fixed
-
-
 def _put_off(attempt: Attempt, goal: Config, running: Running, changes: Changes | None, pause: Pause) -> Outcome:
     """Leave a reload for later; if it will change more than servers, change the servers now."""
     if changes is None:
@@ -135,7 +111,7 @@ def _put_off(attempt: Attempt, goal: Config, running: Running, changes: Changes 
 def _go_ahead(attempt: Attempt, goal: Config, running: Running | None) -> None:
     """Change the servers of what runs to those of a configuration that HAProxy cannot load, or not yet."""
     if running and running.servers is not None and fingerprint.rest_of(running.description):  # it is ours
-        _change(attempt, goal, running, diff(goal.layout, goal.layout, running.servers, attempt.left))
+        change_servers(attempt, goal, running, diff(goal.layout, goal.layout, running.servers, attempt.left))
 
 
 def _delete_idle(edges: Edges, changes: Changes) -> None:
