@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serf_haproxy.policy.admission import Rules
@@ -104,6 +104,9 @@ def decide_after(before: Decision | None, rules: Rules, members: dict[str, tuple
 @given(
     st.lists(st.tuples(st.sampled_from(OPTIONS), st.booleans()), max_size=6),
     st.lists(st.tuples(st.sampled_from(SPLITS), st.integers(0, 5)), min_size=1, max_size=5),
+)
+@example(  # the last server has too small a part of its version for any weight, when the others go down
+    [(":v1", False), (":v2", True), (":v2:w200", False)], [((("v1", 95), ("v2", 5)), 1), ((("v1", 100), ("v2", 0)), 1)]
 )
 def test_no_split_takes_the_last_servers_away(
     members: list[tuple[str, bool]], steps: list[tuple[tuple[tuple[str, int], ...], int]]

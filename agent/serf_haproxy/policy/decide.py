@@ -14,7 +14,7 @@ from serf_haproxy.policy.pace import Sight, set_paces
 from serf_haproxy.policy.partition import list_unnamed, note_offers, put_together, take_apart
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Snapshot
-from serf_haproxy.policy.split import exclude, share_out
+from serf_haproxy.policy.split import exclude, mark_spared, share_out
 from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import Key
@@ -74,12 +74,14 @@ def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Deci
     serving = State.SERVING
     notable = {key: entry for key, entry in entries.items() if entry.state is not serving}
     servers = tuple([entry.server for entry in entries.values() if entry.server is not None])
-    known = remember_servers(snapshot, servers)
     times_s = [((entry.until_ns or 0) - snapshot.at_ns) / 1e9 for entry in timed.values()]
     times_s += _list_looks(snapshot, notable.values())
+    remembered = servers
     if snapshot.rules.split and servers:  # HAProxy does not report which of a version's servers are up
         times_s.append(_find_pause(_list_news(snapshot), snapshot.at_ns))
         servers = share_out(snapshot.rules.shares, servers, snapshot.is_up)
+        remembered = mark_spared(remembered, servers)
+    known = remember_servers(snapshot, remembered)
     kept_flaps = {(service, name): flap for name, flap in flaps.items()}
     return Decision(entries, notable, servers, kept_flaps, unfit, known, min(times_s, default=None))
 

@@ -59,6 +59,11 @@ def share_out(shares: Shares, servers: Sequence[Server], is_up: Callable[[Server
     return tuple(server._replace(weight=weights.get(server.name, server.weight)) for server in servers)
 
 
+def mark_spared(asked: Sequence[Server], given: Sequence[Server]) -> tuple[Server, ...]:
+    """Return servers with the weights that were asked for, but 0 where the split left a server without weight."""
+    return tuple(one._replace(weight=0) if other.weight == 0 else one for one, other in zip(asked, given, strict=True))
+
+
 def _share_group(shares: Shares, groups: Sequence[Sequence[Server]], is_up: Callable[[Server], bool]) -> dict[str, int]:
     """Return the weight of each server by name; each group has servers of one version."""
     standing = [[server for server in group if is_up(server)] or group for group in groups]
