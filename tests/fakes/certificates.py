@@ -20,14 +20,16 @@ class Pair(NamedTuple):
     key: str
 
 
-def make_pair(*hosts: str, days: int = 30) -> Pair:
+CURVE = ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+
+
+def make_pair(*hosts: str, days: int = 30, kind: Sequence[str] = CURVE) -> Pair:
     """Return a certificate, signed with its own key, for these hosts; with negative days it has expired."""
     with tempfile.TemporaryDirectory() as directory:
         key, request, extensions, certificate = (f"{directory}/{name}" for name in ("key", "request", "ext", "cert"))
         names = ",".join(f"DNS:{host}" for host in hosts)
         Path(extensions).write_text(f"subjectAltName={names}\n")
-        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key]
-        _openssl("req", *curve, "-subj", f"/CN={hosts[0]}", "-out", request)
+        _openssl("req", "-newkey", *kind, "-nodes", "-keyout", key, "-subj", f"/CN={hosts[0]}", "-out", request)
         until = ["-days", str(days), "-extfile", extensions, "-out", certificate]
         _openssl("x509", "-req", "-in", request, "-signkey", key, *until)
         return Pair(Path(certificate).read_text(), Path(key).read_text())

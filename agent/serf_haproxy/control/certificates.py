@@ -57,7 +57,7 @@ class Certificates:
 
         Args:
             is_running: Whether HAProxy answers.
-            is_strict: Whether HAProxy has to try the present copies again: another HAProxy may refuse them.
+            is_strict: Whether this is `boot`: HAProxy tries the present copies again, since it may be another HAProxy.
 
         Returns:
             One line for each fault.
@@ -73,7 +73,8 @@ class Certificates:
             if wanted != self._copies.read_list():
                 self._copies.write_list(wanted)
             complaints = self._change(wanted) if is_running and self._loaded else []
-            self._copies.remove(self._copies.find() - wanted)
+            if not is_strict:  # `boot` holds no lock: a pass may be writing
+                self._copies.remove(self._copies.find() - wanted)
         except SystemFault as error:
             return (f"certificates stay as they were: {error}",)
         return (*faults, *complaints)
@@ -149,21 +150,25 @@ class Certificates:
     def _try(self, copies: list[str]) -> dict[str, str]:
         """Have HAProxy try copies; return those that it refuses, each with the reason.
 
-        Most often it takes all of them at once. Otherwise each is tried alone.
+        Most often it takes all of them at once. Otherwise those that it refuses are found by bisection.
         """
-        unknown = [copy for copy in copies if copy not in self._tried]
-        if unknown and not self._copies.refuse(unknown):
-            self._tried |= dict.fromkeys(unknown, "")
-        for copy in unknown:
-            if copy not in self._tried:
-                self._tried[copy] = self._explain(copy, self._copies.refuse([copy]))
+        groups = [[copy for copy in copies if copy not in self._tried]]
+        while groups:
+            group = groups.pop()
+            words = self._copies.refuse(group) if group else ""
+            if not words:
+                self._tried |= dict.fromkeys(group, "")
+            elif len(group) == 1:
+                self._tried[group[0]] = self._explain(group[0], words)
+            else:
+                groups += [group[: len(group) // 2], group[len(group) // 2 :]]
         return {copy: self._tried[copy] for copy in copies if self._tried[copy]}
 
     def _explain(self, copy: str, words: str) -> str:
         if _MISFIT in words:
             return "its key does not fit its first certificate; put the certificate of this key first, then the chain"
         own = words.replace(self._copies.locate(copy), read_copy_name(copy) or "")
-        return f"HAProxy refuses it: {printable(own, 300)}; make it anew" if words else ""
+        return f"HAProxy refuses it: {printable(own, 300)}; make it anew"
 
     def _find_warning(self, name: str, certificate: Certificate) -> list[str]:
         now_s = time.time()

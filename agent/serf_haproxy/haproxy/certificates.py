@@ -32,7 +32,6 @@ _ASK_S = 5.0
 _SHARED = stat.S_ISGID | stat.S_IRGRP | stat.S_IXGRP
 _ERROR = re.compile(r"^\[[0-3]\]: (.*)$", re.MULTILINE)
 _TRANSACTION = re.compile(r"^\*(/\S+)$", re.MULTILINE)
-_ALERT = re.compile(r"\[ALERT\][^:]*: (?:config : )?(.*)")
 _TRIAL = """\
 defaults
     mode http
@@ -60,6 +59,8 @@ class CertificateCopies:
     def prepare(self) -> None:
         """Make the directory and an empty crt-list where they are missing: HAProxy then starts without a certificate.
 
+        Where the directory has got another mode or group since, its files get it too.
+
         Raises:
             SystemFault: They cannot be made.
         """
@@ -68,8 +69,9 @@ class CertificateCopies:
         except OSError as error:
             reason = f"{error.strerror}; make it and give it to this user"
             raise SystemFault(f"cannot make {self.directory}: {reason}") from error
-        if not os.path.exists(self.list_path):
-            self.write_list(())
+        for path in (self.list_path, *map(self.locate, self.find())):
+            if not self._has_right_mode(path):
+                self._write(path, read_text(path) or "")
 
     def find(self) -> frozenset[str]:
         """Return the copies that there are."""
@@ -126,8 +128,11 @@ class CertificateCopies:
                 os.unlink(path)
         if completed.status == 0:
             return ""
-        words = _ALERT.search(completed.output)
-        return words[1] if words else f"haproxy -c ended with exit status {completed.status}"
+        alert = completed.output.partition("[ALERT]")[2].partition("\n[")[0]  # from 3.0 it has more lines
+        words = alert.partition("'crt-list' : ")[2] or alert
+        if not words.strip():
+            raise SystemFault(f"{self._haproxy_bin} -c ended with exit status {completed.status} and no message")
+        return " ".join(words.split())
 
     def _write(self, path: str, text: str) -> None:
         write_durably(path, text, self._find_mode(), is_exact=True)
@@ -135,6 +140,16 @@ class CertificateCopies:
     def _find_mode(self) -> int:
         is_shared = stat.S_IMODE(os.stat(self.directory).st_mode) & _SHARED == _SHARED
         return 0o640 if is_shared else 0o600
+
+    def _has_right_mode(self, path: str) -> bool:
+        """Return whether a file is there with the mode, and where that counts the group, that it should have."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return False
+        mode = self._find_mode()
+        is_own_group = mode == 0o600 or found.st_gid == os.stat(self.directory).st_gid
+        return stat.S_IMODE(found.st_mode) == mode and is_own_group
 
 
 class LoadedCertificates:
