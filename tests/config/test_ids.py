@@ -97,7 +97,7 @@ def test_lines_with_other_words_need_a_reload() -> None:
 
 def test_sections_with_other_words_need_a_reload() -> None:
     """A section with its own kind of health check, or with a word that is not known, belongs to the rest."""
-    for line in ("option external-check", "source 10.0.0.9", "new-word", "option mysql-check", "option transparent"):
+    for line in ("option external-check", "source 10.0.0.9", "new-word", "option ldap-check", "option transparent"):
         assert layout_of(line, "server web1 10.0.0.1:80 check") == (set(), {"web1"}), line
         head = f"defaults\n    {line}\n"
         assert layout_of("server web1 10.0.0.1:80 check", head=head) == (set(), {"web1"}), line

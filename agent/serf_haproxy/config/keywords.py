@@ -45,8 +45,7 @@ _SECTION = frozenset(
 # Options with health checks of their own, or that change where a server is.
 _OTHER_OPTIONS = frozenset(
     """
-    external-check ldap-check mysql-check pgsql-check redis-check smtpchk spop-check ssl-hello-chk
-    transparent
+    external-check ldap-check spop-check ssl-hello-chk transparent
     """.split()  # noqa: SIM905
 )
 _ALIKE = frozenset(["roundrobin", "leastconn", "static-rr"])  # a server's id does not matter

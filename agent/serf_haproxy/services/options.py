@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from serf_haproxy.services.service import HTTP, Service
+from serf_haproxy.services.service import HTTP, TCP, Service
 from serf_haproxy.services.words import HASH
 
 
@@ -19,6 +19,12 @@ def find_misfits(service: Service) -> Iterator[str]:
             yield f"hash_key: {service.hash_key} needs mode http; source does not"
         if service.server_proto != "h1":
             yield "server_proto: needs mode http"
+    if service.health not in (HTTP, TCP) and service.mode == HTTP:
+        yield f"health: {service.health} needs mode tcp"
+    yield from _find_misfit_servers(service)
+
+
+def _find_misfit_servers(service: Service) -> Iterator[str]:
     if service.server_maxqueue and not service.server_maxconn:
         yield "server_maxqueue: needs server_maxconn, without which there is no queue"
     if service.tls and not service.tls_ca_file:

@@ -78,7 +78,16 @@ class Service:
         _HOSTS, (), LIST, "the hosts that its clients name in their TLS handshakes, for a shared bind; mode tcp only"
     )
     health: str = _key(
-        _MODE, HTTP, TEXT, "health check: http asks for health_path, tcp only connects; default: the mode"
+        words.HEALTH,
+        HTTP,
+        TEXT,
+        "health check: http asks for health_path, tcp only connects, others speak their protocol; default: the mode",
+    )
+    health_user: str = _key(
+        words.HEALTH_USER,
+        "haproxy",
+        TEXT,
+        "the user of the checks pgsql and mysql, without a password; default: haproxy",
     )
     health_status: str = _key(_STATUSES, "", TEXT, "statuses of a good health check; default: 2xx and 3xx")
     cookie: str = _key(
@@ -169,6 +178,8 @@ class Service:
     @property
     def check(self) -> str:
         """The health check in words, such as `HEAD /`."""
+        if self.health in words.PROTOCOL_CHECKS:
+            return words.PROTOCOL_CHECKS[self.health]
         return f"{self.health_method} {self.health_path}" if self.health == HTTP else "a connection"
 
     def where(self, key: str) -> str:

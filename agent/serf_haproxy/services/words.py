@@ -7,6 +7,13 @@ from serf_haproxy.services import VERSION
 from serf_haproxy.system.kinds import BALANCE_ALGORITHMS, Kind
 
 HASH = "hash"
+PROTOCOL_CHECKS = {  # what HAProxy's own checks of these protocols do
+    "pgsql": "the beginning of a PostgreSQL login",
+    "redis": "PING to Redis",
+    "mysql": "a MySQL login",
+    "smtp": "EHLO to a mail server",
+}
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}", re.ASCII)
 _FETCHES = {"source": "src", "path": "path", "uri": "pathq"}  # HAProxy's sample fetches
 _NAMED = re.compile(r"(header|cookie):([A-Za-z0-9_-]{1,64})", re.ASCII)
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII | re.IGNORECASE)
@@ -28,6 +35,12 @@ def _read_host(text: str) -> str:
     return text
 
 
+def _read_user(text: str) -> str:
+    if not _USER.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
 def _read_split(text: str) -> tuple[tuple[str, int], ...]:
     pairs: list[Any] = [pair.split("=") for pair in text.split(",")]
     shares = {version: int(share) for version, share in pairs if VERSION.fullmatch(version) and share.isdecimal()}
@@ -41,6 +54,8 @@ BACKUPS = _choose("first", "all")
 HASH_KEY = Kind("source, path, uri, header:NAME or cookie:NAME", _read_hash_key)
 PROTOCOL = _choose("h1", "h2")
 SPLIT = Kind("a table of versions and their shares, whole numbers that sum to 100, like {v1 = 95, v2 = 5}", _read_split)
+HEALTH = _choose("http", "tcp", *PROTOCOL_CHECKS)
+HEALTH_USER = Kind("up to 32 letters, digits, dashes and underscores", _read_user)
 TLS_NAME = Kind("a host name", _read_host)
 TRUTH = Kind("true or false", {"True": True, "False": False}.__getitem__)
 
