@@ -119,16 +119,20 @@ class Balancer(Container):
         """Return a URL of the frontend."""
         return f"http://{self.address}{path}"
 
-    def column(self, title: str) -> dict[str, str]:
-        """Return a column of the stats page by server name."""
+    def column(self, title: str, service: str = "nodes") -> dict[str, str]:
+        """Return a column of the stats page by server name, for one service."""
         text = requests.get(f"http://{self.address}:1936/;csv", timeout=5).text
         rows = csv.DictReader(io.StringIO(text.removeprefix("# ")))
-        return {row["svname"]: row[title] for row in rows if row["pxname"] == "nodes" and row["svname"] != "BACKEND"}
+        return {
+            row["svname"]: row[title]
+            for row in rows
+            if row["pxname"] == service and row["svname"] not in ("FRONTEND", "BACKEND")
+        }
 
-    def views(self) -> dict[str, str] | None:
-        """Return HAProxy's state of each server by name; None while the stats page does not answer."""
+    def views(self, service: str = "nodes") -> dict[str, str] | None:
+        """Return HAProxy's state of each server of a service by name; None while the stats page does not answer."""
         try:
-            return self.column("status")
+            return self.column("status", service)
         except requests.RequestException:
             return None
 

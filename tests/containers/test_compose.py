@@ -1,5 +1,7 @@
 """images/compose.yaml with Compose 1 and Compose 2."""
 
+import contextlib
+import functools
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,18 +21,19 @@ PROJECT = f"{PREFIX}-{os.getpid()}".replace("-", "")
 
 
 class Compose:
-    """A Compose project: its command line, its balancers and the frontend's URL."""
+    """A Compose project of files in `images/`: its command line, its balancers and the frontend's URL."""
 
-    def __init__(self, engine: Engine, program: str) -> None:
+    def __init__(self, engine: Engine, program: str, *files: str) -> None:
         self.engine = engine
         self._program = program
+        self._files = [f"--file={ROOT / 'images' / file}" for file in files or ("compose.yaml",)]
         # Without a port number the engine chooses a free port.
         self._environ = engine.environ | dict.fromkeys(("FRONTEND", "STATS", "FRONTEND2", "STATS2"), "127.0.0.1:")
         self._environ |= {"IMAGES": PREFIX}
 
     def __call__(self, *words: str) -> str:
         """Run a Compose command with the profile of the second balancer; return what it prints, without warnings."""
-        options = [f"--file={ROOT / 'images' / 'compose.yaml'}", f"--project-name={PROJECT}", "--profile=two"]
+        options = [*self._files, f"--project-name={PROJECT}", "--profile=two"]
         said = run([self._program, *options, *words], 120, self._environ)
         # Compose 2 warns of the key `version`, which Compose 1 needs.
         return "\n".join(line for line in said.splitlines() if not line.startswith("time="))
@@ -63,18 +66,30 @@ def find_compose(version: str) -> str:
 
 
 @pytest.fixture(params=["1", "2"], ids=["Compose 1", "Compose 2"])
-def compose(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Compose]:
-    """Yield the project; remove it with its volumes afterwards."""
-    compose = Compose(engine, find_compose(request.param))
+def program(request: pytest.FixtureRequest) -> str:
+    """Return the path of Compose 1 or 2."""
+    return find_compose(request.param)
+
+
+@contextlib.contextmanager
+def removing(compose: Compose) -> Iterator[Compose]:
+    """Yield a project; remove it with its volumes afterwards."""
     try:
         yield compose
     finally:
         compose("down", "--volumes", "--timeout=1")
 
 
-def is_up(balancer: Balancer, count: int) -> bool:
-    """Return whether a balancer has this many servers and all are up."""
-    return list((balancer.views() or {}).values()) == ["UP"] * count
+@pytest.fixture
+def compose(engine: Engine, program: str) -> Iterator[Compose]:
+    """Yield the project of one service."""
+    with removing(Compose(engine, program)) as compose:
+        yield compose
+
+
+def is_up(balancer: Balancer, count: int, service: str = "nodes") -> bool:
+    """Return whether a balancer has this many servers in a service and all are up."""
+    return list((balancer.views(service) or {}).values()) == ["UP"] * count
 
 
 def test_new_web_applications_beside_the_old_ones_cost_no_request(compose: Compose) -> None:
@@ -135,3 +150,22 @@ def test_compose_scales_and_stops(compose: Compose) -> None:
     mine = f"--filter=label=com.docker.compose.project={PROJECT}"
     ended = compose.engine("ps", "--all", mine, "--format={{.Status}}").splitlines()
     assert [status.partition(")")[0] for status in ended] == ["Exited (0"] * 7
+
+
+def test_a_second_file_adds_a_second_service(engine: Engine, program: str) -> None:
+    """With compose.services.yaml each request gets to the nodes of its own service, also after a scaling."""
+    with removing(Compose(engine, program, "compose.yaml", "compose.services.yaml")) as compose:
+        for count in (2, 3):
+            scale = "--scale", "webapp=2", "--scale", f"api={count}"
+            compose("up", "--no-build", "--detach", "--no-recreate", *scale)
+            for balancer in (compose.balancer("balancer"), compose.balancer("balancer2")):
+                for service, wanted in (("nodes", 2), ("api", count)):
+                    check = functools.partial(is_up, balancer, wanted, service)
+                    wait_for(check, f"{wanted} servers of {service} are up", FAIL_S)
+        for path, name, count in (("", "webapp", 2), ("api", "api", 3)):
+            ids = compose("ps", "-q", name).split()
+            hosts = set(compose.engine("inspect", "--format={{.Config.Hostname}}", *ids).split())
+            url, close = compose.url() + path, {"Connection": "close"}
+            answers = [requests.get(url, timeout=10, headers=close) for _ in range(12)]
+            assert {answer.json()["host"] for answer in answers} == hosts
+            assert len(hosts) == count
