@@ -145,7 +145,7 @@ def layout(*lines: Line) -> Layout:
             ),
         ),
         (layout(), layout(CHECKED), {KEY: seen("10.0.0.1:80")}, Changes(REMOVED, ())),
-        (layout(), layout(), {KEY: seen("10.0.0.1:80", 1, True)}, Changes((), ("del server nodes/a",))),
+        (layout(), layout(), {KEY: seen("10.0.0.1:80", 1, True)}, Changes((), ("del server nodes/a",), unused=(KEY,))),
         (layout(), layout(), {("other", "a"): seen("10.0.0.1:80")}, Changes((), ())),
         (layout(CHECKED), layout(CHECKED), {KEY: seen("10.0.0.1:80", 1, True)}, Changes(STARTED, ())),
         (layout(CHECKED), layout(), {KEY: seen("10.0.0.1:80", 1, True)}, Changes(STARTED, ())),

@@ -24,6 +24,7 @@ from integration.test_load import APP, applications
 from serf_haproxy.control import rendering
 from serf_haproxy.control.edges import find_serf, make_edges
 from serf_haproxy.control.outcome import Verdict, look_again_s
+from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.control.report import read_report, to_json
 from serf_haproxy.haproxy.workers import measure
 from serf_haproxy.serf.rpc import Connection, Monitor
@@ -510,3 +511,31 @@ def test_a_member_is_served_with_and_without_hints(proxy: Proxy, hints: str) -> 
         with run_serf("web1", "127.0.1.1", free_port("127.0.1.1"), "role=web", "port=8001", options=joined):
             wait_for(lambda: seen(proxy) == {"web1": ("127.0.1.1:8001", 1)}, "web1 is in HAProxy", 15)
     assert shutil.which("serf")
+
+
+def test_a_server_whose_last_requests_have_ended_is_deleted_soon(proxy: Proxy) -> None:
+    """Connections that became idle after a server was taken out do not keep it for the time that HAProxy keeps them."""
+    host, port = proxy.settings.frontend_bind.split(":")
+    passes = Reconciler(proxy.settings.replace(drain_timeout_s=0.0))
+    with answering(delay_s=1) as web, answering(delay_s=1) as other, contextlib.ExitStack() as stack:
+        proxy.record("web1", web.port)
+        proxy.record("web2", other.port)
+        passes.reconcile(lambda: None)
+        proxy.wait_up("web1", "web2")
+        clients = [stack.enter_context(socket.create_connection((host, int(port)), 10)) for _ in range(16)]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_for(lambda: web.count + other.count == len(clients), "both are asked")
+        proxy.record("web1", web.port, status="left")
+        passes.reconcile(lambda: None)
+        assert proxy.servers() == {"web1", "web2"}, "its requests are still under way"
+        assert {client.recv(100)[:15] for client in clients} == {b"HTTP/1.1 200 OK"}
+        began_s = time.monotonic()
+
+        def is_deleted() -> bool:
+            outcome = passes.reconcile(lambda: None)
+            time.sleep(min(outcome.again_s or 0, 5))
+            return proxy.servers() == {"web2"}
+
+        wait_for(is_deleted, "it is deleted")
+        assert time.monotonic() - began_s < 3

@@ -42,7 +42,7 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     changes = find_changes(goal, before, running, attempt.left)
     left = {key: attempt.left[key] for key in changes.left} if changes else {}
     if live == goal.text and changes and not changes.commands and not changes.fixed:
-        _delete_idle(edges, changes)
+        _delete_idle(attempt, changes)
         again_s = _wait_s(goal, running) if changes.deletions else None
         return Outcome(Verdict.UNCHANGED, "HAProxy runs what it should", goal.digest, again_s=again_s, left=left)
     on_step("compared")
@@ -114,10 +114,10 @@ def _go_ahead(attempt: Attempt, goal: Config, running: Running | None) -> None:
         change_servers(attempt, goal, running, diff(goal.layout, goal.layout, running.servers, attempt.left))
 
 
-def _delete_idle(edges: Edges, changes: Changes) -> None:
+def _delete_idle(attempt: Attempt, changes: Changes) -> None:
     """Delete servers in maintenance; HAProxy refuses one that still has connections, and a later pass tries again."""
     with contextlib.suppress(HaproxyFault):
-        edges.runtime.change(changes.deletions)
+        attempt.edges.runtime.change(attempt.list_deletions(changes))
 
 
 def _wait_s(goal: Config, running: Running | None) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from serf_haproxy.config.diff import Changes, close_idle
 from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import NO_PAUSE, Patience, Pause
@@ -25,6 +26,7 @@ class Attempt(NamedTuple):
         patience: How long a reload waits for a frozen worker.
         left: Servers whose difference a reload has not ended, with its signature (`config.diff.sign`).
         decided: The servers that were decided, and whether each is new or elsewhere than before.
+        emptied: Servers in maintenance whose idle connections have been closed, kept from pass to pass.
     """
 
     edges: Edges
@@ -36,6 +38,7 @@ class Attempt(NamedTuple):
     patience: Patience = Patience()
     left: Mapping[Key, str] = {}
     decided: Mapping[Key, bool] = {}
+    emptied: set[Key] | None = None
 
     def read_before(self) -> Layout:
         """Return what the published configuration says."""
@@ -46,6 +49,18 @@ class Attempt(NamedTuple):
         if self.pause.concerns(rest):
             return self.pause
         return Pause(_LEARNING_S) if self.edges.runtime.is_learning() else NO_PAUSE
+
+    def list_deletions(self, changes: Changes) -> list[str]:
+        """Return the commands that delete servers in maintenance; HAProxy refuses those that still have connections.
+
+        The idle connections of a server are closed once: no further ones come, and HAProxy counts the time of its
+        maintenance anew each time, by which the pauses between such passes grow.
+        """
+        emptied = self.emptied if self.emptied is not None else set()
+        commands = [command for key in changes.unused if key not in emptied for command in close_idle(key)]
+        emptied.intersection_update(changes.unused)
+        emptied.update(changes.unused)
+        return [*commands, *changes.deletions]
 
     def must_wait(self) -> bool:
         """Return whether the worker is frozen and a reload has to wait for it."""

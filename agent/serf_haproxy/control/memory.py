@@ -14,6 +14,7 @@ class Memory:
         files: The node files.
         served: What the state directory keeps of the servers' node files, and the nodes' names.
         missing: HAProxy's servers without a node file about which Serf was asked.
+        emptied: Servers in maintenance whose idle connections have been closed.
         memo: The memo of decisions.
         renderer: The renderer, with its parser.
         silence: What was said of servers that have never come up.
@@ -23,6 +24,7 @@ class Memory:
         self.files: dict[str, NodeFile] = {}
         self.served: tuple[str, list[str]] = ("", [])
         self.missing: set[Key] = set()
+        self.emptied: set[Key] = set()
         self.memo = Memo()
         self.renderer = Renderer()
         self.silence = Silence()

@@ -127,6 +127,7 @@ class Reconciler:
             patience=patience,
             left=record.read_left(),
             decided=_find_new(snapshot, decision, memory.served[0]),
+            emptied=memory.emptied,
         )
         outcome = apply_best(want(named, snapshot, decision), attempt, renderer)
         edges.config_file.tidy()
