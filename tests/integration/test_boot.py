@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ from serf_haproxy.control import rendering
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.lab import programs
 from serf_haproxy.settings import load_settings
+
+KEPT = Path(programs.S6_DIR, "haproxy", "data", "kept")
 
 
 def boot(proxy: Proxy, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -170,3 +172,34 @@ def test_boot_takes_the_confirmed_configuration_whatever_else_is_broken(proxy: P
     assert ended.returncode == 0, ended.stderr
     expected = "made with the present template" if damage == "good template" else "without servers"
     assert f"starts with one {expected}" in ended.stdout
+
+
+def test_what_a_container_kept_is_used_once_and_only_by_the_same(proxy: Proxy, tmp_path: Path) -> None:
+    """The live file comes back after a restart that emptied its directory, unless a setting or the copy has changed."""
+    live, state = Path(proxy.settings.config_path), Path(proxy.settings.state_dir)
+    template = tmp_path / "own.j2"
+    template.write_text("a template")
+    environ = os.environ | proxy.environment | {"SERF_HAPROXY_TEMPLATE_PATH": str(template)}
+    text = live.read_text()
+    live.chmod(0o640)
+
+    def keep(change: Callable[[], object] = dict, **changed: str) -> str | None:
+        """Save, make a change, restore; return what the live file is then."""
+        live.write_text(text)
+        subprocess.run([KEPT, "save"], env=environ, check=True)
+        live.unlink()
+        change()
+        subprocess.run([KEPT, "restore"], env=environ | changed, check=True)
+        assert list(state.glob("*.kept*")) == [], "it is used once"
+        return live.read_text() if live.exists() else None
+
+    assert keep() == text
+    assert live.stat().st_mode & 0o777 == 0o640
+    assert keep(SERF_HAPROXY_FRONTEND_BIND=":8080") is None
+    assert keep(SERF_HAPROXY_HAPROXY_BIN="/bin/true") is None
+    assert keep(lambda: template.write_text("another template")) is None
+    assert keep(lambda: (state / "haproxy.cfg.kept").write_text(text[:-100])) is None
+    assert keep() == text
+    live.unlink()
+    subprocess.run([KEPT, "restore"], env=environ, check=True)
+    assert not live.exists()
