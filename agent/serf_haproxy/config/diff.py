@@ -63,7 +63,7 @@ def diff(goal: Layout, before: Layout, seen: Mapping[Key, Seen], left: Mapping[K
             commands += [*(_remove(key) if running else ()), *_add(goal, key, ids)]
             continue
         if is_other:  # to be added when it is gone: HAProxy does not remove it while it has a connection
-            commands += _remove(key)
+            commands += _remove_again(key) if running.is_maintained else _remove(key)
             continue
         if running.endpoint != line.endpoint:
             ids -= {(key[0], running.id)}
@@ -210,6 +210,15 @@ def _start(key: Key, line: Line) -> list[str]:
 def _remove(key: Key) -> list[str]:
     """Take a server out: its requests may finish; an idle server goes at once."""
     return [f"set server {_name(key)} state maint", f"del server {_name(key)}"]
+
+
+def _remove_again(key: Key) -> list[str]:
+    """Remove a server in maintenance. One that HAProxy keeps for an idle connection loses it as it enters maintenance.
+
+    A request that ended after it was set to maintenance has left such a connection, which would be kept for 5 seconds.
+    In between the server is drained, so that it gets no new client.
+    """
+    return [f"del server {_name(key)}", *(f"set server {_name(key)} state {state}" for state in ("drain", "maint"))]
 
 
 def _has_our_id(key: Key, running: Seen) -> bool:
