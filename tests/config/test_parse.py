@@ -163,6 +163,12 @@ def layout(*lines: Line) -> Layout:
         (layout(PLAIN), layout(PLAIN), {KEY: seen("10.0.0.1:80", 3, operation=STOPPING)}, Changes(RAISED, ())),
         (layout(AGENT), layout(AGENT), {KEY: seen("10.0.0.1:80", 3, operation=DOWN)}, Changes((), ())),
         (layout(CHECKED), layout(PLAIN), {KEY: seen("10.0.0.1:80")}, Changes(REMOVED, ())),
+        (
+            layout(CHECKED),
+            layout(PLAIN),
+            {KEY: seen("10.0.0.1:80", 1, True)},
+            Changes(("del server nodes/a", "set server nodes/a state drain", "set server nodes/a state maint"), ()),
+        ),
         (layout(CHECKED), layout(PLAIN), {KEY: seen("10.0.0.1:80", connection_count=1)}, Changes((), (), (KEY,))),
         (
             layout(CHECKED),

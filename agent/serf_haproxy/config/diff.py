@@ -65,7 +65,7 @@ def diff(goal: Layout, before: Layout, seen: Mapping[Key, Seen], left: Mapping[K
             commands += [*(_remove(key) if running else ()), *_add(goal, key, ids)]
             continue
         if is_other:  # to be added when it is gone: HAProxy does not remove it while it has a connection
-            commands += _remove(key)
+            commands += [_delete(key), *close_idle(key)] if running.is_maintained else _remove(key)
             continue
         if running.endpoint != line.endpoint:
             ids -= {(key[0], running.id)}
@@ -77,7 +77,7 @@ def diff(goal: Layout, before: Layout, seen: Mapping[Key, Seen], left: Mapping[K
     gone = _find_gone(goal, before, seen)
     commands += [command for key in gone if not seen[key].is_maintained for command in _remove(key)]
     waiting = [key for key in gone if seen[key].is_maintained]
-    deletions = tuple(f"del server {_name(key)}" for key in waiting)
+    deletions = tuple(map(_delete, waiting))
     unused = tuple(key for key in waiting if not seen[key].connection_count)
     return Changes(tuple(commands), deletions, tuple(fixed), tuple(left_keys), unused)
 
@@ -213,7 +213,11 @@ def _start(key: Key, line: Line) -> list[str]:
 
 def _remove(key: Key) -> list[str]:
     """Take a server out: its requests may finish; an idle server goes at once."""
-    return [f"set server {_name(key)} state maint", f"del server {_name(key)}"]
+    return [f"set server {_name(key)} state maint", _delete(key)]
+
+
+def _delete(key: Key) -> str:
+    return f"del server {_name(key)}"
 
 
 def close_idle(key: Key) -> list[str]:
