@@ -265,3 +265,13 @@ def test_a_master_socket_leaves_room_for_the_socket_beside_it() -> None:
     assert load_settings({"SERF_HAPROXY_MASTER_SOCKET": "/" + "m" * 91}).master_socket.endswith("m")
     with pytest.raises(SettingsError, match="MASTER_SOCKET.*at most 92 bytes"):
         load_settings({"SERF_HAPROXY_MASTER_SOCKET": "/" + "m" * 92})
+
+
+def test_a_redirect_needs_a_place_with_https() -> None:
+    """Redirects need a listener with TLS, or a proxy in front that has one and is believed."""
+    redirect = {variable("redirect_https"): "on"}
+    with pytest.raises(SettingsError, match=r"SERF_HAPROXY_REDIRECT_HTTPS=on: needs SERF_HAPROXY_HTTPS_BIND"):
+        load_settings(redirect)
+    assert load_settings(redirect | {variable("https_bind"): ":443"}).redirect_https
+    behind = {variable("forwarded_for"): "append", variable("trusted_proxies"): "10.0.0.0/8"}
+    assert load_settings(redirect | behind).redirect_https
