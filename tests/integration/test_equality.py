@@ -82,7 +82,7 @@ CASES = {
     "check-sni": (f"{QUICK} ssl verify none check-sni checked.example", "tls"),
     "alpn": (f"{QUICK} ssl verify none alpn http/1.1", "tls"),
     "check-alpn": (f"{QUICK} ssl verify none check-alpn http/1.1", "tls"),
-    "sni": (f"{QUICK} ssl verify none sni str(asked.example)", "tls"),
+    "sni": (f"{QUICK} ssl verify none sni str(asked.example) check-sni asked.example", "tls"),
     "ca-file": (f"{QUICK} ssl verify required ca-file {CERTIFICATE}", "tls"),
     "other-ca": (f"{QUICK} ssl verify required ca-file {OTHER_CERTIFICATE}", "tls"),
     "named": (f"{QUICK} ssl verify required ca-file {CERTIFICATE} verifyhost localhost", "tls"),

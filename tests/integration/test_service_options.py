@@ -232,5 +232,5 @@ def test_only_clients_of_the_networks_are_served(short_dir: Path) -> None:
         wait_up(proxy, ("api", "a1"), ("own", "a1"), ("pg", "a1"))
         assert get(proxy)[0] == 403
         assert get(proxy, Host="own.test")[0] == 200
-        with socket.create_connection(("127.0.0.1", port), 10) as connection, contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 10) as connection:
             assert connection.recv(10) == b""

@@ -155,3 +155,15 @@ def test_what_is_decided_of_a_split() -> None:
     assert decision.changes_in_s == 1.25
     assert find_missing({"v1": 50, "v2": 50, "v4": 0, "v5": 0}, decision.servers) == []
     assert find_missing({"v1": 50, "v3": 30, "v5": 20}, decision.servers) == ["v3", "v5"]
+
+
+def test_a_server_that_haproxy_refused_stays_out_whatever_weight_it_had() -> None:
+    """What HAProxy refused had the weight of that moment's split, which is no news of the member."""
+    member = make_member("a", "10.0.0.1", {"svc.api": "80:v1:w7"})
+    refused = Server("a", "10.0.0.1", 80, 19, "api", version="v1")
+    snapshot = Snapshot(10 * S, RULES, {"a": NodeFile("alive", member, 5 * S)}, refused={refused.key: (refused, "no")})
+    assert decide(snapshot).entries["api", "a"].state is State.SERVING
+    split = snapshot._replace(rules=RULES._replace(split=(("v1", 100),)))
+    assert decide(split).entries["api", "a"].state is State.QUARANTINED
+    moved = split._replace(refused={refused.key: (refused._replace(port=81), "no")})
+    assert decide(moved).entries["api", "a"].state is State.SERVING

@@ -66,7 +66,7 @@ def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Deci
         else:
             entry = _explain_absent(judgement.file)
         if snapshot.refused:
-            entry = _quarantine_refused(entry, snapshot.refused.get(key))
+            entry = _quarantine_refused(entry, snapshot.refused.get(key), bool(snapshot.rules.split))
         entries[key] = entry
     last = find_last(snapshot, entries, judged, unfit)
     if last:
@@ -231,8 +231,11 @@ def _explain_absent(file: NodeFile) -> Entry:
     return Entry(State.GONE, reason, None, file.mtime_ns)
 
 
-def _quarantine_refused(entry: Entry, refused: tuple[Server, str] | None) -> Entry:
-    if refused is None or refused[0] != entry.server:
+def _quarantine_refused(entry: Entry, refused: tuple[Server, str] | None, is_split: bool) -> Entry:
+    if refused is None or entry.server is None:
+        return entry
+    server = refused[0]._replace(weight=entry.server.weight) if is_split else refused[0]  # the split gave it a weight
+    if server != entry.server:
         return entry
     return Entry(State.QUARANTINED, f"HAProxy refuses it: {refused[1]}", None, entry.since_ns)
 

@@ -4,8 +4,12 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-_LABEL = r"[a-z0-9_][a-z0-9_-]*"  # HAProxy would take a pattern with a dash in front for an option
-_ROUTE = re.compile(rf"((?:\*\.)?{_LABEL}(?:\.{_LABEL})*)?((?:/[a-z0-9_.~%-]+)*/?)", re.ASCII | re.IGNORECASE)
+_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]*"  # HAProxy would take a pattern with a dash in front for an option
+_HOST = rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*"
+_TEXT = rf"({_HOST})?((?:/[A-Za-z0-9_.~%-]+)*/?)"
+_ROUTE = re.compile(_TEXT, re.ASCII)
+ROUTE_PATTERN = rf"^(?!/?$){_TEXT}(,{_TEXT})*$"  # as JSON Schema has it
+HOSTS_PATTERN = rf"^{_HOST}/?(,{_HOST}/?)*$"
 _LENGTH = 255  # characters
 
 

@@ -1,12 +1,11 @@
 """One service as the operator describes it: its keys, what they allow, and where they come from."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from serf_haproxy.services import DEFAULT_SERVICE, words
-from serf_haproxy.services.route import read_hosts, read_routes
+from serf_haproxy.services.route import HOSTS_PATTERN, ROUTE_PATTERN, read_hosts, read_routes
 from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system import kinds
 from serf_haproxy.system.kinds import Kind
@@ -19,21 +18,16 @@ _SETTINGS = {field.name: field for field in dataclasses.fields(Settings)}
 _STATUS = r"[1-5][0-9]{2}(-[1-5][0-9]{2})?"
 
 
-def _read_statuses(text: str) -> str:
-    if not re.fullmatch(rf"{_STATUS}(,{_STATUS})*", text, re.ASCII):
-        raise ValueError(text)
-    return text
-
-
 _TIME = kinds.seconds(0.1, 86400)
-_MODE = Kind("http or tcp", {HTTP: HTTP, TCP: TCP}.__getitem__)
-_STICK = Kind("source, or empty", {"source": "source", "": ""}.__getitem__)
-_STATUSES = Kind("status codes and ranges like 200,301-302", _read_statuses)
+_MODE = kinds.choose(HTTP, TCP)
+_STICK = kinds.choose("source", "", allowed="source, or empty")
+_STATUSES = kinds.match("status codes and ranges like 200,301-302", rf"{_STATUS}(,{_STATUS})*")
 _ROUTES = Kind(
-    "a list of routes: shop.example.com, *.example.com, shop.example.com/cart, or /cart for every host", read_routes
+    "a list of routes: shop.example.com, *.example.com, shop.example.com/cart, or /cart for every host",
+    read_routes,
+    {"pattern": ROUTE_PATTERN},
 )
-
-_HOSTS = Kind("a list of hosts like db.example.com or *.example.com", read_hosts)
+_HOSTS = Kind("a list of hosts like db.example.com or *.example.com", read_hosts, {"pattern": HOSTS_PATTERN})
 
 
 class Peer(NamedTuple):

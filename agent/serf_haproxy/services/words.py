@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from serf_haproxy.services import VERSION
-from serf_haproxy.system.kinds import BALANCE_ALGORITHMS, Kind
+from serf_haproxy.system.kinds import BALANCE_ALGORITHMS, Kind, choose, match
 
 HASH = "hash"
 PROTOCOL_CHECKS = {  # what HAProxy's own checks of these protocols do
@@ -13,32 +13,8 @@ PROTOCOL_CHECKS = {  # what HAProxy's own checks of these protocols do
     "mysql": "a MySQL login",
     "smtp": "EHLO to a mail server",
 }
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}", re.ASCII)
 _FETCHES = {"source": "src", "path": "path", "uri": "pathq"}  # HAProxy's sample fetches
 _NAMED = re.compile(r"(header|cookie):([A-Za-z0-9_-]{1,64})", re.ASCII)
-_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII | re.IGNORECASE)
-
-
-def _choose(*words: str, allowed: str = "") -> Kind:
-    return Kind(allowed or " or ".join(words), {word: word for word in words}.__getitem__)
-
-
-def _read_hash_key(text: str) -> str:
-    if text not in _FETCHES and not _NAMED.fullmatch(text):
-        raise ValueError(text)
-    return text
-
-
-def _read_host(text: str) -> str:
-    if not _HOST.fullmatch(text):
-        raise ValueError(text)
-    return text
-
-
-def _read_user(text: str) -> str:
-    if not _USER.fullmatch(text):
-        raise ValueError(text)
-    return text
 
 
 def _read_split(text: str) -> tuple[tuple[str, int], ...]:
@@ -49,14 +25,22 @@ def _read_split(text: str) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(shares.items()))
 
 
-ALGORITHM = _choose(*BALANCE_ALGORITHMS, HASH, allowed="one of " + ", ".join((*BALANCE_ALGORITHMS, HASH)))
-BACKUPS = _choose("first", "all")
-HASH_KEY = Kind("source, path, uri, header:NAME or cookie:NAME", _read_hash_key)
-PROTOCOL = _choose("h1", "h2")
-SPLIT = Kind("a table of versions and their shares, whole numbers that sum to 100, like {v1 = 95, v2 = 5}", _read_split)
-HEALTH = _choose("http", "tcp", *PROTOCOL_CHECKS)
-HEALTH_USER = Kind("up to 32 letters, digits, dashes and underscores", _read_user)
-TLS_NAME = Kind("a host name", _read_host)
+ALGORITHM = choose(*BALANCE_ALGORITHMS, HASH, allowed="one of " + ", ".join((*BALANCE_ALGORITHMS, HASH)))
+BACKUPS = choose("first", "all")
+HASH_KEY = match("source, path, uri, header:NAME or cookie:NAME", "source|path|uri|(header|cookie):[A-Za-z0-9_-]{1,64}")
+PROTOCOL = choose("h1", "h2")
+SPLIT = Kind(
+    "a table of versions and their shares, whole numbers that sum to 100, like {v1 = 95, v2 = 5}",
+    _read_split,
+    {
+        "additionalProperties": False,
+        "minProperties": 1,
+        "patternProperties": {f"^{VERSION.pattern}$": {"type": "integer", "minimum": 0, "maximum": 100}},
+    },
+)
+HEALTH = choose("http", "tcp", *PROTOCOL_CHECKS)
+HEALTH_USER = match("up to 32 letters, digits, dashes and underscores", "[A-Za-z0-9_][A-Za-z0-9_-]{0,31}")
+TLS_NAME = match("a host name", "[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 TRUTH = Kind("true or false", {"True": True, "False": False}.__getitem__)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from serf_haproxy.system.network import read_networks, read_ports
@@ -13,10 +13,17 @@ BALANCE_ALGORITHMS = ("roundrobin", "leastconn", "first", "random", "static-rr",
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of value: what is allowed, in words, and the function that reads it or raises ValueError."""
+    """A kind of value.
+
+    Attributes:
+        allowed: What is allowed, in words.
+        read: Reads it, or raises ValueError or KeyError.
+        schema: What JSON Schema can say of a value, or of each value of a list.
+    """
 
     allowed: str
     read: Callable[[str], Any]
+    schema: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
 
 def _path(text: str) -> str:
@@ -63,44 +70,63 @@ def _host_port(text: str) -> tuple[str, int]:
     return _matching(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+")(host).strip("[]"), _between(int, 1, 65535)(port)
 
 
+def match(allowed: str, pattern: str) -> Kind:
+    """Return the kind of texts that a regular expression describes; it is one of JSON Schema too."""
+    return Kind(allowed, _matching(pattern), {"pattern": f"^(?:{pattern})$"})
+
+
+def choose(*words: str, allowed: str = "") -> Kind:
+    """Return the kind of a few words."""
+    return Kind(allowed or " or ".join(words), {word: word for word in words}.__getitem__, {"enum": list(words)})
+
+
 def _or_empty(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: read(text) if text else text
 
 
-PATH = Kind("an absolute path without blanks, quotes, backslash, # and $", _path)
-OPTIONAL_PATH = Kind(f"{PATH.allowed}; or empty", _or_empty(_path))
-WORDS = Kind("words of letters, digits, dot, dash and underscore, separated by commas", _words)
+_PATH = r"/[^\s\"'#$\\]*"
+PATH = Kind("an absolute path without blanks, quotes, backslash, # and $", _path, {"pattern": f"^{_PATH}$"})
+OPTIONAL_PATH = Kind(f"{PATH.allowed}; or empty", _or_empty(_path), {"pattern": f"^({_PATH})?$"})
+WORDS = Kind(
+    "words of letters, digits, dot, dash and underscore, separated by commas",
+    _words,
+    {"pattern": r"^[A-Za-z0-9_., -]*$"},
+)
 PLAIN_PATH = Kind("an absolute path of letters, digits and /_.+-", _matching(r"/[A-Za-z0-9/_.+-]*"))
-BIND = Kind("address:port with an IP address, * or nothing before the colon", _bind)
+BIND = Kind(
+    "address:port with an IP address, * or nothing before the colon",
+    _bind,
+    {"pattern": r"^(\*|[0-9A-Fa-f:.]*|\[[0-9A-Fa-f:.]*\]):[0-9]+$"},
+)
 OPTIONAL_BIND = Kind(f"{BIND.allowed}; or empty", _or_empty(_bind))
 HOST_PORT = Kind("host:port", _host_port)
 PROGRAM = Kind("a program's name or absolute path", _matching(r"[A-Za-z0-9_./+-]+"))
-URL_PATH = Kind("a URL path of letters, digits and /_.-~?=&%", _matching(r"/[A-Za-z0-9/_.~?=&%-]*"))
-NETWORKS = Kind("networks like 10.1.0.0/16, separated by commas", read_networks)
-PORTS = Kind("ports and ranges like 80,8000-8999", read_ports)
+URL_PATH = match("a URL path of letters, digits and /_.-~?=&%", r"/[A-Za-z0-9/_.~?=&%-]*")
+NETWORKS = Kind("networks like 10.1.0.0/16, separated by commas", read_networks, {"pattern": r"^[0-9A-Fa-f:./, ]*$"})
+PORTS = Kind("ports and ranges like 80,8000-8999", read_ports, {"pattern": r"^[0-9, -]*$"})
 SWITCH = Kind("on or off", lambda text: {"on": True, "off": False}[text])
 MODE = Kind("600 or 660", _matching("6[06]0"))
-BALANCE = Kind("one of " + ", ".join(BALANCE_ALGORITHMS), _matching("|".join(BALANCE_ALGORITHMS)))
-METHOD = Kind("HEAD, GET or OPTIONS", _matching("HEAD|GET|OPTIONS"))
-HOST = Kind(
-    "a host name or IP address, with a port or without",
-    _matching(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"),
-)
+BALANCE = choose(*BALANCE_ALGORITHMS, allowed="one of " + ", ".join(BALANCE_ALGORITHMS))
+METHOD = choose("HEAD", "GET", "OPTIONS", allowed="HEAD, GET or OPTIONS")
+HOST = match("a host name or IP address, with a port or without", r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 FORWARDING = Kind("replace, append or off", _matching("replace|append|off"))
 BALANCER_NAME = Kind("letters, digits, dot, dash and underscore; or empty", _matching(r"[A-Za-z0-9_.-]{0,128}"))
-COOKIE = Kind("a cookie name of letters, digits, dash and underscore, or empty", _matching(r"[A-Za-z0-9_-]*"))
+COOKIE = match("a cookie name of letters, digits, dash and underscore, or empty", r"[A-Za-z0-9_-]*")
 
 
 def seconds(low: float, high: float) -> Kind:
     """Return the kind of a time within limits."""
-    return Kind(f"{low:g} to {high:g} seconds", _between(float, low, high))
+    schema = {"type": "number", "minimum": low, "maximum": high}
+    return Kind(f"{low:g} to {high:g} seconds", _between(float, low, high), schema)
 
 
 def count(low: int, high: int) -> Kind:
     """Return the kind of a whole number within limits."""
-    return Kind(f"a whole number, {low} to {high}", _between(int, low, high))
+    schema = {"type": "integer", "minimum": low, "maximum": high}
+    return Kind(f"a whole number, {low} to {high}", _between(int, low, high), schema)
 
 
 def number(low: float, high: float) -> Kind:
     """Return the kind of a number within limits."""
-    return Kind(f"a number, {low:g} to {high:g}", _between(float, low, high))
+    schema = {"type": "number", "minimum": low, "maximum": high}
+    return Kind(f"a number, {low:g} to {high:g}", _between(float, low, high), schema)
