@@ -1,18 +1,14 @@
 """The difference between the servers that run and those that should, as commands for HAProxy's runtime socket. Pure."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from serf_haproxy.config.ids import choose_id, is_id_of
-from serf_haproxy.config.keywords import spell_out
+from serf_haproxy.config.commands import OUT, WATCHERS, add, close_idle, delete, free, move, name_of, remove
+from serf_haproxy.config.ids import is_id_of
 from serf_haproxy.config.parse import Layout, Line
-from serf_haproxy.policy.snapshot import DOWN, STOPPING, Seen
+from serf_haproxy.policy.snapshot import Seen
 from serf_haproxy.services import DEFAULT_SERVICE, SUCCESSOR, Key
-from serf_haproxy.system.network import split_endpoint
-
-_WATCHERS = frozenset(["check", "agent-check", "track"])  # the words by which HAProxy itself sets a server down and up
-_OUT = (DOWN, STOPPING)
 
 
 class Changes(NamedTuple):
@@ -62,22 +58,22 @@ def diff(goal: Layout, before: Layout, seen: Mapping[Key, Seen], left: Mapping[K
             continue
         if running is None or has_other_id:
             ids -= {(key[0], running.id)} if running else set()
-            commands += [*(_remove(key) if running else ()), *_add(goal, key, ids)]
+            commands += [*(remove(key) if running else ()), *add(goal, key, ids)]
             continue
         if is_other:  # to be added when it is gone: HAProxy does not remove it while it has a connection
-            commands += [_delete(key), *close_idle(key)] if running.is_maintained else _remove(key)
+            commands += [delete(key), *close_idle(key)] if running.is_maintained else remove(key)
             continue
         if running.endpoint != line.endpoint:
             ids -= {(key[0], running.id)}
-            commands += _move(goal, key, ids)
+            commands += move(goal, key, ids)
         else:
-            commands += _free(key, line, running, is_new=key not in before.servers)
+            commands += free(key, line, running, is_new=key not in before.servers)
         if running.weight != line.weight:
-            commands.append(f"set server {_name(key)} weight {line.weight}")
+            commands.append(f"set server {name_of(key)} weight {line.weight}")
     gone = _find_gone(goal, before, seen)
-    commands += [command for key in gone if not seen[key].is_maintained for command in _remove(key)]
+    commands += [command for key in gone if not seen[key].is_maintained for command in remove(key)]
     waiting = [key for key in gone if seen[key].is_maintained]
-    deletions = tuple(map(_delete, waiting))
+    deletions = tuple(map(delete, waiting))
     unused = tuple(key for key in waiting if not seen[key].connection_count)
     return Changes(tuple(commands), deletions, tuple(fixed), tuple(left_keys), unused)
 
@@ -100,7 +96,7 @@ def find_differences(goal: Layout, seen: Mapping[Key, Seen]) -> dict[Key, str]:
 
 def sign(goal: Layout, key: Key, running: Seen | None) -> str:
     """Return a signature of a server's difference: the same as long as its line, the rest and HAProxy's report are."""
-    reported = running and (*running[: Seen._fields.index("operation")], running.operation in _OUT, running.id)
+    reported = running and (*running[: Seen._fields.index("operation")], running.operation in OUT, running.id)
     return hashlib.sha256(f"{goal.rest} {key} {goal.servers.get(key)} {reported}".encode()).hexdigest()[:16]
 
 
@@ -109,11 +105,11 @@ def explain(goal: Layout, key: Key, running: Seen | None) -> str:
     line = goal.servers[key]
     wanted = f"{line.endpoint} weight {line.weight}" + (f" id {line.id}" if line.id else "")
     if running is None:
-        return f"{_name(key)} is not there instead of {wanted}"
+        return f"{name_of(key)} is not there instead of {wanted}"
     states = {"maintenance": running.is_maintained, "drain": running.is_drained, "no checks": running.is_unwatched}
-    states |= {"down": running.operation in _OUT}
+    states |= {"down": running.operation in OUT}
     state = "".join(f" ({name})" for name, is_so in states.items() if is_so)
-    return f"{_name(key)} is {running.endpoint} weight {running.weight} id {running.id}{state} instead of {wanted}"
+    return f"{name_of(key)} is {running.endpoint} weight {running.weight} id {running.id}{state} instead of {wanted}"
 
 
 def _find_wrong(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> list[Key]:
@@ -128,7 +124,7 @@ def _find_wrong(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> list[
         or running.is_drained
         or running.is_unwatched
         or (running.id != line.id and _has_other_id(goal, key, running))
-        or (running.operation in _OUT and _WATCHERS.isdisjoint(line.words))
+        or (running.operation in OUT and WATCHERS.isdisjoint(line.words))
         or (before is not goal and before.servers.get(key, line).words != line.words)
     ]
 
@@ -156,77 +152,11 @@ def describe(old: Mapping[Key, Line | None], new: Mapping[Key, Line | None]) -> 
     changed = sorted(key for key in keys if key[0] != SUCCESSOR)
     is_one = len({section for section, _ in (*old, *new)} - {SUCCESSOR}) < 2
     changes = [
-        ("+" if key not in old else "-" if key not in new else "~") + (key[1] if is_one else _name(key))
+        ("+" if key not in old else "-" if key not in new else "~") + (key[1] if is_one else name_of(key))
         for key in changed
     ]
     shown = " ".join(changes[:10]) + (f" and {len(changes) - 10} more" if len(changes) > 10 else "")
     return f"servers changed: {shown}" if changes else "the configuration changed"
-
-
-def _add(goal: Layout, key: Key, ids: Collection[tuple[str, int]]) -> list[str]:
-    """Add a server; `ids` are the ids in use in each section."""
-    name, line = _name(key), goal.servers[key]
-    number = line.id or choose_id((DEFAULT_SERVICE, key[1]))
-    # Another server may run with the id that the file now gives to this one, which matters only to some algorithms.
-    with_id = "" if (key[0], number) in ids and key[0] not in goal.by_id else f" id {number}"
-    words = " ".join(spell_out(line.words))
-    add = f"add server {name} {line.endpoint} weight {line.weight}{with_id} {words}"
-    # HAProxy before 3.0 makes the cookie of an added server only then.
-    cookie = [f"enable dynamic-cookie backend {key[0]}"] if key[0] in goal.cookied else []
-    return [add, *([f"enable health {name}"] if "check" in line.words else ()), *cookie, *_start(key, line)]
-
-
-def _move(goal: Layout, key: Key, ids: Collection[tuple[str, int]]) -> list[str]:
-    """Give a server another address by making it anew: its first check then takes milliseconds.
-
-    A server that still has connections cannot be removed. It is moved in place, and its next check may take a second.
-    """
-    address, port = split_endpoint(goal.servers[key].endpoint)
-    add, *start = _add(goal, key, ids)
-    return [*_remove(key), add, f"set server {_name(key)} addr {address} port {port}", *start]
-
-
-def _free(key: Key, line: Line, running: Seen, *, is_new: bool) -> list[str]:
-    """Put a server and its health checks back into service.
-
-    A server that serves is not set down for that: its clients would lose it. Its health checks soon
-    show its true state; they also correct a server that an administrator has forced up or down.
-    """
-    name = _name(key)
-    commands = [f"enable health {name}"] if running.is_unwatched else []
-    if running.is_maintained or (running.is_drained and is_new):  # a start that was interrupted is made again
-        return [*commands, *_start(key, line)]
-    if running.is_drained:
-        commands.append(f"set server {name} state ready")
-    if running.operation in _OUT and not _WATCHERS.intersection(line.words):
-        commands.append(f"set server {name} health up")
-    return commands
-
-
-def _start(key: Key, line: Line) -> list[str]:
-    """Let a server get requests; one with health checks starts as down until its first good check."""
-    ready = f"set server {_name(key)} state ready"
-    if "check" not in line.words:
-        return [ready]
-    return [f"set server {_name(key)} state drain", f"set server {_name(key)} health down", ready]
-
-
-def _remove(key: Key) -> list[str]:
-    """Take a server out: its requests may finish; an idle server goes at once."""
-    return [f"set server {_name(key)} state maint", _delete(key)]
-
-
-def _delete(key: Key) -> str:
-    return f"del server {_name(key)}"
-
-
-def close_idle(key: Key) -> list[str]:
-    """Begin a server's maintenance anew, which closes its idle connections.
-
-    HAProxy 2.6 deletes no server with idle connections. Those whose request ended during maintenance it closes by half
-    every five seconds. Between the two commands a sticky client may reach the server, and nothing else does.
-    """
-    return [f"set server {_name(key)} state drain", f"set server {_name(key)} state maint"]
 
 
 def _has_our_id(key: Key, running: Seen) -> bool:
@@ -249,7 +179,3 @@ def _is_lonely(key: Key, seen: Mapping[Key, Seen]) -> bool:
         other != key and other[0] == key[0] and one.is_serving and one.weight and not one.is_drained
         for other, one in seen.items()
     )
-
-
-def _name(key: Key) -> str:
-    return "/".join(key)

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from serf_haproxy.config.diff import Changes, close_idle
+from serf_haproxy.config.commands import close_idle
+from serf_haproxy.config.diff import Changes
 from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import NO_PAUSE, Patience, Pause
