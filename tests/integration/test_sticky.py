@@ -16,9 +16,7 @@ from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy.socket import ask
 
-pytestmark = pytest.mark.usefixtures("time_limit")
-
-CLIENT_COUNT = int(os.environ.get("STICKY_CLIENTS", "2000"))  # 10,000 on demand
+CLIENT_COUNT = int(os.environ.get("STICKY_CLIENTS", "2000"))  # 10,000 on demand, which takes minutes
 SECRET = "a secret of sixteen or more characters"
 
 
@@ -87,6 +85,7 @@ def test_clients_stay_through_joins_leaves_reloads_and_balancers(short_dir: Path
         assert crowd.servers <= set(map(address, there))
 
 
+@pytest.mark.usefixtures("time_limit")
 def test_the_secret_stays_in_its_file(short_dir: Path, secret: dict[str, str]) -> None:
     """Only keys made from the secret get into HAProxy's configuration, another one for each service."""
     (short_dir / "services.toml").write_text(f'[shop]\nroutes = ["/shop"]\ncookie = "{COOKIE}"\n')
@@ -104,6 +103,7 @@ def test_the_secret_stays_in_its_file(short_dir: Path, secret: dict[str, str]) -
         assert keys[0] not in repr(probe.preview(proxy.settings).snapshot.services)
 
 
+@pytest.mark.usefixtures("time_limit")
 @pytest.mark.parametrize("text", [None, "", "too short\n"])
 def test_without_the_secret_nothing_changes(short_dir: Path, secret: dict[str, str], text: str | None) -> None:
     """A file that is missing or wrong is one clear line; HAProxy keeps what it has, and with it the clients."""
@@ -122,6 +122,7 @@ def test_without_the_secret_nothing_changes(short_dir: Path, secret: dict[str, s
         assert proxy.servers() == {"web1", "web2"}
 
 
+@pytest.mark.usefixtures("time_limit")
 def test_a_drained_server_keeps_its_clients(short_dir: Path, secret: dict[str, str]) -> None:
     """A server that is drained, or has left, keeps its clients and gets no new ones, in each service by itself."""
     (short_dir / "services.toml").write_text(
@@ -177,6 +178,7 @@ def ask_all(proxy: Proxy, paths: list[str], sources: list[str]) -> dict[str, str
     return found
 
 
+@pytest.mark.usefixtures("time_limit")
 def test_balancers_agree_on_every_key(short_dir: Path) -> None:
     """With `source` and `uri`, joins take no reload; two balancers agree, and a leave moves the leaver's keys alone."""
     seed = random.randrange(2**32)
