@@ -1,6 +1,7 @@
 """Growth: the cost of one change among 10 to 10,000 nodes with a real HAProxy, by serf-haproxy and by HAProxy.
 
 Usage: .venv/bin/python tests/benchmarks/pass.py [--rounds 10] [--counts 10 100 ...] [--own-template] [--results DIR]
+       .venv/bin/python tests/benchmarks/pass.py --services 20 [--rounds 10] [--counts 1000]
 
 In each round one node changes its port, so that all passes are complete: read, render, apply, check, publish, record.
 "event": a handler has written the node file. "hint": the roster corrects the node file. "reload": like an event, but
@@ -10,7 +11,8 @@ pass without that of HAProxy: the check, the change at run time or the reload, a
 thousands of checks a second would use the processor.
 
 With --own-template the same template is used as a user's template, which a child process renders. With --profile the
-functions that take the most time are printed instead.
+functions that take the most time are printed instead. With --services the nodes of one cluster are in so many services,
+and passes there are compared, in turn, with those of a cluster that has them in one.
 """
 
 import argparse
@@ -40,6 +42,7 @@ from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.haproxy import master, runtime, socket
 from serf_haproxy.serf.client import Client
 
+TEMPLATE = Path(rendering.BUILT_IN_TEMPLATE).read_text()
 PATHS = ("event", "hint", "reload")
 LINEAR_COUNT = 5000  # up to this number of nodes our time must not grow faster than they do
 SETTLED_S = 1.1  # every pass reads node files that are younger (nodes.py)
@@ -60,19 +63,20 @@ class Shares(NamedTuple):
 class Cluster:
     """A balancer, its nodes, and the simulated Serf agent that knows them."""
 
-    def __init__(self, proxy: Proxy, membership: Membership, count: int) -> None:
-        self.proxy, self.membership = proxy, membership
+    def __init__(self, proxy: Proxy, membership: Membership, count: int, service_count: int = 0) -> None:
+        self.proxy, self.membership, self._service_count = proxy, membership, service_count
         self.client = Client(find_serf(proxy.settings), has_hints=False)
         self.memory = Memory()
         self._number = 0
         self._balance = proxy.settings.balance
         membership.put(
-            Member(f"web{n}", f"10.{n // 65536}.{n // 256 % 256}.{n % 256}", self._tags(8080)) for n in range(count)
+            Member(f"web{n}", f"10.{n // 65536}.{n // 256 % 256}.{n % 256}", self._tags(8080, n)) for n in range(count)
         )
         self.run()
 
-    @staticmethod
-    def _tags(port: int) -> dict[str, str]:
+    def _tags(self, port: int, number: int = 1) -> dict[str, str]:
+        if self._service_count:
+            return {"role": "web", f"svc.s{number % self._service_count}": f"{port}:w10"}
         return {"role": "web", "port": str(port), "weight": "10"}
 
     def change(self, path: str) -> dict[str, Any]:
@@ -95,22 +99,25 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster(count: int, own_template: bool = False) -> Iterator[Cluster]:
-    """Run a balancer with nodes for the length of the block."""
+def running_cluster(count: int, own_template: bool = False, service_count: int = 0) -> Iterator[Cluster]:
+    """Run a balancer with nodes, in one service or several, for the length of the block."""
     with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory:
         template = Path(directory, "own.j2")
         checks = "check inter {{ check_interval_s }}s fastinter 250ms downinter 50ms"
-        text = Path(rendering.BUILT_IN_TEMPLATE).read_text()
-        assert checks in text
-        template.write_text(text.replace(checks, "check inter 1h"))
+        assert checks in TEMPLATE
+        template.write_text(TEMPLATE.replace(checks, "check inter 1h"))
         own = {"SERF_HAPROXY_TEMPLATE_PATH": str(template)} if own_template else {}
+        if service_count:
+            services = Path(directory, "services.toml")
+            services.write_text("".join(f'[s{n}]\nroutes = ["s{n}.test"]\n' for n in range(service_count)))
+            own["SERF_HAPROXY_SERVICES_FILE"] = str(services)
         with (
             mock.patch.object(rendering, "BUILT_IN_TEMPLATE", str(template)),
             running_proxy(Path(directory), **own) as proxy,
         ):
             membership = Membership(proxy.environment)
             with serving(membership, proxy.settings.rpc_addr):
-                cluster = Cluster(proxy, membership, count)
+                cluster = Cluster(proxy, membership, count, service_count)
                 time.sleep(SETTLED_S)
                 cluster.run()
                 yield cluster
@@ -196,6 +203,28 @@ def judge(report: Report, path: str, by_count: dict[int, Shares]) -> None:
         report.add_goal(f"ours grows no faster than the nodes up to {LINEAR_COUNT:,}, by {path}", found, is_met)
 
 
+def compare(options: argparse.Namespace) -> None:
+    """Compare passes among nodes of several services with passes among as many nodes of one, in turn."""
+    report = Report("services", options)
+    rows = []
+    for count in options.counts:
+        with running_cluster(count) as one, running_cluster(count, service_count=options.services) as several:
+            pairs = [(measure(one, "event"), measure(several, "event")) for _ in range(options.rounds)]
+        found = [Shares(*(median(each) for each in zip(*side, strict=True))) for side in zip(*pairs, strict=True)]
+        ratios = [many / few for few, many in zip(*found, strict=True)]
+        for name, values in (("one service", found[0]), (f"{options.services} services", found[1])):
+            shown = (f"{1000 * value:.1f}" for value in (values.ours_s, values.our_cpu_s, values.whole_s))
+            rows.append((f"{count:,}", name, *shown))
+        said = dict(zip(Shares._fields, ratios, strict=True))
+        text = (
+            f"{said['our_cpu_s']:.2f} in our CPU, {said['ours_s']:.2f} in our time, {said['whole_s']:.2f} in the whole"
+        )
+        goal = f"a pass among {count:,} nodes in {options.services} services costs at most 1.3 of one in one service"
+        report.add_goal(goal, text, max(said["our_cpu_s"], said["whole_s"]) <= 1.3)
+    report.add_table("services", ("nodes", "in", "ours, ms", "our CPU, ms", "whole, ms"), rows)
+    report.write()
+
+
 def profile(options: argparse.Namespace) -> None:
     """Print the functions in which a pass spends the most time."""
     for count in options.counts:
@@ -215,5 +244,6 @@ if __name__ == "__main__":
     parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 1000, 5000, 10000])
     parser.add_argument("--own-template", action="store_true")
     parser.add_argument("--profile", choices=["tottime", "cumtime"], help="print a profile in this order instead")
+    parser.add_argument("--services", type=int, default=0, help="compare one service with so many")
     arguments = parser.parse_args()
-    (profile if arguments.profile else main)(arguments)
+    (profile if arguments.profile else compare if arguments.services else main)(arguments)
