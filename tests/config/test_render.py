@@ -23,7 +23,7 @@ from decisions import build
 from serf_haproxy.config.diff import describe
 from serf_haproxy.config.fingerprint import digest_of, rest_of
 from serf_haproxy.config.parse import Parser
-from serf_haproxy.config.render import Config, render
+from serf_haproxy.config.render import Compiler, Config, Source, fill_in, finish, render
 from serf_haproxy.control.rendering import BUILT_IN_TEMPLATE
 from serf_haproxy.control.rules import read_rules
 from serf_haproxy.errors import HaproxyFault, InputError, TemplateError
@@ -43,6 +43,7 @@ TESTS_DIR = Path(__file__).parents[1]
 GOLDEN_DIR = TESTS_DIR / "golden"
 TEMPLATE = Path(BUILT_IN_TEMPLATE).read_text()
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin") or "haproxy"
+COMPILER = Compiler()  # a property needs the template a hundred times
 WEB1 = Server("web1", "127.0.1.1", 8080, None)
 WEB2 = Server("web2", "127.0.1.2", 8080, 50)
 
@@ -69,7 +70,8 @@ def render_event(event: Event, settings: Settings) -> tuple[int, str]:
     """Return the number of servers of an event's members, and the rendered configuration."""
     evidence = {member.name: NodeFile(ALIVE, member, 0) for member in event.members}
     servers = build(evidence, Rules(settings.default_port)).servers
-    return len(servers), render(TEMPLATE, BUILT_IN_TEMPLATE, servers, settings).text
+    text = fill_in(Source(TEMPLATE, BUILT_IN_TEMPLATE), servers, settings, compiler=COMPILER)
+    return len(servers), finish(text, servers, Parser()).text
 
 
 def render_text(template: str, *servers: Server) -> Config:
