@@ -32,6 +32,8 @@ _PACKAGES = {
     "mmdebstrap": ["mmdebstrap", "debian-archive-keyring"],
     "chromium": ["chromium"],
     "redis-check-rdb": ["redis-tools"],
+    "pebble": ["pebble"],
+    "certbot": ["certbot"],
 }
 
 

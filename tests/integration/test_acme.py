@@ -6,7 +6,6 @@ import http.server
 import json
 import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from containers.engine import need
 from fakes.certificates import write_pair
 from fakes.web import answering
 from integration.proxy import Proxy, free_port, wait_for
@@ -25,16 +25,17 @@ from integration.test_https import find_worker, make_proxy, start
 from integration.test_services import offer, wait_up
 from serf_haproxy.system.network import split_endpoint
 
-pytestmark = [
-    pytest.mark.usefixtures("time_limit"),
-    pytest.mark.skipif(
-        not all(map(shutil.which, ("pebble", "pebble-challtestsrv", "certbot"))),
-        reason="needs Debian's packages pebble and certbot",
-    ),
-]
+pytestmark = pytest.mark.usefixtures("time_limit")
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "get-certificates-with-certbot.md"
 HOST = "shop.example.com"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs() -> None:
+    """Install the client and the test server where they are missing."""
+    need("pebble")
+    need("certbot")
 
 
 @contextlib.contextmanager
