@@ -222,12 +222,12 @@ def test_a_forged_balancer_takes_no_server_out(short_dir: Path) -> None:
 
 
 QUOTED = (
-    ("server {{ server.name }} {{ server.endpoint }}", "server {{ server.name }} {{ server.endpoint }} sni str(x) "),
+    ("server {{ server.name }} {{ server.endpoint }}", "server {{ server.name }} {{ server.endpoint }} sni str('x') "),
 )
 
 
 def test_a_quoted_word_switches_no_guard_off(proxy: Proxy, short_dir: Path) -> None:
-    """With `sni str(x)` on each server line, wrong tags on all nodes remove no server."""
+    """With `sni str('x')` on each server line, wrong tags on all nodes remove no server."""
     path = own_template(short_dir, *QUOTED)
     with serving(proxy, 2) as webs:
         assert proxy.run_pass(template_path=path).verdict is Verdict.RELOADED
@@ -239,7 +239,7 @@ def test_a_quoted_word_switches_no_guard_off(proxy: Proxy, short_dir: Path) -> N
 
 
 def test_a_quoted_word_lets_no_new_server_start_as_up(proxy: Proxy, short_dir: Path) -> None:
-    """With `sni str(x)` on each server line, a new server gets no request before its first good check."""
+    """With `sni str('x')` on each server line, a new server gets no request before its first good check."""
     path = own_template(short_dir, *QUOTED)
     with serving(proxy, 1), socket.create_server(("127.0.0.1", 0)) as hanging:
         proxy.run_pass(template_path=path)
