@@ -8,7 +8,7 @@ from pathlib import Path
 from containers.engine import PREFIX, ROOT, Engine, run
 
 MODULES = ("clients", "equality", "health", "last_resort", "live", "load", "maxconn", "old_workers", "pass")
-MODULES += ("runtime_rules",)
+MODULES += ("runtime_rules", "sharing", "splits", "sticky")
 TESTS = ("tests/config/test_render.py", *(f"tests/integration/test_{name}.py" for name in MODULES))
 PACKAGES = ("pytest", "pytest-randomly", "hypothesis", "requests", "starlette", "uvicorn")
 # The code under test is the image's. `env -i` drops the image's settings, which are for its own paths.
@@ -19,7 +19,7 @@ cd /source
 cp -r pyproject.toml tests handlers s6 images agent /work
 cd /work
 handlers/install /opt/serf-haproxy/bin/python handlers/member_event
-exec env -i PATH="$PATH" PYTHONPATH=/packages python -m pytest -q -p no:cacheprovider {" ".join(TESTS)}
+exec env -i PATH="$PATH" STICKY_CLIENTS=200 PYTHONPATH=/packages python -m pytest -q -p no:cacheprovider {" ".join(TESTS)}
 """
 
 

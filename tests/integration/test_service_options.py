@@ -234,3 +234,43 @@ def test_only_clients_of_the_networks_are_served(short_dir: Path) -> None:
         assert get(proxy, Host="own.test")[0] == 200
         with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 10) as connection:
             assert connection.recv(10) == b""
+
+
+def test_a_client_that_comes_too_often_is_refused(short_dir: Path) -> None:
+    """Beyond the limit a client gets 429 or no connection, other clients are served, and the limit ends by itself."""
+    bind = f"127.0.0.1:{free_port()}"
+    limits = "rate_limit = 5\nrate_period_s = 2\n"
+    services = API + limits + f'[echo]\nmode = "tcp"\nbind = "{bind}"\n' + limits
+    with answering() as web, telling("hello") as tcp_port, serving(short_dir, services) as proxy:
+        join(proxy, one=web.port)
+        offer(proxy, "two", echo=tcp_port)
+        assert proxy.run_pass().verdict is Verdict.APPLIED
+        wait_up(proxy, ("echo", "two"))
+
+        def visit(source: str) -> int:
+            host, _, port = proxy.settings.frontend_bind.rpartition(":")
+            client = http.client.HTTPConnection(host, int(port), timeout=20, source_address=(source, 0))
+            with contextlib.closing(client):
+                client.request("GET", "/", headers=HOST)
+                answer = client.getresponse()
+                assert answer.status == 200 or answer.headers["Retry-After"] == "2"
+                return answer.status
+
+        def connect(source: str) -> bytes:
+            host, _, port = bind.rpartition(":")
+            with (
+                contextlib.suppress(ConnectionResetError),
+                socket.create_connection((host, int(port)), 20, (source, 0)) as client,
+            ):
+                return client.recv(5)
+            return b""
+
+        assert [visit("127.0.0.2") for _ in range(8)] == [200] * 5 + [429] * 3
+        assert visit("127.0.0.3") == 200
+        assert [connect("127.0.0.2") for _ in range(8)] == [b"hello"] * 5 + [b""] * 3
+        assert connect("127.0.0.3") == b"hello"
+        answers = [visit("127.0.0.2")]
+        while answers[-1] != 200 and len(answers) < 15:
+            time.sleep(1)  # a client that goes on coming too often is not served
+            answers.append(visit("127.0.0.2"))
+        assert answers[-1] == 200

@@ -99,6 +99,13 @@ class Service:
     client_networks: tuple[Network, ...] = _key(
         kinds.NETWORKS, (), LIST, "networks of its clients; others get 403, or are cut off by mode tcp; default: all"
     )
+    rate_limit: int = _key(
+        kinds.count(0, 1000000),
+        0,
+        NUMBER,
+        "most requests of one client address in rate_period_s, or connections in mode tcp; default: 0, no limit",
+    )
+    rate_period_s: int = _key(kinds.count(1, 3600), 10, NUMBER, "the time of that limit; default: 10")
     connect_timeout_s: float = _key(_TIME, 2.0, NUMBER, "wait for a server to accept a connection; default: 2")
     queue_timeout_s: float = _key(_TIME, 10.0, NUMBER, "wait of a request for a free server; default: 10")
     server_timeout_s: float = _key(_TIME, 60.0, NUMBER, "how long a server may be silent; default: 60")
