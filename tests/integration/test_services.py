@@ -346,15 +346,17 @@ def test_a_real_serf_agent_offers_services(proxy: Proxy, applications: Applicati
 
 
 def test_the_daemon_follows_the_services_file(proxy: Proxy, applications: Applications, short_dir: Path) -> None:
-    """SIGHUP makes a pass that reads the changed file; a fault is logged once."""
+    """The daemon notices a changed file by itself, and SIGHUP makes a pass at once; a fault is logged once."""
     offer(proxy, "node1", shop=applications.shop.port)
     with running_daemon(proxy) as process:
         wait_up(proxy, ("shop", "node1"))
         services = short_dir / "services.toml"
         services.write_text(services.read_text().replace("/shop", "/store") + "x = 1\n")
+        wait_for(lambda: "beg /store/" in Path(proxy.settings.config_path).read_text(), "the new route", 20)
+        wait_for(lambda: said(proxy, "[pg] x: there is no such key"), "the fault is logged", 20)
+        services.write_text(services.read_text().replace("/store", "/market"))
         process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "beg /store/" in Path(proxy.settings.config_path).read_text(), "the new route")
-        wait_for(lambda: said(proxy, "[pg] x: there is no such key"), "the fault is logged")
+        wait_for(lambda: "beg /market/" in Path(proxy.settings.config_path).read_text(), "another route", 20)
 
 
 def test_a_proof_opens_one_service(proxy: Proxy, applications: Applications, short_dir: Path) -> None:
@@ -368,6 +370,16 @@ def test_a_proof_opens_one_service(proxy: Proxy, applications: Applications, sho
     made = subprocess.run(argv, env=os.environ | proxy.environment, capture_output=True, text=True, check=True)
     key, _, value = made.stdout.strip().partition("=")
     assert key == "proof.pg"
+    for name, reason in (("pgg", "it is not there"), ("api", "[api] x: there is no such key")):
+        other = [*argv[:-4], "--service", name, "--tag", f"svc.{name}=80"]
+        text = (short_dir / "services.toml").read_text()
+        services = short_dir / "other.toml"
+        services.write_text(text.replace("[api]\n", "[api]\nx = 1\n"))
+        environ = os.environ | proxy.environment | {"SERF_HAPROXY_SERVICES_FILE": str(services)}
+        refused = subprocess.run(other, env=environ, capture_output=True, text=True, check=False)
+        assert refused.returncode == 100
+        assert f"has no good table [{name}]" in refused.stderr
+        assert reason in refused.stderr
     for name in ("node1", "node2"):
         pairs = (f"proof.pg={value}", f"svc.pg={applications.pg1}", f"svc.shop={applications.shop.port}")
         record(proxy.settings.nodes_dir, "alive", Member(name, "127.0.0.1", "", pairs))

@@ -50,6 +50,10 @@ def _find_secret_file(settings: Settings, name: str) -> str:
     from serf_haproxy.control.services_file import ServicesFile
     from serf_haproxy.services import DEFAULT_SERVICE
 
-    listed = {service.name: service for service in ServicesFile(settings).read({}).listed}
+    services = ServicesFile(settings).read({})
+    if name and services.are_named and name not in services.names:
+        wrong = next((fault for fault in services.faults if f"[{name}]" in fault), "it is not there")
+        raise InputError(f"{settings.services_file} has no good table [{name}]: {wrong}")
+    listed = {service.name: service for service in services.listed}
     service = listed.get(name or DEFAULT_SERVICE)
     return service.proof_secret_file if service else settings.proof_secret_file

@@ -33,7 +33,7 @@ _LEVELS = {
     Verdict.REJECTED: logging.ERROR,
 }
 _PAUSE_S = 2.0  # the longest pause after an error of our own, in which no wake is heard
-_WATCH_S = 1.0  # how often the directory of certificates is looked at
+_WATCH_S = 1.0  # how often the operator's files are looked at
 _START_S = 0.5  # `status` takes the lock for a moment to see whether the daemon holds it
 
 
@@ -129,8 +129,7 @@ class Daemon:
             for connection in self._client.watched():
                 selector.register(connection, selectors.EVENT_READ, connection)
             timeout_s = max(0.0, self._schedule.due_s() - time.monotonic())
-            timeout_s = min(timeout_s, _WATCH_S) if self._watch else timeout_s
-            ready = [key for key, _ in selector.select(timeout_s)]
+            ready = [key for key, _ in selector.select(min(timeout_s, _WATCH_S))]
         for key in ready:
             if key.fileobj == signal_fd:
                 drain(signal_fd)
@@ -141,7 +140,7 @@ class Daemon:
                 self._schedule.ask_at(0.0)
             elif not self._client.is_up():
                 self._schedule.ask_at(self._client.next_try_s())
-        if self._watch and self._watch.has_changed():
+        if self._watch.has_changed():
             self._schedule.wake(time.monotonic())
 
     def _work(self, is_first: bool = False) -> None:
@@ -207,7 +206,7 @@ class Daemon:
         self._reconciler = Reconciler(settings, self._reconciler.memory)
         self._schedule, self._watch = _make_schedule(settings), _make_watch(settings)
         self._schedule.wake(time.monotonic() - settings.max_wait_s)
-        log.info("settings and template were read again")
+        log.info("settings, services file and template were read again")
 
     def _notify_ready(self) -> None:
         if self._notify_fd is not None:
@@ -228,8 +227,10 @@ def _make_schedule(settings: Settings) -> Schedule:
     )
 
 
-def _make_watch(settings: Settings) -> Watch | None:
-    return Watch(settings.certificates_dir) if settings.https_bind else None
+def _make_watch(settings: Settings) -> Watch:
+    certificates = [settings.certificates_dir] if settings.https_bind else []
+    template = [settings.template_path] if settings.template_path else []
+    return Watch([settings.services_file, *template, *certificates])
 
 
 def _make_client(settings: Settings) -> Client:

@@ -1,34 +1,43 @@
-"""Whether the files of a directory have changed. A look takes a `stat` for each file, and reads none."""
+"""Whether files have changed that an operator writes. A look takes a `stat` for each file, and reads none."""
 
 import os
+from collections.abc import Iterable
 
 from serf_haproxy.control.certificates import FILE_COUNT
 
 
 class Watch:
-    """Looks at a directory again and again.
+    """Looks at files and directories again and again.
 
-    Links are followed: what they lead to may change, as in directories that a container engine or an ACME client fills.
+    A change counts when a second look finds nothing more: a file that is being written is left alone until then. Links
+    are followed: what they lead to may change, as in directories that a container engine or an ACME client fills.
 
     Args:
-        directory: The directory; it may be missing.
+        paths: The files, and the directories whose files count; each may be missing.
     """
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-        self._seen = self._look()
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = tuple(paths)
+        self._seen = self._told = self._look()
 
     def has_changed(self) -> bool:
-        """Return whether a file was added, removed, replaced or written since the last look."""
+        """Return whether a file was added, removed, replaced or written since this was last true."""
         before, self._seen = self._seen, self._look()
-        return self._seen != before
+        if self._seen != before or self._seen == self._told:
+            return False
+        self._told = self._seen
+        return True
 
     def _look(self) -> object:
-        try:
-            names = sorted(os.listdir(self._directory))[: FILE_COUNT + 1]
-        except OSError as error:
-            return error.errno
-        return [(name, _describe(os.path.join(self._directory, name))) for name in names if not name.startswith(".")]
+        return [_list_files(path) if os.path.isdir(path) else _describe(path) for path in self._paths]
+
+
+def _list_files(path: str) -> object:
+    try:
+        names = sorted(os.listdir(path))[: FILE_COUNT + 1]
+    except OSError as error:
+        return error.errno
+    return [(name, _describe(os.path.join(path, name))) for name in names if not name.startswith(".")]
 
 
 def _describe(path: str) -> object:
