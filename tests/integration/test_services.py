@@ -266,6 +266,12 @@ def test_a_wrong_service_is_refused_alone(proxy: Proxy, applications: Applicatio
     assert outcome.verdict is Verdict.UNCHANGED
     assert outcome.problems[0].startswith(f"{services}: ")
     assert outcome.problems[0].endswith("(at line 1, column 6); all services go on as they were before")
+    for act, what in ((lambda: services.write_text(""), "has no table"), (services.unlink, "is missing")):
+        act()
+        outcome = proxy.run_pass()
+        assert outcome.verdict is Verdict.UNCHANGED
+        assert outcome.problems[0].startswith(f"{services} {what}; to end all services, write [nodes] into it; ")
+        assert applications.find(proxy, "shop.example.com") is applications.shop
     status = to_json(read_report(proxy.settings))
     assert status["service_faults"] == list(outcome.problems)
     assert json.dumps(status)

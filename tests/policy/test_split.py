@@ -167,3 +167,13 @@ def test_a_server_that_haproxy_refused_stays_out_whatever_weight_it_had() -> Non
     assert decide(split).entries["api", "a"].state is State.QUARANTINED
     moved = split._replace(refused={refused.key: (refused._replace(port=81), "no")})
     assert decide(moved).entries["api", "a"].state is State.SERVING
+
+
+def test_a_version_with_backup_servers_alone_waits() -> None:
+    """Backup servers get no part of a share while other servers can serve; without others, they count."""
+    servers = [
+        Server("n1", "10.0.0.1", 80, None, version="v1"),
+        Server("n2", "10.0.0.2", 80, None, version="v2", is_backup=True),
+    ]
+    assert find_missing({"v1": 50, "v2": 50}, servers) == ["v2"]
+    assert find_missing({"v1": 50, "v2": 50}, servers[1:]) == ["v1"]

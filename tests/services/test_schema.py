@@ -20,6 +20,7 @@ BEYOND = (
     "[shop] split = {'v1': 95, 'v2': 6}",
     "[shop] client_networks = ['10.0.0.1/8']",
     "[shop] drain_timeout_s = nan",
+    "[shop] health_status = '500-200'",
     "[pg] bind = :80",
     "[pg] bind = :7947",
     "[shop] redirect_https: needs the setting",

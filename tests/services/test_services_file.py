@@ -68,6 +68,9 @@ FAULTY = [
     (SHOP + 'balance = "uri # x"\n', "[shop] balance = 'uri # x': must be one of roundrobin"),
     (SHOP + "health_path = 7\n", "[shop] health_path = 7: must be a URL path"),
     (SHOP + 'health_status = "2xx"\n', "[shop] health_status = '2xx': must be status codes and ranges"),
+    (SHOP + 'health_status = "500-200"\n', "[shop] health_status = '500-200': must be status codes and ranges"),
+    (SHOP + "roles = [80]\n", "[shop] roles = [80]: must be words"),
+    ("[shop]\nroutes = [80]\n", "[shop] routes = [80]: must be a list of routes"),
     (SHOP + "drain_timeout_s = true\n", "[shop] drain_timeout_s = True: must be 0 to 86400 seconds"),
     (SHOP + 'drain_timeout_s = "5"\n', "[shop] drain_timeout_s = '5': must be 0 to 86400 seconds"),
     (SHOP + "drain_timeout_s = nan\n", "[shop] drain_timeout_s = nan: must be 0 to 86400 seconds"),
@@ -179,6 +182,30 @@ def test_all_faults_of_a_table_are_told() -> None:
             PG.replace("[pg]", "[redis]").replace(":5432", "10.0.0.1:5432"),
             "bind = 10.0.0.1:5432: service pg is there",
         ),
+        *(
+            (PG.replace(":5432", one), PG.replace("[pg]", "[redis]").replace(":5432", two), "service pg is there")
+            for one, two in (
+                ("[::1]:5432", "[0:0::1]:05432"),
+                ("127.0.0.1:5432", "[::ffff:127.0.0.1]:5432"),
+                ("127.0.0.1:5432", "[0::0]:5432"),
+                ("[fd00::A]:5432", "[FD00:0:0::a]:5432"),
+                ("*:5432", "[::ffff:0.0.0.0]:5432"),
+            )
+        ),
+        *(
+            (
+                f'[one]\nroutes = ["{one}"]\ncookie = "SRV"\n',
+                f'[two]\nroutes = ["{two}"]\ncookie = "SRV"\n',
+                "cookie = SRV: service one has a cookie of this name for the same host; choose another name",
+            )
+            for one, two in (
+                ("a.test/x", "A.test/y"),
+                ("a.test", "/y"),
+                ("*.test", "a.test"),
+                ("a.b.test", "*.test/z"),
+                ("*.b.test", "*.test/z"),
+            )
+        ),
     ],
 )
 def test_of_two_services_that_contradict_the_earlier_one_is_kept(one: str, two: str, said: str) -> None:
@@ -210,6 +237,63 @@ def test_services_may_swap_their_routes() -> None:
         "shop": ("/cart",),
         "cart": ("shop.example.com",),
     }
+
+
+@pytest.mark.parametrize(
+    ("routes", "more", "kept"),
+    [
+        ('["/shop", "/api"]', 'slowstart_s = "3s"\n', {"shop": ("/shop",), "api": ("/api", "api.test")}),
+        ('["/api"]', "x = 1\n", {"shop": ("/shop",), "api": ("/api", "api.test")}),
+        ('["/shop", "/api"]', "", {"shop": ("/api", "/shop"), "api": ("api.test",)}),
+    ],
+)
+def test_a_wrong_table_loses_nothing_to_another_one(routes: str, more: str, kept: dict[str, tuple[str, ...]]) -> None:
+    """What a service has while its table is wrong cannot be taken by another one, which then stays as it was, too."""
+    before = read('[shop]\nroutes = ["/shop"]\n[api]\nroutes = ["/api", "api.test"]\n')
+    text = f'[shop]\nroutes = {routes}\n[api]\nroutes = ["api.test"]\n{more}'
+    after = read(text, dict(before.tables))
+    assert {service.name: service.routes for service in after.listed if service.routes} == kept
+    assert all(fault.endswith("; it goes on as it was before") for fault in after.faults)
+    assert len(after.faults) == (2 if more else 0)
+
+
+def test_a_chain_of_moves_is_undone_as_a_whole() -> None:
+    """Where the last of three services cannot move, those that would take its place and theirs stay too."""
+    table = '[{}]\nmode = "tcp"\nbind = ":{}"\n'
+    before = read(table.format("a", 1001) + table.format("b", 1002) + table.format("c", 1003))
+    after = read(table.format("a", 1002) + table.format("b", 1003) + table.format("c", 80), dict(before.tables))
+    assert after.listed == before.listed
+    assert len(after.faults) == 3
+    moved = read(table.format("a", 1002) + table.format("b", 1003) + table.format("c", 1001), dict(before.tables))
+    assert moved.faults == ()
+    assert [service.bind for service in moved.listed if service.bind] == [":1002", ":1003", ":1001"]
+
+
+@pytest.mark.parametrize("text", [None, "", "# [shop]\n"])
+def test_a_file_that_is_missing_or_empty_ends_no_service(text: str | None) -> None:
+    """Services go on until the operator says that there are none any more, by a file with the default service alone."""
+    before = read(SHOP + PG)
+    after = read(text, dict(before.tables))
+    assert (after.listed, after.tables, after.are_named) == (before.listed, before.tables, True)
+    (fault,) = after.faults
+    what = "is missing" if text is None else "has no table"
+    assert fault == (
+        f"{PATH} {what}; to end all services, write [nodes] into it; all services go on as they were before"
+    )
+    ended = read("[nodes]\n", dict(before.tables))
+    assert ended.names == {DEFAULT_SERVICE}
+    assert ended.faults == ()
+    assert read(text, dict(ended.tables)).faults == ()
+    assert read(None, dict(ended.tables)) == read(None)
+
+
+def test_services_of_different_hosts_may_have_one_cookie() -> None:
+    """A browser keeps the cookies of two hosts apart."""
+    shop, api = '[shop]\nroutes = ["shop.test"]\n', '[api]\nroutes = ["*.api.test", "api.test"]\n'
+    assert read(f'{shop}cookie = "SRV"\n{api}cookie = "SRV"\n').faults == ()
+    assert read(f'{shop}cookie = "A"\n{api}cookie = "B"\n', cookie="C").faults == ()
+    (fault,) = read(f'{shop}cookie = "C"\n', cookie="C").faults
+    assert "service nodes has a cookie of this name for the same host" in fault
 
 
 def test_a_service_that_becomes_wrong_goes_on_as_it_was() -> None:

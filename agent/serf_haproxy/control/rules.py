@@ -3,17 +3,16 @@
 from collections.abc import Callable
 
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.policy.address import Bind
 from serf_haproxy.policy.admission import Policy, Rules
 from serf_haproxy.policy.damping import FlapRules
 from serf_haproxy.policy.guard import GuardRules
-from serf_haproxy.policy.proof import Secret, normalise, read_secrets
+from serf_haproxy.policy.proof import Secret, read_secrets
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.services.file import Services
 from serf_haproxy.services.service import Service, make_default
 from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system.files import read_text
-from serf_haproxy.system.network import split_endpoint
+from serf_haproxy.system.network import locate_bind
 
 
 def read_rules(
@@ -33,7 +32,7 @@ def read_rules(
         balancer_roles=settings.balancer_roles,
         self_name=self_name,
         check_rate=settings.checks_per_s,
-        binds=tuple(map(_read_bind, binds)),
+        binds=tuple(map(locate_bind, binds)),
         are_named=services.are_named,
     )
     secrets: dict[str, tuple[Secret, ...]] = {}
@@ -92,9 +91,3 @@ def read_secret_file(path: str, where: str = "SERF_HAPROXY_PROOF_SECRET_FILE") -
         return read_secrets(read_text(path) or "")
     except ValueError as error:
         raise SystemFault(f"{path}: {error}; set {where} to such a file") from error
-
-
-def _read_bind(bind: str) -> Bind:
-    host, port = split_endpoint(bind)
-    address = normalise(host) if host not in ("", "*") else None
-    return str(address) if address and not address.is_unspecified else "", int(port)

@@ -19,7 +19,8 @@ _FINE = 32  # servers of a version with this weight differ by 3 % at most; a lar
 
 def find_missing(shares: Shares, servers: Iterable[Server]) -> list[str]:
     """Return the versions with a share and without a server that gets requests, sorted."""
-    there = {server.version for server in servers if server.weight != 0}
+    able = [server for server in servers if server.weight != 0]
+    there = {server.version for server in able if not server.is_backup} or {server.version for server in able}
     return sorted(version for version, share in shares.items() if share and version not in there)
 
 

@@ -1,22 +1,22 @@
 """The operator's services file: TOML, one table for each service; a wrong service is left out alone.
 
 A service whose table is wrong goes on as it was when its table was last in force, and so do all while the file cannot
-be read. Of two services that contradict each other, the one that was there before is kept.
+be read, is missing or has no table. Of two services that contradict each other, the one that was there before is kept.
 """
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from serf_haproxy.services import DEFAULT_SERVICE, NAME, RESERVED
+from serf_haproxy.services.conflicts import find_conflicts
 from serf_haproxy.services.options import find_misfits
 from serf_haproxy.services.service import FORMS, HTTP, KEYS, TCP, Service, make_default, make_service
 from serf_haproxy.settings import Settings, variable
-from serf_haproxy.system.network import split_endpoint
 
 Table = Mapping[str, Any]  # a table of the file, as TOML has it
+_Form = tuple[Service, Table]  # what a service may be
 
-_BINDS = ("frontend_bind", "https_bind", "stats_bind")
 _HTTP_ONLY = ("routes", "cookie", "redirect_https", "hsts_max_age_s")
 _KEPT = "it goes on as it was before"
 _LEFT_OUT = "it is left out"
@@ -78,14 +78,17 @@ def read_services(
 def read_from(source: Source, text: str | None, fault: str = "") -> Services:
     """Return the services that a file names; arguments are those of `read_services`."""
     path, settings, good, _ = source
-    if text is None and not fault:
-        return Services((make_default(settings),))
     faults: list[str] = []
     tables: Mapping[str, Any] = {}
     try:
         tables = good if text is None else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         fault = f"{path}: {str(error) or 'its tables are too deep'}"
+    if not fault and (text is None or not tables) and good.keys() - {DEFAULT_SERVICE}:
+        # A disk that was full, a copy that was broken off: nobody ends all services by that.
+        fault = f"{path} {'is missing' if text is None else 'has no table'}; to end all services, write [nodes] into it"
+    if text is None and not fault:
+        return Services((make_default(settings),))
     if fault:
         faults.append(f"{fault}; all services go on as they were before")
         tables = good
@@ -95,32 +98,61 @@ def read_from(source: Source, text: str | None, fault: str = "") -> Services:
 
 
 def _choose(tables: Mapping[str, Any], source: Source, faults: list[str]) -> Services:
-    """Return the services of those tables that are right, and that agree with each other."""
-    path, settings, good, inspect = source
-    accepted: dict[str, tuple[Service, Table]] = {}
-    for name in sorted(tables, key=lambda name: tables[name] != good.get(name)):  # those that were there before first
-        table = tables[name]
-        service, wrong = _read_table(name, table, settings)
-        if service and service.tls_ca_file and table != good.get(name) and (fault := inspect(service.tls_ca_file)):
-            wrong.append(f"tls_ca_file = {service.tls_ca_file}: {fault}")
-        wrong = wrong or _find_conflicts(service, (other for other, _ in accepted.values()), settings)
-        if wrong:
-            table = good.get(name, {})
-            service, still_wrong = _read_table(name, table, settings) if table else (None, ["it was never right"])
-            if still_wrong or _find_conflicts(service, (other for other, _ in accepted.values()), settings):
-                service = None
-            what = _KEPT if service else _AS_SET if name == DEFAULT_SERVICE else _LEFT_OUT
-            faults += [f"{path}: [{ascii(name)[1:-1]}] {each}; {what}" for each in wrong]
-        if service:
-            accepted[name] = service, table
+    """Return the services of those tables that are right, and that agree with each other.
+
+    A table that is wrong, or contradicts one that was there before, gives way to its last good form, which was there
+    before too: then the others are looked at again.
+    """
+    forms, wrong = {}, {}
+    for name, table in tables.items():
+        forms[name], wrong[name] = _list_forms(name, table, source)
+    while contradiction := _find_contradiction(forms, source):
+        name, faults_found = contradiction
+        del forms[name][0]
+        wrong[name] += faults_found
+    accepted = {name: found[0] for name, found in forms.items() if found}
+    for name in tables:
+        what = _KEPT if name in accepted else _AS_SET if name == DEFAULT_SERVICE else _LEFT_OUT
+        faults += [f"{source.path}: [{ascii(name)[1:-1]}] {each}; {what}" for each in wrong[name]]
     listed = {name: service for name, (service, _) in accepted.items()}
-    listed.setdefault(DEFAULT_SERVICE, make_default(settings))
+    listed.setdefault(DEFAULT_SERVICE, make_default(source.settings))
     return Services(
         tuple(listed[name] for name in sorted(listed)),
         tuple(faults),
         {name: table for name, (_, table) in sorted(accepted.items())},
         are_named=True,
     )
+
+
+def _list_forms(name: str, table: Any, source: Source) -> tuple[list[_Form], list[str]]:
+    """Return what a service may be, the form of the file first if it is right, and what is wrong with that."""
+    good = source.good.get(name)
+    service, wrong = _read_table(name, table, source.settings)
+    if service and service.tls_ca_file and table != good and (fault := source.inspect(service.tls_ca_file)):
+        wrong.append(f"tls_ca_file = {service.tls_ca_file}: {fault}")
+    forms = [(service, table)] if service and not wrong else []
+    if good is not None and good != table:
+        former, still_wrong = _read_table(name, good, source.settings)
+        forms += [(former, good)] if former and not still_wrong else []
+    return forms, wrong
+
+
+def _find_contradiction(forms: Mapping[str, list[_Form]], source: Source) -> tuple[str, list[str]] | None:
+    """Return the name of a service that has to give way, and why; None when all agree."""
+    accepted: dict[str, Service] = {}
+    if DEFAULT_SERVICE not in forms or not forms[DEFAULT_SERVICE]:
+        accepted[DEFAULT_SERVICE] = make_default(source.settings)
+
+    def rank(name: str) -> tuple[bool, bool, str]:
+        is_changed = forms[name][0][1] != source.good.get(name)
+        return is_changed, name not in source.good, name
+
+    for name in sorted((name for name, found in forms.items() if found), key=rank):  # those that were there first
+        service = forms[name][0][0]
+        if faults := find_conflicts(service, accepted.values(), source.settings):
+            return name, faults
+        accepted[name] = service
+    return None
 
 
 def _read_table(name: str, table: Any, settings: Settings) -> tuple[Service | None, list[str]]:
@@ -162,7 +194,8 @@ def _read_value(key: str, value: Any) -> Any:
         return metadata["kind"].read(",".join(f"{name}={each}" for name, each in value.items()))
     if not isinstance(value, list):
         return metadata["kind"].read(str(value))
-    if not all(isinstance(word, (str, int)) and not isinstance(word, bool) for word in value):
+    words = (str, int) if key == "ports" else str
+    if not all(isinstance(word, words) and not isinstance(word, bool) for word in value):
         raise ValueError(value)
     return metadata["kind"].read(",".join(map(str, value)))
 
@@ -186,50 +219,3 @@ def _check(service: Service, values: Mapping[str, Any], settings: Settings) -> l
         faults += [f"{key}: needs mode http" for key in _HTTP_ONLY if values.get(key)]
         faults += ["balance: uri needs mode http; name another algorithm"] if service.balance == "uri" else []
     return faults
-
-
-def _find_conflicts(service: Service | None, others: Iterable[Service], settings: Settings) -> list[str]:
-    """Return which keys of a service contradict the settings or another service."""
-    if service is None:
-        return []
-    set_binds = {name: bind for name in _BINDS if (bind := getattr(settings, name))}
-    faults = [
-        f"bind = {service.bind}: {variable(name)} is there"
-        for name, bind in set_binds.items()
-        if service.bind and _overlap(service.bind, bind)
-    ]
-    others, peers_port = list(others), f":{settings.peers_port}"
-    if service.stick:
-        faults += [
-            f"stick: {variable(name)} has the port of {variable('peers_port')}"
-            for name, bind in set_binds.items()
-            if _overlap(bind, peers_port)
-        ]
-    if service.bind and any(one.stick for one in (service, *others)) and _overlap(service.bind, peers_port):
-        faults.append(f"bind = {service.bind}: {variable('peers_port')} is there")
-    for other in others:
-        if service.bind and other.bind and _overlap(service.bind, other.bind):
-            faults += _find_shared(service, other)
-        faults += [
-            f"routes: {route} leads to service {other.name}" for route in service.routes if route in other.routes
-        ]
-    return faults
-
-
-def _find_shared(service: Service, other: Service) -> list[str]:
-    """Return why two services cannot share a listener: they must name different hosts there."""
-    if not service.sni or not other.sni:
-        remedy = f"; to share it, give sni to both, {service.name} and {other.name}" if service.sni or other.sni else ""
-        return [f"bind = {service.bind}: service {other.name} is there{remedy}"]
-    if service.bind != other.bind:
-        return [f"bind = {service.bind}: service {other.name} is there; to share it, write {other.bind}"]
-    return [f"sni: {host} leads to service {other.name}" for host in service.sni if host in other.sni]
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Return whether two listeners would be at one address and port."""
-    (one_host, one_port), (other_host, other_port) = split_endpoint(one), split_endpoint(other)
-    everywhere = ("", "*", "0.0.0.0", "::")  # noqa: S104 - not a bind of ours
-    return int(one_port) == int(other_port) and (
-        one_host == other_host or one_host in everywhere or other_host in everywhere
-    )

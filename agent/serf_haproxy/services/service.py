@@ -1,6 +1,7 @@
 """One service as the operator describes it: its keys, what they allow, and where they come from."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,10 +19,18 @@ _SETTINGS = {field.name: field for field in dataclasses.fields(Settings)}
 _STATUS = r"[1-5][0-9]{2}(-[1-5][0-9]{2})?"
 
 
+def _read_statuses(text: str) -> str:
+    if not re.fullmatch(rf"{_STATUS}(,{_STATUS})*", text, re.ASCII) or any(
+        low > high for low, _, high in (word.partition("-") for word in text.split(",")) if high
+    ):
+        raise ValueError(text)
+    return text
+
+
 _TIME = kinds.seconds(0.1, 86400)
 _MODE = kinds.choose(HTTP, TCP)
 _STICK = kinds.choose("source", "", allowed="source, or empty")
-_STATUSES = kinds.match("status codes and ranges like 200,301-302", rf"{_STATUS}(,{_STATUS})*")
+_STATUSES = Kind("status codes and ranges like 200,301-302", _read_statuses, {"pattern": rf"^{_STATUS}(,{_STATUS})*$"})
 _ROUTES = Kind(
     "a list of routes: shop.example.com, *.example.com, shop.example.com/cart, or /cart for every host",
     read_routes,

@@ -19,6 +19,16 @@ def split_endpoint(endpoint: str) -> tuple[str, str]:
     return address.strip("[]"), port
 
 
+def locate_bind(bind: str) -> tuple[str, int]:
+    """Return the address of a listener in normal form, "" for all addresses, and its port."""
+    host, port = split_endpoint(bind)
+    if host in ("", "*"):
+        return "", int(port)
+    address = ipaddress.ip_address(host)
+    address = getattr(address, "ipv4_mapped", None) or address
+    return "" if address.is_unspecified else str(address), int(port)
+
+
 def read_networks(text: str) -> tuple[Network, ...]:
     """Return the networks in a text like `10.1.0.0/16,2001:db8::/32`; an empty text has none, which means all.
 

@@ -1,0 +1,76 @@
+"""Where two services contradict each other, or one of them the settings."""
+
+from collections.abc import Iterable, Iterator
+
+from serf_haproxy.services import DEFAULT_SERVICE
+from serf_haproxy.services.route import Route, read_route
+from serf_haproxy.services.service import HTTP, Service
+from serf_haproxy.settings import Settings, variable
+from serf_haproxy.system.network import locate_bind
+
+_BINDS = ("frontend_bind", "https_bind", "stats_bind")
+
+
+def find_conflicts(service: Service, others: Iterable[Service], settings: Settings) -> list[str]:
+    """Return which keys of a service contradict the settings or another service, each with its key first."""
+    others = list(others)
+    faults = list(_find_taken(service, others, settings))
+    for other in others:
+        if service.bind and other.bind and _overlap(service.bind, other.bind):
+            faults += _find_shared(service, other)
+        faults += [
+            f"routes: {route} leads to service {other.name}" for route in service.routes if route in other.routes
+        ]
+        if service.cookie and service.cookie == other.cookie and service.mode == other.mode == HTTP:
+            faults += _find_shared_cookie(service, other)
+    return faults
+
+
+def _find_taken(service: Service, others: Iterable[Service], settings: Settings) -> Iterator[str]:
+    """Yield a line for each listener of the settings that is where the service would be."""
+    binds = {name: bind for name in _BINDS if (bind := getattr(settings, name))}
+    peers_port = f":{settings.peers_port}"
+    for name, bind in binds.items():
+        if service.bind and _overlap(service.bind, bind):
+            yield f"bind = {service.bind}: {variable(name)} is there"
+        if service.stick and _overlap(bind, peers_port):
+            yield f"stick: {variable(name)} has the port of {variable('peers_port')}"
+    if service.bind and any(one.stick for one in (service, *others)) and _overlap(service.bind, peers_port):
+        yield f"bind = {service.bind}: {variable('peers_port')} is there"
+
+
+def _find_shared(service: Service, other: Service) -> list[str]:
+    """Return why two services cannot share a listener: they must name different hosts there."""
+    if not service.sni or not other.sni:
+        remedy = f"; to share it, give sni to both, {service.name} and {other.name}" if service.sni or other.sni else ""
+        return [f"bind = {service.bind}: service {other.name} is there{remedy}"]
+    if service.bind != other.bind:
+        return [f"bind = {service.bind}: service {other.name} is there; to share it, write {other.bind}"]
+    return [f"sni: {host} leads to service {other.name}" for host in service.sni if host in other.sni]
+
+
+def _find_shared_cookie(service: Service, other: Service) -> list[str]:
+    """Return that a client would have one cookie for two services: each answer would overwrite that of the other."""
+    hosts, other_hosts = (
+        [read_route(route) for route in one.routes] if one.name != DEFAULT_SERVICE else [Route("", False, "")]
+        for one in (service, other)
+    )
+    if any(_share_host(one, another) for one in hosts for another in other_hosts):
+        said = f"service {other.name} has a cookie of this name for the same host"
+        return [f"cookie = {service.cookie}: {said}; choose another name"]
+    return []
+
+
+def _share_host(one: Route, other: Route) -> bool:
+    """Return whether there is a host with requests for both routes."""
+    if not one.host or not other.host or (one.host == other.host and one.is_wildcard == other.is_wildcard):
+        return True
+    return any(
+        wide.is_wildcard and narrow.host.endswith("." + wide.host) for wide, narrow in ((one, other), (other, one))
+    )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether two listeners would be at one address and port."""
+    (one_host, one_port), (other_host, other_port) = locate_bind(one), locate_bind(other)
+    return one_port == other_port and (one_host == other_host or not one_host or not other_host)
