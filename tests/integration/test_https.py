@@ -295,6 +295,69 @@ def test_a_trial_that_fails_is_no_refusal(proxy: Proxy, directory: Path, web: We
     assert see(proxy, "shop.test") == new
 
 
+# HAProxy, but a trial of certificates waits for a file.
+SLOW = """\
+#!/bin/sh
+case "$*" in *.trial.cfg)
+    touch {place}/begun
+    n=0; while [ ! -e {place}/go ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n + 1)); done
+esac
+exec haproxy "$@"
+"""
+
+
+def test_servers_do_not_wait_for_certificates(proxy: Proxy, directory: Path, web: Web, short_dir: Path) -> None:
+    """A leave is applied before a slow trial of certificates ends, and the trial counts all the same."""
+    write_pair(directory / "shop.pem", "shop.test")
+    serve(proxy, web)
+    slow = short_dir / "slow"
+    slow.write_text(SLOW.format(place=short_dir))
+    slow.chmod(0o755)
+    with answering() as leaving:
+        proxy.record("web2", leaving.port)
+        proxy.run_pass()
+        proxy.wait_up("web2")
+        new = write_pair(directory / "shop.pem", "shop.test")
+        proxy.record("web2", leaving.port, status="left")
+        running = threading.Thread(target=proxy.run_pass, kwargs={"haproxy_bin": str(slow)})
+        running.start()
+        try:
+            wait_for((short_dir / "begun").exists, "the trial has begun")
+            servers = probe.read_servers(proxy.settings) or {}
+            assert "web1" in servers
+            assert "web2" not in servers or servers["web2"].status == "DRAIN"
+        finally:
+            (short_dir / "go").touch()
+            running.join()
+    assert see(proxy, "shop.test") == new
+
+
+def test_a_reload_finds_certificates(proxy: Proxy, directory: Path, web: Web) -> None:
+    """The pass that adds the HTTPS listener, or that comes after the copies were lost, has certificates for it."""
+    shop = write_pair(directory / "shop.pem", "shop.test")
+    changed, proxy.settings = proxy.settings, proxy.settings.replace(https_bind="")
+    start(proxy)
+    proxy.settings = changed
+    proxy.record("web1", web.port)
+    assert proxy.run_pass().verdict is Verdict.RELOADED
+    assert see(proxy, "shop.test") == shop
+    for name in os.listdir(proxy.settings.certificate_copies_dir):
+        os.unlink(os.path.join(proxy.settings.certificate_copies_dir, name))
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+    assert see(proxy, "shop.test") == shop
+
+
+def test_a_lost_copy_is_no_refusal(proxy: Proxy, directory: Path, web: Web) -> None:
+    """A copy that was removed makes HAProxy refuse no configuration: the pass makes it again."""
+    shop, api = write_pair(directory / "shop.pem", "shop.test"), write_pair(directory / "api.pem", "api.test")
+    serve(proxy, web)
+    copies = Path(proxy.settings.certificate_copies_dir)
+    next(copies.glob("shop.*")).unlink()
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+    assert (see(proxy, "shop.test"), see(proxy, "api.test")) == (shop, api)
+    assert len(list(copies.glob("*.pem"))) == 2
+
+
 def test_the_daemon_sees_a_change_at_once(proxy: Proxy, directory: Path, web: Web) -> None:
     """The daemon makes a pass soon after a file of the directory has changed, and tells a fault once."""
     write_pair(directory / "shop.pem", "shop.test")

@@ -1,5 +1,6 @@
 """Certificates: from the operator's directory to HAProxy's listener, without a reload. The files come first."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -49,6 +50,29 @@ class Certificates:
         self._read = functools.lru_cache(FILE_COUNT)(read_certificate)
         self._tried: dict[str, str] = {}  # copies that are not in the crt-list: why HAProxy refuses them
         self._is_clean = False
+        self._has_filled = False
+
+    def prepare(self) -> None:
+        """Make what HAProxy needs to check a configuration and to reload: directory and crt-list, without lost copies.
+
+        Where the crt-list is empty or copies were lost, `refresh` comes at once, since HAProxy may be about to load
+        them. That is tried once, because a trial may be slow and the servers wait meanwhile. Faults are told by the
+        `refresh` that comes after the servers.
+        """
+        if not self._bind:
+            return
+        with contextlib.suppress(SystemFault):
+            self._copies.prepare()
+            listed = self._copies.read_list()
+            kept = listed & self._copies.find()
+            if kept != listed:
+                self._copies.write_list(kept)
+            elif kept:
+                self._has_filled = False
+                return
+            if not self._has_filled:
+                self._has_filled = True
+                self.refresh(is_running=False)
 
     def refresh(self, is_running: bool = True, is_strict: bool = False) -> tuple[str, ...]:
         """Bring copies, crt-list and HAProxy to what the directory has.

@@ -82,8 +82,7 @@ class Reconciler:
             decision = decide(snapshot, memory.memo)
             if decision.flaps != snapshot.flaps:
                 edges.state.write_flaps(decision.flaps)
-            certificate_faults = edges.certificates.refresh(snapshot.running is not None and snapshot.running.is_open)
-            outcome = self._act(snapshot, decision, record, on_step, pause)
+            outcome, certificate_faults = self._act(snapshot, decision, record, on_step, pause)
             heard = self._forget_absent(heard, decision)
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
@@ -103,6 +102,28 @@ class Reconciler:
         return outcome
 
     def _act(
+        self,
+        snapshot: Snapshot,
+        decision: Decision,
+        record: Record,
+        on_step: Callable[[str], object],
+        pause: Pause,
+    ) -> tuple[Outcome, tuple[str, ...]]:
+        """Render and apply what was decided, then change certificates; return the outcome and the latter's faults.
+
+        A trial of certificates may be slow, and the servers do not wait for it.
+        """
+        certificates, running = self._edges.certificates, snapshot.running
+        is_open = running is not None and running.is_open
+        certificates.prepare()
+        try:
+            outcome = self._change_servers(snapshot, decision, record, on_step, pause)
+        except SystemFault:
+            certificates.refresh(is_open)
+            raise
+        return outcome, certificates.refresh(is_open or outcome.verdict is Verdict.RELOADED)
+
+    def _change_servers(
         self,
         snapshot: Snapshot,
         decision: Decision,
