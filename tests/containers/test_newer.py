@@ -19,7 +19,8 @@ cd /source
 cp -r pyproject.toml tests handlers s6 images agent /work
 cd /work
 handlers/install /opt/serf-haproxy/bin/python handlers/member_event
-exec env -i PATH="$PATH" STICKY_CLIENTS=200 PYTHONPATH=/packages python -m pytest -q -p no:cacheprovider {" ".join(TESTS)}
+exec env -i PATH="$PATH" STICKY_CLIENTS=200 PYTHONPATH=/packages \\
+    python -m pytest -q -p no:cacheprovider {" ".join(TESTS)}
 """
 
 
