@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,11 +46,23 @@ def read_to(tour: "subprocess.Popen[str]", words: str) -> None:
 
 
 def test_the_steps_of_the_tour_succeed(lab_dir: Path) -> None:
-    """Every step of `lab demo --once` succeeds, no request fails, and no process or file is left."""
+    """Every step of `lab demo --once` succeeds, no request fails, and no process or file is left.
+
+    A canary gets another share without a reload, and a drained server keeps the client that has its cookie.
+    """
     with begin(lab_dir, "--once") as tour:
         said, _ = tour.communicate(timeout=300)
     assert tour.returncode == 0, said
     assert "All steps succeeded" in said
+    assert re.findall(r"failed: (?!0\.)", said) == []
+    steps = re.split(r"^━━ [0-9]+\. ", said, flags=re.MULTILINE)
+    shares = [re.findall(r"^  (api[0-9]) .* ([0-9]+) %$", step, re.MULTILINE) for step in steps]
+    canary, moved, drained = (dict(found) for found in shares if found)
+    assert int(canary["api3"]) <= 8
+    assert 47 <= int(moved["api3"]) <= 53
+    assert drained.keys() == {"api2", "api3"}
+    assert all("without a reload" in step for step in steps[-2:])
+    assert "Requests with the cookie of api1: 20, answered by it: 20." in steps[-1]
     assert not lab_dir.exists()
 
 

@@ -3,6 +3,8 @@
 - command: the command line, cheap to import
 - cluster: the lab itself, `Lab`
 - tour: the demo
+- tour_steps: the steps of the demo
+- tour_checks: what must be true after a step of the demo
 - screen: the output of the demo
 - plan: the parts of a lab before they start: names, addresses, ports
 - launch: start parts of a lab, wait until they are served, stop all of it

@@ -139,7 +139,7 @@ def _env(lab: "Lab", args: argparse.Namespace) -> str:
 
 
 def _demo(lab: "Lab", args: argparse.Namespace) -> int:
-    """Show in six steps how HAProxy follows a cluster: joins, a leave, a crash, a return, a second service."""
+    """Show in nine steps how HAProxy follows a cluster: joins, a leave, a crash, services, a canary, a drain."""
     from serf_haproxy.lab.tour import run_tour
 
     return run_tour(lab, args.once)

@@ -1,48 +1,32 @@
-"""The tour behind `make demo`: six changes of a cluster, each checked by HAProxy's state and by real requests."""
+"""The tour behind `make demo`: changes of a cluster, each checked by HAProxy's state and by real requests."""
 
 import collections
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import requests
 
 from serf_haproxy.control.report import format_table, read_report
+from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.haproxy.master import Master
 from serf_haproxy.haproxy.runtime import Runtime
 from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.lab import processes, screen
 from serf_haproxy.lab.cluster import Lab
-from serf_haproxy.lab.services import NodeOptions, Wish
+from serf_haproxy.lab.tour_checks import Finding, Step, has_weights, judge
+from serf_haproxy.lab.tour_steps import STEP_COUNT, WISHES, list_steps
 from serf_haproxy.lab.watch import greet
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.services.service import TCP
 from serf_haproxy.settings import Settings, load_settings
 
 _REQUEST_COUNT = 120
+_STICKY_COUNT = 20
 _STEP_S = 60.0
+_MASTER_S = 5.0
 _POLL_S = 0.02
 _TO_TRY = ("add web9", "leave web1", "crash web4", "add pg3 --service pg", "status")
-_FURTHER = Wish("pg", TCP, 0)  # the second service; its nodes join in a step
-
-
-class Step(NamedTuple):
-    """One step of the tour.
-
-    Attributes:
-        title: The change, in a few words.
-        act: Makes the change.
-        servers: The addresses of the nodes that serve afterwards, by name.
-        remark: An explanation of the result.
-        service: The service of these nodes.
-    """
-
-    title: str
-    act: Callable[[], None]
-    servers: dict[str, str]
-    remark: str
-    service: str = DEFAULT_SERVICE
 
 
 class Tour:
@@ -58,79 +42,49 @@ class Tour:
 
     def run(self) -> None:
         """Run all steps; when a step fails, note that and go on."""
-        for number, step in enumerate(self._steps(), 1):
+        for number, step in enumerate(list_steps(self._lab), 1):
             self._go(number, step)
-
-    def _steps(self) -> Iterable[Step]:
-        lab = self._lab
-        first = {f"web{number}": f"127.0.1.{number}" for number in (1, 2, 3)}
-        yield Step(
-            "Three nodes join",
-            lambda: _add_all(lab, first),
-            first,
-            "Each node is a web application with its own Serf agent; the balancer's Serf agent heard of them.",
-        )
-        yield Step(
-            "A fourth node joins",
-            lambda: lab.add("web4", "127.0.1.4", wait_s=0),
-            first | {"web4": "127.0.1.4"},
-            "One more line in haproxy.cfg, and one more server in the running HAProxy.",
-        )
-        yield Step(
-            "web2 leaves gracefully",
-            lambda: lab.leave("web2"),
-            {"web1": "127.0.1.1", "web3": "127.0.1.3", "web4": "127.0.1.4"},
-            "Its Serf agent announced it. Its application ended only after HAProxy had stopped using it.",
-        )
-        yield Step(
-            "web3 crashes (SIGKILL, without a leave)",
-            lambda: lab.crash("web3"),
-            {"web1": "127.0.1.1", "web4": "127.0.1.4"},
-            "Serf detects a crash after some seconds. Until then HAProxy's health checks keep requests away.",
-        )
-        yield Step(
-            "web2 returns with a new address",
-            lambda: lab.return_("web2", "127.0.1.20", wait_s=0),
-            {"web1": "127.0.1.1", "web2": "127.0.1.20", "web4": "127.0.1.4"},
-            "Same name, another address: its node file and its line in haproxy.cfg were rewritten.",
-        )
-        second = {"pg1": "127.0.1.31", "pg2": "127.0.1.32"}
-        yield Step(
-            "Two nodes join a second service, pg, over TCP",
-            lambda: _add_all(lab, second, _FURTHER.name),
-            second,
-            "The operator's services.toml has named pg; its nodes offer it by the tag svc.pg. Web nodes are as before.",
-            _FURTHER.name,
-        )
 
     def _go(self, number: int, step: Step) -> None:
         screen.say("", screen.bold(f"━━ {number}. {step.title}"))
         settings = load_settings(self._lab.env())
-        before = _server_lines(settings)
+        before, reload_count = _server_lines(settings), _count_reloads(settings)
         started_s = time.monotonic()
         step.act()
         acted_s = time.monotonic()
         meanwhile = self._ask_until(settings, step, acted_s + _STEP_S)
         done_s = time.monotonic()
+        reload_count = _count_reloads(settings) - reload_count
         self._show_status(settings)
         shares = self._ask(_REQUEST_COUNT, step.service)
         screen.show_shares(shares, step.servers)
         screen.show_change(before, _server_lines(settings))
-        screen.say(f"  Done after {done_s - started_s:.1f} s. {step.remark}")
+        reloads = {0: "without a reload", 1: "with one reload"}.get(reload_count, f"with {reload_count} reloads")
+        screen.say(f"  Done after {done_s - started_s:.1f} s, {reloads}. {step.remark}")
         if meanwhile:
             screen.say(f"  Requests during the change: {meanwhile.total()}, failed: {meanwhile['failed']}.")
-        self._judge(number, step, settings, shares, meanwhile["failed"])
+        sticky = collections.Counter(step.ask_sticky() for _ in range(_STICKY_COUNT) if step.ask_sticky)
+        if sticky:
+            answered = sticky[step.servers[step.home]]
+            screen.say(f"  Requests with the cookie of {step.home}: {_STICKY_COUNT}, answered by it: {answered}.")
+        found = frozenset(_list_servers(settings, step.service))
+        faults = judge(step, Finding(found, shares, sticky, meanwhile["failed"], reload_count))
+        self.failures += [f"step {number}, {step.title}: {fault}" for fault in faults]
+        for fault in faults:
+            screen.say(screen.red(f"  ✗ {fault}"))
 
     def _ask_until(self, settings: Settings, step: Step, deadline_s: float) -> "collections.Counter[str]":
         """Make HTTP requests, from the first server on, until HAProxy has the step's servers; count as `_ask` does."""
         shares: collections.Counter[str] = collections.Counter()
-        had_server = any(map(_is_up, _list_servers(settings, DEFAULT_SERVICE).values()))
+        was_up = any(map(_is_up, _list_servers(settings, step.service).values()))
+        asked = step.service if was_up else DEFAULT_SERVICE
+        had_server = any(map(_is_up, _list_servers(settings, asked).values()))
         while time.monotonic() < deadline_s:
             views = _list_servers(settings, step.service)
-            if views.keys() == step.servers.keys() and all(map(_is_up, views.values())):
+            if all(map(_is_up, views.values())) and has_weights(step, _list_weights(settings, step.service)):
                 break
             if had_server:
-                shares += self._ask(1, DEFAULT_SERVICE)
+                shares += self._ask(1, asked)
             had_server = had_server or any(map(_is_up, views.values()))
             time.sleep(_POLL_S)
         return shares
@@ -156,28 +110,6 @@ class Tour:
         for line in format_table(read_report(settings)).splitlines():
             screen.say(f"  {line}" if line else "")
 
-    def _judge(
-        self,
-        number: int,
-        step: Step,
-        settings: Settings,
-        shares: "collections.Counter[str]",
-        lost: int,
-    ) -> None:
-        found = set(_list_servers(settings, step.service))
-        faults = []
-        if found != step.servers.keys():
-            faults.append(f"HAProxy has {sorted(found)} instead of {sorted(step.servers)}")
-        if shares.keys() != set(step.servers.values()):
-            faults.append(f"requests were answered by {dict(shares)} instead of {sorted(step.servers.values())}")
-        elif max(shares.values()) - min(shares.values()) > _REQUEST_COUNT / 10:
-            faults.append(f"the shares are uneven: {dict(shares)}")
-        if lost:
-            faults.append(f"{lost} requests failed during the change")
-        self.failures += [f"step {number}, {step.title}: {fault}" for fault in faults]
-        for fault in faults:
-            screen.say(screen.red(f"  ✗ {fault}"))
-
 
 def run_tour(lab: Lab, is_once: bool) -> int:
     """Run the tour, stay up until Ctrl-C unless `is_once`, and take the lab down in the end.
@@ -190,9 +122,9 @@ def run_tour(lab: Lab, is_once: bool) -> int:
         KeyboardInterrupt: A signal came before the end of the tour.
     """
     screen.say(screen.bold("serf-haproxy keeps HAProxy's servers equal to the live nodes of a Serf cluster."))
-    screen.say("This tour shows it in six steps, with real processes on loopback. It takes about half a minute.")
+    screen.say(f"This tour shows it in {STEP_COUNT} steps, with real processes on loopback, in less than a minute.")
     screen.say("A balancer starts first: HAProxy, the serf-haproxy daemon and a Serf agent, supervised by s6.")
-    lab.up(nodes=0, services=[_FURTHER])  # cleans up after itself when it fails, so it stands before the `try`
+    lab.up(nodes=0, services=WISHES)  # cleans up after itself when it fails, so it stands before the `try`
     tour = Tour(lab)
     try:
         tour.run()
@@ -216,19 +148,34 @@ def run_tour(lab: Lab, is_once: bool) -> int:
     return 111 if tour.failures else 0
 
 
-def _add_all(lab: Lab, addresses: dict[str, str], service: str = DEFAULT_SERVICE) -> None:
-    for name, address in addresses.items():
-        lab.add(name, address, wait_s=0, options=NodeOptions(service))
-
-
 def _list_servers(settings: Settings, service: str) -> dict[str, ServerStatus]:
     """Return the servers of a service in HAProxy by name; none while it does not answer."""
     status = Runtime(settings.runtime_socket, settings.master_socket).read_status() or {}
     return {name: row for (section, name), row in status.items() if section == service}
 
 
+def _list_weights(settings: Settings, service: str) -> dict[str, int]:
+    """Return the weights of the servers of a service in HAProxy by name; none while it does not answer."""
+    running = Runtime(settings.runtime_socket, settings.master_socket).read_running()
+    servers = (running.servers if running else None) or {}
+    return {name: seen.weight for (section, name), seen in servers.items() if section == service}
+
+
 def _is_up(view: ServerStatus) -> bool:
-    return view.status == "UP" and bool(view.check)
+    return view.status in ("UP", "DRAIN") and bool(view.check)
+
+
+def _count_reloads(settings: Settings) -> int:
+    """Return the number of reloads since HAProxy's start; wait while the master does not answer, during a reload."""
+    master = Master(settings.master_socket, settings.service_dir, _MASTER_S)
+    deadline = time.monotonic() + _MASTER_S
+    while True:
+        try:
+            return master.read_account().reload_count
+        except HaproxyFault:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_S)
 
 
 def _server_lines(settings: Settings) -> list[str]:
