@@ -219,3 +219,15 @@ def test_the_table_of_services_shows_every_default() -> None:
     assert [name for name, *_, meaning in rows if "; default: " not in meaning] == []
     assert (shown["stick_size"][1], shown["stick_expire_s"][1], shown["tls"][1]) == ("100000", "3600", "false")
     assert shown["health"] == ("one of http, tcp, pgsql, redis, mysql, smtp", "the mode")
+
+
+def test_the_table_of_rooms_names_every_module() -> None:
+    """Each room whose modules the architecture lists has all of them there, and no other."""
+    text = (DOCS_DIR / "explanation" / "architecture.md").read_text()
+    rooms = dict(re.findall(r"^\| `(\w+)/` \|[^|]*\| (.*`.*) \|$", text, re.MULTILINE))
+    assert {"system", "services", "policy", "control"} <= rooms.keys()
+    for room, cell in rooms.items():
+        modules = {path.stem for path in (ROOT / "agent" / "serf_haproxy" / room).glob("*.py")} - {"__init__"}
+        named = set(re.findall(r"`(\w+)`", cell))
+        # Of the command line it lists only the entrance.
+        assert named == modules or (room == "cli" and named < modules), room
