@@ -34,15 +34,17 @@ class Certificate(NamedTuple):
         pem: What HAProxy gets: the blocks of the file, without the text between them.
         from_s: When it begins to be valid, seconds since the epoch.
         until_s: When it ends.
+        digest: Of `pem`.
     """
 
     pem: str
     from_s: float
     until_s: float
+    digest: str
 
     def name_copy(self, name: str) -> str:
         """Return the name of the copy of a file with this content."""
-        return f"{name.removesuffix('.pem')}.{hashlib.sha256(self.pem.encode()).hexdigest()[:16]}.pem"
+        return f"{name.removesuffix('.pem')}.{self.digest}.pem"
 
 
 def read_certificate(text: str) -> Certificate:
@@ -70,7 +72,7 @@ def read_certificate(text: str) -> Certificate:
         raise ValueError(f"it has more than {_USED_BYTES} bytes, which HAProxy does not take at run time; {remedy}")
     try:
         leaf = base64.b64decode(next(body for label, body in used if label == _CERTIFICATE), validate=True)
-        return Certificate(pem, *_read_validity(leaf))
+        return Certificate(pem, *_read_validity(leaf), hashlib.sha256(pem.encode()).hexdigest()[:16])
     except (binascii.Error, ValueError, IndexError) as error:
         raise ValueError("its first certificate cannot be read; write it again") from error
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 
-from serf_haproxy.control.certificates import FILE_COUNT
+from serf_haproxy.control.certificate_files import FILE_COUNT
 
 
 class Watch:
