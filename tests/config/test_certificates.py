@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from fakes.certificates import make_pair
 from serf_haproxy.config.certificates import (
+    find_original,
     format_list,
+    is_copy,
     list_additions,
     list_removals,
     parse_list,
     read_certificate,
-    read_copy_name,
 )
 
 PAIR = make_pair("shop.test", days=30)
@@ -30,7 +31,9 @@ def test_only_the_blocks_count() -> None:
     assert "\n\n" not in plain.pem
     assert "\r" not in plain.pem
     assert plain.name_copy("shop.pem") != read_certificate(OTHER.certificate + OTHER.key).name_copy("shop.pem")
-    assert read_copy_name(plain.name_copy("shop.test.pem")) == "shop.test.pem"
+    assert is_copy(plain.name_copy("shop.test.pem"))
+    assert not is_copy("shop.test.pem")
+    assert find_original(plain.name_copy("shop.test.pem")) == "shop.test.pem"
 
 
 def test_key_and_certificate_may_stand_in_any_order() -> None:

@@ -270,7 +270,7 @@ def test_copies_are_private(proxy: Proxy, directory: Path) -> None:
     assert copies.stat().st_mode & 0o7777 == 0o700
     assert {path.stat().st_mode & 0o7777 for path in copies.iterdir()} == {0o600}
     copies.chmod(0o2750)
-    make_edges(proxy.settings).certificates.refresh(is_running=False)
+    make_edges(proxy.settings).certificates.refresh(None)
     assert {path.stat().st_mode & 0o7777 for path in copies.iterdir()} == {0o640}
 
 

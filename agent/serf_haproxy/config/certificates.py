@@ -15,7 +15,7 @@ from typing import NamedTuple
 FILE_BYTES = 65536
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.pem", re.ASCII)
 
-_COPY = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,199})\.[0-9a-f]{16}\.pem", re.ASCII)
+_COPY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.[0-9a-f]{16}\.pem", re.ASCII)
 _USED_BYTES = 15000  # HAProxy's command line takes 16384 bytes at once (tune.bufsize)
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----(.*?)-----END \1-----", re.DOTALL)
 _CERTIFICATE = "CERTIFICATE"
@@ -77,10 +77,14 @@ def read_certificate(text: str) -> Certificate:
         raise ValueError("its first certificate cannot be read; write it again") from error
 
 
-def read_copy_name(copy: str) -> str | None:
-    """Return the name of the file that a copy is of; None for the name of no copy."""
-    found = _COPY.fullmatch(copy)
-    return f"{found[1]}.pem" if found else None
+def is_copy(name: str) -> bool:
+    """Return whether a name is that of a copy."""
+    return _COPY.fullmatch(name) is not None
+
+
+def find_original(copy: str) -> str:
+    """Return the name of the file that a copy is of."""
+    return f"{copy.rsplit('.', 2)[0]}.pem"
 
 
 def format_list(directory: str, copies: Iterable[str]) -> str:
@@ -91,7 +95,7 @@ def format_list(directory: str, copies: Iterable[str]) -> str:
 def parse_list(text: str) -> frozenset[str]:
     """Return the copies in a crt-list, as the file or the runtime socket has it."""
     names = (line.rpartition("/")[2] for line in text.splitlines() if line.startswith("/"))
-    return frozenset(name for name in names if _COPY.fullmatch(name))
+    return frozenset(name for name in names if is_copy(name))
 
 
 def list_additions(list_path: str, path: str, pem: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import time
 
-from serf_haproxy.config.certificates import Certificate, read_copy_name
+from serf_haproxy.config.certificates import Certificate, find_original
 from serf_haproxy.control.certificate_files import CertificateFiles
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.haproxy.certificates import CertificateCopies, LoadedCertificates, Present
@@ -23,14 +23,12 @@ class Certificates:
 
     Args:
         settings: The settings.
-        runtime: HAProxy's runtime socket; None where HAProxy is not to be changed.
     """
 
-    def __init__(self, settings: Settings, runtime: Runtime | None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._files = CertificateFiles(settings.certificates_dir)
         self._bind = settings.https_bind
         self._copies = CertificateCopies(settings.certificate_list, settings.haproxy_bin, settings.check_timeout_s)
-        self._loaded = LoadedCertificates(runtime, self._copies) if runtime else None
         self._tried: dict[str, str] = {}  # copies that are not in the crt-list: why HAProxy refuses them
         self._is_clean = False
         self._has_filled = False
@@ -53,16 +51,17 @@ class Certificates:
                 return
             if not self._has_filled:
                 self._has_filled = True
-                self.refresh(is_running=False)
+                self.refresh(None)
 
-    def refresh(self, is_running: bool = True, is_strict: bool = False) -> tuple[str, ...]:
+    def refresh(self, runtime: Runtime | None, trusts_copies: bool = True) -> tuple[str, ...]:
         """Bring copies, crt-list and HAProxy to what the directory has.
 
         A file that is wrong changes nothing: its last good content goes on.
 
         Args:
-            is_running: Whether HAProxy answers.
-            is_strict: Whether this is `boot`: HAProxy tries the present copies again, since it may be another HAProxy.
+            runtime: HAProxy's runtime socket; None where HAProxy does not answer or is not to be changed.
+            trusts_copies: Whether HAProxy has accepted the copies in the crt-list. `boot` has them tried again, since
+                it may be another HAProxy, and removes none, since it holds no lock and a pass may be writing.
 
         Returns:
             One line for each fault.
@@ -74,11 +73,11 @@ class Certificates:
             if not self._is_clean:
                 self._copies.clean_up()
                 self._is_clean = True
-            faults, wanted = self._choose(present, frozenset() if is_strict else present.listed)
+            faults, wanted = self._choose(present, present.listed if trusts_copies else frozenset())
             if wanted != present.listed:
                 self._copies.write_list(wanted)
-            complaints = self._change(wanted) if is_running and self._loaded else []
-            if not is_strict:  # `boot` holds no lock: a pass may be writing
+            complaints = _change(LoadedCertificates(runtime, self._copies), wanted) if runtime else []
+            if trusts_copies:
                 self._copies.keep(wanted)
         except SystemFault as error:
             return (f"certificates stay as they were: {error}",)
@@ -91,7 +90,7 @@ class Certificates:
             present: What there is.
             trusted: Copies that HAProxy has accepted.
         """
-        before = {str(read_copy_name(copy)): copy for copy in sorted(present.listed - present.lost)}
+        before = {find_original(copy): copy for copy in sorted(present.listed - present.lost)}
         try:
             found = self._files.read()
         except SystemFault as error:
@@ -147,7 +146,7 @@ class Certificates:
     def _explain(self, copy: str, words: str) -> str:
         if _MISFIT in words:
             return "its key does not fit its first certificate; put the certificate of this key first, then the chain"
-        own = words.replace(self._copies.locate(copy), read_copy_name(copy) or "")
+        own = words.replace(self._copies.locate(copy), find_original(copy))
         return f"HAProxy refuses it: {printable(own, 300)}; make it anew"
 
     def _find_warning(self, name: str, certificate: Certificate) -> list[str]:
@@ -160,27 +159,29 @@ class Certificates:
             return []
         return [f"{self._files.directory}/{name}: {said}; it is used all the same"]
 
-    def _change(self, wanted: frozenset[str]) -> list[str]:
-        """Bring HAProxy to these copies; return a line where it did not obey."""
-        if not self._loaded or (loaded := self._loaded.read()) is None or loaded == wanted:
-            return []
-        try:
-            complaints = self._loaded.change(wanted - loaded, loaded - wanted)
-        except HaproxyFault as error:
-            complaints = [str(error)]
-        after = self._loaded.read()
-        if after == wanted:
-            log.info("%s", f"certificates changed at run time: {_describe(loaded, wanted)}")
-            return []
-        said = printable("; ".join(complaints[:3]) or "it did not obey", 300)
-        missing = _describe(after or frozenset(), wanted)
-        return [f"HAProxy does not take certificates at run time ({said}): {missing}; they count from its next reload"]
+
+def _change(loaded: LoadedCertificates, wanted: frozenset[str]) -> list[str]:
+    """Bring HAProxy to these copies; return a line where it did not obey."""
+    before = loaded.read()
+    if before is None or before == wanted:
+        return []
+    try:
+        complaints = loaded.change(wanted - before, before - wanted)
+    except HaproxyFault as error:
+        complaints = [str(error)]
+    after = loaded.read()
+    if after == wanted:
+        log.info("%s", f"certificates changed at run time: {_describe(before, wanted)}")
+        return []
+    said = printable("; ".join(complaints[:3]) or "it did not obey", 300)
+    missing = _describe(after or frozenset(), wanted)
+    return [f"HAProxy does not take certificates at run time ({said}): {missing}; they count from its next reload"]
 
 
 def _describe(old: frozenset[str], new: frozenset[str]) -> str:
     """Return which certificates are new (+), gone (-) or different (~)."""
-    before, after = ({str(read_copy_name(copy)) for copy in copies} for copies in (old, new))
-    changed = {str(read_copy_name(copy)) for copy in old ^ new}
+    before, after = ({find_original(copy) for copy in copies} for copies in (old, new))
+    changed = {find_original(copy) for copy in old ^ new}
     signs = [("~" if name in before & after else "+" if name in after else "-") + name for name in sorted(changed)]
     return " ".join(signs[:_SHOWN_COUNT]) + (" and more" if signs[_SHOWN_COUNT:] else "")
 

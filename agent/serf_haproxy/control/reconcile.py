@@ -114,14 +114,14 @@ class Reconciler:
         A trial of certificates may be slow, and the servers do not wait for it.
         """
         certificates, running = self._edges.certificates, snapshot.running
-        is_open = running is not None and running.is_open
+        runtime = self._edges.runtime if running is not None and running.is_open else None
         certificates.prepare()
         try:
             outcome = self._change_servers(snapshot, decision, record, on_step, pause)
         except SystemFault:
-            certificates.refresh(is_open)
+            certificates.refresh(runtime)
             raise
-        return outcome, certificates.refresh(is_open or outcome.verdict is Verdict.RELOADED)
+        return outcome, certificates.refresh(self._edges.runtime if outcome.verdict is Verdict.RELOADED else runtime)
 
     def _change_servers(
         self,

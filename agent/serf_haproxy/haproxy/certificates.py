@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from serf_haproxy.config.certificates import (
     format_list,
+    is_copy,
     list_additions,
     list_removals,
     parse_list,
-    read_copy_name,
 )
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy.runtime import Runtime
@@ -155,7 +155,7 @@ class CertificateCopies:
     def _find(self) -> frozenset[str]:
         """Return the copies that there are."""
         try:
-            return frozenset(name for name in os.listdir(self.directory) if read_copy_name(name))
+            return frozenset(name for name in os.listdir(self.directory) if is_copy(name))
         except OSError as error:
             raise SystemFault(f"cannot read {self.directory}: {error.strerror}") from error
 
