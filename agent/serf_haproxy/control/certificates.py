@@ -134,8 +134,8 @@ class Certificates:
         groups = [[copy for copy in copies if copy not in self._tried]]
         while groups:
             group = groups.pop()
-            words = self._copies.refuse(group) if group else ""
-            if not words:
+            words = self._copies.check(group) if group else None
+            if words is None:
                 self._tried |= dict.fromkeys(group, "")
             elif len(group) == 1:
                 self._tried[group[0]] = self._explain(group[0], words)

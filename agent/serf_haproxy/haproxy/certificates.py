@@ -25,13 +25,10 @@ from serf_haproxy.config.certificates import (
 )
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy.runtime import Runtime
-from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.system.files import read_text, remove_temporaries, write_durably
 from serf_haproxy.system.processes import run
 
-_ASK_S = 5.0
 _SHARED = stat.S_ISGID | stat.S_IRGRP | stat.S_IXGRP
-_ERROR = re.compile(r"^\[[0-3]\]: (.*)$", re.MULTILINE)
 _TRANSACTION = re.compile(r"^\*(/\S+)$", re.MULTILINE)
 _TRIAL = """\
 defaults
@@ -132,8 +129,11 @@ class CertificateCopies:
         """Return the path of a copy."""
         return f"{self.directory}/{copy}"
 
-    def refuse(self, copies: Iterable[str]) -> str:
-        """Have HAProxy load copies, without starting it; return its words, "" when it takes all of them.
+    def check(self, copies: Iterable[str]) -> str | None:
+        """Have HAProxy load copies, without starting it.
+
+        Returns:
+            None when it takes all of them; otherwise its words.
 
         Raises:
             SystemFault: A file cannot be written, or HAProxy cannot be run or gives no result in time.
@@ -145,7 +145,7 @@ class CertificateCopies:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         if completed.status == 0:
-            return ""
+            return None
         alert = completed.output.partition("[ALERT]")[2].partition("\n[")[0]  # from 3.0 it has more lines
         words = alert.partition("'crt-list' : ")[2] or alert
         if not words.strip():
@@ -205,17 +205,13 @@ class LoadedCertificates:
         for copy in sorted(added):
             path = self._copies.locate(copy)
             for command in list_additions(self._copies.list_path, path, self._copies.read(copy)):
-                complaints += self._ask(command)
+                complaints += self._runtime.change([command])
         for copy in sorted(removed):
-            complaints += self._ask(list_removals(self._copies.list_path, self._copies.locate(copy)))
+            complaints += self._runtime.change([list_removals(self._copies.list_path, self._copies.locate(copy))])
         return complaints
 
     def _abort(self) -> None:
         """End what an interrupted pass has begun: HAProxy takes one certificate at a time."""
-        for path in _TRANSACTION.findall(ask(self._runtime.socket_path, "show ssl cert", _ASK_S)):
+        for path in _TRANSACTION.findall(self._runtime.ask_newest("show ssl cert") or ""):
             if os.path.dirname(path) == self._copies.directory:
-                self._ask(f"abort ssl cert {path}")
-
-    def _ask(self, command: str) -> list[str]:
-        answer = ask(self._runtime.socket_path, f"set severity-output number; {command}", _ASK_S)
-        return _ERROR.findall(answer)
+                self._runtime.change([f"abort ssl cert {path}"])
