@@ -1,5 +1,6 @@
 """Certificates as text: what is read of a file, and what HAProxy gets."""
 
+import re
 import ssl
 import time
 
@@ -49,6 +50,16 @@ def test_the_validity_is_that_of_the_first_certificate() -> None:
     assert certificate.from_s == pytest.approx(time.time(), abs=300)
     assert certificate.until_s == certificate.from_s + 30 * 86400
     assert ssl.cert_time_to_seconds("Jan  1 00:00:00 2026 GMT") < certificate.from_s
+
+
+def test_a_time_that_does_not_exist_is_refused() -> None:
+    """An hour 25 is no time."""
+    der = bytearray(ssl.PEM_cert_to_DER_cert(PAIR.certificate))
+    found = re.search(rb"\x17\x0d[0-9]{6}([0-9]{6})Z", der)  # an UTCTime of 13 bytes: YYMMDDhhmmssZ
+    assert found
+    der[found.start(1) : found.start(1) + 2] = b"25"
+    with pytest.raises(ValueError, match="its first certificate cannot be read; write it again"):
+        read_certificate(ssl.DER_cert_to_PEM_cert(bytes(der)) + PAIR.key)
 
 
 @given(

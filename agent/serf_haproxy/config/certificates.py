@@ -6,7 +6,7 @@ reports tell which contents it has.
 
 import base64
 import binascii
-import calendar
+import datetime
 import hashlib
 import re
 from collections.abc import Iterable
@@ -118,7 +118,10 @@ def _format_block(block: tuple[str, str]) -> str:
 
 
 def _read_validity(der: bytes) -> tuple[float, float]:
-    """Return from when until when a certificate is valid (RFC 5280, section 4.1); raise ValueError or IndexError."""
+    """Return from when until when a certificate is valid (RFC 5280, section 4.1); raise ValueError or IndexError.
+
+    Python's ssl tells the dates only of a peer's or an authority's certificate.
+    """
     at, _ = _enter(der, 0)
     at, _ = _enter(der, at)  # the part that is signed
     if der[at] == _VERSION:
@@ -159,4 +162,5 @@ def _read_time(der: bytes, at: int) -> float:
     found = _TIME.fullmatch(text)
     if not found or der[at] not in (_UTC_TIME, _GENERALIZED_TIME):
         raise ValueError(at)
-    return float(calendar.timegm(tuple(map(int, found.groups()))))
+    year, month, day, hour, minute, second = map(int, found.groups())
+    return datetime.datetime(year, month, day, hour, minute, second, tzinfo=datetime.UTC).timestamp()
