@@ -77,7 +77,7 @@ class CertificateFiles:
 
 
 def list_files(directory: str) -> list[str]:
-    """Return the names of the files that count: hidden ones are being written. Raises OSError."""
+    """Return the names of the files that count; those with a dot in front are being written. Raises OSError."""
     return sorted(name for name in os.listdir(directory) if not name.startswith("."))
 
 

@@ -1,4 +1,4 @@
-"""The edges of a pass, each made with just what it needs from the settings."""
+"""The edges of a pass: what it reads from and acts on, made from the settings."""
 
 from typing import NamedTuple
 
