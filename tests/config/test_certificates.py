@@ -1,5 +1,6 @@
 """Certificates as text: what is read of a file, and what HAProxy gets."""
 
+import re
 import ssl
 import time
 
@@ -9,12 +10,13 @@ from hypothesis import strategies as st
 
 from fakes.certificates import make_pair
 from serf_haproxy.config.certificates import (
+    find_original,
     format_list,
+    is_copy,
     list_additions,
     list_removals,
     parse_list,
     read_certificate,
-    read_copy_name,
 )
 
 PAIR = make_pair("shop.test", days=30)
@@ -30,7 +32,9 @@ def test_only_the_blocks_count() -> None:
     assert "\n\n" not in plain.pem
     assert "\r" not in plain.pem
     assert plain.name_copy("shop.pem") != read_certificate(OTHER.certificate + OTHER.key).name_copy("shop.pem")
-    assert read_copy_name(plain.name_copy("shop.test.pem")) == "shop.test.pem"
+    assert is_copy(plain.name_copy("shop.test.pem"))
+    assert not is_copy("shop.test.pem")
+    assert find_original(plain.name_copy("shop.test.pem")) == "shop.test.pem"
 
 
 def test_key_and_certificate_may_stand_in_any_order() -> None:
@@ -46,6 +50,16 @@ def test_the_validity_is_that_of_the_first_certificate() -> None:
     assert certificate.from_s == pytest.approx(time.time(), abs=300)
     assert certificate.until_s == certificate.from_s + 30 * 86400
     assert ssl.cert_time_to_seconds("Jan  1 00:00:00 2026 GMT") < certificate.from_s
+
+
+def test_a_time_that_does_not_exist_is_refused() -> None:
+    """An hour 25 is no time."""
+    der = bytearray(ssl.PEM_cert_to_DER_cert(PAIR.certificate))
+    found = re.search(rb"\x17\x0d[0-9]{6}([0-9]{6})Z", der)  # an UTCTime of 13 bytes: YYMMDDhhmmssZ
+    assert found
+    der[found.start(1) : found.start(1) + 2] = b"25"
+    with pytest.raises(ValueError, match="its first certificate cannot be read; write it again"):
+        read_certificate(ssl.DER_cert_to_PEM_cert(bytes(der)) + PAIR.key)
 
 
 @given(

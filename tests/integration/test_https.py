@@ -1,11 +1,13 @@
 """HTTPS with a real HAProxy: certificates by name, changed without a reload, and wrong ones beside good ones."""
 
+import ctypes
 import os
 import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from integration.test_daemon import log_path, running_daemon, said
 from serf_haproxy.control.boot import boot
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.outcome import Verdict
+from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.control.report import format_table, read_report
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.settings import variable
@@ -267,7 +270,7 @@ def test_copies_are_private(proxy: Proxy, directory: Path) -> None:
     assert copies.stat().st_mode & 0o7777 == 0o700
     assert {path.stat().st_mode & 0o7777 for path in copies.iterdir()} == {0o600}
     copies.chmod(0o2750)
-    make_edges(proxy.settings).certificates.refresh(is_running=False)
+    make_edges(proxy.settings).certificates.refresh(None)
     assert {path.stat().st_mode & 0o7777 for path in copies.iterdir()} == {0o640}
 
 
@@ -356,6 +359,62 @@ def test_a_lost_copy_is_no_refusal(proxy: Proxy, directory: Path, web: Web) -> N
     assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
     assert (see(proxy, "shop.test"), see(proxy, "api.test")) == (shop, api)
     assert len(list(copies.glob("*.pem"))) == 2
+
+
+def list_opened(events: bytes) -> set[str]:
+    """Return the names in what inotify reports (inotify(7))."""
+    names, at = set(), 0
+    while at < len(events):
+        size = int.from_bytes(events[at + 12 : at + 16], sys.byteorder)
+        names.add(events[at + 16 : at + 16 + size].rstrip(b"\0").decode())
+        at += 16 + size
+    return names
+
+
+def test_unchanged_certificates_are_not_opened(proxy: Proxy, directory: Path, web: Web) -> None:
+    """A pass over unchanged certificates, good and wrong ones, opens neither them nor their copies."""
+    write_pair(directory / "shop.pem", "shop.test")
+    (directory / "bad.pem").write_text("nonsense")
+    serve(proxy, web)
+    time.sleep(1.1)  # a file younger than a second may change unseen
+    reconciler = Reconciler(proxy.settings)
+    problems = reconciler.reconcile(lambda: None).problems
+    assert len(problems) == 1
+    libc, opened = ctypes.CDLL(None), 0x20
+    fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        for path in (directory, proxy.settings.certificate_copies_dir):
+            assert libc.inotify_add_watch(fd, os.fsencode(path), opened) > 0
+        assert reconciler.reconcile(lambda: None).problems == problems
+        assert not [name for name in list_opened(os.read(fd, 65536)) if name.endswith(".pem")]
+        assert (directory / "shop.pem").read_text()
+        assert list_opened(os.read(fd, 65536)) == {"shop.pem"}
+    finally:
+        os.close(fd)
+
+
+def test_every_change_of_a_certificate_is_seen(proxy: Proxy, directory: Path, web: Web) -> None:
+    """A file that is written in place counts, even where it keeps size and mtime; so does one that cannot be read."""
+    path, pairs = directory / "shop.pem", [make_pair("shop.test") for _ in range(3)]
+    texts = [(pair.certificate + pair.key).ljust(4000, "\n") for pair in pairs]
+    path.write_text(texts[0])
+    mtime_ns = path.stat().st_mtime_ns
+    serve(proxy, web)
+    reconciler = Reconciler(proxy.settings)
+    time.sleep(1.1)
+    reconciler.reconcile(lambda: None)
+    for pair, text in zip(pairs[1:], texts[1:], strict=True):
+        path.write_text(text)
+        os.utime(path, ns=(mtime_ns, mtime_ns))
+        reconciler.reconcile(lambda: None)
+        assert see(proxy, "shop.test") == pair.certificate
+    path.unlink()
+    path.mkdir()
+    assert "cannot be read: Is a directory" in reconciler.reconcile(lambda: None).problems[0]
+    path.rmdir()
+    path.write_text(texts[0])
+    assert reconciler.reconcile(lambda: None).problems == ()
+    assert see(proxy, "shop.test") == pairs[0].certificate
 
 
 def test_the_daemon_sees_a_change_at_once(proxy: Proxy, directory: Path, web: Web) -> None:

@@ -31,7 +31,7 @@ def check(_args: argparse.Namespace) -> int:
         # The daemon's copies of certificates may not be there yet, and only the daemon writes them.
         settings = settings.replace(certificate_copies_dir=os.path.join(directory, "certificates"))
         found = preview(settings)
-        faults = found.snapshot.services.faults + Certificates(settings, None).refresh()
+        faults = found.snapshot.services.faults + Certificates(settings).refresh(None)
         for fault in faults:
             print(f"serf-haproxy: {printable(fault)}", file=sys.stderr)
         text = find_config(settings, found).text

@@ -6,7 +6,7 @@ reports tell which contents it has.
 
 import base64
 import binascii
-import calendar
+import datetime
 import hashlib
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from typing import NamedTuple
 FILE_BYTES = 65536
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.pem", re.ASCII)
 
-_COPY = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,199})\.[0-9a-f]{16}\.pem", re.ASCII)
+_COPY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.[0-9a-f]{16}\.pem", re.ASCII)
 _USED_BYTES = 15000  # HAProxy's command line takes 16384 bytes at once (tune.bufsize)
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----(.*?)-----END \1-----", re.DOTALL)
 _CERTIFICATE = "CERTIFICATE"
@@ -34,15 +34,17 @@ class Certificate(NamedTuple):
         pem: What HAProxy gets: the blocks of the file, without the text between them.
         from_s: When it begins to be valid, seconds since the epoch.
         until_s: When it ends.
+        digest: Of `pem`.
     """
 
     pem: str
     from_s: float
     until_s: float
+    digest: str
 
     def name_copy(self, name: str) -> str:
         """Return the name of the copy of a file with this content."""
-        return f"{name.removesuffix('.pem')}.{hashlib.sha256(self.pem.encode()).hexdigest()[:16]}.pem"
+        return f"{name.removesuffix('.pem')}.{self.digest}.pem"
 
 
 def read_certificate(text: str) -> Certificate:
@@ -70,15 +72,19 @@ def read_certificate(text: str) -> Certificate:
         raise ValueError(f"it has more than {_USED_BYTES} bytes, which HAProxy does not take at run time; {remedy}")
     try:
         leaf = base64.b64decode(next(body for label, body in used if label == _CERTIFICATE), validate=True)
-        return Certificate(pem, *_read_validity(leaf))
+        return Certificate(pem, *_read_validity(leaf), hashlib.sha256(pem.encode()).hexdigest()[:16])
     except (binascii.Error, ValueError, IndexError) as error:
         raise ValueError("its first certificate cannot be read; write it again") from error
 
 
-def read_copy_name(copy: str) -> str | None:
-    """Return the name of the file that a copy is of; None for the name of no copy."""
-    found = _COPY.fullmatch(copy)
-    return f"{found[1]}.pem" if found else None
+def is_copy(name: str) -> bool:
+    """Return whether a name is that of a copy."""
+    return _COPY.fullmatch(name) is not None
+
+
+def find_original(copy: str) -> str:
+    """Return the name of the file that a copy is of."""
+    return f"{copy.rsplit('.', 2)[0]}.pem"
 
 
 def format_list(directory: str, copies: Iterable[str]) -> str:
@@ -89,7 +95,7 @@ def format_list(directory: str, copies: Iterable[str]) -> str:
 def parse_list(text: str) -> frozenset[str]:
     """Return the copies in a crt-list, as the file or the runtime socket has it."""
     names = (line.rpartition("/")[2] for line in text.splitlines() if line.startswith("/"))
-    return frozenset(name for name in names if _COPY.fullmatch(name))
+    return frozenset(name for name in names if is_copy(name))
 
 
 def list_additions(list_path: str, path: str, pem: str) -> tuple[str, str]:
@@ -112,7 +118,10 @@ def _format_block(block: tuple[str, str]) -> str:
 
 
 def _read_validity(der: bytes) -> tuple[float, float]:
-    """Return from when until when a certificate is valid (RFC 5280, section 4.1); raise ValueError or IndexError."""
+    """Return from when until when a certificate is valid (RFC 5280, section 4.1); raise ValueError or IndexError.
+
+    Python's ssl tells the dates only of a peer's or an authority's certificate.
+    """
     at, _ = _enter(der, 0)
     at, _ = _enter(der, at)  # the part that is signed
     if der[at] == _VERSION:
@@ -153,4 +162,5 @@ def _read_time(der: bytes, at: int) -> float:
     found = _TIME.fullmatch(text)
     if not found or der[at] not in (_UTC_TIME, _GENERALIZED_TIME):
         raise ValueError(at)
-    return float(calendar.timegm(tuple(map(int, found.groups()))))
+    year, month, day, hour, minute, second = map(int, found.groups())
+    return datetime.datetime(year, month, day, hour, minute, second, tzinfo=datetime.UTC).timestamp()

@@ -26,7 +26,7 @@ def boot(settings: Settings) -> str:
     """
     edges, renderer = make_edges(settings), Renderer()
     # HAProxy refuses a configuration for one wrong certificate, and it may be another HAProxy than before.
-    certificate_faults = edges.certificates.refresh(is_running=False, is_strict=True)
+    certificate_faults = edges.certificates.refresh(None, trusts_copies=False)
     bare = Wanted(settings, (), lambda: read_template(settings))
 
     @functools.cache  # a fault is not kept: each choice meets it anew

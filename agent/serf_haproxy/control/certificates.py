@@ -1,37 +1,21 @@
 """Certificates: from the operator's directory to HAProxy's listener, without a reload. The files come first."""
 
 import contextlib
-import functools
 import logging
-import os
 import time
-from typing import NamedTuple
 
-from serf_haproxy.config.certificates import FILE_BYTES, NAME, Certificate, read_certificate, read_copy_name
+from serf_haproxy.config.certificates import Certificate, find_original
+from serf_haproxy.control.certificate_files import CertificateFiles
 from serf_haproxy.errors import HaproxyFault, SystemFault
-from serf_haproxy.haproxy.certificates import CertificateCopies, LoadedCertificates
+from serf_haproxy.haproxy.certificates import CertificateCopies, LoadedCertificates, Present
 from serf_haproxy.haproxy.runtime import Runtime
 from serf_haproxy.serf.printing import printable
-from serf_haproxy.settings import Settings, variable
-from serf_haproxy.system.files import read_text
+from serf_haproxy.settings import Settings
 
 log = logging.getLogger("serf-haproxy")
 
-FILE_COUNT = 2000  # a directory with more files is surely the wrong one
 _SHOWN_COUNT = 10
 _MISFIT = "inconsistencies between private key and certificate"
-
-
-class _Found(NamedTuple):
-    """What is in the operator's directory.
-
-    Attributes:
-        certificates: The files that can be read, by name.
-        faults: What is wrong with the others, by name.
-    """
-
-    certificates: dict[str, Certificate]
-    faults: dict[str, str]
 
 
 class Certificates:
@@ -39,15 +23,12 @@ class Certificates:
 
     Args:
         settings: The settings.
-        runtime: HAProxy's runtime socket; None where HAProxy is not to be changed.
     """
 
-    def __init__(self, settings: Settings, runtime: Runtime | None) -> None:
-        self._directory = settings.certificates_dir
+    def __init__(self, settings: Settings) -> None:
+        self._files = CertificateFiles(settings.certificates_dir)
         self._bind = settings.https_bind
         self._copies = CertificateCopies(settings.certificate_list, settings.haproxy_bin, settings.check_timeout_s)
-        self._loaded = LoadedCertificates(runtime, self._copies) if runtime else None
-        self._read = functools.lru_cache(FILE_COUNT)(read_certificate)
         self._tried: dict[str, str] = {}  # copies that are not in the crt-list: why HAProxy refuses them
         self._is_clean = False
         self._has_filled = False
@@ -62,26 +43,25 @@ class Certificates:
         if not self._bind:
             return
         with contextlib.suppress(SystemFault):
-            self._copies.prepare()
-            listed = self._copies.read_list()
-            kept = listed & self._copies.find()
-            if kept != listed:
-                self._copies.write_list(kept)
-            elif kept:
+            present = self._copies.prepare()
+            if present.lost:
+                self._copies.write_list(present.listed - present.lost)
+            elif present.listed:
                 self._has_filled = False
                 return
             if not self._has_filled:
                 self._has_filled = True
-                self.refresh(is_running=False)
+                self.refresh(None)
 
-    def refresh(self, is_running: bool = True, is_strict: bool = False) -> tuple[str, ...]:
+    def refresh(self, runtime: Runtime | None, trusts_copies: bool = True) -> tuple[str, ...]:
         """Bring copies, crt-list and HAProxy to what the directory has.
 
         A file that is wrong changes nothing: its last good content goes on.
 
         Args:
-            is_running: Whether HAProxy answers.
-            is_strict: Whether this is `boot`: HAProxy tries the present copies again, since it may be another HAProxy.
+            runtime: HAProxy's runtime socket; None where HAProxy does not answer or is not to be changed.
+            trusts_copies: Whether HAProxy has accepted the copies in the crt-list. `boot` has them tried again, since
+                it may be another HAProxy, and removes none, since it holds no lock and a pass may be writing.
 
         Returns:
             One line for each fault.
@@ -89,40 +69,40 @@ class Certificates:
         if not self._bind:
             return ()
         try:
-            self._copies.prepare()
+            present = self._copies.prepare()
             if not self._is_clean:
                 self._copies.clean_up()
                 self._is_clean = True
-            faults, wanted = self._choose(frozenset() if is_strict else self._copies.read_list())
-            if wanted != self._copies.read_list():
+            faults, wanted = self._choose(present, present.listed if trusts_copies else frozenset())
+            if wanted != present.listed:
                 self._copies.write_list(wanted)
-            complaints = self._change(wanted) if is_running and self._loaded else []
-            if not is_strict:  # `boot` holds no lock: a pass may be writing
-                self._copies.remove(self._copies.find() - wanted)
+            complaints = _change(LoadedCertificates(runtime, self._copies), wanted) if runtime else []
+            if trusts_copies:
+                self._copies.keep(wanted)
         except SystemFault as error:
             return (f"certificates stay as they were: {error}",)
         return (*faults, *complaints)
 
-    def _choose(self, trusted: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    def _choose(self, present: Present, trusted: frozenset[str]) -> tuple[list[str], frozenset[str]]:
         """Return the faults, and the copies that HAProxy should have; write those that are new.
 
         Args:
+            present: What there is.
             trusted: Copies that HAProxy has accepted.
         """
-        present = self._copies.find()
-        before = {str(read_copy_name(copy)): copy for copy in sorted(self._copies.read_list() & present)}
+        before = {find_original(copy): copy for copy in sorted(present.listed - present.lost)}
         try:
-            found = self._look()
+            found = self._files.read()
         except SystemFault as error:
             return [f"{error}; the certificates before go on"], self._keep(before, trusted)
         if not any(name.endswith(".pem") for name in (*found.certificates, *found.faults)):
             then = "those before go on" if before else f"until then every TLS handshake at {self._bind} is refused"
             remedy = "put one there for each host: NAME.pem with certificate, chain and key"
-            fault = f"{self._directory} has no certificates; {remedy}; {then}"
+            fault = f"{self._files.directory} has no certificates; {remedy}; {then}"
             return [fault], self._keep(before, trusted)
         copies = {name: one.name_copy(name) for name, one in found.certificates.items()}
         for name, copy in copies.items():
-            if copy not in present and not self._tried.get(copy):
+            if copy not in present.copies and not self._tried.get(copy):
                 self._copies.write(copy, found.certificates[name].pem)
         refused = self._try([copy for copy in copies.values() if copy not in trusted])
         wanted: dict[str, str] = {}
@@ -133,7 +113,7 @@ class Certificates:
             kept = before.get(name)
             if fault:
                 then = "its last good content goes on" if kept else "it is left out"
-                faults.append(f"{self._directory}/{printable(name)}: {fault}; {then}")
+                faults.append(f"{self._files.directory}/{printable(name)}: {fault}; {then}")
                 copy = kept or ""
             else:
                 faults += self._find_warning(name, found.certificates[name])
@@ -146,31 +126,6 @@ class Certificates:
         refused = self._try([copy for copy in copies.values() if copy not in trusted])
         return frozenset(copy for copy in copies.values() if copy not in refused)
 
-    def _look(self) -> _Found:
-        """Read the operator's directory; raise SystemFault where that is impossible."""
-        try:
-            names = sorted(name for name in os.listdir(self._directory) if not name.startswith("."))
-        except OSError as error:
-            remedy = f"make it readable for this user, or set {variable('certificates_dir')}"
-            raise SystemFault(f"cannot read {self._directory}: {error.strerror}; {remedy}") from error
-        if len(names) > FILE_COUNT:
-            raise SystemFault(f"{self._directory} has more than {FILE_COUNT} files; leave only the certificates there")
-        found = _Found({}, {})
-        for name in names:
-            if not NAME.fullmatch(name):
-                found.faults[name] = "is no name of a certificate; use letters, digits, _ . - and end it with .pem"
-                continue
-            try:
-                text = read_text(os.path.join(self._directory, name), FILE_BYTES)
-                if text is not None:  # else it was removed a moment ago
-                    found.certificates[name] = self._read(text)
-            except SystemFault as error:
-                remedy = "make it a regular file that this user may read"
-                found.faults[name] = f"cannot be read: {str(error).partition(': ')[2]}; {remedy}"
-            except ValueError as error:
-                found.faults[name] = str(error)
-        return found
-
     def _try(self, copies: list[str]) -> dict[str, str]:
         """Have HAProxy try copies; return those that it refuses, each with the reason.
 
@@ -179,8 +134,8 @@ class Certificates:
         groups = [[copy for copy in copies if copy not in self._tried]]
         while groups:
             group = groups.pop()
-            words = self._copies.refuse(group) if group else ""
-            if not words:
+            words = self._copies.check(group) if group else None
+            if words is None:
                 self._tried |= dict.fromkeys(group, "")
             elif len(group) == 1:
                 self._tried[group[0]] = self._explain(group[0], words)
@@ -191,7 +146,7 @@ class Certificates:
     def _explain(self, copy: str, words: str) -> str:
         if _MISFIT in words:
             return "its key does not fit its first certificate; put the certificate of this key first, then the chain"
-        own = words.replace(self._copies.locate(copy), read_copy_name(copy) or "")
+        own = words.replace(self._copies.locate(copy), find_original(copy))
         return f"HAProxy refuses it: {printable(own, 300)}; make it anew"
 
     def _find_warning(self, name: str, certificate: Certificate) -> list[str]:
@@ -202,29 +157,31 @@ class Certificates:
             said = f"it is not valid before {_format_day(certificate.from_s)}; see whether the clock is right"
         else:
             return []
-        return [f"{self._directory}/{name}: {said}; it is used all the same"]
+        return [f"{self._files.directory}/{name}: {said}; it is used all the same"]
 
-    def _change(self, wanted: frozenset[str]) -> list[str]:
-        """Bring HAProxy to these copies; return a line where it did not obey."""
-        if not self._loaded or (loaded := self._loaded.read()) is None or loaded == wanted:
-            return []
-        try:
-            complaints = self._loaded.change(wanted - loaded, loaded - wanted)
-        except HaproxyFault as error:
-            complaints = [str(error)]
-        after = self._loaded.read()
-        if after == wanted:
-            log.info("%s", f"certificates changed at run time: {_describe(loaded, wanted)}")
-            return []
-        said = printable("; ".join(complaints[:3]) or "it did not obey", 300)
-        missing = _describe(after or frozenset(), wanted)
-        return [f"HAProxy does not take certificates at run time ({said}): {missing}; they count from its next reload"]
+
+def _change(loaded: LoadedCertificates, wanted: frozenset[str]) -> list[str]:
+    """Bring HAProxy to these copies; return a line where it did not obey."""
+    before = loaded.read()
+    if before is None or before == wanted:
+        return []
+    try:
+        complaints = loaded.change(wanted - before, before - wanted)
+    except HaproxyFault as error:
+        complaints = [str(error)]
+    after = loaded.read()
+    if after == wanted:
+        log.info("%s", f"certificates changed at run time: {_describe(before, wanted)}")
+        return []
+    said = printable("; ".join(complaints[:3]) or "it did not obey", 300)
+    missing = _describe(after or frozenset(), wanted)
+    return [f"HAProxy does not take certificates at run time ({said}): {missing}; they count from its next reload"]
 
 
 def _describe(old: frozenset[str], new: frozenset[str]) -> str:
     """Return which certificates are new (+), gone (-) or different (~)."""
-    before, after = ({str(read_copy_name(copy)) for copy in copies} for copies in (old, new))
-    changed = {str(read_copy_name(copy)) for copy in old ^ new}
+    before, after = ({find_original(copy) for copy in copies} for copies in (old, new))
+    changed = {find_original(copy) for copy in old ^ new}
     signs = [("~" if name in before & after else "+" if name in after else "-") + name for name in sorted(changed)]
     return " ".join(signs[:_SHOWN_COUNT]) + (" and more" if signs[_SHOWN_COUNT:] else "")
 

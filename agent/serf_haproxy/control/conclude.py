@@ -66,7 +66,9 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
         conditions=tuple(conditions),
         has_roster=heard.roster is not None,
         corrected_count=len(heard.corrections.record) + len(heard.corrections.absent),
-        problems=outcome.problems + heard.problems + _list_problems(snapshot, decision, before),
+        problems=(
+            outcome.problems + heard.problems + _list_problems(snapshot, decision, before) + outcome.certificate_faults
+        ),
         again_s=min((time_s for time_s in times_s if time_s is not None), default=None),
     )
 
@@ -138,6 +140,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         unfit=list(decision.unfit.values()),
         left=before.left if outcome.left is None else {"/".join(key): said for key, said in outcome.left.items()},
         strays={printable(stray.name): printable(stray.reason) for stray in heard.strays},
+        certificate_faults=list(outcome.certificate_faults),
     )
 
 

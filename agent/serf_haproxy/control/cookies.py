@@ -3,6 +3,7 @@
 import dataclasses
 
 from serf_haproxy.control.rules import read_secret_file
+from serf_haproxy.policy.proof import Secret
 from serf_haproxy.services.file import Services
 from serf_haproxy.services.service import Service
 
@@ -17,11 +18,14 @@ def add_cookie_keys(services: Services) -> Services:
         SystemFault: A file of secrets is missing or wrong. With another key every client would lose its server, so
             nothing is changed.
     """
-    return services._replace(listed=tuple(map(_add_key, services.listed)))
+    secrets: dict[str, Secret] = {}  # most often all services name the same file
 
+    def add_key(service: Service) -> Service:
+        path = service.cookie_secret_file
+        if not service.cookie or not path:
+            return service
+        if path not in secrets:
+            secrets[path], *_ = read_secret_file(path, service.where("cookie_secret_file"))
+        return dataclasses.replace(service, cookie_key=secrets[path].derive(f"serf-haproxy cookie v1 {service.name}"))
 
-def _add_key(service: Service) -> Service:
-    if not service.cookie or not service.cookie_secret_file:
-        return service
-    secret, *_ = read_secret_file(service.cookie_secret_file, service.where("cookie_secret_file"))
-    return dataclasses.replace(service, cookie_key=secret.derive(f"serf-haproxy cookie v1 {service.name}"))
+    return services._replace(listed=tuple(map(add_key, services.listed)))

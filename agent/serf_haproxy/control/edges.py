@@ -1,4 +1,4 @@
-"""The edges of a pass, each made with just what it needs from the settings."""
+"""The edges of a pass: what it reads from and acts on, made from the settings."""
 
 from typing import NamedTuple
 
@@ -36,15 +36,14 @@ class Edges(NamedTuple):
 
 def make_edges(settings: Settings) -> Edges:
     """Return the edges that the settings describe."""
-    runtime = Runtime(settings.runtime_socket, settings.master_socket)
     return Edges(
         settings.nodes_dir,
         State(settings.state_dir),
         ConfigFile(settings.config_path, settings.haproxy_bin, settings.check_timeout_s, settings.template_path),
         Master(settings.master_socket, settings.service_dir, settings.reload_timeout_s),
-        runtime,
+        Runtime(settings.runtime_socket, settings.master_socket),
         ServicesFile(settings),
-        Certificates(settings, runtime),
+        Certificates(settings),
     )
 
 

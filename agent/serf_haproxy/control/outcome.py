@@ -64,6 +64,7 @@ class Outcome:
         problems: One sentence for each node, and each stray file, that was left out.
         left: Servers whose difference a reload has not ended, with its signature; None when the pass did not find out.
         again_s: After how many seconds another pass is due without news; None for never.
+        certificate_faults: One line for each fault of a certificate.
     """
 
     verdict: Verdict
@@ -79,6 +80,7 @@ class Outcome:
     problems: tuple[str, ...] = ()
     again_s: float | None = None
     left: Mapping[Key, str] | None = None
+    certificate_faults: tuple[str, ...] = ()
 
     @property
     def is_in_force(self) -> bool:

@@ -82,21 +82,21 @@ class Reconciler:
             decision = decide(snapshot, memory.memo)
             if decision.flaps != snapshot.flaps:
                 edges.state.write_flaps(decision.flaps)
-            outcome, certificate_faults = self._act(snapshot, decision, record, on_step, pause)
+            outcome = self._act(snapshot, decision, record, on_step, pause)
             heard = self._forget_absent(heard, decision)
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
             outcome = memory.silence.explain(outcome, snapshot, decision, edges)
             complaints = self._look_after_old_workers() if heard.roster or outcome.has_reloaded else ()
-            outcome = dataclasses.replace(outcome, problems=outcome.problems + certificate_faults + complaints)
+            outcome = dataclasses.replace(outcome, problems=outcome.problems + complaints)
             if outcome.is_in_force and snapshot.services.tables != edges.state.read_services():
                 edges.state.write_services(snapshot.services.tables)
             served = remember_served(edges.state, outcome, decision, heard, served)
             memory.served = served, [server.name for server in decision.servers]
             faults = list_faults(settings, snapshot, outcome, record)
             record = make_record(outcome, snapshot, decision, heard, record)
-            record = dataclasses.replace(record, faults=faults, certificate_faults=list(certificate_faults))
-            record = dataclasses.replace(record, at_s=(at_s := time.time()), took_s=at_s - started_s)
+            at_s = time.time()
+            record = dataclasses.replace(record, faults=faults, at_s=at_s, took_s=at_s - started_s)
             edges.state.write_record(record)
             on_step("recorded")
         return outcome
@@ -108,20 +108,18 @@ class Reconciler:
         record: Record,
         on_step: Callable[[str], object],
         pause: Pause,
-    ) -> tuple[Outcome, tuple[str, ...]]:
-        """Render and apply what was decided, then change certificates; return the outcome and the latter's faults.
-
-        A trial of certificates may be slow, and the servers do not wait for it.
-        """
+    ) -> Outcome:
+        """Render and apply what was decided, then change certificates: servers do not wait for a trial of these."""
         certificates, running = self._edges.certificates, snapshot.running
-        is_open = running is not None and running.is_open
+        runtime = self._edges.runtime if running is not None and running.is_open else None
         certificates.prepare()
         try:
             outcome = self._change_servers(snapshot, decision, record, on_step, pause)
         except SystemFault:
-            certificates.refresh(is_open)
+            certificates.refresh(runtime)
             raise
-        return outcome, certificates.refresh(is_open or outcome.verdict is Verdict.RELOADED)
+        faults = certificates.refresh(self._edges.runtime if outcome.verdict is Verdict.RELOADED else runtime)
+        return dataclasses.replace(outcome, certificate_faults=faults)
 
     def _change_servers(
         self,

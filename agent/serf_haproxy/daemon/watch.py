@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 
-from serf_haproxy.control.certificates import FILE_COUNT
+from serf_haproxy.control.certificate_files import FILE_COUNT, list_files
 
 
 class Watch:
@@ -34,10 +34,10 @@ class Watch:
 
 def _list_files(path: str) -> object:
     try:
-        names = sorted(os.listdir(path))[: FILE_COUNT + 1]
+        names = list_files(path)[: FILE_COUNT + 1]
     except OSError as error:
         return error.errno
-    return [(name, _describe(os.path.join(path, name))) for name in names if not name.startswith(".")]
+    return [(name, _describe(os.path.join(path, name))) for name in names]
 
 
 def _describe(path: str) -> object:

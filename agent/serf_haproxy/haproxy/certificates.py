@@ -14,23 +14,21 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from serf_haproxy.config.certificates import (
     format_list,
+    is_copy,
     list_additions,
     list_removals,
     parse_list,
-    read_copy_name,
 )
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy.runtime import Runtime
-from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.system.files import read_text, remove_temporaries, write_durably
 from serf_haproxy.system.processes import run
 
-_ASK_S = 5.0
 _SHARED = stat.S_ISGID | stat.S_IRGRP | stat.S_IXGRP
-_ERROR = re.compile(r"^\[[0-3]\]: (.*)$", re.MULTILINE)
 _TRANSACTION = re.compile(r"^\*(/\S+)$", re.MULTILINE)
 _TRIAL = """\
 defaults
@@ -39,6 +37,23 @@ defaults
 frontend trial
     bind 127.0.0.1:1 ssl crt-list {path} strict-sni
 """
+
+
+class Present(NamedTuple):
+    """What is on disk.
+
+    Attributes:
+        copies: The copies that there are.
+        listed: The copies in the crt-list.
+    """
+
+    copies: frozenset[str]
+    listed: frozenset[str]
+
+    @property
+    def lost(self) -> frozenset[str]:
+        """The copies in the crt-list that are not there."""
+        return self.listed - self.copies
 
 
 class CertificateCopies:
@@ -55,34 +70,34 @@ class CertificateCopies:
         self._trial_path, self._trial_list_path = f"{list_path}.trial.cfg", f"{list_path}.trial"
         self._haproxy_bin = haproxy_bin
         self._timeout_s = timeout_s
+        self._owner: tuple[int, int] | None = None  # the directory's mode and group as its files follow them
 
-    def prepare(self) -> None:
+    def prepare(self) -> Present:
         """Make the directory and an empty crt-list where they are missing: HAProxy then starts without a certificate.
 
         Where the directory has got another mode or group since, its files get it too.
 
+        Returns:
+            What there is now.
+
         Raises:
-            SystemFault: They cannot be made.
+            SystemFault: They cannot be made or read.
         """
         try:
             os.makedirs(self.directory, 0o700, exist_ok=True)
+            found = os.stat(self.directory)
         except OSError as error:
             reason = f"{error.strerror}; make it and give it to this user"
             raise SystemFault(f"cannot make {self.directory}: {reason}") from error
-        for path in (self.list_path, *map(self.locate, self.find())):
+        copies, listed = self._find(), read_text(self.list_path)
+        is_other = (found.st_mode, found.st_gid) != self._owner
+        for path in map(self.locate, copies if is_other else ()):
             if not self._has_right_mode(path):
                 self._write(path, read_text(path) or "")
-
-    def find(self) -> frozenset[str]:
-        """Return the copies that there are."""
-        try:
-            return frozenset(name for name in os.listdir(self.directory) if read_copy_name(name))
-        except OSError as error:
-            raise SystemFault(f"cannot read {self.directory}: {error.strerror}") from error
-
-    def read_list(self) -> frozenset[str]:
-        """Return the copies in the crt-list."""
-        return parse_list(read_text(self.list_path) or "")
+        if listed is None or (is_other and not self._has_right_mode(self.list_path)):
+            self._write(self.list_path, listed or "")
+        self._owner = found.st_mode, found.st_gid
+        return Present(copies, parse_list(listed or ""))
 
     def write_list(self, copies: Iterable[str]) -> None:
         """Replace the crt-list."""
@@ -99,23 +114,26 @@ class CertificateCopies:
         """Write a copy."""
         self._write(self.locate(copy), pem)
 
-    def remove(self, copies: Iterable[str]) -> None:
-        """Remove copies, as far as possible."""
-        for copy in copies:
+    def keep(self, copies: Collection[str]) -> None:
+        """Remove all other copies, as far as possible."""
+        for copy in self._find().difference(copies):
             with contextlib.suppress(OSError):
                 os.unlink(self.locate(copy))
 
     def clean_up(self) -> None:
         """Remove the temporary files of an interrupted pass."""
-        copies = [self.locate(name) for name in self.find()]
+        copies = map(self.locate, self._find())
         remove_temporaries(self.list_path, self._trial_path, self._trial_list_path, *copies)
 
     def locate(self, copy: str) -> str:
         """Return the path of a copy."""
         return f"{self.directory}/{copy}"
 
-    def refuse(self, copies: Iterable[str]) -> str:
-        """Have HAProxy load copies, without starting it; return its words, "" when it takes all of them.
+    def check(self, copies: Iterable[str]) -> str | None:
+        """Have HAProxy load copies, without starting it.
+
+        Returns:
+            None when it takes all of them; otherwise its words.
 
         Raises:
             SystemFault: A file cannot be written, or HAProxy cannot be run or gives no result in time.
@@ -127,12 +145,19 @@ class CertificateCopies:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         if completed.status == 0:
-            return ""
+            return None
         alert = completed.output.partition("[ALERT]")[2].partition("\n[")[0]  # from 3.0 it has more lines
         words = alert.partition("'crt-list' : ")[2] or alert
         if not words.strip():
             raise SystemFault(f"{self._haproxy_bin} -c ended with exit status {completed.status} and no message")
         return " ".join(words.split())
+
+    def _find(self) -> frozenset[str]:
+        """Return the copies that there are."""
+        try:
+            return frozenset(name for name in os.listdir(self.directory) if is_copy(name))
+        except OSError as error:
+            raise SystemFault(f"cannot read {self.directory}: {error.strerror}") from error
 
     def _write(self, path: str, text: str) -> None:
         write_durably(path, text, self._find_mode(), is_exact=True)
@@ -180,17 +205,13 @@ class LoadedCertificates:
         for copy in sorted(added):
             path = self._copies.locate(copy)
             for command in list_additions(self._copies.list_path, path, self._copies.read(copy)):
-                complaints += self._ask(command)
+                complaints += self._runtime.change([command])
         for copy in sorted(removed):
-            complaints += self._ask(list_removals(self._copies.list_path, self._copies.locate(copy)))
+            complaints += self._runtime.change([list_removals(self._copies.list_path, self._copies.locate(copy))])
         return complaints
 
     def _abort(self) -> None:
         """End what an interrupted pass has begun: HAProxy takes one certificate at a time."""
-        for path in _TRANSACTION.findall(ask(self._runtime.socket_path, "show ssl cert", _ASK_S)):
+        for path in _TRANSACTION.findall(self._runtime.ask_newest("show ssl cert") or ""):
             if os.path.dirname(path) == self._copies.directory:
-                self._ask(f"abort ssl cert {path}")
-
-    def _ask(self, command: str) -> list[str]:
-        answer = ask(self._runtime.socket_path, f"set severity-output number; {command}", _ASK_S)
-        return _ERROR.findall(answer)
+                self._runtime.change([f"abort ssl cert {path}"])

@@ -65,10 +65,9 @@ def find_peers(rules: Rules, files: Mapping[str, NodeFile], before: Mapping[str,
         return Peers()
     others: dict[str, str] = {}
     times_s: list[float] = []
-    for name, file in sorted(files.items(), key=lambda item: (item[1].status not in _THERE, item[0])):
-        address = _read_balancer(rules, name, file)
-        if address is None or address.text == own.text:
-            continue
+    read = ((name, file, _read_balancer(rules, name, file)) for name, file in files.items())
+    found = [(name, file, address) for name, file, address in read if address and address.text != own.text]
+    for name, file, address in sorted(found, key=lambda one: (one[1].status not in _THERE, one[0])):
         endpoint = format_endpoint(address.text, port)
         is_peer, changes_in_s = _judge(file, before.get(name) == endpoint, at_ns)
         if is_peer and endpoint not in others.values() and len(others) < _MOST:
