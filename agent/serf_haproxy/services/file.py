@@ -31,12 +31,14 @@ class Source(NamedTuple):
         settings: The settings, which say what a table does not.
         good: The tables that were last in force.
         inspect: Returns what is wrong with a file of certificates that a new or changed table names, "" for nothing.
+        refuse: Returns why HAProxy cannot run a new or changed table as it is, "" where that is not known.
     """
 
     path: str
     settings: Settings
     good: Mapping[str, Table]
     inspect: Callable[[str], str] = lambda _: ""
+    refuse: Callable[[str, Table], str] = lambda _name, _table: ""
 
 
 class Services(NamedTuple):
@@ -77,7 +79,7 @@ def read_services(
 
 def read_from(source: Source, text: str | None, fault: str = "") -> Services:
     """Return the services that a file names; arguments are those of `read_services`."""
-    path, settings, good, _ = source
+    path, settings, good = source[:3]
     if text is None and not fault:
         return Services((make_default(settings),))
     faults: list[str] = []
@@ -96,7 +98,7 @@ def read_from(source: Source, text: str | None, fault: str = "") -> Services:
 
 def _choose(tables: Mapping[str, Any], source: Source, faults: list[str]) -> Services:
     """Return the services of those tables that are right, and that agree with each other."""
-    path, settings, good, inspect = source
+    path, settings, good, inspect, refuse = source
     accepted: dict[str, tuple[Service, Table]] = {}
     for name in sorted(tables, key=lambda name: tables[name] != good.get(name)):  # those that were there before first
         table = tables[name]
@@ -104,6 +106,8 @@ def _choose(tables: Mapping[str, Any], source: Source, faults: list[str]) -> Ser
         if service and service.tls_ca_file and table != good.get(name) and (fault := inspect(service.tls_ca_file)):
             wrong.append(f"tls_ca_file = {service.tls_ca_file}: {fault}")
         wrong = wrong or _find_conflicts(service, (other for other, _ in accepted.values()), settings)
+        if not wrong and table != good.get(name) and (fault := refuse(name, table)):
+            wrong = [fault]
         if wrong:
             table = good.get(name, {})
             service, still_wrong = _read_table(name, table, settings) if table else (None, ["it was never right"])
