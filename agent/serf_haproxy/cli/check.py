@@ -20,7 +20,7 @@ def check(_args: argparse.Namespace) -> int:
     import tempfile
 
     from serf_haproxy.control.certificates import Certificates
-    from serf_haproxy.control.preview import find_config, preview
+    from serf_haproxy.control.preview import find_config, preview, preview_vetted
     from serf_haproxy.haproxy.config_file import ConfigFile
     from serf_haproxy.serf.printing import printable
 
@@ -30,13 +30,17 @@ def check(_args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="serf-haproxy-check-") as directory:
         # The daemon's copies of certificates may not be there yet, and only the daemon writes them.
         settings = settings.replace(certificate_copies_dir=os.path.join(directory, "certificates"))
+        path = os.path.join(directory, "haproxy.cfg")
+        config_file = ConfigFile(path, settings.haproxy_bin, settings.check_timeout_s)
         found = preview(settings)
+        found = found._replace(edges=found.edges._replace(config_file=config_file))
+        # The machine may be another one than the balancer, so its listeners say nothing.
+        found = preview_vetted(settings, found, is_listening_tried=False)
         faults = found.snapshot.services.faults + Certificates(settings).refresh(None)
         for fault in faults:
             print(f"serf-haproxy: {printable(fault)}", file=sys.stderr)
         text = find_config(settings, found).text
-        path = os.path.join(directory, "haproxy.cfg")
-        words = ConfigFile(path, settings.haproxy_bin, settings.check_timeout_s).check(text)
+        words = config_file.check(text)
     if words is not None:
         print(
             "serf-haproxy: HAProxy refuses the configuration; 'serf-haproxy render' prints it\n"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from serf_haproxy.config.render import Config
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.fallback import Wanted, list_rungs, want
-from serf_haproxy.control.preview import preview
+from serf_haproxy.control.preview import preview, preview_vetted
 from serf_haproxy.control.rendering import Renderer, read_template
 from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.settings import Settings
@@ -31,7 +31,7 @@ def boot(settings: Settings) -> str:
 
     @functools.cache  # a fault is not kept: each choice meets it anew
     def find_wanted() -> Wanted:
-        found = preview(settings)
+        found = preview_vetted(settings, preview(settings), is_listening_tried=True)
         return want(settings, found.snapshot, found.decision)
 
     def render(number: int) -> Config | None:

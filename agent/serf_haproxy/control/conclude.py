@@ -139,6 +139,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         checks=list_checks(decision.checks),
         unfit=list(decision.unfit.values()),
         left=before.left if outcome.left is None else {"/".join(key): said for key, said in outcome.left.items()},
+        withheld=before.withheld,
         strays={printable(stray.name): printable(stray.reason) for stray in heard.strays},
         certificate_faults=list(outcome.certificate_faults),
     )

@@ -2,6 +2,7 @@
 
 from serf_haproxy.control.health import Silence
 from serf_haproxy.control.rendering import Renderer
+from serf_haproxy.control.vetting import Vetting
 from serf_haproxy.policy.judgement import Memo
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import Key
@@ -18,6 +19,7 @@ class Memory:
         memo: The memo of decisions.
         renderer: The renderer, with its parser.
         silence: What was said of servers that have never come up.
+        vetting: Tries new and changed tables of the services file.
     """
 
     def __init__(self) -> None:
@@ -28,3 +30,4 @@ class Memory:
         self.memo = Memo()
         self.renderer = Renderer()
         self.silence = Silence()
+        self.vetting = Vetting()

@@ -14,11 +14,14 @@ from serf_haproxy.control.rendering import read_template
 from serf_haproxy.control.rules import read_rules
 from serf_haproxy.control.sharing import add_peers
 from serf_haproxy.control.view import read_view
+from serf_haproxy.control.withheld import Withheld, select_withheld
 from serf_haproxy.errors import TemplateError
+from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.server import read_running
 from serf_haproxy.policy.snapshot import Known, Running, Snapshot, View
 from serf_haproxy.serf import nodes
 from serf_haproxy.services import Key
+from serf_haproxy.services.file import Services
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.interfaces import list_local_addresses
 
@@ -32,7 +35,13 @@ def read_nodes(nodes_dir: str) -> Heard:
     return Heard(*nodes.load(nodes_dir)) if os.path.isdir(nodes_dir) else Heard({}, [])
 
 
-def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> Snapshot:
+def observe(
+    settings: Settings,
+    edges: Edges,
+    record: Record,
+    heard: Heard,
+    withheld: Withheld | None = None,
+) -> Snapshot:
     """Read all else that the decision depends on.
 
     Args:
@@ -40,25 +49,20 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
         edges: Where to read.
         record: What the pass before left behind.
         heard: The node files.
+        withheld: The tables of the services file that are withheld; None: what the record says.
 
     Raises:
         SystemFault: A file cannot be read, or a file of secrets is wrong.
     """
     running = edges.runtime.read_running()
     known = edges.state.read_known()
-    services = add_cookie_keys(edges.services_file.read(edges.state.read_services()))
+    template, template_fault = _read_template(settings)
+    if withheld is None:
+        withheld = select_withheld(settings, template or "", record, time.time())
+    services = add_cookie_keys(edges.services_file.read(edges.state.read_services(), withheld))
     view = read_view(running, known, services)
     live = edges.config_file.read_live()
-    try:
-        template, template_fault = read_template(settings), ""
-    except TemplateError as error:
-        template, template_fault = None, str(error)
-    self_name = heard.roster.self_name if heard.roster else record.self_name
-    own_address, local = _find_own_address(self_name, heard, record), list_local_addresses()
-    rules, *further_rules = (
-        one._replace(self_address=own_address, local=local)
-        for one in read_rules(settings, self_name, edges.state.read_released_ns(), services)
-    )
+    rules, *further_rules = _read_rules(settings, edges, record, heard, services)
     snapshot = Snapshot(
         at_ns=time.time_ns(),
         rules=rules,
@@ -79,6 +83,24 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
         template_fault=template_fault,
     )
     return add_peers(snapshot, settings, record)
+
+
+def _read_rules(settings: Settings, edges: Edges, record: Record, heard: Heard, services: Services) -> list[Rules]:
+    """Return the rules of each service, the default one first."""
+    self_name = heard.roster.self_name if heard.roster else record.self_name
+    own_address, local = _find_own_address(self_name, heard, record), list_local_addresses()
+    return [
+        one._replace(self_address=own_address, local=local)
+        for one in read_rules(settings, self_name, edges.state.read_released_ns(), services)
+    ]
+
+
+def _read_template(settings: Settings) -> tuple[str | None, str]:
+    """Return the present template's text, or None and why it cannot be read."""
+    try:
+        return read_template(settings), ""
+    except TemplateError as error:
+        return None, str(error)
 
 
 def _find_own_address(self_name: str, heard: Heard, record: Record) -> str:

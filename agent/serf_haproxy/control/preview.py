@@ -9,6 +9,7 @@ from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.observe import observe, read_nodes
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import Renderer
+from serf_haproxy.control.vetting import Read, Vetting
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.snapshot import Snapshot
@@ -43,6 +44,22 @@ def preview(settings: Settings) -> Preview:
     record = edges.state.read_record()
     snapshot = observe(settings, edges, record, read_nodes(edges.nodes_dir))
     return Preview(edges, record, snapshot, decide(snapshot, memory.memo), memory.renderer)
+
+
+def preview_vetted(settings: Settings, found: Preview, *, is_listening_tried: bool) -> Preview:
+    """Return a preview as a pass would come to it that has just tried new and changed tables of the services file.
+
+    Args:
+        settings: The settings.
+        found: A preview; its edges say where HAProxy's checks are made.
+        is_listening_tried: Whether to try the listeners too.
+
+    Raises:
+        SystemFault: A file cannot be read.
+    """
+    read = Read(settings, found.edges, found.record, read_nodes(found.edges.nodes_dir), found.snapshot)
+    record, snapshot = Vetting().vet(read, found.renderer, is_listening_tried=is_listening_tried)
+    return found._replace(record=record, snapshot=snapshot, decision=decide(snapshot, Memory().memo))
 
 
 def preview_config(settings: Settings) -> Config:

@@ -21,16 +21,17 @@ from serf_haproxy.control.observe import observe
 from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Patience, Pause, Verdict, look_again_s
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.state import parse_served
+from serf_haproxy.control.vetting import Read
+from serf_haproxy.control.withheld import expect_retry
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.haproxy import workers
-from serf_haproxy.policy.claim import tag_of
+from serf_haproxy.policy.claim import find_place
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf import nodes
-from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.roster import Roster
-from serf_haproxy.services import DEFAULT_SERVICE, Key, find_service
+from serf_haproxy.services import Key, find_service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.locks import locked
 
@@ -79,6 +80,7 @@ class Reconciler:
             if heard.roster is None and self._is_file_missing(snapshot):
                 heard = hear(edges.nodes_dir, ask, (), True, heard.files)
                 snapshot = observe(settings, edges, record, heard)
+            record, snapshot = memory.vetting.vet(Read(settings, edges, record, heard, snapshot), memory.renderer)
             decision = decide(snapshot, memory.memo)
             if decision.flaps != snapshot.flaps:
                 edges.state.write_flaps(decision.flaps)
@@ -89,8 +91,7 @@ class Reconciler:
             outcome = memory.silence.explain(outcome, snapshot, decision, edges)
             complaints = self._look_after_old_workers() if heard.roster or outcome.has_reloaded else ()
             outcome = dataclasses.replace(outcome, problems=outcome.problems + complaints)
-            if outcome.is_in_force and snapshot.services.tables != edges.state.read_services():
-                edges.state.write_services(snapshot.services.tables)
+            self._keep_services(outcome, snapshot)
             served = remember_served(edges.state, outcome, decision, heard, served)
             memory.served = served, [server.name for server in decision.servers]
             faults = list_faults(settings, snapshot, outcome, record)
@@ -99,7 +100,7 @@ class Reconciler:
             record = dataclasses.replace(record, faults=faults, at_s=at_s, took_s=at_s - started_s)
             edges.state.write_record(record)
             on_step("recorded")
-        return outcome
+        return expect_retry(settings, outcome, record)
 
     def _act(
         self,
@@ -158,6 +159,12 @@ class Reconciler:
         if is_renamed and outcome.verdict is Verdict.RELOADED:
             return dataclasses.replace(outcome, again_s=look_again_s(0))
         return outcome
+
+    def _keep_services(self, outcome: Outcome, snapshot: Snapshot) -> None:
+        """Keep the tables of the services file that are in force; those that wait for a reload have no digest yet."""
+        state, tables = self._edges.state, snapshot.services.tables
+        if outcome.is_in_force and outcome.digest and tables != state.read_services():
+            state.write_services(tables)
 
     def _forget_absent(self, heard: Heard, decision: Decision) -> Heard:
         """Remove the node files of members that Serf does not know and that are not servers any more."""
@@ -225,16 +232,9 @@ def _find_new(snapshot: Snapshot, decision: Decision, served: str) -> dict[Key, 
         new -= {
             (service, name)
             for service, name in new
-            if name in after and _find_place(before[name], service) == _find_place(after[name], service)
+            if name in after and find_place(before[name], service) == find_place(after[name], service)
         }
     return {server.key: server.key in new for server in decision.servers}
-
-
-def _find_place(member: Member, service: str) -> tuple[str, str | None, str]:
-    """Return what says where a member's server in a service is."""
-    tags = member.tag_values()
-    port = tags.get("port") if service == DEFAULT_SERVICE else None
-    return member.address, port, tags.get(tag_of(service), "").partition(":")[0]
 
 
 def reconcile(

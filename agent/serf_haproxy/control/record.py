@@ -60,6 +60,7 @@ class Record:
         self_address: The last known address of the balancer's own node, "" for none.
         peers: The endpoints of the balancers that share tables with this one, by name.
         certificate_faults: One line for each fault of a certificate.
+        withheld: Tables of the services file that HAProxy cannot run (`control.withheld`).
     """
 
     verdict: str = ""
@@ -81,6 +82,7 @@ class Record:
     left: dict[str, str] = dataclasses.field(default_factory=dict)
     peers: dict[str, str] = dataclasses.field(default_factory=dict)
     certificate_faults: list[Any] = dataclasses.field(default_factory=list)
+    withheld: list[Any] = dataclasses.field(default_factory=list)
 
     def frozen_for_s(self, now_s: float) -> float:
         """Return for how long HAProxy's worker has been frozen; a clock that was set back begins the time anew."""

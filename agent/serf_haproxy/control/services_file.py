@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping
 
+from serf_haproxy.control.withheld import Withheld, digest_of
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.services.file import Services, Source, Table, read_from
 from serf_haproxy.settings import Settings
@@ -21,25 +22,28 @@ class ServicesFile:
         self._settings = settings
         self._read = functools.lru_cache(maxsize=1)(self._interpret)
         self._good: Mapping[str, Table] = {}
+        self._withheld: Withheld = {}
         self._is_file_wrong = False
 
-    def read(self, good: Mapping[str, Table]) -> Services:
+    def read(self, good: Mapping[str, Table], withheld: Withheld | None = None) -> Services:
         """Return the services.
 
         Args:
             good: The tables that were last in force.
+            withheld: The tables that HAProxy cannot run, by name.
         """
+        withheld = withheld or {}
         try:
             text, fault = read_text(self._settings.services_file), ""
         except SystemFault as error:
             text, fault = None, str(error)
-        if good != self._good or self._is_file_wrong:
-            self._good, self._is_file_wrong = good, False
+        if (good, withheld) != (self._good, self._withheld) or self._is_file_wrong:
+            self._good, self._withheld, self._is_file_wrong = good, withheld, False
             self._read.cache_clear()
         return self._read(text, fault)
 
     def _interpret(self, text: str | None, fault: str) -> Services:
-        source = Source(self._settings.services_file, self._settings, self._good, self._inspect)
+        source = Source(self._settings.services_file, self._settings, self._good, self._inspect, self._refuse)
         return read_from(source, text, fault)
 
     def _inspect(self, path: str) -> str:
@@ -47,3 +51,8 @@ class ServicesFile:
         fault = find_fault(path)
         self._is_file_wrong = self._is_file_wrong or bool(fault)
         return fault
+
+    def _refuse(self, name: str, table: Table) -> str:
+        """Return why HAProxy cannot run a table, "" where that is not known."""
+        refusal = self._withheld.get(name)
+        return refusal.words if refusal and refusal.digest == digest_of(table) else ""

@@ -65,6 +65,13 @@ def list_offers(member: Member) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+def find_place(member: Member, service: str) -> tuple[str, str | None, str]:
+    """Return what says where a member's server in a service is, right or wrong: address and ports."""
+    tags = member.tag_values()
+    port = tags.get("port") if service == DEFAULT_SERVICE else None
+    return member.address, port, tags.get(tag_of(service), "").partition(":")[0]
+
+
 def read_claim(member: Member, service: str, are_named: bool) -> Claim:
     """Return what a member says of itself in a service.
 

@@ -32,12 +32,14 @@ class Source(NamedTuple):
         settings: The settings, which say what a table does not.
         good: The tables that were last in force.
         inspect: Returns what is wrong with a file of certificates that a new or changed table names, "" for nothing.
+        refuse: Returns why HAProxy cannot run a new or changed table as it is, "" where that is not known.
     """
 
     path: str
     settings: Settings
     good: Mapping[str, Table]
     inspect: Callable[[str], str] = lambda _: ""
+    refuse: Callable[[str, Table], str] = lambda _name, _table: ""
 
 
 class Services(NamedTuple):
@@ -78,7 +80,7 @@ def read_services(
 
 def read_from(source: Source, text: str | None, fault: str = "") -> Services:
     """Return the services that a file names; arguments are those of `read_services`."""
-    path, settings, good, _ = source
+    path, settings, good = source[:3]
     faults: list[str] = []
     tables: Mapping[str, Any] = {}
     try:
@@ -131,6 +133,8 @@ def _list_forms(name: str, table: Any, source: Source) -> tuple[list[_Form], lis
     service, wrong = _read_table(name, table, source.settings)
     if service and service.tls_ca_file and table != good and (fault := source.inspect(service.tls_ca_file)):
         wrong.append(f"tls_ca_file = {service.tls_ca_file}: {fault}")
+    if service and not wrong and table != good and (fault := source.refuse(name, table)):
+        wrong.append(fault)
     forms = [(service, table)] if service and not wrong else []
     if good is not None and good != table:
         former, still_wrong = _read_table(name, good, source.settings)
