@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from integration.proxy import Proxy, free_port, running_proxy
+from integration.proxy import Proxy, free_port, running_proxy, wait_for
+from integration.test_daemon import running_daemon, said
 from integration.test_services import list_servers, offer
 from serf_haproxy.control.outcome import Outcome, Verdict
+from serf_haproxy.control.preview import preview, preview_vetted
 from serf_haproxy.control.report import read_report, to_json
 
 pytestmark = pytest.mark.usefixtures("time_limit")
@@ -180,6 +182,40 @@ def test_a_listener_that_cannot_be_stops_one_service(proxy: Proxy, short_dir: Pa
     assert outcome.verdict is Verdict.UNCHANGED, "HAProxy itself listens there now"
     assert has_service(proxy, "taken")
     assert proxy.reload_count() == reload_count + 2
+
+
+def test_the_daemon_tries_a_listener_again(proxy: Proxy, short_dir: Path) -> None:
+    """The service comes by itself when the other program has gone, without news from Serf or a changed file."""
+    port = free_port()
+    with running_daemon(proxy):
+        with listening(port):
+            (short_dir / "services.toml").write_text(f'{API}{SHOP}[taken]\nmode = "tcp"\nbind = "127.0.0.1:{port}"\n')
+            wait_for(lambda: said(proxy, "[taken] bind = "), "the fault is logged", 20)
+            assert not has_service(proxy, "taken")
+        wait_for(lambda: has_service(proxy, "taken"), "the service comes", 30)
+    assert not said(proxy, "UNCONFIRMED")
+
+
+@pytest.mark.parametrize(
+    ("live", "is_tried"),
+    [
+        ("    bind 127.0.0.1:{port}", False),
+        ("    bind 10.0.0.1:80,:{port} v4v6", False),
+        ("    bind ipv4@*:{first}-{port} ssl", False),
+        ("    peer node1 127.0.0.1:{port}", False),
+        ("    server node1 127.0.0.1:{port}", True),
+        ("    bind 10.0.0.1:{port}", True),
+        ("    bind unix@/run/{port}", True),
+    ],
+)
+def test_own_listeners_are_not_in_the_way(short_dir: Path, live: str, is_tried: bool) -> None:
+    """A port that HAProxy itself has is no other program's, in whatever words its configuration has it."""
+    proxy, port = Proxy(short_dir), free_port()
+    (short_dir / "services.toml").write_text(f'[taken]\nmode = "tcp"\nbind = "127.0.0.1:{port}"\n')
+    Path(proxy.settings.config_path).write_text(live.format(port=port, first=port - 1) + "\n")
+    with listening(port):
+        found = preview_vetted(proxy.settings, preview(proxy.settings), is_listening_tried=True)
+    assert bool(found.snapshot.services.faults) == is_tried
 
 
 def test_a_changed_listener_that_is_taken_stays_where_it_was(proxy: Proxy, short_dir: Path) -> None:

@@ -39,7 +39,8 @@ from serf_haproxy.system.network import split_endpoint
 _CHECK_COUNT = 48  # as for servers: enough for some wrong tables among hundreds
 _WORDS_LENGTH = 300
 _LISTENING = re.compile(r"^\s*(?:bind|peer\s+\S+)\s+(\S+)", re.MULTILINE)
-_PORTS = re.compile(r":([0-9]+)(?:-([0-9]+))?$")
+_ENDPOINT = re.compile(r"^(?:ipv[46]@)?([^@/]*):([0-9]+)(?:-([0-9]+))?$")
+_ANY = {"", "*", "0.0.0.0", "::"}  # noqa: S104 - read, not opened
 # HAProxy's lines begin with a process id and name the candidate, which is gone when they are read.
 _PLACE = re.compile(r"^\[ALERT\]\s*(?:\([0-9]+\)\s*:\s*)?(?:config\s*:\s*)?(?:parsing \[[^]]*\]\s*:\s*)?")
 
@@ -186,28 +187,32 @@ class _Trial:
 
 
 def _try_listeners(snapshot: Snapshot, changed: Names) -> dict[str, str]:
-    """Return the changed tables where HAProxy could not listen, with the reason."""
-    live = snapshot.live or ""
-    ports = _list_ports(live)
-    running = snapshot.running
+    """Return the changed tables where HAProxy could not listen, with the reason.
+
+    A listener that HAProxy has already is not tried: a reload hands it over, even where its address is gone.
+    """
+    running, live = snapshot.running, snapshot.live or ""
     is_known = running is None or rest_of(running.description) == rest_of(description_of(live))
+    present = [endpoint for words in _LISTENING.findall(live) for endpoint in words.split(",")]
     faults = {}
     for service in snapshot.services.listed:
-        if service.name not in changed or not service.bind:
+        if service.name not in changed or not service.bind or (is_known and service.bind in present):
             continue
-        port = int(split_endpoint(service.bind)[1])
-        is_own = not is_known or any(first <= port <= last for first, last in ports)
+        is_own = not is_known or any(_share_port(service.bind, endpoint) for endpoint in present)
         if fault := find_listen_fault(service.bind, is_own):
             again = "tried again with pauses that grow"
             faults[service.name] = f"bind = {service.bind}: HAProxy cannot listen there: {fault} ({again})"
     return faults
 
 
-def _list_ports(live: str) -> list[tuple[int, int]]:
-    """Return the first and last port of each listener in a configuration."""
-    endpoints = [endpoint for words in _LISTENING.findall(live) for endpoint in words.split(",")]
-    found = [match for endpoint in endpoints if (match := _PORTS.search(endpoint))]
-    return [(int(match[1]), int(match[2] or match[1])) for match in found]
+def _share_port(bind: str, endpoint: str) -> bool:
+    """Return whether an endpoint of HAProxy's, which may have a range of ports, takes the port of another one."""
+    found = _ENDPOINT.search(endpoint)
+    if not found:
+        return False
+    host, port = split_endpoint(bind)
+    hosts = {host, found[1].strip("[]")}
+    return int(found[2]) <= int(port) <= int(found[3] or found[2]) and (len(hosts) == 1 or bool(hosts & _ANY))
 
 
 def _refuse(digest: str, words: str, now_s: float, before: Refusal | None, basis: str) -> Refusal:
