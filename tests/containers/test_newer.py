@@ -45,6 +45,6 @@ def test_the_rules_hold_with_the_newer_haproxy_and_serf(engine: Engine, tmp_path
     versions = engine("run", "--rm", *where, "--entrypoint=sh", image, "-c", "haproxy -v; dpkg-query -W serf")
     assert re.search(r"HAProxy version [3-9]\.", versions), versions
     assert re.search(r"^serf\s+0\.1\d\.", versions, re.MULTILINE), versions  # it calls itself 0.8.2-dev
-    said = engine("run", "--rm", *where, "--entrypoint=sh", image, "-c", SCRIPT, timeout_s=600)
+    said = engine("run", "--rm", *where, "--entrypoint=sh", image, "-c", SCRIPT, timeout_s=1200)
     print(said)
     assert re.search(r"^\d\d+ passed", said.splitlines()[-1]), said
