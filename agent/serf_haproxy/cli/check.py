@@ -30,7 +30,7 @@ def check(_args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="serf-haproxy-check-") as directory:
         # The daemon's copies of certificates may not be there yet, and only the daemon writes them.
         settings = settings.replace(certificate_copies_dir=os.path.join(directory, "certificates"))
-        found = preview(settings)
+        found = preview(settings, are_copies_written=True)
         faults = found.snapshot.services.faults + Certificates(settings, None).refresh()
         for fault in faults:
             print(f"serf-haproxy: {printable(fault)}", file=sys.stderr)

@@ -31,7 +31,7 @@ def boot(settings: Settings) -> str:
 
     @functools.cache  # a fault is not kept: each choice meets it anew
     def find_wanted() -> Wanted:
-        found = preview(settings)
+        found = preview(settings, are_copies_written=True)
         return want(settings, found.snapshot, found.decision)
 
     def render(number: int) -> Config | None:

@@ -3,11 +3,13 @@
 import dataclasses
 
 from serf_haproxy.control.rules import read_secret_file
+from serf_haproxy.control.secrets import find_origin
 from serf_haproxy.services.file import Services
 from serf_haproxy.services.service import Service
+from serf_haproxy.settings import Settings
 
 
-def add_cookie_keys(services: Services) -> Services:
+def add_cookie_keys(services: Services, settings: Settings) -> Services:
     """Return the services, each with the key of its cookies.
 
     HAProxy hashes a server's address, port and this key into its cookie: the same on every balancer, whenever the
@@ -17,11 +19,11 @@ def add_cookie_keys(services: Services) -> Services:
         SystemFault: A file of secrets is missing or wrong. With another key every client would lose its server, so
             nothing is changed.
     """
-    return services._replace(listed=tuple(map(_add_key, services.listed)))
+    return services._replace(listed=tuple(_add_key(service, settings) for service in services.listed))
 
 
-def _add_key(service: Service) -> Service:
+def _add_key(service: Service, settings: Settings) -> Service:
     if not service.cookie or not service.cookie_secret_file:
         return service
-    secret, *_ = read_secret_file(service.cookie_secret_file, service.where("cookie_secret_file"))
+    secret, *_ = read_secret_file(service.cookie_secret_file, find_origin(service, "cookie_secret_file", settings))
     return dataclasses.replace(service, cookie_key=secret.derive(f"serf-haproxy cookie v1 {service.name}"))

@@ -12,6 +12,7 @@ from serf_haproxy.control.faults import select_faults
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import read_template
 from serf_haproxy.control.rules import read_rules
+from serf_haproxy.control.secrets import ignore_missing, leave_out
 from serf_haproxy.control.sharing import add_peers
 from serf_haproxy.control.view import read_view
 from serf_haproxy.errors import TemplateError
@@ -19,6 +20,7 @@ from serf_haproxy.policy.server import read_running
 from serf_haproxy.policy.snapshot import Known, Running, Snapshot, View
 from serf_haproxy.serf import nodes
 from serf_haproxy.services import Key
+from serf_haproxy.services.file import Services
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.interfaces import list_local_addresses
 
@@ -32,7 +34,7 @@ def read_nodes(nodes_dir: str) -> Heard:
     return Heard(*nodes.load(nodes_dir)) if os.path.isdir(nodes_dir) else Heard({}, [])
 
 
-def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> Snapshot:
+def observe(settings: Settings, edges: Edges, record: Record, heard: Heard, is_only_shown: bool = False) -> Snapshot:
     """Read all else that the decision depends on.
 
     Args:
@@ -40,13 +42,14 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
         edges: Where to read.
         record: What the pass before left behind.
         heard: The node files.
+        is_only_shown: Whether nothing is changed by it. A missing file of secrets is then a line beside all else.
 
     Raises:
         SystemFault: A file cannot be read, or a file of secrets is wrong.
     """
     running = edges.runtime.read_running()
     known = edges.state.read_known()
-    services = add_cookie_keys(edges.services_file.read(edges.state.read_services()))
+    services = _read_services(settings, edges, record, is_only_shown)
     view = read_view(running, known, services)
     live = edges.config_file.read_live()
     try:
@@ -79,6 +82,13 @@ def observe(settings: Settings, edges: Edges, record: Record, heard: Heard) -> S
         template_fault=template_fault,
     )
     return add_peers(snapshot, settings, record)
+
+
+def _read_services(settings: Settings, edges: Edges, record: Record, is_only_shown: bool) -> Services:
+    """Return the services, with all that control adds to what the operator says of them."""
+    good = edges.state.read_services()
+    services = leave_out(edges.services_file.read(good, record.authorities), good, settings)
+    return add_cookie_keys(ignore_missing(services, settings) if is_only_shown else services, settings)
 
 
 def _find_own_address(self_name: str, heard: Heard, record: Record) -> str:

@@ -33,15 +33,22 @@ class Preview(NamedTuple):
     renderer: Renderer
 
 
-def preview(settings: Settings) -> Preview:
+def preview(settings: Settings, is_only_shown: bool = False, are_copies_written: bool = False) -> Preview:
     """Observe and decide as a pass does.
+
+    Args:
+        settings: The settings.
+        is_only_shown: Whether the decision is only shown: what a missing file of secrets concerns is then left out.
+        are_copies_written: Whether HAProxy is to load the configuration, and so needs its copies of certificates.
 
     Raises:
         SystemFault: A file cannot be read.
     """
     edges, memory = make_edges(settings), Memory()
     record = edges.state.read_record()
-    snapshot = observe(settings, edges, record, read_nodes(edges.nodes_dir))
+    if are_copies_written:
+        edges.services_file.copy_authorities(edges.state.read_services(), record.authorities)
+    snapshot = observe(settings, edges, record, read_nodes(edges.nodes_dir), is_only_shown)
     return Preview(edges, record, snapshot, decide(snapshot, memory.memo), memory.renderer)
 
 

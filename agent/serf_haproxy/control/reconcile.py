@@ -74,6 +74,7 @@ class Reconciler:
         with locked(edges.state.pass_lock_path, _LOCK_S, "another pass"):
             record, served = edges.state.read_record(), edges.state.read_served()
             heard = hear(edges.nodes_dir, ask, self._list_served(served), is_resync, memory.files)
+            edges.services_file.copy_authorities(edges.state.read_services(), record.authorities)
             snapshot = observe(settings, edges, record, heard)
             on_step("read")
             if heard.roster is None and self._is_file_missing(snapshot):
@@ -97,10 +98,13 @@ class Reconciler:
             faults = list_faults(settings, snapshot, outcome, record)
             record = make_record(outcome, snapshot, decision, heard, record)
             record = dataclasses.replace(record, faults=faults, certificate_faults=list(certificate_faults))
-            record = dataclasses.replace(record, at_s=(at_s := time.time()), took_s=at_s - started_s)
-            edges.state.write_record(record)
+            edges.state.write_record(dataclasses.replace(record, at_s=(at_s := time.time()), took_s=at_s - started_s))
             on_step("recorded")
         return outcome
+
+    def list_service_files(self) -> frozenset[str]:
+        """Return the files of authorities that the services named in the last pass."""
+        return self._edges.services_file.authorities.paths
 
     def _act(
         self,
@@ -135,6 +139,8 @@ class Reconciler:
         if outcome.verdict is not Verdict.UNCHANGED or not self._is_clean:
             edges.config_file.clean_up()
             edges.state.clean_up()
+            configurations = edges.config_file.read_live(), edges.config_file.read_good()
+            edges.services_file.authorities.remove_others(snapshot.services, configurations)
             self._is_clean = True
         if is_renamed and outcome.verdict is Verdict.RELOADED:
             return dataclasses.replace(outcome, again_s=look_again_s(0))

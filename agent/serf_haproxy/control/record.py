@@ -60,6 +60,7 @@ class Record:
         self_address: The last known address of the balancer's own node, "" for none.
         peers: The endpoints of the balancers that share tables with this one, by name.
         certificate_faults: One line for each fault of a certificate.
+        authorities: The copies of files of authorities that were last in force, by the operator's file.
     """
 
     verdict: str = ""
@@ -81,6 +82,7 @@ class Record:
     left: dict[str, str] = dataclasses.field(default_factory=dict)
     peers: dict[str, str] = dataclasses.field(default_factory=dict)
     certificate_faults: list[Any] = dataclasses.field(default_factory=list)
+    authorities: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def frozen_for_s(self, now_s: float) -> float:
         """Return for how long HAProxy's worker has been frozen; a clock that was set back begins the time anew."""

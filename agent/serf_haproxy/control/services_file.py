@@ -3,10 +3,10 @@
 import functools
 from collections.abc import Mapping
 
+from serf_haproxy.control.authorities import Authorities
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.services.file import Services, Source, Table, read_from
 from serf_haproxy.settings import Settings
-from serf_haproxy.system.certificates import find_fault
 from serf_haproxy.system.files import read_text
 
 
@@ -21,29 +21,42 @@ class ServicesFile:
         self._settings = settings
         self._read = functools.lru_cache(maxsize=1)(self._interpret)
         self._good: Mapping[str, Table] = {}
+        self._copies: Mapping[str, str] = {}
         self._is_file_wrong = False
+        self.authorities = Authorities(settings)
 
-    def read(self, good: Mapping[str, Table]) -> Services:
+    def read(self, good: Mapping[str, Table], copies: Mapping[str, str] | None = None) -> Services:
         """Return the services.
 
         Args:
             good: The tables that were last in force.
+            copies: The copies of files of authorities that were last in force, by file.
         """
         try:
             text, fault = read_text(self._settings.services_file), ""
         except SystemFault as error:
             text, fault = None, str(error)
-        if good != self._good or self._is_file_wrong:
-            self._good, self._is_file_wrong = good, False
+        copies = copies or {}
+        if (good, copies) != (self._good, self._copies) or self._is_file_wrong:
+            self._good, self._copies, self._is_file_wrong = good, copies, False
             self._read.cache_clear()
-        return self._read(text, fault)
+        return self.authorities.name_copies(self._read(text, fault), copies)
+
+    def copy_authorities(self, good: Mapping[str, Table], copies: Mapping[str, str]) -> None:
+        """Write the copies of the files of authorities that the services name; arguments are those of `read`.
+
+        A copy that cannot be written is a fault of its service, which `read` returns from then on.
+        """
+        self.authorities.forget()
+        self.read(good, copies)
+        self._is_file_wrong = self.authorities.write() or self._is_file_wrong
 
     def _interpret(self, text: str | None, fault: str) -> Services:
         source = Source(self._settings.services_file, self._settings, self._good, self._inspect)
         return read_from(source, text, fault)
 
     def _inspect(self, path: str) -> str:
-        """Return why HAProxy would refuse a file of certificates, "" where it would not; it may be put right later."""
-        fault = find_fault(path)
+        """Return why HAProxy has no certificates for a file, "" where it has; the file may be put right later."""
+        copy, fault = self.authorities.find(path, self._copies)
         self._is_file_wrong = self._is_file_wrong or bool(fault)
-        return fault
+        return "" if copy else fault
