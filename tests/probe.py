@@ -10,6 +10,7 @@ from serf_haproxy.control.outcome import HELD, Outcome, Verdict
 from serf_haproxy.control.preview import preview
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import Renderer, read_template
+from serf_haproxy.control.secrets import leave_out
 from serf_haproxy.haproxy.master import Account
 from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.policy.decision import Decision
@@ -79,7 +80,10 @@ def decide(settings: Settings) -> Decision:
 def render(settings: Settings, servers: tuple[Server, ...], template: str | None = None) -> Config:
     """Return the configuration for some servers."""
     text = read_template(settings) if template is None else template
-    return Renderer().render(text, servers, settings, add_cookie_keys(read_services(settings)).listed)
+    edges = make_edges(settings)
+    edges.services_file.copy_authorities({}, {})
+    services = add_cookie_keys(leave_out(edges.services_file.read({}), (), settings), settings)
+    return Renderer().render(text, servers, settings, services.listed)
 
 
 def read_record(settings: Settings) -> Record:

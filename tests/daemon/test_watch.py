@@ -59,3 +59,17 @@ def test_the_files_of_a_directory_count(tmp_path: Path, is_link: bool) -> None:
     assert looks(watch) == [False, True, False, False]
     (directory / "a.pem").unlink()
     assert looks(watch) == [False, True, False, False]
+
+
+def test_files_that_services_name_are_followed(tmp_path: Path) -> None:
+    """A file counts from the moment when it is followed until it is not; changes of the others are not lost by that."""
+    path, other = tmp_path / "services.toml", tmp_path / "ca.pem"
+    watch = Watch([str(path)])
+    path.write_text("[a]\n")
+    watch.follow([str(other)])
+    assert looks(watch) == [False, True, False, False]
+    other.write_text("a")
+    assert looks(watch) == [False, True, False, False]
+    watch.follow([])
+    other.unlink()
+    assert looks(watch) == [False] * 4

@@ -53,6 +53,7 @@ def make_environment(directory: Path) -> dict[str, str]:
         "state_dir": "state",
         "config_path": "haproxy.cfg",
         "services_file": "services.toml",
+        "certificate_copies_dir": "copies",
         "master_socket": "master.sock",
         "runtime_socket": "admin.sock",
         "service_dir": "service/haproxy",

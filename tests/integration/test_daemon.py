@@ -314,7 +314,10 @@ def test_a_daemon_whose_passes_fail_does_not_spin(proxy: Proxy) -> None:
         subprocess.Popen([*COMMAND, "run"], env=environ, stderr=log) as process,
     ):
         try:
-            wait_for(lambda: b"must have one secret" in (state_dir / "daemon.log").read_bytes(), "the error is logged")
+            wait_for(
+                lambda: b"there is no such file" in (state_dir / "daemon.log").read_bytes(),
+                "the error is logged",
+            )
             before_s = sum(psutil.Process(process.pid).cpu_times()[:2])
             time.sleep(3)
             assert sum(psutil.Process(process.pid).cpu_times()[:2]) - before_s < 1.0

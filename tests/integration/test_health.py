@@ -14,7 +14,7 @@ from integration.test_daemon import log_path, running_daemon
 from integration.test_trust import own_template
 from serf_haproxy.control import health
 from serf_haproxy.control.edges import make_edges
-from serf_haproxy.control.observe import observe, read_nodes
+from serf_haproxy.control.observe import Given, observe, read_nodes
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.control.record import Record
@@ -180,7 +180,7 @@ def test_a_server_of_the_administrator_says_nothing_of_a_node(short_dir: Path, s
 
         edges = make_edges(proxy.settings)
         Path(proxy.settings.state_dir, "known.json").unlink()
-        known = observe(proxy.settings, edges, Record(), read_nodes(proxy.settings.nodes_dir)).known
+        known = observe(Given(proxy.settings, edges, Record(), read_nodes(proxy.settings.nodes_dir))).known
         assert {key: (one.server.endpoint, one.was_up) for key, one in known.items()} == {
             ("nodes", "web1"): (f"{host}:{port}", True)
         }, "it is known again"

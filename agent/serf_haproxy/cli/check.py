@@ -32,7 +32,7 @@ def check(_args: argparse.Namespace) -> int:
         settings = settings.replace(certificate_copies_dir=os.path.join(directory, "certificates"))
         path = os.path.join(directory, "haproxy.cfg")
         config_file = ConfigFile(path, settings.haproxy_bin, settings.check_timeout_s)
-        found = preview(settings)
+        found = preview(settings, are_copies_written=True)
         found = found._replace(edges=found.edges._replace(config_file=config_file))
         # The machine may be another one than the balancer, so its listeners say nothing.
         found = preview_vetted(settings, found, is_listening_tried=False)

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from serf_haproxy.errors import InputError
-from serf_haproxy.settings import Settings, load_settings
+from serf_haproxy.settings import Settings, load_settings, variable
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -27,7 +27,7 @@ def proof(args: argparse.Namespace) -> int:
     from serf_haproxy.policy.claim import read_value, tag_of
     from serf_haproxy.policy.proof import PROOF_TAG, Offer, make_proof
 
-    secrets = read_secret_file(_find_secret_file(load_settings(os.environ), args.service))
+    secrets = read_secret_file(*_find_secret_file(load_settings(os.environ), args.service))
     if not secrets:
         raise InputError("SERF_HAPROXY_PROOF_SECRET_FILE is not set; name the file with the secret in it")
     try:
@@ -45,8 +45,9 @@ def proof(args: argparse.Namespace) -> int:
     return 0
 
 
-def _find_secret_file(settings: Settings, name: str) -> str:
-    """Return the file with the secret of a service."""
+def _find_secret_file(settings: Settings, name: str) -> tuple[str, str]:
+    """Return the file with the secret of a service, and where an operator names it."""
+    from serf_haproxy.control.secrets import PROOF, find_origin
     from serf_haproxy.control.services_file import ServicesFile
     from serf_haproxy.services import DEFAULT_SERVICE
 
@@ -56,4 +57,6 @@ def _find_secret_file(settings: Settings, name: str) -> str:
         raise InputError(f"{settings.services_file} has no good table [{name}]: {wrong}")
     listed = {service.name: service for service in services.listed}
     service = listed.get(name or DEFAULT_SERVICE)
-    return service.proof_secret_file if service else settings.proof_secret_file
+    if service:
+        return service.proof_secret_file, find_origin(service, PROOF, settings)
+    return settings.proof_secret_file, variable(PROOF)

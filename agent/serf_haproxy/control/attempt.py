@@ -8,7 +8,10 @@ from serf_haproxy.config.diff import Changes
 from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import NO_PAUSE, Patience, Pause
-from serf_haproxy.policy.snapshot import Running
+from serf_haproxy.control.state import parse_served
+from serf_haproxy.policy.claim import find_place
+from serf_haproxy.policy.decision import Decision
+from serf_haproxy.policy.snapshot import Running, Snapshot
 from serf_haproxy.services import Key
 
 _LEARNING_S = 1.0
@@ -66,3 +69,21 @@ class Attempt(NamedTuple):
     def must_wait(self) -> bool:
         """Return whether the worker is frozen and a reload has to wait for it."""
         return self.patience.waited_s < self.patience.limit_s and self.edges.runtime.is_frozen()
+
+
+def find_new(snapshot: Snapshot, decision: Decision, served: str) -> dict[Key, bool]:
+    """Return whether each server is new, or elsewhere than it was.
+
+    Where the memory of servers is lost or damaged, those count as known whose node files were served.
+    """
+    known = {key: one.server.endpoint for key, one in snapshot.known.items() if one.is_served}
+    new = {server.key for server in decision.servers if known.get(server.key) != server.endpoint}
+    if new and not known:
+        before = {name: member for name, (_, member) in parse_served(served).items()}
+        after = {name: file.member for name, file in snapshot.files.items() if name in before}
+        new -= {
+            (service, name)
+            for service, name in new
+            if name in after and find_place(before[name], service) == find_place(after[name], service)
+        }
+    return {server.key: server.key in new for server in decision.servers}

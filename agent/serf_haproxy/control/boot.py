@@ -31,7 +31,8 @@ def boot(settings: Settings) -> str:
 
     @functools.cache  # a fault is not kept: each choice meets it anew
     def find_wanted() -> Wanted:
-        found = preview_vetted(settings, preview(settings), is_listening_tried=True)
+        found = preview(settings, are_copies_written=True)
+        found = preview_vetted(settings, found, is_listening_tried=True)
         return want(settings, found.snapshot, found.decision)
 
     def render(number: int) -> Config | None:

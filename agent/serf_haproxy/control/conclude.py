@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 
+from serf_haproxy.control.authorities import list_copies
 from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.outcome import (
     ALONE,
@@ -140,6 +141,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         unfit=list(decision.unfit.values()),
         left=before.left if outcome.left is None else {"/".join(key): said for key, said in outcome.left.items()},
         withheld=before.withheld,
+        authorities=list_copies(snapshot.services) if outcome.is_in_force else before.authorities,
         strays={printable(stray.name): printable(stray.reason) for stray in heard.strays},
         certificate_faults=list(outcome.certificate_faults),
     )

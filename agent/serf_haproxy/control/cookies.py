@@ -3,12 +3,14 @@
 import dataclasses
 
 from serf_haproxy.control.rules import read_secret_file
+from serf_haproxy.control.secrets import find_origin
 from serf_haproxy.policy.proof import Secret
 from serf_haproxy.services.file import Services
 from serf_haproxy.services.service import Service
+from serf_haproxy.settings import Settings
 
 
-def add_cookie_keys(services: Services) -> Services:
+def add_cookie_keys(services: Services, settings: Settings) -> Services:
     """Return the services, each with the key of its cookies.
 
     HAProxy hashes a server's address, port and this key into its cookie: the same on every balancer, whenever the
@@ -25,7 +27,7 @@ def add_cookie_keys(services: Services) -> Services:
         if not service.cookie or not path:
             return service
         if path not in secrets:
-            secrets[path], *_ = read_secret_file(path, service.where("cookie_secret_file"))
+            secrets[path], *_ = read_secret_file(path, find_origin(service, "cookie_secret_file", settings))
         return dataclasses.replace(service, cookie_key=secrets[path].derive(f"serf-haproxy cookie v1 {service.name}"))
 
     return services._replace(listed=tuple(map(add_key, services.listed)))

@@ -4,6 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from serf_haproxy.control.cookies import add_cookie_keys
 from serf_haproxy.control.corrections import Heard
@@ -12,6 +13,7 @@ from serf_haproxy.control.faults import select_faults
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import read_template
 from serf_haproxy.control.rules import read_rules
+from serf_haproxy.control.secrets import ignore_missing, leave_out
 from serf_haproxy.control.sharing import add_peers
 from serf_haproxy.control.view import read_view
 from serf_haproxy.control.withheld import Withheld, select_withheld
@@ -35,31 +37,41 @@ def read_nodes(nodes_dir: str) -> Heard:
     return Heard(*nodes.load(nodes_dir)) if os.path.isdir(nodes_dir) else Heard({}, [])
 
 
-def observe(
-    settings: Settings,
-    edges: Edges,
-    record: Record,
-    heard: Heard,
-    withheld: Withheld | None = None,
-) -> Snapshot:
-    """Read all else that the decision depends on.
+class Given(NamedTuple):
+    """What a pass has before it observes.
 
-    Args:
+    Attributes:
         settings: The settings.
         edges: Where to read.
         record: What the pass before left behind.
         heard: The node files.
+        is_only_shown: Whether nothing is changed by it. A missing file of secrets is then a line beside all else.
+    """
+
+    settings: Settings
+    edges: Edges
+    record: Record
+    heard: Heard
+    is_only_shown: bool = False
+
+
+def observe(given: Given, withheld: Withheld | None = None) -> Snapshot:
+    """Read all else that the decision depends on.
+
+    Args:
+        given: What there is.
         withheld: The tables of the services file that are withheld; None: what the record says.
 
     Raises:
         SystemFault: A file cannot be read, or a file of secrets is wrong.
     """
+    settings, edges, record, heard, _ = given
     running = edges.runtime.read_running()
     known = edges.state.read_known()
     template, template_fault = _read_template(settings)
     if withheld is None:
         withheld = select_withheld(settings, template or "", record, time.time())
-    services = add_cookie_keys(edges.services_file.read(edges.state.read_services(), withheld))
+    services = read_services(given, withheld)
     view = read_view(running, known, services)
     live = edges.config_file.read_live()
     rules, *further_rules = _read_rules(settings, edges, record, heard, services)
@@ -101,6 +113,22 @@ def _read_template(settings: Settings) -> tuple[str | None, str]:
         return read_template(settings), ""
     except TemplateError as error:
         return None, str(error)
+
+
+def read_services(given: Given, withheld: Withheld) -> Services:
+    """Return the services, with all that control adds to what the operator says of them.
+
+    Args:
+        given: What there is.
+        withheld: The tables of the services file that are withheld.
+
+    Raises:
+        SystemFault: A file of secrets is missing or wrong.
+    """
+    settings, edges, record, _, is_only_shown = given
+    good = edges.state.read_services()
+    services = leave_out(edges.services_file.read(good, record.authorities, withheld), good, settings)
+    return add_cookie_keys(ignore_missing(services, settings) if is_only_shown else services, settings)
 
 
 def _find_own_address(self_name: str, heard: Heard, record: Record) -> str:

@@ -6,10 +6,10 @@ from serf_haproxy.config.render import Config
 from serf_haproxy.control.edges import Edges, make_edges
 from serf_haproxy.control.fallback import want
 from serf_haproxy.control.memory import Memory
-from serf_haproxy.control.observe import observe, read_nodes
+from serf_haproxy.control.observe import Given, observe, read_nodes
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import Renderer
-from serf_haproxy.control.vetting import Read, Vetting
+from serf_haproxy.control.vetting import Vetting
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.snapshot import Snapshot
@@ -34,15 +34,22 @@ class Preview(NamedTuple):
     renderer: Renderer
 
 
-def preview(settings: Settings) -> Preview:
+def preview(settings: Settings, is_only_shown: bool = False, are_copies_written: bool = False) -> Preview:
     """Observe and decide as a pass does.
+
+    Args:
+        settings: The settings.
+        is_only_shown: Whether the decision is only shown: what a missing file of secrets concerns is then left out.
+        are_copies_written: Whether HAProxy is to load the configuration, and so needs its copies of certificates.
 
     Raises:
         SystemFault: A file cannot be read.
     """
     edges, memory = make_edges(settings), Memory()
     record = edges.state.read_record()
-    snapshot = observe(settings, edges, record, read_nodes(edges.nodes_dir))
+    if are_copies_written:
+        edges.services_file.copy_authorities(edges.state.read_services(), record.authorities)
+    snapshot = observe(Given(settings, edges, record, read_nodes(edges.nodes_dir), is_only_shown))
     return Preview(edges, record, snapshot, decide(snapshot, memory.memo), memory.renderer)
 
 
@@ -57,8 +64,8 @@ def preview_vetted(settings: Settings, found: Preview, *, is_listening_tried: bo
     Raises:
         SystemFault: A file cannot be read.
     """
-    read = Read(settings, found.edges, found.record, read_nodes(found.edges.nodes_dir), found.snapshot)
-    record, snapshot = Vetting().vet(read, found.renderer, is_listening_tried=is_listening_tried)
+    given = Given(settings, found.edges, found.record, read_nodes(found.edges.nodes_dir))
+    record, snapshot = Vetting().vet(given, found.snapshot, found.renderer, is_listening_tried=is_listening_tried)
     return found._replace(record=record, snapshot=snapshot, decision=decide(snapshot, Memory().memo))
 
 

@@ -10,28 +10,25 @@ import time
 from collections.abc import Callable
 
 from serf_haproxy.config.ids import is_id_of
-from serf_haproxy.control.attempt import Attempt
+from serf_haproxy.control.attempt import Attempt, find_new
 from serf_haproxy.control.conclude import complete, make_record, remember_served
 from serf_haproxy.control.corrections import Heard, hear
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.fallback import apply_best, want
 from serf_haproxy.control.faults import list_faults
 from serf_haproxy.control.memory import Memory
-from serf_haproxy.control.observe import observe
+from serf_haproxy.control.observe import Given, observe
 from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Patience, Pause, Verdict, look_again_s
 from serf_haproxy.control.record import Record
-from serf_haproxy.control.state import parse_served
-from serf_haproxy.control.vetting import Read
 from serf_haproxy.control.withheld import expect_retry
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.haproxy import workers
-from serf_haproxy.policy.claim import find_place
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.roster import Roster
-from serf_haproxy.services import Key, find_service
+from serf_haproxy.services import find_service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.locks import locked
 
@@ -75,12 +72,14 @@ class Reconciler:
         with locked(edges.state.pass_lock_path, _LOCK_S, "another pass"):
             record, served = edges.state.read_record(), edges.state.read_served()
             heard = hear(edges.nodes_dir, ask, self._list_served(served), is_resync, memory.files)
-            snapshot = observe(settings, edges, record, heard)
+            edges.services_file.copy_authorities(edges.state.read_services(), record.authorities)
+            given = Given(settings, edges, record, heard)
+            snapshot = observe(given)
             on_step("read")
             if heard.roster is None and self._is_file_missing(snapshot):
                 heard = hear(edges.nodes_dir, ask, (), True, heard.files)
-                snapshot = observe(settings, edges, record, heard)
-            record, snapshot = memory.vetting.vet(Read(settings, edges, record, heard, snapshot), memory.renderer)
+                snapshot = observe(given := given._replace(heard=heard))
+            record, snapshot = memory.vetting.vet(given, snapshot, memory.renderer)
             decision = decide(snapshot, memory.memo)
             if decision.flaps != snapshot.flaps:
                 edges.state.write_flaps(decision.flaps)
@@ -96,11 +95,14 @@ class Reconciler:
             memory.served = served, [server.name for server in decision.servers]
             faults = list_faults(settings, snapshot, outcome, record)
             record = make_record(outcome, snapshot, decision, heard, record)
-            at_s = time.time()
-            record = dataclasses.replace(record, faults=faults, at_s=at_s, took_s=at_s - started_s)
-            edges.state.write_record(record)
+            took_s = (at_s := time.time()) - started_s
+            edges.state.write_record(dataclasses.replace(record, faults=faults, at_s=at_s, took_s=took_s))
             on_step("recorded")
         return expect_retry(settings, outcome, record)
+
+    def list_service_files(self) -> frozenset[str]:
+        """Return the files of authorities that the services named in the last pass."""
+        return self._edges.services_file.authorities.paths
 
     def _act(
         self,
@@ -146,7 +148,7 @@ class Reconciler:
             pause=pause,
             patience=patience,
             left=record.read_left(),
-            decided=_find_new(snapshot, decision, memory.served[0]),
+            decided=find_new(snapshot, decision, memory.served[0]),
             emptied=memory.emptied,
         )
         outcome = apply_best(want(named, snapshot, decision), attempt, renderer)
@@ -155,6 +157,8 @@ class Reconciler:
         if outcome.verdict is not Verdict.UNCHANGED or not self._is_clean:
             edges.config_file.clean_up()
             edges.state.clean_up()
+            configurations = edges.config_file.read_live(), edges.config_file.read_good()
+            edges.services_file.authorities.remove_others(snapshot.services, configurations)
             self._is_clean = True
         if is_renamed and outcome.verdict is Verdict.RELOADED:
             return dataclasses.replace(outcome, again_s=look_again_s(0))
@@ -217,24 +221,6 @@ class Reconciler:
             return ()
         complaint = workers.complain(old, self._settings.old_workers_max)
         return (complaint,) if complaint else ()
-
-
-def _find_new(snapshot: Snapshot, decision: Decision, served: str) -> dict[Key, bool]:
-    """Return whether each server is new, or elsewhere than it was.
-
-    Where the memory of servers is lost or damaged, those count as known whose node files were served.
-    """
-    known = {key: one.server.endpoint for key, one in snapshot.known.items() if one.is_served}
-    new = {server.key for server in decision.servers if known.get(server.key) != server.endpoint}
-    if new and not known:
-        before = {name: member for name, (_, member) in parse_served(served).items()}
-        after = {name: file.member for name, file in snapshot.files.items() if name in before}
-        new -= {
-            (service, name)
-            for service, name in new
-            if name in after and find_place(before[name], service) == find_place(after[name], service)
-        }
-    return {server.key: server.key in new for server in decision.servers}
 
 
 def reconcile(

@@ -61,6 +61,7 @@ class Record:
         peers: The endpoints of the balancers that share tables with this one, by name.
         certificate_faults: One line for each fault of a certificate.
         withheld: Tables of the services file that HAProxy cannot run (`control.withheld`).
+        authorities: The copies of files of authorities that were last in force, by the operator's file.
     """
 
     verdict: str = ""
@@ -83,6 +84,7 @@ class Record:
     peers: dict[str, str] = dataclasses.field(default_factory=dict)
     certificate_faults: list[Any] = dataclasses.field(default_factory=list)
     withheld: list[Any] = dataclasses.field(default_factory=list)
+    authorities: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def frozen_for_s(self, now_s: float) -> float:
         """Return for how long HAProxy's worker has been frozen; a clock that was set back begins the time anew."""

@@ -55,7 +55,7 @@ def read_report(settings: Settings) -> Report:
         SystemFault: The node directory or the published configuration cannot be read.
     """
     nodes.check_dir(settings.nodes_dir)
-    edges, record, snapshot, decision, _ = preview(settings)
+    edges, record, snapshot, decision, _ = preview(settings, is_only_shown=True)
     rows, places = edges.runtime.read_status(), snapshot.view.places
     return Report(
         snapshot,

@@ -6,13 +6,15 @@ from serf_haproxy.errors import SystemFault
 from serf_haproxy.policy.admission import Policy, Rules
 from serf_haproxy.policy.damping import FlapRules
 from serf_haproxy.policy.guard import GuardRules
-from serf_haproxy.policy.proof import Secret, read_secrets
+from serf_haproxy.policy.proof import SECRET_CHARACTERS, Secret, read_secrets
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.services.file import Services
 from serf_haproxy.services.service import Service, make_default
 from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system.files import read_text
 from serf_haproxy.system.network import locate_bind
+
+_SECRET_FILE_BYTES = 2**16
 
 
 def read_rules(
@@ -37,9 +39,9 @@ def read_rules(
     )
     secrets: dict[str, tuple[Secret, ...]] = {}
 
-    def find_secrets(path: str) -> tuple[Secret, ...]:
+    def find_secrets(path: str, where: str) -> tuple[Secret, ...]:
         if path not in secrets:
-            secrets[path] = read_secret_file(path)
+            secrets[path] = read_secret_file(path, where)
         return secrets[path]
 
     listed = sorted(services.listed, key=lambda service: service.name != DEFAULT_SERVICE)
@@ -51,7 +53,7 @@ def _make_rules(
     service: Service,
     settings: Settings,
     released_ns: int,
-    find_secrets: Callable[[str], tuple[Secret, ...]],
+    find_secrets: Callable[[str, str], tuple[Secret, ...]],
 ) -> Rules:
     def find_origin(key: str) -> str:
         return service.where(key) if getattr(service, key) != getattr(settings, key) else variable(key)
@@ -64,7 +66,7 @@ def _make_rules(
         policy=Policy(
             service.networks,
             service.ports,
-            find_secrets(service.proof_secret_file),
+            find_secrets(service.proof_secret_file, find_origin("proof_secret_file")),
             find_origin("networks"),
             find_origin("ports"),
         ),
@@ -88,6 +90,12 @@ def read_secret_file(path: str, where: str = "SERF_HAPROXY_PROOF_SECRET_FILE") -
     if not path:
         return ()
     try:
-        return read_secrets(read_text(path) or "")
+        text = read_text(path, _SECRET_FILE_BYTES)
+        if text is not None:
+            return read_secrets(text)
+        fault = f"there is no such file; write a secret of {SECRET_CHARACTERS} or more characters into it"
+    except SystemFault as error:
+        fault = f"cannot be read: {str(error).removeprefix(f'cannot read {path}: ')}; make it readable for this user"
     except ValueError as error:
-        raise SystemFault(f"{path}: {error}; set {where} to such a file") from error
+        fault = f"{error}; correct it"
+    raise SystemFault(f"{path}: {fault}, or change {where}")

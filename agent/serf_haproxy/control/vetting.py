@@ -10,13 +10,9 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from serf_haproxy.config.fingerprint import description_of, rest_of
-from serf_haproxy.control.cookies import add_cookie_keys
-from serf_haproxy.control.corrections import Heard
-from serf_haproxy.control.edges import Edges
-from serf_haproxy.control.observe import observe
+from serf_haproxy.control.observe import Given, observe, read_services
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import Renderer
 from serf_haproxy.control.withheld import (
@@ -32,7 +28,6 @@ from serf_haproxy.errors import SystemFault, TemplateError
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.services.service import Service
-from serf_haproxy.settings import Settings
 from serf_haproxy.system.listening import find_listen_fault
 from serf_haproxy.system.network import split_endpoint
 
@@ -47,42 +42,27 @@ _PLACE = re.compile(r"^\[ALERT\]\s*(?:\([0-9]+\)\s*:\s*)?(?:config\s*:\s*)?(?:pa
 Names = tuple[str, ...]
 
 
-class Read(NamedTuple):
-    """What a pass has read, and where.
-
-    Attributes:
-        settings: The settings.
-        edges: Where it was read, and where HAProxy checks a configuration.
-        record: What the pass before left behind.
-        heard: The node files.
-        snapshot: All else.
-    """
-
-    settings: Settings
-    edges: Edges
-    record: Record
-    heard: Heard
-    snapshot: Snapshot
-
-
 class Vetting:
     """Tries tables. It remembers what HAProxy last accepted, to save time; a new one finds the same."""
 
     def __init__(self) -> None:
         self._accepted: object = None
 
-    def vet(self, read: Read, renderer: Renderer, *, is_listening_tried: bool = True) -> tuple[Record, Snapshot]:
+    def vet(
+        self, given: Given, snapshot: Snapshot, renderer: Renderer, *, is_listening_tried: bool = True
+    ) -> tuple[Record, Snapshot]:
         """Return the record and the snapshot without those tables that HAProxy cannot run.
 
         Args:
-            read: What the pass has read.
+            given: What the pass had before it observed.
+            snapshot: What it observed.
             renderer: Renders what is tried.
             is_listening_tried: Whether to try the listeners; they say nothing on a machine that is not the balancer.
 
         Raises:
             SystemFault: As for `observe`.
         """
-        settings, edges, record, heard, snapshot = read
+        settings, edges, record, *_ = given
         now_s = time.time()
         withheld = select_withheld(settings, snapshot.template or "", record, now_s)
         good = edges.state.read_services()
@@ -92,7 +72,7 @@ class Vetting:
         rest = tuple(name for name in changed if name not in found)
         refused: dict[str, str] = {}
         with contextlib.suppress(SystemFault):  # the check of the whole configuration meets it again, and tells it
-            refused = self._find_refused(_Trial(read, renderer, withheld), rest, found)
+            refused = self._find_refused(_Trial(given, snapshot, renderer, withheld), rest, found)
         basis, before = find_basis(settings, snapshot.template or ""), read_withheld(record)
         new = {
             name: _refuse(digest_of(tables[name]), words, now_s, before.get(name), basis if name in refused else "")
@@ -100,7 +80,7 @@ class Vetting:
         }
         withheld |= new
         record = dataclasses.replace(record, withheld=list_withheld(withheld))
-        return record, observe(settings, edges, record, heard, withheld) if new else snapshot
+        return record, observe(given._replace(record=record), withheld) if new else snapshot
 
     def _find_refused(self, trial: "_Trial", changed: Names, others: Iterable[str]) -> dict[str, str]:
         """Return those of the changed tables that HAProxy refuses, with its words."""
@@ -167,16 +147,15 @@ def _halve(names: Names) -> list[Names]:
 class _Trial:
     """Configurations with some of the tables, and what HAProxy says of them."""
 
-    def __init__(self, read: Read, renderer: Renderer, withheld: Withheld) -> None:
-        self.settings, self.edges, self.template = read.settings, read.edges, read.snapshot.template
-        self._renderer, self._withheld = renderer, withheld
-        self._tables = read.snapshot.services.tables
+    def __init__(self, given: Given, snapshot: Snapshot, renderer: Renderer, withheld: Withheld) -> None:
+        self.settings, self.edges, self.template = given.settings, given.edges, snapshot.template
+        self._given, self._renderer, self._withheld = given, renderer, withheld
+        self._tables = snapshot.services.tables
 
     def read(self, without: Iterable[str]) -> tuple[Service, ...]:
         """Return the services where these tables are withheld too."""
         further = {name: Refusal(digest_of(self._tables[name]), "tried without it", 0.0, 0) for name in without}
-        services = self.edges.services_file.read(self.edges.state.read_services(), {**self._withheld, **further})
-        return add_cookie_keys(services).listed
+        return read_services(self._given, {**self._withheld, **further}).listed
 
     def check(self, without: Iterable[str]) -> str | None:
         """Return what HAProxy says of a configuration without these tables, None when it accepts it."""

@@ -161,6 +161,7 @@ class Daemon:
         limit_s = self._settings.check_timeout_s + self._settings.reload_timeout_s
         with self._watchdog.watching(limit_s) as on_step:
             outcome = self._reconciler.reconcile(self._client.ask, is_resync, on_step, pause)
+        self._watch.follow(self._reconciler.list_service_files())
         self._log(outcome)
         self._schedule.end(time.monotonic(), outcome)
         if is_resync and not outcome.has_roster:

@@ -18,7 +18,18 @@ class Watch:
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = tuple(paths)
+        self._further: frozenset[str] = frozenset()
         self._seen = self._told = self._look()
+
+    def follow(self, paths: Iterable[str]) -> None:
+        """Look at these files too, and no more at those of the call before; what they are now is no change."""
+        further = frozenset(paths).difference(self._paths)
+        if further == self._further:
+            return
+        self._further = further
+        found = self._look()
+        self._seen = {path: self._seen.get(path, found[path]) for path in found}
+        self._told = {path: self._told.get(path, found[path]) for path in found}
 
     def has_changed(self) -> bool:
         """Return whether a file was added, removed, replaced or written since this was last true."""
@@ -28,8 +39,9 @@ class Watch:
         self._told = self._seen
         return True
 
-    def _look(self) -> object:
-        return [_list_files(path) if os.path.isdir(path) else _describe(path) for path in self._paths]
+    def _look(self) -> dict[str, object]:
+        paths = (*self._paths, *self._further)
+        return {path: _list_files(path) if os.path.isdir(path) else _describe(path) for path in paths}
 
 
 def _list_files(path: str) -> object:

@@ -69,6 +69,7 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
             "SERF_HAPROXY_NODES_DIR": f"{home}/nodes",
             "SERF_HAPROXY_WAKE_FIFO": f"{home}/wake",
             "SERF_HAPROXY_STATE_DIR": f"{home}/state",
+            "SERF_HAPROXY_CERTIFICATE_COPIES_DIR": f"{home}/copies",
             "SERF_HAPROXY_CONFIG_PATH": f"{home}/haproxy.cfg",
             "SERF_HAPROXY_MASTER_SOCKET": f"{home}/master.sock",
             "SERF_HAPROXY_RUNTIME_SOCKET": f"{home}/admin.sock",

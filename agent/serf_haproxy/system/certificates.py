@@ -1,14 +1,43 @@
-"""Files of certificates: whether HAProxy can load them."""
+"""Files with certificates of authorities: what HAProxy can load of them."""
+
+import functools
+import re
+
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.system.files import read_text
+
+FILE_BYTES = 2**20  # a bundle of all public authorities has a quarter of that
+
+_BLOCK = re.compile(r"-----BEGIN ((?:X509 )?CERTIFICATE)-----[A-Za-z0-9+/=\s]*-----END \1-----", re.ASCII)
+_BEGIN = re.compile(r"-----BEGIN (?:[A-Z0-9]+ )?CERTIFICATE-----")
+_WRONG = "must be a PEM file with certificates"
 
 
-def find_fault(path: str) -> str:
-    """Return why a file has no certificates of authorities that HAProxy could load, "" where it has."""
+def read_authorities(path: str) -> str:
+    """Return the certificates of a file as PEM text, without comments, keys and whatever else is there.
+
+    Raises:
+        ValueError: HAProxy could not load them; the text says why.
+    """
+    try:
+        text = read_text(path, FILE_BYTES)
+    except SystemFault as error:
+        raise ValueError(f"cannot be read: {str(error).removeprefix(f'cannot read {path}: ')}") from error
+    if text is None:
+        raise ValueError("there is no such file; put it there, or name another one")
+    return _select_certificates(text)
+
+
+@functools.lru_cache(maxsize=16)  # each pass reads the files, and most find them as they were
+def _select_certificates(text: str) -> str:
     import ssl
 
+    blocks = [match[0] for match in _BLOCK.finditer(text)]
+    if not blocks or len(blocks) != len(_BEGIN.findall(text)):
+        raise ValueError(_WRONG)
+    pem = "\n".join(blocks) + "\n"
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-    except ssl.SSLError:
-        return "must be a PEM file with certificates"
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
-    return ""
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+    except ssl.SSLError as error:
+        raise ValueError(_WRONG) from error
+    return pem
