@@ -11,7 +11,7 @@ import pytest
 from fakes.web import Web, answering
 from integration.proxy import Proxy, running_proxy, wait_for
 from integration.recorder import CERTIFICATE
-from integration.test_daemon import COMMAND
+from integration.test_daemon import COMMAND, running_daemon, said
 from integration.test_service_options import get, other_haproxy
 from integration.test_services import offer, wait_up
 from serf_haproxy.control.outcome import Verdict
@@ -31,9 +31,9 @@ def web() -> Iterator[Web]:
         yield running
 
 
-def run(proxy: Proxy, *words: str) -> subprocess.CompletedProcess[str]:
+def run(proxy: Proxy, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a serf-haproxy command."""
-    environ = os.environ | proxy.environment
+    environ = os.environ | proxy.environment | environment
     return subprocess.run([*COMMAND, *words], env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -114,6 +114,27 @@ def test_renewed_authorities_are_in_force_after_one_reload(short_dir: Path) -> N
         assert not list_copies(proxy) & before
 
 
+def test_the_daemon_notices_renewed_and_lost_authorities(short_dir: Path) -> None:
+    """Without an event it follows the file within seconds, reloads once for another content, and tells of a loss."""
+    authorities = short_dir / "ca.pem"
+    shutil.copy(OTHER_CERTIFICATE, authorities)
+    write_services(short_dir, authorities)
+    with other_haproxy(short_dir, f"ssl crt {CERTIFICATE}") as port, running_proxy(short_dir) as proxy:
+        offer(proxy, "a1", api=port)
+        with running_daemon(proxy, SERF_HAPROXY_RELOAD_INTERVAL_S="0"):
+            wait_for(lambda: "L6RSP" in ask(proxy.settings.runtime_socket, "show stat api 4 -1", 5), "a1 is refused")
+            count = proxy.reload_count()
+            shutil.copy(CERTIFICATE, authorities)
+            wait_up(proxy, ("api", "a1"))
+            authorities.unlink()
+            line = f"[api] tls_ca_file = {authorities}: there is no such file"
+            wait_for(lambda: said(proxy, line), "the loss is told", 20)
+            os.mkfifo(authorities)
+            wait_for(lambda: said(proxy, "it is not a regular file"), "the FIFO is told", 20)
+            assert proxy.reload_count() == count + 1
+            assert get(proxy)[0] == 200
+
+
 @pytest.mark.parametrize("key", ["proof_secret_file", "cookie_secret_file"])
 @pytest.mark.parametrize("content", [None, "short\n"])
 def test_a_new_service_without_its_secret_is_left_out_alone(
@@ -161,3 +182,8 @@ def test_status_shows_all_else_while_a_secret_is_missing(short_dir: Path, web: W
         assert shown.stdout.count("until then nothing is changed") == 1
         assert " s1 " in shown.stdout
         assert "UP" in shown.stdout
+        write_services(short_dir, CERTIFICATE)
+        shown = run(proxy, "status", SERF_HAPROXY_PROOF_SECRET_FILE=str(secret))
+        assert shown.stdout.count("there is no such file") == 1
+        assert "or change SERF_HAPROXY_PROOF_SECRET_FILE; until then nothing is changed" in shown.stdout
+        assert " s1 " in shown.stdout
