@@ -6,7 +6,7 @@ reports tell which contents it has.
 
 import base64
 import binascii
-import datetime
+import calendar
 import hashlib
 import re
 from collections.abc import Iterable
@@ -163,4 +163,6 @@ def _read_time(der: bytes, at: int) -> float:
     if not found or der[at] not in (_UTC_TIME, _GENERALIZED_TIME):
         raise ValueError(at)
     year, month, day, hour, minute, second = map(int, found.groups())
-    return datetime.datetime(year, month, day, hour, minute, second, tzinfo=datetime.UTC).timestamp()
+    if not 1 <= day <= calendar.monthrange(year, month)[1] or hour > 23 or minute > 59 or second > 59:
+        raise ValueError(at)
+    return float(calendar.timegm((year, month, day, hour, minute, second)))
