@@ -14,6 +14,7 @@ import pytest
 
 from serf_haproxy.cli.main import build_parser
 from serf_haproxy.services.file import read_services
+from serf_haproxy.services.service import KEYS
 from serf_haproxy.settings import SETTINGS_FILE, Settings, variable
 
 ROOT = Path(__file__).parent.parent
@@ -165,7 +166,15 @@ def test_settings_are_documented() -> None:
     assert rows == expected
 
 
-@pytest.mark.parametrize("page", ["reference/services.md", "how-to/serve-several-services.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "reference/services.md",
+        "how-to/serve-several-services.md",
+        "how-to/keep-clients-at-their-server.md",
+        "how-to/get-certificates-with-certbot.md",
+    ],
+)
 def test_examples_of_the_services_file_are_right(page: str) -> None:
     """Each example of a services file has no fault, and names further services."""
     texts = re.findall(r"```toml\n(.*?)```", (DOCS_DIR / page).read_text(), re.DOTALL)
@@ -198,3 +207,27 @@ def test_variables_of_the_tree_and_the_images_are_documented() -> None:
     ]
     written = set(re.findall(r"\w+", "".join(page.read_text() for page in pages)))
     assert read - written - {"PWD", "STOPPING", "SERF_RPC_AUTH"} == set()
+
+
+def test_the_table_of_services_shows_every_default() -> None:
+    """Each key of a service says what counts without it, and what is a list of words reads as one."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\w+) \| (.+) \| (.+) \|$", (REFERENCE_DIR / "services.md").read_text(), re.MULTILINE
+    )
+    shown = {name: (allowed, meaning.rpartition("; default: ")[2]) for name, _, allowed, meaning in rows}
+    assert shown.keys() == KEYS.keys()
+    assert [name for name, *_, meaning in rows if "; default: " not in meaning] == []
+    assert (shown["stick_size"][1], shown["stick_expire_s"][1], shown["tls"][1]) == ("100000", "3600", "false")
+    assert shown["health"] == ("one of http, tcp, pgsql, redis, mysql, smtp", "the mode")
+
+
+def test_the_table_of_rooms_names_every_module() -> None:
+    """Each room whose modules the architecture lists has all of them there, and no other."""
+    text = (DOCS_DIR / "explanation" / "architecture.md").read_text()
+    rooms = dict(re.findall(r"^\| `(\w+)/` \|[^|]*\| (.*`.*) \|$", text, re.MULTILINE))
+    assert {"system", "services", "policy", "control"} <= rooms.keys()
+    for room, cell in rooms.items():
+        modules = {path.stem for path in (ROOT / "agent" / "serf_haproxy" / room).glob("*.py")} - {"__init__"}
+        named = set(re.findall(r"`(\w+)`", cell))
+        # Of the command line it lists only the entrance.
+        assert named == modules or (room == "cli" and named < modules), room

@@ -6,9 +6,11 @@ import http.server
 import json
 import os
 import re
+import shlex
 import socket
 import ssl
 import subprocess
+import textwrap
 import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -28,6 +30,7 @@ from serf_haproxy.system.network import split_endpoint
 pytestmark = pytest.mark.usefixtures("time_limit")
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "get-certificates-with-certbot.md"
+HOOK = "/usr/local/sbin/serf-haproxy-certificates"
 HOST = "shop.example.com"
 
 
@@ -95,19 +98,37 @@ def serving_files(directory: Path) -> Iterator[int]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=directory)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
-def write_hook(path: Path, certificates: str) -> None:
-    """Write the hook of the how-to, for a directory of this machine."""
-    found = re.search(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert found
-    hook = found[1].replace("/etc/serf-haproxy/certificates", certificates).replace("lb1 lb2", "lb1")
-    assert 'ssh "serf-haproxy@$balancer"' in hook
-    path.write_text(re.sub(r"^   ", "", hook, flags=re.MULTILINE).replace('ssh "serf-haproxy@$balancer"', "sh -c"))
+def find_block(start: str) -> str:
+    """Return the code block of the how-to that begins with these words, without its indentation."""
+    blocks = re.findall(r"^   ```\w*\n(.*?)^   ```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    (found,) = (block for block in (textwrap.dedent(each) for each in blocks) if block.startswith(start))
+    return found
+
+
+def write_script(path: Path, text: str, replaced: Mapping[str, str]) -> None:
+    """Write a script of the how-to, with the places of this machine."""
+    for words, others in replaced.items():
+        assert words in text
+        text = text.replace(words, others)
+    path.write_text(text)
     path.chmod(0o755)
+
+
+def write_scripts(directory: Path, certificates: str) -> Path:
+    """Write both scripts of the how-to, and return the hook; it runs the other one as ssh does for a forced command."""
+    taker = directory / "take"
+    write_script(taker, find_block("#!/bin/sh\nset -eu\numask"), {"/etc/serf-haproxy/certificates": certificates})
+    ssh = f'env SSH_ORIGINAL_COMMAND="$name" {taker}'
+    places = {"lb1 lb2": "lb1", 'ssh "serf-haproxy@$balancer" "$name"': ssh}
+    write_script(directory / "hook", find_block("#!/bin/sh\nset -eu\nname"), places)
+    return directory / "hook"
 
 
 def run_certbot(directory: Path, environ: Mapping[str, str], *argv: str) -> None:
@@ -137,7 +158,11 @@ def test_certbot_gets_and_renews_a_certificate(short_dir: Path) -> None:
     assert found
     Path(proxy.settings.services_file).write_text(re.sub(r"^   ", "", found[1], flags=re.MULTILINE))
     (webroot := short_dir / "webroot").mkdir()
-    write_hook(short_dir / "hook", proxy.settings.certificates_dir)
+    places = {HOOK: str(write_scripts(short_dir, proxy.settings.certificates_dir)), "/var/lib/acme": str(webroot)}
+    line = find_block("certbot certonly").replace("\\\n", "")
+    program, *first_certificate = (places.get(word, word) for word in shlex.split(line))
+    assert program == "certbot"
+    assert set(places.values()) <= set(first_certificate)
     http_port = int(split_endpoint(proxy.settings.frontend_bind)[1])
     try:
         with (
@@ -153,8 +178,7 @@ def test_certbot_gets_and_renews_a_certificate(short_dir: Path) -> None:
                 worker, reload_count = find_worker(proxy), proxy.reload_count()
                 environ = os.environ | {"REQUESTS_CA_BUNDLE": str(short_dir / "acme.pem")}
                 account = ["--agree-tos", "--register-unsafely-without-email", "--server", server]
-                what = ["--webroot", "-w", str(webroot), "--cert-name", HOST, "-d", HOST]
-                run_certbot(short_dir, environ, "certonly", *account, *what, "--deploy-hook", str(short_dir / "hook"))
+                run_certbot(short_dir, environ, *first_certificate, *account)
                 path = Path(proxy.settings.certificates_dir, f"{HOST}.pem")
                 assert path.stat().st_mode & 0o777 == 0o600
 
@@ -170,3 +194,16 @@ def test_certbot_gets_and_renews_a_certificate(short_dir: Path) -> None:
                 assert (find_worker(proxy), proxy.reload_count()) == (worker, reload_count)
     finally:
         proxy.stop()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", ".x", "a/b", "a b", "a;b", "$(id)", "a\nb", "*"])
+def test_a_wrong_name_writes_no_file(name: str, tmp_path: Path) -> None:
+    """The program that ssh runs on a balancer takes no name that leads out of the directory, or that is hidden."""
+    certificates = tmp_path / "certificates"
+    certificates.mkdir()
+    write_scripts(tmp_path, str(certificates))
+    environ = os.environ | {"SSH_ORIGINAL_COMMAND": name}
+    done = subprocess.run([tmp_path / "take"], env=environ, input=b"x", capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (2, b"no name of a certificate\n")
+    assert list(certificates.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"certificates", "hook", "take"}

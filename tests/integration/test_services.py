@@ -251,9 +251,9 @@ def test_a_wrong_service_is_refused_alone(proxy: Proxy, applications: Applicatio
     outcome = proxy.run_pass()
     assert outcome.verdict is Verdict.RELOADED
     assert [problem.removeprefix(f"{services}: ") for problem in outcome.problems] == [
-        "[shop] balance = 'fastest': must be one of roundrobin, leastconn, first, random, static-rr, source, uri, "
+        '[shop] balance = "fastest": must be one of roundrobin, leastconn, first, random, static-rr, source, uri, '
         "hash; it goes on as it was before",
-        "[new] bind = 'nowhere': must be address:port with an IP address, * or nothing before the colon; "
+        '[new] bind = "nowhere": must be address:port with an IP address, * or nothing before the colon; '
         "it is left out",
     ]
     wait_up(proxy, ("api", "node2"))

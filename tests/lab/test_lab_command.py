@@ -18,17 +18,17 @@ def parse(*words: str) -> argparse.Namespace:
 
 
 def test_up_takes_the_number_of_nodes(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--nodes N` is the number of nodes, 3 without it, or 0 with `--services`; it prints nothing."""
+    """`--nodes N` is the number of nodes, 3 without it, or 0 with `--services`. `--https` is for TLS."""
     wanted: list[tuple[int, list[str]]] = []
 
     class Noted:
-        def up(self, nodes: int, _balancers: int, _wait_s: float, services: list[Wish]) -> None:
-            wanted.append((nodes, [wish.name for wish in services]))
+        def up(self, nodes: int, _balancers: int, _wait_s: float, services: list[Wish], has_https: bool) -> None:
+            wanted.append((nodes + 100 * has_https, [wish.name for wish in services]))
 
-    for words in (["--nodes", "5"], [], ["--services", "pg=1"], ["--services", "pg=1", "--nodes", "1"]):
+    for words in (["--nodes", "5"], [], ["--services", "pg=1"], ["--services", "pg=1", "--nodes", "1"], ["--https"]):
         args = parse("up", *words)
         args.verb(Noted(), args)
-    assert wanted == [(5, []), (3, []), (0, ["pg"]), (1, ["pg"])]
+    assert wanted == [(5, []), (3, []), (0, ["pg"]), (1, ["pg"]), (103, [])]
     assert capsys.readouterr().err == ""
 
 

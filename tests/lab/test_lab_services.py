@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serf_haproxy.errors import InputError
-from serf_haproxy.lab import plan, report, services
+from serf_haproxy.lab import balancer, plan, report, services
 from serf_haproxy.lab.records import Balancer, Node, Record, load
 from serf_haproxy.lab.services import NodeOptions, Wish
 from serf_haproxy.services import RESERVED
@@ -76,6 +76,30 @@ def test_the_services_file_is_right(tmp_path: Path) -> None:
         ("tcp", "127.0.0.1:20007"),
     ]
     assert 'bind = "127.0.0.2:20006"' in services.write_file(record, Balancer("lb2", "127.0.0.2"))
+
+
+def test_a_lab_with_https_has_a_listener_and_directories_of_its_own(tmp_path: Path) -> None:
+    """Each balancer listens for TLS at its own address, and has its own certificates; else there is no such setting."""
+    record = make_record(tmp_path)
+    plain = balancer.make_settings_environ(record, Balancer("lb2", "127.0.0.2"))
+    assert not [name for name in plain if "HTTPS" in name or "CERTIFICATE" in name]
+    record.has_https = True
+    record.save()
+    read = load(str(tmp_path))
+    assert read
+    environ = balancer.make_settings_environ(read, Balancer("lb2", "127.0.0.2"))
+    assert {name: value for name, value in environ.items() if name not in plain} == {
+        "SERF_HAPROXY_HTTPS_BIND": "127.0.0.2:20005",
+        "SERF_HAPROXY_HTTPS_PORT": "20005",
+        "SERF_HAPROXY_CERTIFICATES_DIR": f"{tmp_path}/lb2/certificates",
+        "SERF_HAPROXY_CERTIFICATE_COPIES_DIR": f"{tmp_path}/lb2/copies",
+    }
+    listeners = balancer.list_listeners(read, read.balancers["lb1"])
+    assert ("HTTPS of lb1", "127.0.0.1", 20005, False) in listeners
+    plan.check_ports(read, read.balancers.values(), read.nodes.values())
+    status = report.describe(read)
+    assert status["balancers"][0]["https_url"] == "https://127.0.0.1:20005"
+    assert report.format_table(status).splitlines()[0].split()[2:5] == ["frontend_url", "https_url", "stats_url"]
 
 
 def test_each_node_offers_the_service_that_it_is_named_after(tmp_path: Path) -> None:

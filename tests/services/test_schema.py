@@ -17,10 +17,10 @@ GOLDEN_DIR = Path(__file__).parents[1] / "golden"
 VALIDATOR = jsonschema.Draft202012Validator(make_schema())
 # What only counting, another service or the settings decide.
 BEYOND = (
-    "[shop] split = {'v1': 95, 'v2': 6}",
-    "[shop] client_networks = ['10.0.0.1/8']",
-    "[shop] drain_timeout_s = nan",
-    "[shop] health_status = '500-200'",
+    '[shop] split = {"v1": 95, "v2": 6}',
+    '[shop] client_networks = ["10.0.0.1/8"]',
+    "[shop] drain_timeout_s = NaN",
+    '[shop] health_status = "500-200"',
     "[pg] bind = :80",
     "[pg] bind = :7947",
     "[shop] redirect_https: needs the setting",

@@ -20,6 +20,7 @@ from serf_haproxy.system.processes import run
 
 SERVICES = ("haproxy", "daemon", "serf")  # the directories in s6/
 DAEMON = SERVICES[1]  # the service that runs `serf-haproxy run`
+_CERTIFICATE_DIRS = ("certificates", "copies")  # the user's, and the daemon's
 _STOP_S = 30.0  # more than the sum of the time limits within the tree
 _ORPHANS_S = 15.0
 _COMMAND_S = 10.0
@@ -33,6 +34,7 @@ def list_listeners(record: Record, balancer: Balancer) -> list[ports.Listener]:
         ports.Listener(f"the statistics of {name}", address, numbers.stats),
         ports.Listener(f"Serf's RPC of {name}", address, numbers.balancer_rpc),
         ports.Listener(f"Serf's gossip of {name}", address, numbers.gossip, is_udp=True),
+        *([ports.Listener(f"HTTPS of {name}", address, numbers.https)] if record.has_https else []),
         *(
             ports.Listener(f"service {service.name} of {name}", address, service.port)
             for service in record.services.values()
@@ -77,7 +79,18 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
             "SERF_HAPROXY_STATS_BIND": f"{balancer.address}:{numbers.stats}",
             "SERF_HAPROXY_BALANCER_NAME": balancer.name,
         }
+        | (_make_https_environ(home, balancer, numbers) if record.has_https else {})
     )
+
+
+def _make_https_environ(home: str, balancer: Balancer, numbers: ports.Ports) -> dict[str, str]:
+    wanted, copies = (os.path.join(home, name) for name in _CERTIFICATE_DIRS)
+    return {
+        "SERF_HAPROXY_HTTPS_BIND": f"{balancer.address}:{numbers.https}",
+        "SERF_HAPROXY_HTTPS_PORT": str(numbers.https),
+        "SERF_HAPROXY_CERTIFICATES_DIR": wanted,
+        "SERF_HAPROXY_CERTIFICATE_COPIES_DIR": copies,
+    }
 
 
 def list_servers(record: Record, balancer: Balancer) -> dict[Key, ServerStatus] | None:
@@ -111,6 +124,9 @@ def start(record: Record, balancer: Balancer) -> None:
     home, scan = work_dir(record, balancer), scan_dir(record, balancer)
     for name in ("nodes", "state", "log"):
         os.makedirs(os.path.join(home, name), exist_ok=True)
+    if record.has_https:  # a private key is for the user alone, and so are the copies that the daemon makes
+        for name in _CERTIFICATE_DIRS:
+            os.makedirs(os.path.join(home, name), mode=0o700, exist_ok=True)
     if not os.path.isdir(os.path.join(scan, DAEMON)):  # a tree of another release has other services
         shutil.rmtree(scan, ignore_errors=True)
         ignored = shutil.ignore_patterns("supervise", "event", "lock", "control", "rpc-key.random*")

@@ -39,7 +39,14 @@ class Lab:
         self.lab_dir = os.path.abspath(lab_dir or default_dir(os.environ))
         self.port_base = port_base
 
-    def up(self, nodes: int = 3, balancers: int = 1, wait_s: float = WAIT_S, services: Sequence[Wish] = ()) -> None:
+    def up(
+        self,
+        nodes: int = 3,
+        balancers: int = 1,
+        wait_s: float = WAIT_S,
+        services: Sequence[Wish] = (),
+        has_https: bool = False,
+    ) -> None:
         """Build the lab: nodes web1, web2, ... behind balancers lb1, lb2, ...
 
         Args:
@@ -47,6 +54,7 @@ class Lab:
             balancers: The number of balancers.
             wait_s: See above.
             services: Further services, each with its nodes: shop1, shop2, ...
+            has_https: Whether the balancers also listen for clients with TLS; certificates are up to the user.
 
         Raises:
             InputError: There is a lab already, or an argument or the directory is invalid.
@@ -55,6 +63,7 @@ class Lab:
         tree.check_paths(self.lab_dir)
         plan.check_vacant(self.lab_dir)
         record = plan.plan_lab(self.lab_dir, self.port_base, nodes, balancers, services)
+        record.has_https = has_https
         programs.check_present()
         plan.check_ports(record, record.balancers.values(), record.nodes.values())
         try:

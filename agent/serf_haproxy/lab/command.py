@@ -86,7 +86,7 @@ def _up(lab: "Lab", args: argparse.Namespace) -> None:
 
     wishes = [] if args.services is None else read_wishes(args.services)
     nodes = args.nodes if args.nodes is not None else 0 if wishes else 3
-    lab.up(nodes, args.balancers, _wait_s(args), wishes)
+    lab.up(nodes, args.balancers, _wait_s(args), wishes, args.https)
 
 
 def _add(lab: "Lab", args: argparse.Namespace) -> None:
@@ -195,6 +195,8 @@ def _add_up(up: argparse.ArgumentParser) -> None:
         " NAME=N:tcp are TCP, the others HTTP"
     )
     up.add_argument("--services", metavar="NAME=N,...", help=explanation)
+    explanation = "also listen for clients with TLS; certificates go to SERF_HAPROXY_CERTIFICATES_DIR (see lab env)"
+    up.add_argument("--https", action="store_true", help=explanation)
     _add_waiting(up, 60)
 
 

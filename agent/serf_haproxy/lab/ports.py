@@ -26,6 +26,11 @@ class Ports(NamedTuple):
     node_rpc: int
 
     @property
+    def https(self) -> int:
+        """The port for clients with TLS on the balancers; at the nodes' addresses it is that of Serf's RPC."""
+        return self.node_rpc
+
+    @property
     def tcp(self) -> range:
         """The ports of services of mode tcp on the balancers."""
         return range(self.frontend + _FIRST_TCP, self.frontend + _FIRST_TCP + TCP_COUNT)

@@ -86,6 +86,7 @@ class Record:
         balancers: The balancers by name.
         nodes: The nodes by name.
         services: The services beside the default one, by name.
+        has_https: Whether the balancers listen for clients with TLS too.
     """
 
     lab_dir: str
@@ -97,6 +98,7 @@ class Record:
     balancers: dict[str, Balancer] = dataclasses.field(default_factory=dict)
     nodes: dict[str, Node] = dataclasses.field(default_factory=dict)
     services: dict[str, Service] = dataclasses.field(default_factory=dict)
+    has_https: bool = False
 
     @property
     def ports(self) -> Ports:

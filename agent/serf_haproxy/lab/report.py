@@ -12,6 +12,7 @@ from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.services.service import HTTP, TCP
 
 _BALANCER_COLUMNS = ("name", "state", "frontend_url", "stats_url", "serf_addr", "rpc_addr")
+_HTTPS_COLUMNS = (*_BALANCER_COLUMNS[:3], "https_url", *_BALANCER_COLUMNS[3:])
 _NODE_COLUMNS = ("name", "state", "address", "port", "serf_pid", "app_pid")
 _SERVICE_COLUMNS = ("service", "mode", "nodes", "reached_at")
 
@@ -33,8 +34,9 @@ def format_table(status: dict[str, Any]) -> str:
     """Return the same as a table."""
     has_services = len(status["services"]) > 1
     columns = ("name", "service", *_NODE_COLUMNS[1:]) if has_services else _NODE_COLUMNS
+    has_https = any(row["https_url"] for row in status["balancers"])
     blocks = [
-        _format_rows(status["balancers"], _BALANCER_COLUMNS) or "no balancer",
+        _format_rows(status["balancers"], _HTTPS_COLUMNS if has_https else _BALANCER_COLUMNS) or "no balancer",
         _format_rows(status["nodes"], columns) or "no node",
     ]
     if has_services:
@@ -52,6 +54,7 @@ def _describe_balancer(record: Record, balancer: Balancer) -> dict[str, Any]:
         "state": "up" if is_up else "down",
         "address": balancer.address,
         "frontend_url": locate(record, balancer, DEFAULT_SERVICE),
+        "https_url": f"https://{balancer.address}:{record.ports.https}" if record.has_https else None,
         "stats_url": f"http://{balancer.address}:{record.ports.stats}/",
         "serf_addr": f"{balancer.address}:{record.ports.gossip}",
         "rpc_addr": environ["SERF_HAPROXY_RPC_ADDR"],

@@ -7,6 +7,7 @@ import time
 
 import requests
 
+from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.report import format_table, read_report
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy.master import Master
@@ -24,6 +25,7 @@ from serf_haproxy.settings import Settings, load_settings
 _REQUEST_COUNT = 120
 _STICKY_COUNT = 20
 _STEP_S = 60.0
+_QUIET_S, _QUIET_POLL_S = 15.0, 0.2
 _MASTER_S = 5.0
 _POLL_S = 0.02
 _TO_TRY = ("add web9", "leave web1", "crash web4", "add pg3 --service pg", "status")
@@ -48,6 +50,8 @@ class Tour:
     def _go(self, number: int, step: Step) -> None:
         screen.say("", screen.bold(f"━━ {number}. {step.title}"))
         settings = load_settings(self._lab.env())
+        if step.forbids_reload:
+            _wait_quiet(settings)
         before, reload_count = _server_lines(settings), _count_reloads(settings)
         started_s = time.monotonic()
         step.act()
@@ -81,7 +85,8 @@ class Tour:
         had_server = any(map(_is_up, _list_servers(settings, asked).values()))
         while time.monotonic() < deadline_s:
             views = _list_servers(settings, step.service)
-            if all(map(_is_up, views.values())) and has_weights(step, _list_weights(settings, step.service)):
+            are_up = views.keys() == step.servers.keys() and all(map(_is_up, views.values()))
+            if are_up and has_weights(step, _list_weights(settings, step.service)):
                 break
             if had_server:
                 shares += self._ask(1, asked)
@@ -163,6 +168,13 @@ def _list_weights(settings: Settings, service: str) -> dict[str, int]:
 
 def _is_up(view: ServerStatus) -> bool:
     return view.status in ("UP", "DRAIN") and bool(view.check)
+
+
+def _wait_quiet(settings: Settings) -> None:
+    """Wait until a pass has found nothing to do, so that the next step does not count a reload of the previous one."""
+    deadline = time.monotonic() + _QUIET_S
+    while read_report(settings).record.verdict != Verdict.UNCHANGED and time.monotonic() < deadline:
+        time.sleep(_QUIET_POLL_S)
 
 
 def _count_reloads(settings: Settings) -> int:

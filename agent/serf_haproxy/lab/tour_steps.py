@@ -166,6 +166,6 @@ def _write_table(lab: Lab, split: str) -> None:
     secret = path.with_name("cookie.secret")
     if not secret.exists():
         write_durably(str(secret), secrets.token_hex(32) + "\n", 0o600)
-    said = f'split = {{{split}}}\ncookie = "SRV"\ncookie_secret_file = "{secret}"\n'
-    kept = re.sub(r"^(?:split|cookie|cookie_secret_file) = .*\n", "", path.read_text(), flags=re.MULTILINE)
+    said = f'balance = "roundrobin"\nsplit = {{{split}}}\ncookie = "SRV"\ncookie_secret_file = "{secret}"\n'
+    kept = re.sub(r"^(?:balance|split|cookie|cookie_secret_file) = .*\n", "", path.read_text(), flags=re.MULTILINE)
     write_durably(str(path), kept.replace(f"[{_API}]\n", f"[{_API}]\n{said}"))

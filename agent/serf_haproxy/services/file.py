@@ -4,6 +4,7 @@ A service whose table is wrong goes on as it was when its table was last in forc
 be read, is missing or has no table. Of two services that contradict each other, the one that was there before is kept.
 """
 
+import json
 import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -171,15 +172,22 @@ def _read_table(name: str, table: Any, settings: Settings) -> tuple[Service | No
         try:
             values[key] = _read_value(key, value)
         except (ValueError, KeyError):
-            shown = ascii(value)
-            shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
-            faults.append(f"{key} = {shown}: must be {KEYS[key].metadata['kind'].allowed}")
+            faults.append(f"{key} = {_show(value)}: must be {KEYS[key].metadata['kind'].allowed}")
     if faults:
         return None, faults
     values.setdefault("health", values.get("mode", HTTP))
     is_default = name == DEFAULT_SERVICE
     service = make_default(settings, **values) if is_default else make_service(name, settings, **values)
     return service, _check(service, values, settings)
+
+
+def _show(value: Any) -> str:
+    """Return a value in one printable line of ASCII: as JSON, which is close to TOML. Dates are shown as texts."""
+    try:
+        shown = json.dumps(value, default=str).replace("\x7f", "\\u007f")
+    except (ValueError, RecursionError):  # a number of more than 4300 digits, or hundreds of tables in each other
+        shown = "(too long)"
+    return shown if len(shown) <= 60 else f"{shown[:60]}..."
 
 
 def _read_value(key: str, value: Any) -> Any:

@@ -13,7 +13,7 @@ from serf_haproxy.system.kinds import Kind
 from serf_haproxy.system.network import Network
 
 HTTP, TCP = "http", "tcp"
-TEXT, LIST, NUMBER, TABLE, TRUTH = "text", "list", "number", "table", "true or false"  # what a value is in TOML
+TEXT, LIST, NUMBER, TABLE, TRUTH = "text", "list", "number", "table", "boolean"  # what a value is in TOML
 
 _SETTINGS = {field.name: field for field in dataclasses.fields(Settings)}
 _STATUS = r"[1-5][0-9]{2}(-[1-5][0-9]{2})?"
@@ -53,8 +53,11 @@ class Peer(NamedTuple):
     is_self: bool = False
 
 
-def _key(kind: Kind, default: Any, form: str, doc: str) -> Any:
-    return dataclasses.field(default=default, metadata={"kind": kind, "form": form, "doc": doc})
+def _key(kind: Kind, default: Any, form: str, doc: str, otherwise: str = "") -> Any:
+    """Return a key of services alone; `otherwise` says what counts without it, where the default alone does not."""
+    shown = f"{default:g}" if form == NUMBER else "none" if default in ("", ()) else str(default).lower()
+    metadata = {"kind": kind, "form": form, "doc": f"{doc}; default: {otherwise or shown}"}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _inherited(name: str, form: str, kind: Kind | None = None) -> Any:
@@ -84,63 +87,59 @@ class Service:
         words.HEALTH,
         HTTP,
         TEXT,
-        "health check: http asks for health_path, tcp only connects, others speak their protocol; default: the mode",
+        "health check: http asks for health_path, tcp only connects, others speak their protocol",
+        "the mode",
     )
     health_user: str = _key(
         words.HEALTH_USER,
         "haproxy",
         TEXT,
-        "the user of the checks pgsql and mysql, without a password; default: haproxy",
+        "the user of the checks pgsql and mysql, without a password",
     )
-    health_status: str = _key(_STATUSES, "", TEXT, "statuses of a good health check; default: 2xx and 3xx")
-    cookie: str = _key(
-        kinds.COOKIE, "", TEXT, "name of a cookie that keeps a client at its server; mode http only; default: none"
-    )
+    health_status: str = _key(_STATUSES, "", TEXT, "statuses of a good health check", "2xx and 3xx")
+    cookie: str = _key(kinds.COOKIE, "", TEXT, "name of a cookie that keeps a client at its server; mode http only")
     split: tuple[tuple[str, int], ...] = _key(
-        words.SPLIT, (), TABLE, "share of the requests that each version gets, percent; default: none"
+        words.SPLIT, (), TABLE, "share of the requests that each version gets, percent"
     )
-    hash_key: str = _key(
-        words.HASH_KEY, "", TEXT, "what balance hash looks at: the same value goes to the same server; default: none"
-    )
-    backups: str = _key(
-        words.BACKUPS, "first", TEXT, "while no other server is up: the first backup server, or all; default: first"
-    )
+    hash_key: str = _key(words.HASH_KEY, "", TEXT, "what balance hash looks at: the same value goes to the same server")
+    backups: str = _key(words.BACKUPS, "first", TEXT, "while no other server is up: the first backup server, or all")
     client_networks: tuple[Network, ...] = _key(
-        kinds.NETWORKS, (), LIST, "networks of its clients; others get 403, or are cut off by mode tcp; default: all"
+        kinds.NETWORKS, (), LIST, "networks of its clients; others get 403, or are cut off by mode tcp", "all"
     )
     rate_limit: int = _key(
         kinds.count(0, 1000000),
         0,
         NUMBER,
-        "most requests of one client address in rate_period_s, or connections in mode tcp; default: 0, no limit",
+        "most requests of one client address in rate_period_s, or connections in mode tcp",
+        "0, no limit",
     )
-    rate_period_s: int = _key(kinds.count(1, 3600), 10, NUMBER, "the time of that limit; default: 10")
-    connect_timeout_s: float = _key(_TIME, 2.0, NUMBER, "wait for a server to accept a connection; default: 2")
-    queue_timeout_s: float = _key(_TIME, 10.0, NUMBER, "wait of a request for a free server; default: 10")
-    server_timeout_s: float = _key(_TIME, 60.0, NUMBER, "how long a server may be silent; default: 60")
-    retries: int = _key(kinds.count(0, 10), 3, NUMBER, "further tries to connect, each at another server; default: 3")
+    rate_period_s: int = _key(kinds.count(1, 3600), 10, NUMBER, "the time of that limit")
+    connect_timeout_s: float = _key(_TIME, 2.0, NUMBER, "wait for a server to accept a connection")
+    queue_timeout_s: float = _key(_TIME, 10.0, NUMBER, "wait of a request for a free server")
+    server_timeout_s: float = _key(_TIME, 60.0, NUMBER, "how long a server may be silent")
+    retries: int = _key(kinds.count(0, 10), 3, NUMBER, "further tries to connect, each at another server")
     server_maxconn: int = _key(
-        kinds.count(0, 1000000), 0, NUMBER, "most connections to each server, further ones wait; default: 0, no limit"
+        kinds.count(0, 1000000), 0, NUMBER, "most connections to each server, further ones wait", "0, no limit"
     )
     server_maxqueue: int = _key(
-        kinds.count(0, 1000000), 0, NUMBER, "most that wait for one server, others go elsewhere; default: 0, no limit"
+        kinds.count(0, 1000000), 0, NUMBER, "most that wait for one server, others go elsewhere", "0, no limit"
     )
     slowstart_s: float = _key(
-        kinds.seconds(0, 3600), 0.0, NUMBER, "time in which the share of a server that comes up grows; default: 0"
+        kinds.seconds(0, 3600), 0.0, NUMBER, "time in which the share of a server that comes up grows"
     )
-    server_proto: str = _key(words.PROTOCOL, "h1", TEXT, "what HTTP its servers speak: h2 for gRPC; default: h1")
-    tls: bool = _key(words.TRUTH, False, TRUTH, "whether its servers speak TLS, checks included; default: false")
+    server_proto: str = _key(words.PROTOCOL, "h1", TEXT, "what HTTP its servers speak: h2 for gRPC")
+    tls: bool = _key(words.TRUTH, False, TRUTH, "whether its servers speak TLS, checks included")
     tls_ca_file: str = _key(
         kinds.PATH, "", TEXT, "PEM file with the certificates of those that sign the servers' certificates"
     )
     tls_name: str = _key(
-        words.TLS_NAME, "", TEXT, "the name in the servers' certificates, also sent as SNI; default: any name"
+        words.TLS_NAME, "", TEXT, "the name in the servers' certificates, also sent as SNI", "any name"
     )
     tunnel_timeout_s: float = _inherited("tunnel_timeout_s", NUMBER)
     balance: str = _inherited("balance", TEXT, words.ALGORITHM)
     cookie_secret_file: str = _inherited("cookie_secret_file", TEXT)
     stick: str = _key(
-        _STICK, "", TEXT, "source: keep each client address at its server, by a table; mode tcp only; default: no table"
+        _STICK, "", TEXT, "source: keep each client address at its server, by a table; mode tcp only", "no table"
     )
     stick_size: int = _key(kinds.count(100, 1000000), 100000, NUMBER, "most client addresses in that table")
     stick_expire_s: int = _key(

@@ -25,7 +25,7 @@ def _read_split(text: str) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(shares.items()))
 
 
-ALGORITHM = choose(*BALANCE_ALGORITHMS, HASH, allowed="one of " + ", ".join((*BALANCE_ALGORITHMS, HASH)))
+ALGORITHM = choose(*BALANCE_ALGORITHMS, HASH)
 BACKUPS = choose("first", "all")
 HASH_KEY = match("source, path, uri, header:NAME or cookie:NAME", "source|path|uri|(header|cookie):[A-Za-z0-9_-]{1,64}")
 PROTOCOL = choose("h1", "h2")

@@ -77,7 +77,8 @@ def match(allowed: str, pattern: str) -> Kind:
 
 def choose(*words: str, allowed: str = "") -> Kind:
     """Return the kind of a few words."""
-    return Kind(allowed or " or ".join(words), {word: word for word in words}.__getitem__, {"enum": list(words)})
+    listed = " or ".join(words) if len(words) < 3 else "one of " + ", ".join(words)  # fewer: "http or tcp"
+    return Kind(allowed or listed, {word: word for word in words}.__getitem__, {"enum": list(words)})
 
 
 def _or_empty(read: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -106,7 +107,7 @@ NETWORKS = Kind("networks like 10.1.0.0/16, separated by commas", read_networks,
 PORTS = Kind("ports and ranges like 80,8000-8999", read_ports, {"pattern": r"^[0-9, -]*$"})
 SWITCH = Kind("on or off", lambda text: {"on": True, "off": False}[text])
 MODE = Kind("600 or 660", _matching("6[06]0"))
-BALANCE = choose(*BALANCE_ALGORITHMS, allowed="one of " + ", ".join(BALANCE_ALGORITHMS))
+BALANCE = choose(*BALANCE_ALGORITHMS)
 METHOD = choose("HEAD", "GET", "OPTIONS", allowed="HEAD, GET or OPTIONS")
 HOST = match("a host name or IP address, with a port or without", r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 FORWARDING = Kind("replace, append or off", _matching("replace|append|off"))
