@@ -52,12 +52,13 @@ def test_the_validity_is_that_of_the_first_certificate() -> None:
     assert ssl.cert_time_to_seconds("Jan  1 00:00:00 2026 GMT") < certificate.from_s
 
 
-def test_a_time_that_does_not_exist_is_refused() -> None:
-    """An hour 25 is no time."""
+@pytest.mark.parametrize("time_text", [b"0230120000", b"0101250000", b"1301120000", b"0101126000", b"0100120000"])
+def test_a_time_that_does_not_exist_is_refused(time_text: bytes) -> None:
+    """There is no 30 February, no hour 25 and no month 13."""
     der = bytearray(ssl.PEM_cert_to_DER_cert(PAIR.certificate))
-    found = re.search(rb"\x17\x0d[0-9]{6}([0-9]{6})Z", der)  # an UTCTime of 13 bytes: YYMMDDhhmmssZ
+    found = re.search(rb"\x17\x0d[0-9]{2}([0-9]{10})Z", der)  # an UTCTime of 13 bytes: YYMMDDhhmmssZ
     assert found
-    der[found.start(1) : found.start(1) + 2] = b"25"
+    der[found.start(1) : found.end(1)] = time_text
     with pytest.raises(ValueError, match="its first certificate cannot be read; write it again"):
         read_certificate(ssl.DER_cert_to_PEM_cert(bytes(der)) + PAIR.key)
 
