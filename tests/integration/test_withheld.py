@@ -13,8 +13,11 @@ import pytest
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_daemon import running_daemon, said
 from integration.test_services import list_servers, offer
-from serf_haproxy.control.outcome import Outcome, Verdict
+from serf_haproxy.control.edges import make_edges
+from serf_haproxy.control.outcome import Outcome, Pause, Verdict
 from serf_haproxy.control.preview import preview, preview_vetted
+from serf_haproxy.control.reconcile import reconcile
+from serf_haproxy.control.rendering import BUILT_IN_TEMPLATE
 from serf_haproxy.control.report import read_report, to_json
 
 pytestmark = pytest.mark.usefixtures("time_limit")
@@ -129,6 +132,36 @@ def test_check_and_boot_name_a_refused_table(proxy: Proxy, short_dir: Path) -> N
     assert done.stdout.startswith("HAProxy starts with one made with the present template\n")
     assert has_service(proxy, "shop")
     assert not has_service(proxy, "fresh")
+
+
+def test_a_table_that_a_template_cannot_render_stops_one_service(proxy: Proxy, short_dir: Path) -> None:
+    """A template of the operator's own may fail with a value that it does not expect."""
+    template = short_dir / "own.j2"
+    failing = '{% for service in services if service.health_path == "/odd" %}{{ service.colour.name }}{% endfor %}'
+    template.write_text(Path(BUILT_IN_TEMPLATE).read_text() + failing)
+    assert proxy.run_pass(template_path=str(template)).is_in_force
+    (short_dir / "services.toml").write_text(API + 'health_path = "/odd"\n' + SHOP + FRESH)
+    outcome = proxy.run_pass(template_path=str(template))
+    assert outcome.verdict is Verdict.RELOADED, outcome
+    (fault,) = outcome.problems
+    assert fault.startswith(f"{proxy.settings.services_file}: [api] the template cannot be rendered with it: ")
+    assert str(template) in fault
+    assert has_service(proxy, "fresh")
+
+
+def test_what_waits_for_a_reload_is_not_good_yet(proxy: Proxy, short_dir: Path) -> None:
+    """Neither a table nor a template counts as one that was in force before HAProxy has loaded it."""
+    template = short_dir / "own.j2"
+    template.write_text(Path(BUILT_IN_TEMPLATE).read_text())
+    settings = proxy.settings.replace(template_path=str(template))
+    assert reconcile(settings, lambda: None).is_in_force
+    state = make_edges(settings).state
+    tables, good = state.read_services(), state.read_good_template()
+    (short_dir / "services.toml").write_text(API + SHOP + FRESH)
+    template.write_text(f"{good}\nnonsense\n")
+    outcome = reconcile(settings, lambda: None, pause=Pause(10.0))
+    assert "without a reload, which follows" in outcome.reason
+    assert (state.read_services(), state.read_good_template()) == (tables, good)
 
 
 def test_a_wrong_server_is_not_laid_on_its_table(proxy: Proxy, short_dir: Path) -> None:

@@ -119,7 +119,8 @@ def apply_best(wanted: Wanted, attempt: Attempt, renderer: Renderer) -> Outcome:
         return outcome
     if outcome.verdict is Verdict.REJECTED:
         return _step_down(attempt, lower, wanted.servers, goal, outcome)
-    if outcome.is_in_force and not outcome.refused and not wanted.refused_count:
+    # Without a digest it waits for a reload, and HAProxy has not even checked it.
+    if outcome.is_in_force and outcome.digest and not outcome.refused and not wanted.refused_count:
         mode = read_mode(wanted.settings.template_path) or 0o600
         attempt.edges.state.keep_template(wanted.read_template(), mode)
     return outcome

@@ -95,8 +95,6 @@ class Vetting:
 
         try:
             refused = find_refused(changed, check, trial.settings.check_timeout_s)
-        except TemplateError:
-            return {}  # the pass tells it
         finally:
             trial.edges.config_file.discard()
         if not refused:
@@ -105,11 +103,11 @@ class Vetting:
 
 
 def find_refused(changed: Names, check: Callable[[Names], str | None], timeout_s: float) -> dict[str, str]:
-    """Return the tables that HAProxy refuses, with its words.
+    """Return the tables that HAProxy refuses, and why.
 
     Args:
         changed: The tables that may be at fault.
-        check: Has HAProxy check a configuration with only these of them; returns its words, None for accepted.
+        check: Has HAProxy check a configuration with only these of them; returns why not, None for accepted.
         timeout_s: How long to search.
 
     Returns:
@@ -124,7 +122,7 @@ def find_refused(changed: Names, check: Callable[[Names], str | None], timeout_s
     refused: dict[str, str] = {}
     groups = _halve(changed) if len(changed) > 1 else []
     if not groups:
-        return {changed[0]: _shorten(words)}
+        return {changed[0]: words}
     for _ in range(_CHECK_COUNT):
         if not groups or time.monotonic() > deadline:
             break
@@ -133,10 +131,10 @@ def find_refused(changed: Names, check: Callable[[Names], str | None], timeout_s
         if said is None:
             accepted += group
         elif len(group) == 1:
-            refused[group[0]] = _shorten(said)
+            refused[group[0]] = said
         else:
             groups += _halve(group)
-    return refused | {name: _shorten(words) for group in groups for name in group}
+    return refused | {name: words for group in groups for name in group}
 
 
 def _halve(names: Names) -> list[Names]:
@@ -158,11 +156,15 @@ class _Trial:
         return read_services(self._given, {**self._withheld, **further}).listed
 
     def check(self, without: Iterable[str]) -> str | None:
-        """Return what HAProxy says of a configuration without these tables, None when it accepts it."""
+        """Return what is wrong with a configuration without these tables, None when HAProxy accepts it."""
         services = self.read(without)
         servers = tuple(Server("serf-haproxy-trial", "127.0.0.1", 9, None, service.name) for service in services)
-        text = self._renderer.render(self.template or "", servers, self.settings, services).text
-        return self.edges.config_file.check(text)
+        try:
+            text = self._renderer.render(self.template or "", servers, self.settings, services).text
+        except TemplateError as error:
+            return f"the template cannot be rendered with it: {error}"
+        words = self.edges.config_file.check(text)
+        return words and f"HAProxy refuses it: {_shorten(words)}"
 
 
 def _try_listeners(snapshot: Snapshot, changed: Names) -> dict[str, str]:
@@ -204,4 +206,4 @@ def _shorten(words: str) -> str:
     """Return HAProxy's alerts as one line."""
     lines = [line for line in words.splitlines() if "[ALERT]" in line] or words.splitlines()
     said = "; ".join(_PLACE.sub("", line.strip()) for line in lines)
-    return f"HAProxy refuses it: {' '.join(said.split())[:_WORDS_LENGTH]}"
+    return " ".join(said.split())[:_WORDS_LENGTH]
