@@ -82,7 +82,7 @@ def test_a_lab_with_https_has_a_listener_and_directories_of_its_own(tmp_path: Pa
     """Each balancer listens for TLS at its own address, and has its own certificates; else there is no such setting."""
     record = make_record(tmp_path)
     plain = balancer.make_settings_environ(record, Balancer("lb2", "127.0.0.2"))
-    assert not [name for name in plain if "HTTPS" in name or "CERTIFICATE" in name]
+    assert not [name for name in plain if "HTTPS" in name or "CERTIFICATES" in name]
     record.has_https = True
     record.save()
     read = load(str(tmp_path))
@@ -92,8 +92,8 @@ def test_a_lab_with_https_has_a_listener_and_directories_of_its_own(tmp_path: Pa
         "SERF_HAPROXY_HTTPS_BIND": "127.0.0.2:20005",
         "SERF_HAPROXY_HTTPS_PORT": "20005",
         "SERF_HAPROXY_CERTIFICATES_DIR": f"{tmp_path}/lb2/certificates",
-        "SERF_HAPROXY_CERTIFICATE_COPIES_DIR": f"{tmp_path}/lb2/copies",
     }
+    assert environ["SERF_HAPROXY_CERTIFICATE_COPIES_DIR"] == f"{tmp_path}/lb2/copies"
     listeners = balancer.list_listeners(read, read.balancers["lb1"])
     assert ("HTTPS of lb1", "127.0.0.1", 20005, False) in listeners
     plan.check_ports(read, read.balancers.values(), read.nodes.values())
@@ -144,12 +144,28 @@ def test_nodes_that_may_get_no_request_are_known(tags: dict[str, str], expected:
     assert services.may_get_no_request(Node("pg1", "127.0.1.1", 1, tags, service="pg")) is expected
 
 
-def test_a_foreign_services_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The balancers would not read the file that the lab writes."""
+def test_each_balancer_has_a_services_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lab env` puts the file of one balancer into a shell, from which another lab or balancer may be started."""
     monkeypatch.setenv("SERF_HAPROXY_SERVICES_FILE", "/x.toml")
-    with pytest.raises(InputError, match=r"SERF_HAPROXY_SERVICES_FILE='/x.toml': .* unset it|unset"):
-        make_record(tmp_path)
-    assert plan.plan_lab(str(tmp_path), 20000, 1, 1).environ["SERF_HAPROXY_SERVICES_FILE"] == "/x.toml"
+    record = make_record(tmp_path)
+    environ = balancer.make_settings_environ(record, Balancer("lb2", "127.0.0.2"))
+    assert environ["SERF_HAPROXY_SERVICES_FILE"] == f"{tmp_path}/lb2/services.toml"
+
+
+@pytest.mark.parametrize(
+    ("service", "tags", "expected"),
+    [
+        ("nodes", {"role": "web", "port": "80"}, False),
+        ("nodes", {"role": "web"}, False),
+        ("nodes", {"role": "web", "svc.api": "80"}, True),
+        ("nodes", {"svc.api": "80", "port": "80"}, False),
+        ("api", {"svc.api": "80:drain"}, False),
+        ("api", {"svc.shop": "80"}, True),
+    ],
+)
+def test_a_user_may_move_a_node_to_another_service(service: str, tags: dict[str, str], expected: bool) -> None:
+    """What a node offers is what its tags say, not what it was added for."""
+    assert services.offers_another(Node("n1", "127.0.1.1", 80, tags=tags, service=service)) is expected
 
 
 def test_the_status_says_where_each_service_is_reached(tmp_path: Path) -> None:

@@ -88,9 +88,13 @@ def _read_file(path: str, before: _Content | None) -> _Content | None:
         return before
     try:
         text = read_text(path, FILE_BYTES)
-        return None if text is None else _Content(stamp, read_certificate(text))
+        if text is None:
+            is_link = os.path.islink(path)
+            return _Content(None, None, "is a link that leads to no file; renew the link") if is_link else None
+        return _Content(stamp, read_certificate(text))
     except SystemFault as error:
-        remedy = "make it a regular file that this user may read"
+        is_long = "longer than" in str(error)
+        remedy = f"make it a {'shorter' if is_long else 'regular'} file that this user may read"
         # Its directory may be what is to be changed, so it is tried again.
         return _Content(None, None, f"cannot be read: {str(error).partition(': ')[2]}; {remedy}")
     except ValueError as error:

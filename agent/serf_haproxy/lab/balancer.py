@@ -63,9 +63,9 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
     home, numbers = work_dir(record, balancer), record.ports
     chosen = {name: value for name, value in record.environ.items() if name.startswith("SERF_HAPROXY_")}
     return (
-        {services.FILE_VARIABLE: f"{home}/services.toml"}
-        | chosen
+        chosen
         | {
+            services.FILE_VARIABLE: f"{home}/services.toml",
             "SERF_HAPROXY_NODES_DIR": f"{home}/nodes",
             "SERF_HAPROXY_WAKE_FIFO": f"{home}/wake",
             "SERF_HAPROXY_STATE_DIR": f"{home}/state",
@@ -85,12 +85,10 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
 
 
 def _make_https_environ(home: str, balancer: Balancer, numbers: ports.Ports) -> dict[str, str]:
-    wanted, copies = (os.path.join(home, name) for name in _CERTIFICATE_DIRS)
     return {
         "SERF_HAPROXY_HTTPS_BIND": f"{balancer.address}:{numbers.https}",
         "SERF_HAPROXY_HTTPS_PORT": str(numbers.https),
-        "SERF_HAPROXY_CERTIFICATES_DIR": wanted,
-        "SERF_HAPROXY_CERTIFICATE_COPIES_DIR": copies,
+        "SERF_HAPROXY_CERTIFICATES_DIR": f"{home}/certificates",
     }
 
 

@@ -11,7 +11,7 @@ from serf_haproxy.lab import balancer as tree
 from serf_haproxy.lab import launch, plan, ports, processes, programs, records, report, watch
 from serf_haproxy.lab import node as web
 from serf_haproxy.lab.records import ALIVE, CRASHED, LEFT, Balancer, Node, Record
-from serf_haproxy.lab.services import NodeOptions, Wish, change_port, check_environ
+from serf_haproxy.lab.services import NodeOptions, Wish, change_port
 
 WAIT_S, LEAVE_S = 60.0, 30.0
 RETURN_S = 120.0  # a crashed node at a new address takes 38 s, or 76 s when all other nodes had crashed as well
@@ -153,8 +153,6 @@ class Lab:
             tree.stop(record, [balancer])  # processes that are left if its s6-svscan was killed
             plan.check_ports(record, [balancer], [])
             record.environ |= programs.choose_environ(os.environ)
-            if record.services:
-                check_environ(record.environ)
             record.balancers[name] = balancer
             with launch.undoing(lambda _: tree.stop(record, [balancer])):
                 launch.start(record, [balancer], [], wait_s)

@@ -61,7 +61,6 @@ def plan_lab(
         name = f"lb{number}"
         record.balancers[name] = Balancer(name, ports.address_balancer(name))
     if wishes:
-        services.check_environ(record.environ)
         services.plan_services(record, wishes)
     for wish in (Wish(DEFAULT_SERVICE, HTTP, node_count), *wishes):
         for name in services.name_nodes(wish):

@@ -124,6 +124,13 @@ def change_port(node: Node, port: int | None) -> dict[str, str]:
     return {tag: ":".join([str(port), *node.tags.get(tag, "").split(":")[1:]])}
 
 
+def offers_another(node: Node) -> bool:
+    """Return whether the tags of a node, which a user may change, offer its service no more."""
+    if node.service != DEFAULT_SERVICE:
+        return tag_of(node.service) not in node.tags
+    return "port" not in node.tags and any(tag.startswith(tag_of("")) for tag in node.tags)
+
+
 def may_get_no_request(node: Node) -> bool:
     """Return whether the tags of a node that is served may keep requests away from it."""
     options = node.tags.get(tag_of(node.service), "").split(":")[1:]
@@ -152,14 +159,3 @@ def locate(record: Record, balancer: Balancer, service: str) -> str:
         return f"{balancer.address}:{known.port}"
     url = f"http://{balancer.address}:{record.ports.frontend}"
     return f"{url}/{service}" if known else url
-
-
-def check_environ(environ: Mapping[str, str]) -> None:
-    """Check that the balancers take the services file that the lab writes.
-
-    Raises:
-        InputError: A variable names another file.
-    """
-    if FILE_VARIABLE in environ:
-        remedy = f"--services writes a file for each balancer; unset {FILE_VARIABLE}, or leave --services out"
-        raise InputError(f"{FILE_VARIABLE}={environ[FILE_VARIABLE]!a}: {remedy}")

@@ -11,7 +11,7 @@ from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.lab.balancer import is_ready, list_servers, log_dir, runs_haproxy
 from serf_haproxy.lab.node import is_known, work_dir
 from serf_haproxy.lab.records import Balancer, Node, Record
-from serf_haproxy.lab.services import locate, may_get_no_request
+from serf_haproxy.lab.services import locate, may_get_no_request, offers_another
 
 _POLL_S = 0.05
 _FETCH_S = 2.0
@@ -96,15 +96,19 @@ def wait_dropped(record: Record, balancers: Collection[Balancer], node: Node, ti
 def _find_served(record: Record, balancer: Balancer, wanted: Collection[Node]) -> set[str]:
     """Return the names of the wanted nodes that are served; make enough requests to reach each node."""
     served = set()
-    for service in {node.service for node in wanted}:
+    moved = [node for node in wanted if offers_another(node)]
+    for service in {node.service for node in wanted if node not in moved}:
         fetch = greet if record.is_tcp(service) else _fetch
         count = sum(node.service == service for node in record.nodes.values())
         addresses = {fetch(locate(record, balancer, service)) for _ in range(2 * count)}
         served |= {node.name for node in wanted if node.service == service and node.address in addresses}
     hidden = [node for node in wanted if _is_hidden(record, node)]
-    if hidden:
+    if hidden or moved:
         views = list_servers(record, balancer) or {}
         served |= {node.name for node in hidden if _is_in_use(views.get((node.service, node.name)), node)}
+        # A user moved these to another service, which the lab may not know.
+        names = {node.name: node for node in moved}
+        served |= {name for (_, name), view in views.items() if name in names and _is_in_use(view, names[name])}
     return served
 
 
