@@ -308,8 +308,10 @@ def test_services_of_different_hosts_may_have_one_cookie() -> None:
     shop, api = '[shop]\nroutes = ["shop.test"]\n', '[api]\nroutes = ["*.api.test", "api.test"]\n'
     assert read(f'{shop}cookie = "SRV"\n{api}cookie = "SRV"\n').faults == ()
     assert read(f'{shop}cookie = "A"\n{api}cookie = "B"\n', cookie="C").faults == ()
-    (fault,) = read(f'{shop}cookie = "C"\n', cookie="C").faults
-    assert "service nodes has a cookie of this name for the same host" in fault
+    assert read(f'{shop}cookie = "C"\n', cookie="C").faults == ()
+    for route in ("/shop", "shop.test/cart", "*.test/cart"):
+        (fault,) = read(f'[shop]\nroutes = ["{route}"]\ncookie = "C"\n', cookie="C").faults
+        assert "service nodes has a cookie of this name for the same host" in fault
 
 
 def test_a_service_that_becomes_wrong_goes_on_as_it_was() -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.services.route import Route, read_route
 from serf_haproxy.services.service import HTTP, Service
 from serf_haproxy.settings import Settings, variable
@@ -51,14 +50,15 @@ def _find_shared(service: Service, other: Service) -> list[str]:
 
 def _find_shared_cookie(service: Service, other: Service) -> list[str]:
     """Return that a client would have one cookie for two services: each answer would overwrite that of the other."""
-    hosts, other_hosts = (
-        [read_route(route) for route in one.routes] if one.name != DEFAULT_SERVICE else [Route("", False, "")]
-        for one in (service, other)
-    )
-    if any(_share_host(one, another) for one in hosts for another in other_hosts):
-        said = f"service {other.name} has a cookie of this name for the same host"
-        return [f"cookie = {service.cookie}: {said}; choose another name"]
-    return []
+    routes, other_routes = ([read_route(route) for route in one.routes] for one in (service, other))
+    if service.is_default or other.is_default:  # it gets what is left of a host
+        is_shared = any(route.path or not route.host for route in (*routes, *other_routes))
+    else:
+        is_shared = any(_share_host(one, another) for one in routes for another in other_routes)
+    if not is_shared:
+        return []
+    said = f"service {other.name} has a cookie of this name for the same host"
+    return [f"cookie = {service.cookie}: {said}; choose another name"]
 
 
 def _share_host(one: Route, other: Route) -> bool:
