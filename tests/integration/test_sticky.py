@@ -114,7 +114,7 @@ def test_without_the_secret_nothing_changes(short_dir: Path, secret: dict[str, s
         before = probe.read_live(proxy.settings)
         path.unlink() if text is None else path.write_text(text)
         proxy.record("web2", 8002)
-        with pytest.raises(SystemFault, match="set SERF_HAPROXY_COOKIE_SECRET_FILE to such a file"):
+        with pytest.raises(SystemFault, match="or change SERF_HAPROXY_COOKIE_SECRET_FILE"):
             proxy.run_pass()
         assert probe.read_live(proxy.settings) == before
         path.write_text(f"{SECRET}\nan older secret is no key of cookies\n")
