@@ -16,7 +16,8 @@ from serf_haproxy.control.record import DAMAGE, Record, parse_finite
 from serf_haproxy.services.file import Table
 from serf_haproxy.settings import Settings
 
-_FIRST_S = 1.0
+_SHORTEST_S = 1.0
+_LISTENER_S, _REFUSAL_S = 2.0, 20.0  # the first pauses; a search costs more than a look at a listener
 
 
 class Refusal(NamedTuple):
@@ -39,7 +40,8 @@ class Refusal(NamedTuple):
 
     def left_s(self, now_s: float, longest_s: float) -> float:
         """Return after how many seconds the table is tried again; a clock that was set back ends the pause."""
-        pause_s = longest_s if self.basis else min(longest_s, _FIRST_S * 2.0 ** min(self.tries, 20))
+        first_s = _REFUSAL_S if self.basis else _LISTENER_S
+        pause_s = min(longest_s, first_s * 2.0 ** min(self.tries - 1, 20))
         return pause_s - (now_s - self.at_s) if now_s >= self.at_s else 0.0
 
 
@@ -62,7 +64,7 @@ def read_withheld(record: Record) -> dict[str, Refusal]:
     for entry in record.withheld:
         try:
             name, digest, words, at_s, tries, basis = entry
-            refusal = Refusal(str(digest), str(words), parse_finite(at_s), int(tries), str(basis))
+            refusal = Refusal(str(digest), str(words), parse_finite(at_s), max(1, int(tries)), str(basis))
         except DAMAGE:
             continue
         withheld[str(name)] = refusal
@@ -90,7 +92,7 @@ def expect_retry(settings: Settings, outcome: Outcome, record: Record) -> Outcom
     left_s = [refusal.left_s(now_s, settings.retry_max_s) for refusal in read_withheld(record).values()]
     if not left_s:
         return outcome
-    again_s = max(_FIRST_S, min(left_s))
+    again_s = max(_SHORTEST_S, min(left_s))
     return dataclasses.replace(outcome, again_s=again_s if outcome.again_s is None else min(again_s, outcome.again_s))
 
 
