@@ -68,9 +68,10 @@ class Renderer:
 
         def work() -> bytes:
             try:
-                text = fill_in(Source(template, path), servers, settings, services)
+                compiler = Compiler()  # compiling takes most of the time
+                text = fill_in(Source(template, path), servers, settings, services, compiler)
                 with contextlib.suppress(TemplateError):
-                    text += f"\0{fill_in(Source(template, path), (), settings, services)}"
+                    text += f"\0{fill_in(Source(template, path), (), settings, services, compiler)}"
                 return f"+{text}".encode("utf-8", "surrogateescape")
             except TemplateError as error:
                 return f"-{error}".encode("utf-8", "surrogateescape")
