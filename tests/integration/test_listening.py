@@ -1,8 +1,9 @@
-"""The PROXY protocol from named networks, and TLS that is passed on by the host that a client names; real HAProxy."""
+"""The PROXY protocol from named networks, TLS passed on by the host that a client names, and HTTP/2; real HAProxy."""
 
 import contextlib
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ import pytest
 from fakes.certificates import Pair, make_pair, see_certificate, write_pair
 from fakes.servers import Talk, at_once, serving_tcp
 from integration.proxy import Proxy, free_port, running_proxy
+from integration.sticky import everywhere
 from integration.test_clients import echo, serving_echo
 from integration.test_https import make_proxy, start
 from integration.test_services import offer, wait_up
+from integration.test_sticky import ask_all, join
 from serf_haproxy.settings import variable
 from serf_haproxy.system.network import split_endpoint
 
@@ -205,3 +208,16 @@ def test_a_shared_listener_is_left_alone_while_a_service_joins_it(short_dir: Pat
         assert len(problems) == 1
         assert "[b] bind = 127.0.0.1" in problems[0]
         assert "service a is there; to share it, give sni to both, b and a; it is left out" in problems[0]
+
+
+def test_a_path_has_one_server_over_both_versions_of_http(short_dir: Path) -> None:
+    """With `uri` only the path counts: not the scheme and the host, which HTTP/2 writes before it, nor the query."""
+    with everywhere(short_dir) as port, running_proxy(short_dir, SERF_HAPROXY_BALANCE="uri") as proxy:
+        join(proxy, port, *range(1, 9))
+        paths = [f"/{number}" for number in range(16)]
+        found = ask_all(proxy, paths, [])
+        for path in paths:
+            url = f"http://{proxy.settings.frontend_bind}{path}?q"
+            argv = ["curl", "-sv", "--http2-prior-knowledge", url]
+            said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
+            assert said.stdout == found[path], said.stderr
