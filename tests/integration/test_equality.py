@@ -267,7 +267,7 @@ def test_both_ramp_up_slowly(pair: Pair) -> None:
     """With slowstart the share of a server grows after it has come up."""
     wait_for(lambda: all(row["status"] == "UP" for row in pair.rows("slowstart").values()), "both are up", 20)
     throttles = {name: row["throttle"].rstrip("%") for name, row in pair.rows("slowstart").items()}
-    if set(throttles.values()) == {""} or set(throttles.values()) == {"100"}:  # the ramp ended before this test began
+    if not {"", "100"}.isdisjoint(throttles.values()):  # a ramp ended before this test began
         for name in throttles:
             probe.change(
                 pair.proxy.settings,

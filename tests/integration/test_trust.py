@@ -155,9 +155,12 @@ def test_a_flapping_node_is_damped_and_serves_again_later(proxy: Proxy) -> None:
             proxy.record(f"web{number}", port, address)
         proxy.run_pass(**options)
         address, port = next(iter(ports.items()))
-        for status in ("failed", "alive") * 2:
-            proxy.record("web1", port, address, status=status)
-            outcome = proxy.run_pass(**options)
+        for number in range(1, 6):
+            for status in ("failed", "alive"):
+                proxy.record("web1", port, address, status=status)
+                outcome = proxy.run_pass(**options)
+            if number > 1 and proxy.servers() == {"web2", "web3"}:
+                break  # where passes take seconds, part of the first penalty is over after the second failure
         assert proxy.servers() == {"web2", "web3"}
         assert outcome.problems == ("node web1 is damped: it failed and came back too often",)
         assert 1 < outcome.again_s < 5
@@ -298,7 +301,7 @@ def test_servers_that_haproxy_refuses_are_quarantined_alone(proxy: Proxy, short_
         (("{{ server.endpoint }}", "{{ server.endpoint }} bogus"), "HAProxy refuses"),
         (
             (LOOP, "{% for n in range(10**12) %}{% endfor %}" + LOOP),
-            "no result in 0.5 s",
+            "no result in 3 s",
         ),
         ((LOOP, "{{ 'x' * 10**9 }}" + LOOP), "more than 64 MiB"),
         ((LOOP, "{{ '#' * 17_000_000 }}\n" + LOOP), "longer than 16 MiB"),
@@ -310,7 +313,7 @@ def test_servers_change_while_the_template_is_broken(
 ) -> None:
     """While the template is broken, servers change by the last good one and REJECTED reports the error."""
     memory_mib = 64 if "64 MiB" in reason else 256
-    settings = {"template_memory_mib": memory_mib, "template_timeout_s": 0.5 if "10**12" in replacement[1] else 20.0}
+    settings = {"template_memory_mib": memory_mib, "template_timeout_s": 3.0 if "10**12" in replacement[1] else 20.0}
     path = own_template(short_dir, ("retries 3", "retries 2"))
     proxy.record("web1", 8001)
     assert proxy.run_pass(template_path=path, **settings).verdict is Verdict.RELOADED
