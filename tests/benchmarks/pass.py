@@ -67,6 +67,7 @@ class Cluster:
         self.proxy, self.membership, self._service_count = proxy, membership, service_count
         self.client = Client(find_serf(proxy.settings), has_hints=False)
         self.memory = Memory()
+        self._reconciler = Reconciler(proxy.settings, self.memory)
         self._number = 0
         self._balance = proxy.settings.balance
         membership.put(
@@ -94,8 +95,10 @@ class Cluster:
 
     def run(self, on_step: Any = str, **changes: Any) -> Outcome:
         """Run a pass."""
+        # The daemon keeps its reconciler, and makes another one when its settings change.
         settings = self.proxy.settings.replace(**changes)
-        return Reconciler(settings, self.memory).reconcile(self.client.ask, is_resync=True, on_step=on_step)
+        reconciler = Reconciler(settings, self.memory) if changes else self._reconciler
+        return reconciler.reconcile(self.client.ask, is_resync=True, on_step=on_step)
 
 
 @contextlib.contextmanager
