@@ -2,7 +2,7 @@
 
 Two things are tried: whether this machine lets a program listen where a service wants to, since a listener that fails
 makes the whole reload fail; and whether `haproxy -c` accepts the tables. What it refuses is found by bisection. The
-trial has one made-up server for each service: what real servers say cannot bring a table into disrepute.
+trial has one made-up server for each service, so that a wrong server is not taken for a fault of its table.
 """
 
 import contextlib

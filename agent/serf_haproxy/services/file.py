@@ -88,7 +88,7 @@ def read_from(source: Source, text: str | None, fault: str = "") -> Services:
     except (ValueError, RecursionError) as error:
         fault = f"{path}: {str(error) or 'its tables are too deep'}"
     if not fault and (text is None or not tables) and good.keys() - {DEFAULT_SERVICE}:
-        # A disk that was full, a copy that was broken off: nobody ends all services by that.
+        # A full disk or a copy that was broken off leaves such a file, which must not end all services.
         fault = f"{path} {'is missing' if text is None else 'has no table'}; to end all services, write [nodes] into it"
     if text is None and not fault:
         return Services((make_default(settings),))
