@@ -1,5 +1,6 @@
 """Stable ids of servers."""
 
+import functools
 import itertools
 import random
 
@@ -10,6 +11,7 @@ from serf_haproxy.config.ids import assign_ids, choose_id, is_id_of
 from serf_haproxy.config.keywords import are_proven, judge_section, spell_out
 from serf_haproxy.config.parse import Line, Parser
 
+FEW = functools.partial(choose_id, lowest=1, end=17)
 NAMES = st.lists(st.sampled_from([f"web{number}" for number in range(12)]), unique=True, max_size=8)
 
 
@@ -17,9 +19,9 @@ NAMES = st.lists(st.sampled_from([f"web{number}" for number in range(12)]), uniq
 def test_ids_do_not_depend_on_the_order_of_joins(names: list[str], chance: random.Random) -> None:
     """Balancers with the same nodes give the same ids, and no two servers of a service share one."""
     keys = [("nodes", name) for name in names]
-    ids = assign_ids(keys, 1, 17)
+    ids = assign_ids(keys, FEW)
     chance.shuffle(keys)
-    assert assign_ids(keys, 1, 17) == ids
+    assert assign_ids(keys, FEW) == ids
     assert len(set(ids.values())) == len(keys)
     assert all(1 <= number < 17 for number in ids.values())
 
@@ -27,9 +29,9 @@ def test_ids_do_not_depend_on_the_order_of_joins(names: list[str], chance: rando
 @given(NAMES, st.sampled_from([f"web{number}" for number in range(12)]))
 def test_a_join_changes_ids_only_where_they_collide(names: list[str], newcomer: str) -> None:
     """In a space of 16 ids: without a collision every server keeps its id; with one, another server may move."""
-    before = assign_ids([("nodes", name) for name in names], 1, 17)
-    after = assign_ids([("nodes", name) for name in {*names, newcomer}], 1, 17)
-    choices = {choose_id(("nodes", newcomer), attempt, 1, 17) for attempt in range(4)}
+    before = assign_ids([("nodes", name) for name in names], FEW)
+    after = assign_ids([("nodes", name) for name in {*names, newcomer}], FEW)
+    choices = {FEW(("nodes", newcomer), attempt) for attempt in range(4)}
     if choices.isdisjoint(before.values()):
         assert all(after[key] == number for key, number in before.items())
     moved = {key for key, number in before.items() if after[key] != number}

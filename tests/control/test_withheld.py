@@ -69,6 +69,6 @@ def test_only_what_concerns_haproxy_too_is_a_fault() -> None:
         bind = f"127.0.0.1:{listener.getsockname()[1]}"
         assert find_listen_fault(bind) == "Address already in use"
         assert find_listen_fault(bind, is_own=True) == ""
-    assert find_listen_fault(bind) == find_listen_fault(bind.replace("127.0.0.1", "*")) == ""
+    assert find_listen_fault(bind) == find_listen_fault("*:0") == ""
     with mock.patch("socket.socket.bind", side_effect=OSError(errno.EACCES, "no")):
         assert find_listen_fault(":80") == ""

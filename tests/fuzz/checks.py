@@ -21,7 +21,7 @@ from fakes.serf_rpc import member as list_member
 from serf_haproxy.config.diff import diff
 from serf_haproxy.config.fingerprint import description_of, strip
 from serf_haproxy.config.parse import Line, Parser
-from serf_haproxy.config.render import Config, render
+from serf_haproxy.config.render import Compiler, Config, Source, fill_in, finish
 from serf_haproxy.config.state_file import format_state
 from serf_haproxy.control.rendering import BUILT_IN_TEMPLATE
 from serf_haproxy.errors import HaproxyFault, InputError, SerfFault
@@ -53,6 +53,8 @@ from serf_haproxy.services import NAME
 from serf_haproxy.settings import Settings
 
 SETTINGS = Settings()
+# They remember from case to case, as those of the daemon do: compiling the template would take most of the time.
+COMPILER, PARSER = Compiler(), Parser()
 TO_SUCCESSOR = f'    server newest "unix@{SETTINGS.successor_socket}" send-proxy-v2'
 RULES = Rules(SETTINGS.default_port)
 SERVICES = ("nodes", "a", "shop")
@@ -148,7 +150,8 @@ def check_render(data: bytes) -> None:
     with contextlib.suppress(InputError):
         event = read_event("member-join", data)
         pool = build({member.name: NodeFile(ALIVE, member, 0) for member in event.members}, RULES)
-        rendered = render(TEMPLATE, BUILT_IN_TEMPLATE, pool.servers, SETTINGS)
+        text = fill_in(Source(TEMPLATE, BUILT_IN_TEMPLATE), pool.servers, SETTINGS, (), COMPILER)
+        rendered = finish(text, pool.servers, PARSER)
         lines = [line for line in rendered.text.split("\n") if line.split(maxsplit=1)[:1] == ["server"]]
         lines.remove(TO_SUCCESSOR)
         assert len(lines) == len(pool.servers)

@@ -6,7 +6,7 @@ and after every reload.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from serf_haproxy.services import Key
 
@@ -27,7 +27,7 @@ def choose_id(key: Key, attempt: int = 0, lowest: int = _LOWEST, end: int = _END
     )
 
 
-def assign_ids(keys: Iterable[Key], lowest: int = _LOWEST, end: int = _END) -> dict[Key, int]:
+def assign_ids(keys: Iterable[Key], choose: Callable[[Key, int], int] = choose_id) -> dict[Key, int]:
     """Return an id for each server, unique in its service, that follows from the set of names alone.
 
     Of two names whose first choice is the same id, the first in sorted order has it, and the other one its next
@@ -36,17 +36,16 @@ def assign_ids(keys: Iterable[Key], lowest: int = _LOWEST, end: int = _END) -> d
 
     Args:
         keys: The servers; there must be fewer than ids.
-        lowest: The lowest id.
-        end: The first number that is no id.
+        choose: Returns the id that a name chooses in an attempt; `choose_id`, or the caller's memory of it.
     """
     ids: dict[Key, int] = {}
     taken: set[tuple[str, int]] = set()
     for key in sorted(keys):
         service, attempt = key[0], 0
-        while (service, number := choose_id(key, attempt, lowest, end)) in taken:
+        while (place := (service, choose(key, attempt))) in taken:
             attempt += 1
-        taken.add((service, number))
-        ids[key] = number
+        taken.add(place)
+        ids[key] = place[1]
     return ids
 
 

@@ -98,6 +98,7 @@ class Parser:
         self.read_published = functools.lru_cache(_LAYOUT_COUNT)(self._read_published)
         self._read_kind = functools.lru_cache(_LINE_COUNT)(_read_kind)
         self._read_line = functools.lru_cache(_LINE_COUNT)(_read_line)
+        self._is_plain = functools.lru_cache(_LINE_COUNT)(is_plain)
 
     def read_own(self, text: str, servers: Sequence[Server], bare: str = "") -> Layout:
         """Take a configuration apart in which only some servers may change at run time.
@@ -107,15 +108,15 @@ class Parser:
             servers: Those servers; each may have another port in the configuration.
             bare: The same configuration without any node: a server in it is the administrator's.
         """
-        own = frozenset((server.name, server.endpoint.rpartition(":")[0]) for server in servers)
-        layout = self.read(text)
-        others = self.read(bare)
+        layout, others = self.read(text), self.read(bare)
         foreign = frozenset(others.servers.keys() | others.fixed.keys())
-        if foreign.isdisjoint(layout.servers) and all(
-            (key[1], line.endpoint.rpartition(":")[0]) in own for key, line in layout.servers.items()
-        ):
-            return layout
-        return self._read(text, own, foreign)
+        is_disjoint = foreign.isdisjoint(layout.servers)
+        endpoints = {(server.name, server.endpoint) for server in servers}
+        if is_disjoint and all((key[1], line.endpoint) in endpoints for key, line in layout.servers.items()):
+            return layout  # most often
+        own = frozenset((name, endpoint.rpartition(":")[0]) for name, endpoint in endpoints)
+        strangers = ((key[1], line.endpoint.rpartition(":")[0]) not in own for key, line in layout.servers.items())
+        return layout if is_disjoint and not any(strangers) else self._read(text, own, foreign)
 
     def _read(self, text: str, own: Owned | None = None, foreign: frozenset[Key] = frozenset()) -> Layout:
         """Take a valid configuration apart.
@@ -172,16 +173,17 @@ class Parser:
         """Sort the servers of a section; return the lines that belong to the rest."""
         own, foreign = ownership
         section, words = head[1], inherited.words
-        manner = judge_section((*inherited.lines, *(line for line in lines if not has_keyword(line, "server"))))
+        others = [line for line in lines if not has_keyword(line, "server")]
+        manner = judge_section((*inherited.lines, *others))
         is_changeable = manner.is_proven and len(head) == 2 and _NAME.issuperset(section)
-        is_changeable = is_changeable and all(map(is_plain, (*inherited.lines, *lines)))
+        is_changeable = is_changeable and all(map(self._is_plain, (*inherited.lines, *lines)))
         if is_changeable:
             layout.sections.add(section)
             layout.cookied.update([section] if manner.has_cookies else ())
             layout.by_id.update([section] if manner.needs_ids else ())
-        remaining = []
+        remaining, is_other = [], frozenset(others)
         for line in lines:
-            if not has_keyword(line, "server"):
+            if line in is_other:
                 words = self._extend(words, line)
                 remaining.append(line)
                 continue

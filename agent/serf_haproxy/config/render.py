@@ -1,5 +1,6 @@
 """Servers and a template become the text of haproxy.cfg. Pure."""
 
+import functools
 import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import jinja2
 import jinja2.debug  # which Jinja2 loads with the first fault of a template; by then no file descriptor may be left
 
 from serf_haproxy.config import fingerprint
-from serf_haproxy.config.ids import assign_ids
+from serf_haproxy.config.ids import assign_ids, choose_id
 from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.errors import TemplateError
 from serf_haproxy.policy.server import Server
@@ -18,6 +19,7 @@ from serf_haproxy.services.service import Service, make_default
 # A byte-order mark in UTF-8, and those of UTF-16 in a text that was read as UTF-8.
 _MARKS = ("\ufeff", "\udcff\udcfe", "\udcfe\udcff")
 _SHOWN_COUNT = 3
+_ID_COUNT = 16384  # a server keeps its id as long as it has its name
 
 
 class Config(NamedTuple):
@@ -95,9 +97,10 @@ class Source(NamedTuple):
 
 
 class Compiler:
-    """Compiles templates, and remembers the last one."""
+    """Compiles templates. It remembers the last one, and the ids of servers; a new one gives the same results."""
 
     def __init__(self) -> None:
+        self.choose_id = functools.lru_cache(_ID_COUNT)(choose_id)
         self._key: tuple[str, str] | None = None
         self._template: jinja2.Template | None = None
 
@@ -140,12 +143,13 @@ def fill_in(
     if template.startswith(_MARKS):
         remedy = "save it as UTF-8 without a byte-order mark"
         raise TemplateError(f"{template_name}:1: the template begins with a byte-order mark (U+FEFF); {remedy}")
-    sections = _make_sections(servers, services or (make_default(settings),))
+    compiler = compiler or Compiler()
+    sections = _make_sections(servers, services or (make_default(settings),), compiler)
     routes = sort_routes((route, section.name) for section in sections for route in section.routes)
     sni_hosts = sort_routes((host, section.name) for section in sections for host in section.sni)[::-1]
     default = next(section for section in sections if section.is_default)
     try:
-        compiled = (compiler or Compiler()).compile(template, template_name)
+        compiled = compiler.compile(template, template_name)
         names = {"services": sections, "routes": routes, "sni_hosts": sni_hosts, "settings": settings}
         text = compiled.render(servers=default.servers, **names)
     except jinja2.TemplateSyntaxError as error:
@@ -182,10 +186,9 @@ def finish(text: str, servers: tuple[Server, ...], parser: Parser, bare: str = "
     return config._replace(text=fingerprint.append(text, config.description))
 
 
-def _make_sections(servers: Iterable[Server], services: Iterable[Service]) -> list[Section]:
+def _make_sections(servers: Sequence[Server], services: Iterable[Service], compiler: Compiler) -> list[Section]:
     """Return the services, each with its servers."""
-    servers = list(servers)
-    ids = assign_ids(server.key for server in servers)
+    ids = assign_ids([server.key for server in servers], compiler.choose_id)
     rows: dict[str, list[Row]] = {service.name: [] for service in services}
     for server in servers:
         if server.service in rows:

@@ -76,14 +76,14 @@ def find_new(snapshot: Snapshot, decision: Decision, served: str) -> dict[Key, b
 
     Where the memory of servers is lost or damaged, those count as known whose node files were served.
     """
-    known = {key: one.server.endpoint for key, one in snapshot.known.items() if one.is_served}
-    new = {server.key for server in decision.servers if known.get(server.key) != server.endpoint}
-    if new and not known:
+    known, found = snapshot.known, {}
+    for server in decision.servers:
+        one = known.get(key := server.key)
+        found[key] = one is None or not one.is_served or one.server.endpoint != server.endpoint
+    if True in found.values() and not any(one.is_served for one in known.values()):
         before = {name: member for name, (_, member) in parse_served(served).items()}
         after = {name: file.member for name, file in snapshot.files.items() if name in before}
-        new -= {
-            (service, name)
-            for service, name in new
-            if name in after and find_place(before[name], service) == find_place(after[name], service)
-        }
-    return {server.key: server.key in new for server in decision.servers}
+        for service, name in found:
+            if name in after and find_place(before[name], service) == find_place(after[name], service):
+                found[service, name] = False
+    return found

@@ -22,6 +22,9 @@ _NO_MORE = Server("", "", 0, None)[4:]
 DAMAGE = (ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
+Lines = dict[Key, tuple[Known, str]]  # servers, each with its line of JSON
+
+
 class Faults(NamedTuple):
     """Servers that HAProxy refused.
 
@@ -178,9 +181,18 @@ def parse_known(text: str) -> dict[Key, Known]:
     return known
 
 
-def format_known(known: Mapping[Key, Known]) -> str:
-    """Return servers as JSON, one on each line."""
-    return "[" + ",\n".join(json.dumps(known[key]) for key in sorted(known)) + "]\n"
+def format_known(known: Mapping[Key, Known], before: Lines) -> tuple[str, Lines]:
+    """Return servers as JSON, one on each line, and these lines.
+
+    Args:
+        known: The servers.
+        before: The lines of the call before: that of a server that has not changed is not made again.
+    """
+    lines = {}
+    for key in sorted(known):
+        line = before.get(key)
+        lines[key] = line if line and line[0] is known[key] else (known[key], json.dumps(known[key]))
+    return "[" + ",\n".join([text for _, text in lines.values()]) + "]\n", lines
 
 
 def parse_finite(value: Any) -> float:

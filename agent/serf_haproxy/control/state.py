@@ -18,6 +18,7 @@ from typing import Any
 
 from serf_haproxy.control.record import (
     DAMAGE,
+    Lines,
     Record,
     format_known,
     format_record,
@@ -51,7 +52,9 @@ class State:
         self.former_lock_path = os.path.join(path, "resident.lock")  # a daemon of the previous release holds it
         self._flaps_path = os.path.join(path, "flaps.json")
         self._known_path = os.path.join(path, "known.json")
-        self._known: tuple[str, Mapping[Key, Known]] = ("", {})  # most passes read again what they read before
+        # Most passes read again what they read before, and write most of it again.
+        self._known: tuple[str, Mapping[Key, Known]] = ("", {})
+        self._known_lines: Lines = {}
         self._served_path = os.path.join(path, "served")
         self._services_path = os.path.join(path, "services.json")
         self._services: tuple[str, dict[str, Table]] = ("", {})
@@ -96,9 +99,9 @@ class State:
 
     def write_known(self, known: Mapping[Key, Known]) -> None:
         """Replace what is remembered of servers."""
-        text = format_known(known)
+        text, lines = format_known(known, self._known_lines)
         write_durably(self._known_path, text)
-        self._known = text, known
+        self._known, self._known_lines = (text, known), lines
 
     def read_served(self) -> str:
         """Return the lines of the node files of all servers, "" without any."""

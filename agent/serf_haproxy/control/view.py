@@ -84,8 +84,10 @@ def _choose(key: Key, copies: Sequence[Key], servers: Mapping[Key, Seen], known:
 
 def _translate(up: Mapping[Key, str], known: Mapping[Key, Known]) -> dict[Key, str]:
     """Return where servers should be if a template gives all of them other addresses or ports than were decided."""
-    ours = {key: known[key].server.endpoint for key in known.keys() & up.keys()}
-    return {} if any(up[key] == endpoint for key, endpoint in ours.items()) else ours
+    ours = known.keys() & up.keys()
+    if any(up[key] == known[key].server.endpoint for key in ours):  # most often the first one
+        return {}
+    return {key: known[key].server.endpoint for key in ours}
 
 
 def _find_key(section_key: Key, seen: Seen, names: Collection[str]) -> Key | None:

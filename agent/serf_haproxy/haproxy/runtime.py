@@ -34,7 +34,9 @@ _COLUMNS = (  # of `show servers state`
     "srv_time_since_last_change",
     "srv_id",
 )
-_CONNECTIONS = 6  # the column used_cur of `show servers conn`
+_CONNECTIONS_HEADER = "\n# bkname/svname "  # begins the answer to `show servers conn`
+# The servers whose column used_cur, the seventh, is not zero. Neither a section nor a server has a slash in its name.
+_CONNECTIONS = re.compile(r"^([^/ \n]+)/([^/ \n]+) (?:[^ \n]+ ){5}([1-9][0-9]*) ", re.MULTILINE)
 _ERROR = re.compile(r"\[[0-3]\]: ")
 _HEADER = re.compile(r"^(# be_id .*)$", re.MULTILINE)
 _PID = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
@@ -200,10 +202,10 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
     if not names:
         return {}
     choose = operator.itemgetter(*map(names.index, _COLUMNS))
-    counts: dict[str, int] = {}
     seen = {}
     by_line = {server.line: (key, server) for key, server in known.items()}
-    for line in answer.splitlines():
+    states, _, connections = answer.partition(_CONNECTIONS_HEADER)
+    for line in states.splitlines():
         if line in by_line:
             key, server = by_line[line]
             seen[key] = server
@@ -213,29 +215,26 @@ def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key,
             section, name, address, port, weight, admin, check, operation, unchanged_s, number = choose(fields)
             if section == SUCCESSOR:
                 continue
-            state = _read_state(admin, check, operation)
-            is_checked = bool(int(check) & _CHECK_CONFIGURED)
-            endpoint = format_endpoint(address, port)
+            state, is_checked = _read_state(admin, check, operation)
             seen[section, name] = Seen(
-                endpoint, int(weight), *state, int(unchanged_s), 0, line, int(number), is_checked
+                format_endpoint(address, port), int(weight), *state, int(unchanged_s), 0, line, int(number), is_checked
             )
-        elif len(fields) > _CONNECTIONS and "/" in fields[0] and fields[_CONNECTIONS] not in ("0", "-"):
-            counts[fields[0]] = int(fields[_CONNECTIONS])
-    for (section, name), server in seen.items() if counts else ():
-        if f"{section}/{name}" in counts:
-            seen[section, name] = server._replace(connection_count=counts[f"{section}/{name}"])
+    for section, name, count in _CONNECTIONS.findall(connections):
+        if (section, name) in seen:
+            seen[section, name] = seen[section, name]._replace(connection_count=int(count))
     return seen
 
 
 @functools.lru_cache(maxsize=1024)  # there are few combinations
-def _read_state(admin: str, check: str, operation: str) -> tuple[bool, bool, bool, int]:
-    """Return `is_maintained`, `is_drained`, `is_unwatched` and `operation` of `Seen`."""
-    return (
+def _read_state(admin: str, check: str, operation: str) -> tuple[tuple[bool, bool, bool, int], bool]:
+    """Return `is_maintained`, `is_drained`, `is_unwatched` and `operation` of `Seen`, and `is_checked`."""
+    state = (
         bool(int(admin) & _FORCED_MAINTENANCE),
         bool(int(admin) & _FORCED_DRAIN),
         int(check) & (_CHECK_CONFIGURED | _CHECK_ENABLED) == _CHECK_CONFIGURED,
         int(operation),
     )
+    return state, bool(int(check) & _CHECK_CONFIGURED)
 
 
 def _match(pattern: re.Pattern[str], text: str) -> str:

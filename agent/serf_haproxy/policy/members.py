@@ -74,11 +74,11 @@ def remember_servers(snapshot: Snapshot, servers: Iterable[Server]) -> Mapping[K
     for server in servers:
         key = server.key
         earlier = before.get(key)
-        if earlier is not None and earlier.was_up and earlier.is_served and earlier.server == server:
+        was_up = snapshot.has_been_up(server)
+        if earlier is not None and earlier == (server, was_up, True):
             known[key] = earlier  # most of them: a pass decides about every server
             continue
-        known[key] = Known(server, snapshot.has_been_up(server), is_served=True)
-        is_same = is_same and earlier == known[key]
+        known[key], is_same = Known(server, was_up, is_served=True), False
     for key, earlier in before.items() if len(before) != len(known) or not is_same else ():
         if key not in known and key[1] in snapshot.files:
             known[key] = Known(earlier.server, snapshot.has_been_up(earlier.server), is_served=False)

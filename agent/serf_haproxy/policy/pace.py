@@ -33,6 +33,9 @@ class Pace(NamedTuple):
     down_ns: int
 
 
+_UNHURRIED = Pace(0, 0)
+
+
 class Checks(NamedTuple):
     """The health checks of a service.
 
@@ -76,18 +79,19 @@ def set_paces(servers: tuple[Server, ...], before: Checks, sight: Sight) -> tupl
     interval_s, since_ns = _find_interval(before, sight)
     if interval_s == 1 and not any(pace.exponent for pace in paces.values()):  # most often
         return servers, Checks(interval_s, since_ns, paces)
-    unhurried = Pace(0, 0)
-    set_servers = tuple(
-        server._replace(
-            check_interval_s=interval_s, down_interval_ms=FASTEST_MS * 2 ** paces.get(server.key, unhurried).exponent
-        )
-        for server in servers
-    )
-    return set_servers, Checks(interval_s, since_ns, paces)
+    slow = {key: FASTEST_MS * 2**pace.exponent for key, pace in paces.items() if pace.exponent}
+    return tuple([_set_pace(server, interval_s, slow) for server in servers]), Checks(interval_s, since_ns, paces)
+
+
+def _set_pace(server: Server, interval_s: int, slow: Mapping[Key, int]) -> Server:
+    down_ms = slow.get((server.service, server.name), FASTEST_MS)
+    if (server.check_interval_s, server.down_interval_ms) == (interval_s, down_ms):
+        return server
+    return server._replace(check_interval_s=interval_s, down_interval_ms=down_ms)
 
 
 def _find_paces(servers: Iterable[Server], before: Mapping[Key, Pace], sight: Sight) -> dict[Key, Pace]:
-    keys = [server.key for server in servers]
+    keys = [(server.service, server.name) for server in servers]
     known, down = sight.known, sight.down
     if down is None:
         return {key: before[key] for key in keys if key in before} if before else {}
@@ -96,16 +100,22 @@ def _find_paces(servers: Iterable[Server], before: Mapping[Key, Pace], sight: Si
         return {}
     least = _find_exponent(len(out) * 1000 / FASTEST_MS, sight.rate / 2)
     paces = {key: Pace(before[key].exponent, 0) for key in keys if key in before and before[key].exponent}
+    now_ns = sight.now_ns
+    steps = [(now_ns - int(limit_s * 1e9), step) for limit_s, step in _STEPS]
     for key in out:
-        earlier = before.get(key, Pace(0, 0))
-        # A time in the future was written before the clock was set back.
-        heard_ns = min(sight.files[key[1]].mtime_ns, sight.now_ns)
-        down_ns = max(min(earlier.down_ns, sight.now_ns), heard_ns) if earlier.down_ns else sight.now_ns
-        age_s = (sight.now_ns - down_ns) / 1e9
-        exponent = max([least, *(step for limit_s, step in _STEPS if age_s >= limit_s)])
-        if down_ns == earlier.down_ns:  # each change begins its wait for the next check anew
-            exponent = max(exponent, earlier.exponent)
-        paces[key] = Pace(exponent, down_ns)
+        earlier = before.get(key, _UNHURRIED)
+        down_ns = now_ns
+        if earlier.down_ns:
+            # A time in the future was written before the clock was set back.
+            down_ns = min(max(earlier.down_ns, sight.files[key[1]].mtime_ns), now_ns)
+        exponent = least
+        for before_ns, step in steps:
+            if down_ns <= before_ns and step > exponent:
+                exponent = step
+        if down_ns == earlier.down_ns and exponent <= earlier.exponent:
+            paces[key] = earlier  # each change begins its wait for the next check anew
+        else:
+            paces[key] = Pace(exponent, down_ns)
     return paces
 
 

@@ -163,16 +163,19 @@ class Snapshot(NamedTuple):
 
     def is_up(self, server: Server) -> bool:
         """Return whether HAProxy sees a server up where it is; without HAProxy's view, whether it ever did."""
-        if self.view.up is None:
+        up = self.view.up
+        if up is None:
             return self.has_been_up(server)
-        return self.view.up.get(server.key) == server.endpoint
+        seen = up.get((server.service, server.name))
+        return seen is not None and seen == server.endpoint
 
     def has_been_up(self, server: Server) -> bool:
         """Return whether HAProxy has ever seen a server up where it is."""
-        known = self.known.get(server.key)
-        if known is not None and known.was_up and known.server.endpoint == server.endpoint:
+        key, up = (server.service, server.name), self.view.up
+        known = self.known.get(key)
+        if known is not None and known.was_up and known.server[1:3] == server[1:3]:
             return True
-        return self.view.up is not None and self.view.up.get(server.key) == server.endpoint
+        return up is not None and key in up and up[key] == server.endpoint
 
     def stands(self, server: Server) -> bool:
         """Return whether a server can serve as far as known: it gets new clients, and HAProxy sees it up."""

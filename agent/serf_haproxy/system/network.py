@@ -1,5 +1,6 @@
 """Endpoints as HAProxy writes them; networks and port ranges as an operator does."""
 
+import functools
 import ipaddress
 import re
 
@@ -8,6 +9,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PortRange = tuple[int, int]
 
 
+@functools.lru_cache(maxsize=65536)  # a pass writes the endpoint of each server several times
 def format_endpoint(address: str, port: int | str) -> str:
     """Return an address and a port in HAProxy's notation: an IPv6 address is in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
