@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEBIAN_PACKAGES := serf haproxy s6 execline perl-base python3-venv
+DEBIAN_PACKAGES := serf haproxy s6 execline perl-base python3-venv curl openssl
 # An ordinary user's PATH on Debian lacks the directory of haproxy.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
@@ -74,7 +74,7 @@ install: packages $(VENV)/installed handlers/member_event ## Install Debian's pa
 # Debian's packages, only when a program of theirs is missing; with sudo where we are not root.
 packages:
 	@missing=; \
-	for program in serf haproxy s6-svscan execlineb perl; do command -v $$program >/dev/null || missing=yes; done; \
+	for program in serf haproxy s6-svscan execlineb perl curl openssl; do command -v $$program >/dev/null || missing=yes; done; \
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing=yes; \
 	if [ -n "$$missing" ]; then \
 	    sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
