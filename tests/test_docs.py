@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from serf_haproxy.cli.main import build_parser
-from serf_haproxy.services.file import read_services
+from serf_haproxy.services.file import Source, read_from
 from serf_haproxy.services.service import KEYS
 from serf_haproxy.settings import SETTINGS_FILE, Settings, variable
 
@@ -180,7 +180,7 @@ def test_examples_of_the_services_file_are_right(page: str) -> None:
     texts = re.findall(r"```toml\n(.*?)```", (DOCS_DIR / page).read_text(), re.DOTALL)
     assert texts
     for text in texts:
-        services = read_services(text.replace("\n   ", "\n"), page, Settings(), {})
+        services = read_from(Source(page, Settings()), text.replace("\n   ", "\n"))
         assert services.faults == ()
         assert len(services.listed) > 1
 

@@ -35,7 +35,7 @@ from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf.events import ALIVE, Event, parse_line, read_event
 from serf_haproxy.serf.nodes import NodeFile
-from serf_haproxy.services.file import read_services
+from serf_haproxy.services import file as services_file
 from serf_haproxy.settings import Settings, load_settings
 
 pytestmark = pytest.mark.usefixtures("time_limit")
@@ -56,7 +56,7 @@ def render_golden(members_path: Path) -> Config:
     settings = load_settings({"SERF_HAPROXY_BALANCER_NAME": "lb1"} | dict(pair.split("=", 1) for pair in pairs))
     services_path = members_path.with_suffix(".toml")
     text = services_path.read_text() if services_path.exists() else None
-    services = read_services(text, str(services_path), settings, {})
+    services = services_file.read_from(services_file.Source(str(services_path), settings), text)
     assert services.faults == ()
     evidence = {}
     for line in members_path.read_text().splitlines(keepends=True):
@@ -89,7 +89,7 @@ def test_an_own_template_sees_services() -> None:
         "{% for server in servers %}{{ server.name }}{% endfor %}"
     )
     text = '[shop]\nroutes = ["/shop", "a.test"]\n[pg]\nmode = "tcp"\nbind = ":1"\nbalance = "first"\n'
-    services = read_services(text, "", Settings(), {}).listed
+    services = services_file.read_from(services_file.Source("", Settings()), text).listed
     offered = WEB1._replace(service="shop", version="v2", is_backup=True), WEB2._replace(service="gone")
     rendered = render(template, "/etc/mine.j2", (WEB1, *offered), Settings(), services).text
     assert rendered.splitlines()[0] == (
@@ -110,7 +110,7 @@ def test_haproxy_accepts_every_kind_of_value(tmp_path: Path) -> None:
         "connect_timeout_s = 0.25\nqueue_timeout_s = 1\nserver_timeout_s = 300\ntunnel_timeout_s = 7\n"
         '[f]\nmode = "tcp"\nbind = ":6"\nbalance = "hash"\nhash_key = "source"\nclient_networks = ["::1/128"]\n'
     )
-    services = read_services(text, "", Settings(), {})
+    services = services_file.read_from(services_file.Source("", Settings()), text)
     assert services.faults == ()
     servers = (
         WEB1._replace(service="a", is_backup=True),

@@ -51,7 +51,7 @@ def test_a_template_that_changes_during_a_pass_counts_from_the_next_one(
     proxy: Proxy, template: Callable[..., str], change: str
 ) -> None:
     """A pass uses and keeps the template that it read; the next one follows the last good template."""
-    path = template(("retries 3", "retries 2"))
+    path = template(("retries {{ defaults.retries }}", "retries 2"))
     proxy.record("web1", 8001)
 
     def edit(step: str) -> None:

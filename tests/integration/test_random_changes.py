@@ -189,6 +189,8 @@ def running_services(directory: Path) -> Iterator[tuple[Proxy, tuple[int, int], 
     bind = f"127.0.0.1:{free_port()}"
     (directory / "services.toml").write_text(SERVICES.format(cookie=COOKIE, bind=bind))
     environ = {"SERF_HAPROXY_COOKIE_SECRET_FILE": str(secret), "SERF_HAPROXY_DRAIN_TIMEOUT_S": "1"}
+    # Several of a few nodes that give up a service within a minute are a mass loss, and would be held for a day.
+    environ["SERF_HAPROXY_GUARD_HOLD_S"] = "0"
     with (
         everywhere(directory) as first,
         everywhere(directory) as second,

@@ -314,10 +314,10 @@ def test_servers_change_while_the_template_is_broken(
     """While the template is broken, servers change by the last good one and REJECTED reports the error."""
     memory_mib = 64 if "64 MiB" in reason else 256
     settings = {"template_memory_mib": memory_mib, "template_timeout_s": 3.0 if "10**12" in replacement[1] else 20.0}
-    path = own_template(short_dir, ("retries 3", "retries 2"))
+    path = own_template(short_dir, ("retries {{ defaults.retries }}", "retries 2"))
     proxy.record("web1", 8001)
     assert proxy.run_pass(template_path=path, **settings).verdict is Verdict.RELOADED
-    own_template(short_dir, ("retries 3", "retries 2"), replacement)
+    own_template(short_dir, ("retries {{ defaults.retries }}", "retries 2"), replacement)
     for number in range(2, 5):
         proxy.record(f"web{number}", 8001)
     outcome = proxy.run_pass(template_path=path, **settings)
@@ -325,7 +325,7 @@ def test_servers_change_while_the_template_is_broken(
     assert reason in outcome.reason
     assert "follow the last good template: APPLIED" in outcome.reason
     assert proxy.servers() == {"web1", "web2", "web3", "web4"}
-    own_template(short_dir, ("retries 3", "retries 1"))
+    own_template(short_dir, ("retries {{ defaults.retries }}", "retries 1"))
     assert proxy.run_pass(template_path=path, **settings).verdict is Verdict.RELOADED
 
 

@@ -9,7 +9,7 @@ from serf_haproxy.lab import balancer, plan, report, services
 from serf_haproxy.lab.records import Balancer, Node, Record, load
 from serf_haproxy.lab.services import NodeOptions, Wish
 from serf_haproxy.services import RESERVED
-from serf_haproxy.services.file import read_services
+from serf_haproxy.services.file import Source, read_from
 from serf_haproxy.settings import Settings
 
 
@@ -66,7 +66,7 @@ def test_the_services_file_is_right(tmp_path: Path) -> None:
     """The file of each balancer has no fault, and names the services at the balancer's own address."""
     record = make_record(tmp_path)
     settings = Settings().replace(frontend_bind="127.0.0.1:20000", stats_bind="127.0.0.1:20001")
-    read = read_services(services.write_file(record, record.balancers["lb1"]), "services.toml", settings, {})
+    read = read_from(Source("services.toml", settings), services.write_file(record, record.balancers["lb1"]))
     assert read.faults == ()
     listed = {service.name: service for service in read.listed}
     assert set(listed) == {"nodes", "shop", "pg", "queue"}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serf_haproxy.services import DEFAULT_SERVICE
-from serf_haproxy.services.file import Services, Table, read_services
+from serf_haproxy.services.file import Services, Source, Table, read_from
 from serf_haproxy.services.route import read_route, sort_routes
 from serf_haproxy.services.service import KEYS, Service, make_default
 from serf_haproxy.settings import Settings
@@ -21,7 +21,7 @@ PG = '[pg]\nmode = "tcp"\nbind = ":5432"\n'
 
 def read(text: str | None, good: dict[str, Table] | None = None, **settings: object) -> Services:
     """Read a services file."""
-    return read_services(text, PATH, SETTINGS.replace(**settings), good or {})
+    return read_from(Source(PATH, SETTINGS.replace(**settings), good or {}), text)
 
 
 def find(text: str, name: str, **settings: object) -> Service:
@@ -334,12 +334,12 @@ def test_while_the_file_is_wrong_all_services_go_on(text: str) -> None:
     assert len(after.faults) == 1
     assert after.faults[0].startswith(f"{PATH}: ")
     assert after.faults[0].endswith("; all services go on as they were before")
-    assert read_services(None, PATH, SETTINGS, before.tables, "cannot read it").listed == before.listed
+    assert read_from(Source(PATH, SETTINGS, before.tables), None, "cannot read it").listed == before.listed
 
 
 def test_a_file_that_could_never_be_read_names_no_service() -> None:
     """Without a table that was ever in force, a file that is wrong changes no more than an absent one."""
-    for services in (read("[shop"), read_services(None, PATH, SETTINGS, {}, "cannot read it")):
+    for services in (read("[shop"), read_from(Source(PATH, SETTINGS), None, "cannot read it")):
         assert services._replace(faults=()) == read(None)
         assert len(services.faults) == 1
 
@@ -363,7 +363,7 @@ TABLES = st.dictionaries(st.sampled_from([*KEYS, "x"]), VALUES | WORDS | st.list
 @given(st.dictionaries(st.sampled_from(["shop", "pg", "nodes", "web", "X", ""]), TABLES | VALUES, max_size=4))
 def test_no_remembered_table_raises(tables: dict[str, Any]) -> None:
     """Any JSON as the remembered tables, while the file cannot be read, gives services and printable faults."""
-    services = read_services(None, PATH, SETTINGS, tables, "cannot read it")
+    services = read_from(Source(PATH, SETTINGS, tables), None, "cannot read it")
     assert DEFAULT_SERVICE in services.names
     assert all(fault.isprintable() for fault in services.faults)
     assert list(services.listed) == sorted(services.listed, key=lambda service: service.name)

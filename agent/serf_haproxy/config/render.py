@@ -14,12 +14,13 @@ from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.errors import TemplateError
 from serf_haproxy.policy.server import Server
 from serf_haproxy.services.route import sort_routes
-from serf_haproxy.services.service import Service, make_default
+from serf_haproxy.services.service import KEYS, Service, make_default
 
 # A byte-order mark in UTF-8, and those of UTF-16 in a text that was read as UTF-8.
 _MARKS = ("\ufeff", "\udcff\udcfe", "\udcfe\udcff")
 _SHOWN_COUNT = 3
 _ID_COUNT = 16384  # a server keeps its id as long as it has its name
+_DEFAULTS = {key: field.default for key, field in KEYS.items()}
 
 
 class Config(NamedTuple):
@@ -129,8 +130,8 @@ def fill_in(
     """Return what a template prints.
 
     Args:
-        source: A Jinja2 template; it sees `services`, `routes`, `sni_hosts`, `settings`, and `servers`, those of the
-            default service.
+        source: A Jinja2 template; it sees `services`, `routes`, `sni_hosts`, `settings`, `defaults`, and `servers`,
+            those of the default service.
         servers: Sorted by service and name.
         settings: The settings object.
         services: The services, sorted by name; empty: the default one, as the settings have it.
@@ -144,14 +145,9 @@ def fill_in(
         remedy = "save it as UTF-8 without a byte-order mark"
         raise TemplateError(f"{template_name}:1: the template begins with a byte-order mark (U+FEFF); {remedy}")
     compiler = compiler or Compiler()
-    sections = _make_sections(servers, services or (make_default(settings),), compiler)
-    routes = sort_routes((route, section.name) for section in sections for route in section.routes)
-    sni_hosts = sort_routes((host, section.name) for section in sections for host in section.sni)[::-1]
-    default = next(section for section in sections if section.is_default)
+    names = _list_names(servers, settings, services, compiler)
     try:
-        compiled = compiler.compile(template, template_name)
-        names = {"services": sections, "routes": routes, "sni_hosts": sni_hosts, "settings": settings}
-        text = compiled.render(servers=default.servers, **names)
+        text = compiler.compile(template, template_name).render(names)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"{template_name}:{error.lineno}: {error.message}") from error
     except (
@@ -184,6 +180,22 @@ def finish(text: str, servers: tuple[Server, ...], parser: Parser, bare: str = "
     layout = parser.read_own(text, servers, bare)
     config = Config("", fingerprint.digest(text), layout, _list_strangers(layout, servers))
     return config._replace(text=fingerprint.append(text, config.description))
+
+
+def _list_names(
+    servers: Sequence[Server], settings: Any, services: Sequence[Service], compiler: Compiler
+) -> dict[str, Any]:
+    """Return what a template sees."""
+    sections = _make_sections(servers, services or (make_default(settings),), compiler)
+    default = next(section for section in sections if section.is_default)
+    return {
+        "services": sections,
+        "routes": sort_routes((route, section.name) for section in sections for route in section.routes),
+        "sni_hosts": sort_routes((host, section.name) for section in sections for host in section.sni)[::-1],
+        "settings": settings,
+        "defaults": _DEFAULTS,
+        "servers": default.servers,
+    }
 
 
 def _make_sections(servers: Sequence[Server], services: Iterable[Service], compiler: Compiler) -> list[Section]:

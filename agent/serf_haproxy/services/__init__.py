@@ -15,7 +15,7 @@ VERSION = re.compile(r"v[a-z0-9][a-z0-9._-]{0,15}", re.ASCII)  # of an applicati
 Key = tuple[str, str]  # names of a service and of a node in it: of a `backend` section and of a `server` line
 
 
-def find_service(section: str, names: Collection[str] = ()) -> str:
+def find_service(section: str, names: Collection[str]) -> str:
     """Return the service whose servers stand in a section.
 
     A custom template may name the sections of the default service as it likes.

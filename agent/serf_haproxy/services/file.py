@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 
 from serf_haproxy.services import DEFAULT_SERVICE, NAME, RESERVED
 from serf_haproxy.services.conflicts import find_conflicts
-from serf_haproxy.services.options import find_misfits
-from serf_haproxy.services.service import FORMS, HTTP, KEYS, TCP, Service, make_default, make_service
+from serf_haproxy.services.options import NOT_OF_DEFAULT, find_misfits
+from serf_haproxy.services.service import FORMS, HTTP, KEYS, Service, make_default, make_service
 from serf_haproxy.settings import Settings, variable
 
 Table = Mapping[str, Any]  # a table of the file, as TOML has it
 _Form = tuple[Service, Table]  # what a service may be
 
-_HTTP_ONLY = ("routes", "cookie", "redirect_https", "hsts_max_age_s")
 _KEPT = "it goes on as it was before"
 _LEFT_OUT = "it is left out"
 _AS_SET = "it is as the settings say"
@@ -30,14 +29,14 @@ class Source(NamedTuple):
     Attributes:
         path: The path of the services file, for the lines about faults.
         settings: The settings, which say what a table does not.
-        good: The tables that were last in force.
+        good: The tables that were last in force, by name.
         inspect: Returns what is wrong with a file of certificates that a new or changed table names, "" for nothing.
         refuse: Returns why HAProxy cannot run a new or changed table as it is, "" where that is not known.
     """
 
     path: str
     settings: Settings
-    good: Mapping[str, Table]
+    good: Mapping[str, Table] = {}
     inspect: Callable[[str], str] = lambda _: ""
     refuse: Callable[[str, Table], str] = lambda _name, _table: ""
 
@@ -63,23 +62,14 @@ class Services(NamedTuple):
         return frozenset(service.name for service in self.listed) | {DEFAULT_SERVICE}
 
 
-def read_services(
-    text: str | None, path: str, settings: Settings, good: Mapping[str, Table], fault: str = ""
-) -> Services:
+def read_from(source: Source, text: str | None, fault: str = "") -> Services:
     """Return the services that a file names.
 
     Args:
+        source: Where they come from.
         text: The text of the file; None when there is none, or when it cannot be read.
-        path: Its path, for the lines about faults.
-        settings: The settings, which say what a table does not.
-        good: The tables that were last in force.
         fault: Why the file cannot be read.
     """
-    return read_from(Source(path, settings, good), text, fault)
-
-
-def read_from(source: Source, text: str | None, fault: str = "") -> Services:
-    """Return the services that a file names; arguments are those of `read_services`."""
     path, settings, good = source[:3]
     faults: list[str] = []
     tables: Mapping[str, Any] = {}
@@ -197,37 +187,34 @@ def _show(value: Any) -> str:
 def _read_value(key: str, value: Any) -> Any:
     """Return the value of a key; raise ValueError or KeyError for a wrong one."""
     metadata = KEYS[key].metadata
+    value = _as_whole(value)
     allowed = FORMS[metadata["form"]]
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         raise ValueError(value)
     if isinstance(value, dict):
-        if not all(type(each) is int and {"=", ","}.isdisjoint(name) for name, each in value.items()):
+        shares = {name: _as_whole(each) for name, each in value.items()}
+        if not all(type(each) is int and {"=", ","}.isdisjoint(name) for name, each in shares.items()):
             raise ValueError(value)
-        return metadata["kind"].read(",".join(f"{name}={each}" for name, each in value.items()))
+        return metadata["kind"].read(",".join(f"{name}={each}" for name, each in shares.items()))
     if not isinstance(value, list):
         return metadata["kind"].read(str(value))
-    words = (str, int) if key == "ports" else str
-    if not all(isinstance(word, words) and not isinstance(word, bool) for word in value):
+    words = [_as_whole(word) for word in value]
+    types = (str, int) if key == "ports" else str
+    if not all(isinstance(word, types) and not isinstance(word, bool) and word != "" for word in words):
         raise ValueError(value)
-    return metadata["kind"].read(",".join(map(str, value)))
+    return metadata["kind"].read(",".join(map(str, words)))
+
+
+def _as_whole(value: Any) -> Any:
+    """Return a float without a fraction as a whole number, which it is in JSON Schema too; all else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check(service: Service, values: Mapping[str, Any], settings: Settings) -> list[str]:
     """Return which keys of a service do not fit each other, or the settings."""
-    faults = list(find_misfits(service))
-    if values.get("redirect_https") and not settings.has_https:
+    said = f"{DEFAULT_SERVICE} is the default service, which gets what no route leads elsewhere"
+    faults = [f"{key}: {said}" for key in NOT_OF_DEFAULT if service.is_default and key in values]
+    faults += find_misfits(service)
+    if values.get("redirect_https") and not (settings.https_bind or service.forwarded_for == "append"):
         faults.append(f"redirect_https: needs the setting {variable('https_bind')}, where clients then connect")
-    if service.is_default:
-        remedy = f"{DEFAULT_SERVICE} is the default service, which gets what no route leads elsewhere"
-        faults += [f"{key}: {remedy}" for key in ("mode", "routes", "bind", "sni", "stick") if key in values]
-        return faults
-    if service.mode == HTTP:
-        faults += ["sni: needs mode tcp; the hosts of mode http are in routes"] * bool(service.sni)
-        faults += [] if service.routes else ["routes: mode http needs at least one route"]
-        faults += [f"bind: mode http has none; its clients connect at {variable('frontend_bind')}"] * bool(service.bind)
-        faults += ["stick: needs mode tcp; name a cookie instead"] if service.stick else []
-    if service.mode == TCP:
-        faults += [] if service.bind else ["bind: mode tcp needs the address and port for its clients"]
-        faults += [f"{key}: needs mode http" for key in _HTTP_ONLY if values.get(key)]
-        faults += ["balance: uri needs mode http; name another algorithm"] if service.balance == "uri" else []
     return faults

@@ -8,7 +8,8 @@ _LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]*"  # HAProxy would take a pattern with a da
 _HOST = rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*"
 _TEXT = rf"({_HOST})?((?:/[A-Za-z0-9_.~%-]+)*/?)"
 _ROUTE = re.compile(_TEXT, re.ASCII)
-ROUTE_PATTERN = rf"^(?!/?$){_TEXT}(,{_TEXT})*$"  # as JSON Schema has it
+_SOME = rf"(?!/?(,|$)){_TEXT}"  # not nothing, nor a slash alone
+ROUTE_PATTERN = rf"^{_SOME}(,{_SOME})*$"  # as JSON Schema has it
 HOSTS_PATTERN = rf"^{_HOST}/?(,{_HOST}/?)*$"
 _LENGTH = 255  # characters
 

@@ -4,27 +4,28 @@ It cannot say which keys of two services contradict each other, nor what only co
 shares sum to 100, whether a network has host bits, which algorithm the settings name.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from serf_haproxy.services import DEFAULT_SERVICE, RESERVED
-from serf_haproxy.services.service import HTTP, INHERITED, KEYS, LIST, NUMBER, TABLE, TCP, TEXT, TRUTH
-from serf_haproxy.services.words import HASH, PROTOCOL_CHECKS
+from serf_haproxy.services.options import NOT_OF_DEFAULT, Condition, list_rules
+from serf_haproxy.services.service import INHERITED, KEYS, LIST, NUMBER, SETTINGS, TABLE, TEXT, TRUTH
 from serf_haproxy.settings import variable
 
 Schema = dict[str, Any]
 
 _TYPES = {TEXT: "string", NUMBER: "number", TABLE: "object", TRUTH: "boolean"}
-_NOT_OF_DEFAULT = ("mode", "routes", "bind", "sni", "stick")
+_EMPTY: Schema = {"enum": ["", []]}  # a list of nothing
 
 
 def make_schema() -> Schema:
     """Return the schema."""
     taken = "|".join((*RESERVED, DEFAULT_SERVICE))
-    named = {"properties": _list_keys(), "additionalProperties": False, "allOf": [*_list_rules(), *_list_mode_rules()]}
+    named = {"properties": _list_keys(), "additionalProperties": False, "allOf": _list_rules(is_default=False)}
     default = {
-        "properties": _list_keys(_NOT_OF_DEFAULT),
+        "properties": _list_keys(NOT_OF_DEFAULT),
         "additionalProperties": False,
-        "allOf": [*_list_rules(), _refuse("health", list(PROTOCOL_CHECKS))],
+        "allOf": _list_rules(is_default=True),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -47,7 +48,8 @@ def _describe(key: str) -> Schema:
     schema: Schema = dict(kind.schema)
     if form == LIST:
         text = {"type": "string"} | schema
-        items = {"anyOf": [text, {"type": "integer"}]} if key == "ports" else text
+        word = text | {"minLength": 1}
+        items = {"anyOf": [word, {"type": "integer"}]} if key == "ports" else word
         return {"description": said, "anyOf": [{"type": "array", "items": items} | _at_least(key), text]}
     return {"description": said, "type": _TYPES[form]} | schema
 
@@ -56,47 +58,40 @@ def _at_least(key: str) -> Schema:
     return {"minItems": 1} if key in ("routes", "sni") else {}
 
 
-def _list_rules() -> list[Schema]:
-    """Return the rules of any service about keys that need others; `services.options` has them for the reader."""
+def _list_rules(is_default: bool) -> list[Schema]:
+    """Return the rules about keys that need others."""
     return [
-        _when({"balance": {"const": HASH}}, {"required": ["hash_key"]}),
-        _when({"hash_key": {}}, {"properties": {"balance": {"const": HASH}}, "required": ["balance"]}),
-        _when({"split": {}}, {"properties": {"balance": {"const": "roundrobin"}}}),
-        _when({"server_maxqueue": {"minimum": 1}}, _require("server_maxconn", {"minimum": 1})),
-        _when({"tls": {"const": True}}, {"required": ["tls_ca_file"]}),
-        *(_when({key: {}}, _require("tls", {"const": True})) for key in ("tls_ca_file", "tls_name")),
+        {"if": _fulfil(rule.when, _is_sure), "then": _fulfil(rule.needs, _is_possible)}
+        for rule in list_rules(is_default)
     ]
 
 
-def _list_mode_rules() -> list[Schema]:
-    """Return what mode http and mode tcp need, and what they do not have."""
-    is_tcp = {"properties": {"mode": {"const": TCP}}, "required": ["mode"]}
-    tcp = {
-        "required": ["bind"],
-        "properties": {
-            "routes": False,
-            "cookie": {"const": ""},
-            "balance": {"not": {"const": "uri"}},
-            "hash_key": {"const": "source"},
-            "server_proto": {"const": "h1"},
-            "redirect_https": {"const": False},
-            "hsts_max_age_s": {"const": 0},
-        },
-    }
-    http = {
-        "required": ["routes"],
-        "properties": {"bind": False, "sni": False, "stick": {"const": ""}, "mode": {"const": HTTP}},
-    }
-    return [{"if": is_tcp, "then": tcp, "else": {"allOf": [http, _refuse("health", list(PROTOCOL_CHECKS))]}}]
+def _fulfil(condition: Condition, without: Callable[[Condition], bool]) -> Schema:
+    """Return the schema of the tables that fulfil a condition; `without` says whether those without the key do."""
+    key, values, is_one = condition
+    allowed = _EMPTY if values == ((),) else {"enum": list(values)}
+    properties = {"properties": {key: allowed if is_one else {"not": allowed}}}
+    return properties if without(condition) else properties | {"required": [key]}
 
 
-def _when(values: Schema, then: Schema) -> Schema:
-    return {"if": {"properties": values, "required": list(values)}, "then": then}
+def _is_sure(condition: Condition) -> bool:
+    """Return whether a table without the key fulfils a condition, whatever the settings say."""
+    key, values, is_one = condition
+    return key not in INHERITED and (KEYS[key].default in values) is is_one
 
 
-def _require(key: str, value: Schema) -> Schema:
-    return {"properties": {key: value}, "required": [key]}
+def _is_possible(condition: Condition) -> bool:
+    """Return whether a table without the key fulfils a condition, or may do so by the settings."""
+    key, values, is_one = condition
+    if key not in INHERITED or not is_one:
+        return key in INHERITED or _is_sure(condition)
+    return KEYS[key].default in values or any(_is_allowed(key, value) for value in values)
 
 
-def _refuse(key: str, words: list[str]) -> Schema:
-    return {"properties": {key: {"not": {"enum": words}}}}
+def _is_allowed(key: str, value: str) -> bool:
+    """Return whether the setting of this name may have a value."""
+    try:
+        SETTINGS[key].metadata["kind"].read(value)
+    except (ValueError, KeyError):
+        return False
+    return True

@@ -13,9 +13,10 @@ from serf_haproxy.system.kinds import Kind
 from serf_haproxy.system.network import Network
 
 HTTP, TCP = "http", "tcp"
+HTTP_ONLY = ("routes", "cookie", "server_proto", "redirect_https", "hsts_max_age_s", "forwarded_for", "trusted_proxies")
 TEXT, LIST, NUMBER, TABLE, TRUTH = "text", "list", "number", "table", "boolean"  # what a value is in TOML
 
-_SETTINGS = {field.name: field for field in dataclasses.fields(Settings)}
+SETTINGS = {field.name: field for field in dataclasses.fields(Settings)}
 _STATUS = r"[1-5][0-9]{2}(-[1-5][0-9]{2})?"
 
 
@@ -62,7 +63,7 @@ def _key(kind: Kind, default: Any, form: str, doc: str, otherwise: str = "") -> 
 
 def _inherited(name: str, form: str, kind: Kind | None = None) -> Any:
     """Return a key that overrides the setting of the same name for one service; it may allow more than the setting."""
-    field = _SETTINGS[name]
+    field = SETTINGS[name]
     metadata = {
         "kind": kind or field.metadata["kind"],
         "form": form,
@@ -73,7 +74,7 @@ def _inherited(name: str, form: str, kind: Kind | None = None) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Service:
+class Options:
     """All that the operator says of a service; the metadata of each field holds its kind, form and meaning."""
 
     name: str
@@ -148,6 +149,8 @@ class Service:
     health_path: str = _inherited("health_path", TEXT)
     redirect_https: bool = _inherited("redirect_https", TRUTH, words.TRUTH)
     hsts_max_age_s: int = _inherited("hsts_max_age_s", NUMBER)
+    forwarded_for: str = _inherited("forwarded_for", TEXT)
+    trusted_proxies: tuple[Network, ...] = _inherited("trusted_proxies", LIST)
     health_method: str = _inherited("health_method", TEXT)
     health_host: str = _inherited("health_host", TEXT)
     roles: tuple[str, ...] = _inherited("roles", LIST)
@@ -161,8 +164,6 @@ class Service:
     guard_hold_s: float = _inherited("guard_hold_s", NUMBER)
     flap_cutoff: float = _inherited("flap_cutoff", NUMBER)
     flap_half_life_s: float = _inherited("flap_half_life_s", NUMBER)
-    peers: tuple[Peer, ...] = ()  # no key of a table: control/sharing finds them
-    cookie_key: str = dataclasses.field(default="", repr=False)  # no key of a table: control/cookies makes it
 
     @property
     def is_default(self) -> bool:
@@ -196,7 +197,20 @@ class Service:
         return variable(key) if self.is_default else f"{key} of service {self.name}"
 
 
-KEYS = {field.name: field for field in dataclasses.fields(Service) if field.metadata}
+@dataclasses.dataclass(frozen=True, slots=True)
+class Service(Options):
+    """A service as this balancer has it.
+
+    Attributes:
+        peers: The balancers that share its table of sticky clients, this one first; `control.sharing` finds them.
+        cookie_key: The key of its cookies, "" without a secret; `control.cookies` makes it.
+    """
+
+    peers: tuple[Peer, ...] = ()
+    cookie_key: str = dataclasses.field(default="", repr=False)
+
+
+KEYS = {field.name: field for field in dataclasses.fields(Options) if field.metadata}
 INHERITED = tuple(name for name, field in KEYS.items() if field.metadata.get("is_inherited"))
 FORMS: Mapping[str, tuple[type, ...]] = {
     TEXT: (str,),
@@ -208,8 +222,9 @@ FORMS: Mapping[str, tuple[type, ...]] = {
 
 
 def make_service(name: str, settings: Settings, **values: Any) -> Service:
-    """Return a service with these values, and all others from the settings."""
-    inherited = {key: getattr(settings, key) for key in INHERITED}
+    """Return a service with these values, and all others from the settings; mode tcp inherits nothing of HTTP."""
+    is_tcp = values.get("mode") == TCP
+    inherited = {key: getattr(settings, key) for key in INHERITED if not (is_tcp and key in HTTP_ONLY)}
     return Service(**({"name": name} | inherited | values))
 
 

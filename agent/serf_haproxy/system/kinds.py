@@ -85,13 +85,13 @@ def _or_empty(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: read(text) if text else text
 
 
-_PATH = r"/[^\s\"'#$\\]*"
+_PATH = r"/[^\s\x00-\x1f\x7f\"'#$\\]*"
 PATH = Kind("an absolute path without blanks, quotes, backslash, # and $", _path, {"pattern": f"^{_PATH}$"})
 OPTIONAL_PATH = Kind(f"{PATH.allowed}; or empty", _or_empty(_path), {"pattern": f"^({_PATH})?$"})
 WORDS = Kind(
     "words of letters, digits, dot, dash and underscore, separated by commas",
     _words,
-    {"pattern": r"^[A-Za-z0-9_., -]*$"},
+    {"pattern": r"^[A-Za-z0-9_.,\s-]*$"},
 )
 PLAIN_PATH = Kind("an absolute path of letters, digits and /_.+-", _matching(r"/[A-Za-z0-9/_.+-]*"))
 BIND = Kind(
@@ -110,7 +110,7 @@ MODE = Kind("600 or 660", _matching("6[06]0"))
 BALANCE = choose(*BALANCE_ALGORITHMS)
 METHOD = choose("HEAD", "GET", "OPTIONS", allowed="HEAD, GET or OPTIONS")
 HOST = match("a host name or IP address, with a port or without", r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-FORWARDING = Kind("replace, append or off", _matching("replace|append|off"))
+FORWARDING = choose("replace", "append", "off", allowed="replace, append or off")
 BALANCER_NAME = Kind("letters, digits, dot, dash and underscore; or empty", _matching(r"[A-Za-z0-9_.-]{0,128}"))
 COOKIE = match("a cookie name of letters, digits, dash and underscore, or empty", r"[A-Za-z0-9_-]*")
 
