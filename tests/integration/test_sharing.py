@@ -14,6 +14,7 @@ from integration.sticky import Connection, everywhere
 from integration.test_services import wait_up
 from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.control.reconcile import reconcile
+from serf_haproxy.control.report import format_table, read_report
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.policy.peers import SETTLE_S
 from serf_haproxy.policy.proof import Secret, make_proof
@@ -203,3 +204,22 @@ def test_a_drained_server_keeps_the_clients_of_its_table(cluster: Cluster) -> No
         client for client in before if before[client] == "127.0.9.1"
     }
     assert one.reload_count() == reload_count
+
+
+def test_the_status_tells_whether_a_table_is_shared(cluster: Cluster) -> None:
+    """A balancer behind NAT has no peers, which `status` says with the reason."""
+    (one, _) = cluster.proxies.values()
+
+    def read_line() -> str:
+        lines = format_table(read_report(one.settings)).splitlines()
+        return next(line for line in lines if line.startswith("service pg "))
+
+    cluster.say_balancer("lb1", "203.0.113.9")
+    cluster.run_pass("lb1")
+    assert cluster.list_peers("lb1") == []
+    assert (
+        "shared with no balancer, and lost by a reload: its address 203.0.113.9 in Serf is none of this" in read_line()
+    )
+    cluster.say_balancer("lb1", "127.0.8.1")
+    cluster.run_pass("lb1")
+    assert read_line().endswith("its table of clients is kept through reloads, shared with no other balancer")

@@ -55,7 +55,17 @@ def test_this_balancer_is_the_first_of_them() -> None:
 )
 def test_without_a_place_to_listen_there_are_none(changes: dict[str, object]) -> None:
     """While this balancer's name or address is unknown, or the address is none of this machine, there are no peers."""
-    assert find_peers(RULES._replace(**changes), {"lb2": balancer()}, {}, 7947, NOW_NS).listed == ()  # type: ignore[arg-type]
+    peers = find_peers(RULES._replace(**changes), {"lb2": balancer()}, {}, 7947, NOW_NS)  # type: ignore[arg-type]
+    assert peers.listed == ()
+    why = "none of this machine (NAT?)" if "local" in changes else "Serf has not said yet"
+    assert peers.said.startswith("shared with no balancer, and lost by a reload: ")
+    assert why in peers.said
+
+
+def test_what_becomes_of_a_table_is_told() -> None:
+    """The other balancers are named, and it is said where there are none."""
+    assert find_peers(RULES, {"lb2": balancer()}, {}, 7947, NOW_NS).said == "shared with lb2"
+    assert find_peers(RULES, {}, {}, 7947, NOW_NS).said == "kept through reloads, shared with no other balancer"
 
 
 @pytest.mark.parametrize(

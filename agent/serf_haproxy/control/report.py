@@ -165,6 +165,7 @@ def _describe_service(report: Report, service: Service) -> dict[str, Any]:
         "bind": service.bind,
         "balance": service.balance,
         "split": dict(service.shares),
+        "table": report.snapshot.peers.said if service.stick else None,
         "node_counts": dict(Counter(entry.state.value for entry in entries.values())),
         "server_count": sum(entry.server is not None for entry in entries.values()),
         "up_count": sum(key in servers and servers[key].status.startswith("UP") for key in entries),
@@ -174,7 +175,8 @@ def _describe_service(report: Report, service: Service) -> dict[str, Any]:
 def _format_service(name: str, service: dict[str, Any]) -> str:
     where = service["bind"] or ", ".join(service["routes"]) or "all other requests"
     count = f"{service['up_count']} of {service['server_count']} servers are up"
-    return f"service {name} ({service['mode']}, {where}): {count}"
+    table = f"; its table of clients is {service['table']}" if service["table"] else ""
+    return f"service {name} ({service['mode']}, {where}): {count}{table}"
 
 
 def _make_file(name: str, entry: Entry) -> NodeFile:

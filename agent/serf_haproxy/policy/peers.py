@@ -33,15 +33,25 @@ class Peers(NamedTuple):
     Attributes:
         listed: This balancer, then all others, sorted by name; empty while this balancer's name or address is unknown.
         changes_in_s: After how many seconds they may change without news; None for never.
+        fault: Why there are none, "" where there are.
     """
 
     listed: tuple[Peer, ...] = ()
     changes_in_s: float | None = None
+    fault: str = ""
 
     @property
     def others(self) -> dict[str, str]:
         """The endpoints of the other balancers, by name."""
         return {peer.name: peer.endpoint for peer in self.listed if not peer.is_self}
+
+    @property
+    def said(self) -> str:
+        """What becomes of a table of sticky clients, in words."""
+        if not self.listed:
+            return f"shared with no balancer, and lost by a reload: {self.fault}"
+        others = ", ".join(self.others)
+        return f"shared with {others}" if others else "kept through reloads, shared with no other balancer"
 
 
 def find_peers(rules: Rules, files: Mapping[str, NodeFile], before: Mapping[str, str], port: int, at_ns: int) -> Peers:
@@ -55,14 +65,11 @@ def find_peers(rules: Rules, files: Mapping[str, NodeFile], before: Mapping[str,
         at_ns: The time, nanoseconds since the epoch.
     """
     own = _read_address(rules.self_address)
-    # Where the address under which Serf knows this machine is none of its own (behind NAT), nothing can listen there.
-    if (
-        not rules.self_name
-        or name_fault(rules.self_name)
-        or own is None
-        or not (own.is_loopback or own.text in rules.local)
-    ):
-        return Peers()
+    if not rules.self_name or name_fault(rules.self_name) or own is None:
+        return Peers(fault="Serf has not said yet which node this balancer is, and where")
+    if not (own.is_loopback or own.text in rules.local):
+        where = f"its address {own.text} in Serf is none of this machine (NAT?)"
+        return Peers(fault=f"{where}, so no other balancer could reach it; let Serf advertise one of this machine")
     others: dict[str, str] = {}
     times_s: list[float] = []
     read = ((name, file, _read_balancer(rules, name, file)) for name, file in files.items())
