@@ -8,7 +8,7 @@ from pathlib import Path
 from containers.engine import PREFIX, ROOT, Engine, run
 
 MODULES = ("clients", "equality", "health", "last_resort", "live", "load", "maxconn", "old_workers", "pass")
-MODULES += ("runtime_rules", "sharing", "splits", "sticky")
+MODULES += ("runtime_rules", "sharing", "splits", "sticky", "forwarding", "https", "listening", "service_options")
 TESTS = ("tests/config/test_render.py", *(f"tests/integration/test_{name}.py" for name in MODULES))
 PACKAGES = ("pytest", "pytest-randomly", "hypothesis", "requests", "starlette", "uvicorn")
 # The code under test is the image's. `env -i` drops the image's settings, which are for its own paths.
@@ -41,7 +41,8 @@ def test_the_rules_hold_with_the_newer_haproxy_and_serf(engine: Engine, tmp_path
         f"--volume={ROOT}:/source:ro",
         f"--volume={tmp_path}:/packages:ro",
     ]
-    image = f"{PREFIX}/balancer"
+    here = ROOT / "tests" / "containers" / "testing"
+    image = engine.build("testing", here / "Dockerfile", here, f"--build-arg=IMAGE={PREFIX}/balancer")
     versions = engine("run", "--rm", *where, "--entrypoint=sh", image, "-c", "haproxy -v; dpkg-query -W serf")
     assert re.search(r"HAProxy version [3-9]\.", versions), versions
     assert re.search(r"^serf\s+0\.1\d\.", versions, re.MULTILINE), versions  # it calls itself 0.8.2-dev
