@@ -52,7 +52,8 @@ def _find_secret_file(settings: Settings, name: str) -> tuple[str, str]:
     from serf_haproxy.services import DEFAULT_SERVICE
 
     services = ServicesFile(settings).read({})
-    if name and services.are_named and name not in services.names:
+    is_announced = bool(settings.announced_domain) and name not in services.claimed
+    if name and services.are_named and name not in services.names and not is_announced:
         wrong = next((fault for fault in services.faults if f"[{name}]" in fault), "it is not there")
         raise InputError(f"{settings.services_file} has no good table [{name}]: {wrong}")
     listed = {service.name: service for service in services.listed}

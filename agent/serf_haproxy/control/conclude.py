@@ -61,6 +61,7 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
         look_again_s(min(drained_s)) if drained_s else None,
         decision.changes_in_s,
         snapshot.peers.changes_in_s,
+        snapshot.services.announced.changes_in_s,
     ]
     return dataclasses.replace(
         outcome,
@@ -144,6 +145,8 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         authorities=list_copies(snapshot.services) if outcome.is_in_force else before.authorities,
         strays={printable(stray.name): printable(stray.reason) for stray in heard.strays},
         certificate_faults=list(outcome.certificate_faults),
+        announced={name: int(at_s) for name, at_s in snapshot.services.announced.seen_s.items()},
+        announced_at_s=snapshot.services.announced.changed_at_s,
     )
 
 

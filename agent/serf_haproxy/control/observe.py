@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from serf_haproxy.control.announcing import add_announced
 from serf_haproxy.control.cookies import add_cookie_keys
 from serf_haproxy.control.corrections import Heard
 from serf_haproxy.control.edges import Edges
@@ -125,9 +126,10 @@ def read_services(given: Given, withheld: Withheld) -> Services:
     Raises:
         SystemFault: A file of secrets is missing or wrong.
     """
-    settings, edges, record, _, is_only_shown = given
+    settings, edges, record, heard, is_only_shown = given
     good = edges.state.read_services()
     services = leave_out(edges.services_file.read(good, record.authorities, withheld), good, settings)
+    services = add_announced(services, settings, record, heard.files)
     return add_cookie_keys(ignore_missing(services, settings) if is_only_shown else services, settings)
 
 

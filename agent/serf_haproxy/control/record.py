@@ -14,7 +14,7 @@ from serf_haproxy.policy.pace import EXPONENT_MAX, Checks, Pace
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Known
 from serf_haproxy.serf.events import name_fault
-from serf_haproxy.services import VERSION, Key
+from serf_haproxy.services import NAME, VERSION, Key
 
 _NO_MORE = Server("", "", 0, None)[4:]
 
@@ -65,6 +65,8 @@ class Record:
         certificate_faults: One line for each fault of a certificate.
         withheld: Tables of the services file that HAProxy cannot run (`control.withheld`).
         authorities: The copies of files of authorities that were last in force, by the operator's file.
+        announced: Services that members announce: name to when one last did, seconds since the epoch.
+        announced_at_s: When these names last changed, seconds since the epoch.
     """
 
     verdict: str = ""
@@ -88,6 +90,8 @@ class Record:
     certificate_faults: list[Any] = dataclasses.field(default_factory=list)
     withheld: list[Any] = dataclasses.field(default_factory=list)
     authorities: dict[str, str] = dataclasses.field(default_factory=dict)
+    announced: dict[str, int] = dataclasses.field(default_factory=dict)
+    announced_at_s: float = 0.0
 
     def frozen_for_s(self, now_s: float) -> float:
         """Return for how long HAProxy's worker has been frozen; a clock that was set back begins the time anew."""
@@ -115,6 +119,10 @@ class Record:
         """Return the servers whose difference is left alone, with its signature."""
         keys = {key: key.partition("/") for key in self.left}
         return {(section, name): str(self.left[key]) for key, (section, _, name) in keys.items()}
+
+    def read_announced(self) -> dict[str, float]:
+        """Return the services that members announce, and when one last did; a damaged entry is left out."""
+        return {name: at_s for name, at_s in self.announced.items() if NAME.fullmatch(name) and isinstance(at_s, int)}
 
     def read_unfit(self) -> dict[Key, Gone]:
         """Return the servers whose members cannot be servers any more; a damaged entry is left out."""

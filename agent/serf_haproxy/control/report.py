@@ -161,6 +161,7 @@ def _describe_service(report: Report, service: Service) -> dict[str, Any]:
     servers = report.servers or {}
     return {
         "mode": service.mode,
+        "is_announced": service.name in report.snapshot.services.announced.seen_s,
         "routes": list(service.routes),
         "bind": service.bind,
         "balance": service.balance,
@@ -174,6 +175,7 @@ def _describe_service(report: Report, service: Service) -> dict[str, Any]:
 
 def _format_service(name: str, service: dict[str, Any]) -> str:
     where = service["bind"] or ", ".join(service["routes"]) or "all other requests"
+    where += ", announced by members" if service["is_announced"] else ""
     count = f"{service['up_count']} of {service['server_count']} servers are up"
     table = f"; its table of clients is {service['table']}" if service["table"] else ""
     return f"service {name} ({service['mode']}, {where}): {count}{table}"

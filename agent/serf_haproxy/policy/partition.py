@@ -89,10 +89,9 @@ def list_unnamed(snapshot: Snapshot, memo: Memo) -> dict[Key, Entry]:
     ]
     if snapshot.rules.are_named:
         keys += [(DEFAULT_SERVICE, name) for name, (_, offers) in memo.offers.items() if not offers]
+    reasons = dict.fromkeys(named, _IMPROPER) | dict(snapshot.services.announced.refused)
     return {
-        (service, name): Entry(
-            State.IGNORED, _IMPROPER if service in named else _UNNAMED, None, snapshot.files[name].mtime_ns
-        )
+        (service, name): Entry(State.IGNORED, reasons.get(service, _UNNAMED), None, snapshot.files[name].mtime_ns)
         for service, name in sorted(keys)[:_ALL_COUNT]
     }
 

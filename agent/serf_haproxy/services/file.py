@@ -41,6 +41,22 @@ class Source(NamedTuple):
     refuse: Callable[[str, Table], str] = lambda _name, _table: ""
 
 
+class Announced(NamedTuple):
+    """Services that members announce and the operator has not named; none unless a setting allows them.
+
+    Attributes:
+        seen_s: When a member last announced each, by name, seconds since the epoch.
+        changed_at_s: When the names last changed, seconds since the epoch.
+        changes_in_s: After how many seconds they may change without news; None for never.
+        refused: Why others that members announce are not served, by name.
+    """
+
+    seen_s: Mapping[str, float] = {}
+    changed_at_s: float = 0.0
+    changes_in_s: float | None = None
+    refused: Mapping[str, str] = {}
+
+
 class Services(NamedTuple):
     """The services that there are.
 
@@ -49,12 +65,16 @@ class Services(NamedTuple):
         faults: One line for each fault of the file.
         tables: The tables that count, by name: to be remembered when they are in force.
         are_named: Whether there is a services file: only then do the tags `svc.NAME` of members count.
+        claimed: The names of all tables, right or wrong: the operator has them.
+        announced: Services that members announce; `listed` has them too.
     """
 
     listed: tuple[Service, ...] = ()
     faults: tuple[str, ...] = ()
     tables: Mapping[str, Table] = {}
     are_named: bool = False
+    claimed: frozenset[str] = frozenset()
+    announced: Announced = Announced()
 
     @property
     def names(self) -> frozenset[str]:
@@ -114,6 +134,7 @@ def _choose(tables: Mapping[str, Any], source: Source, faults: list[str]) -> Ser
         tuple(faults),
         {name: table for name, (_, table) in sorted(accepted.items())},
         are_named=True,
+        claimed=frozenset(tables),
     )
 
 

@@ -110,6 +110,10 @@ MODE = Kind("600 or 660", _matching("6[06]0"))
 BALANCE = choose(*BALANCE_ALGORITHMS)
 METHOD = choose("HEAD", "GET", "OPTIONS", allowed="HEAD, GET or OPTIONS")
 HOST = match("a host name or IP address, with a port or without", r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+DOMAIN = match(
+    "a domain in lower case, such as apps.example.com; or empty",
+    r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?){0,7})?",
+)
 FORWARDING = choose("replace", "append", "off", allowed="replace, append or off")
 BALANCER_NAME = Kind("letters, digits, dot, dash and underscore; or empty", _matching(r"[A-Za-z0-9_.-]{0,128}"))
 COOKIE = match("a cookie name of letters, digits, dash and underscore, or empty", r"[A-Za-z0-9_-]*")
