@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,6 @@ from integration.test_services import get, offer, wait_up
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.report import format_table, read_report, to_json
 from serf_haproxy.policy.announced import PAUSE_S, SETTLE_S
-from serf_haproxy.policy.proof import Offer, Secret, make_proof
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import record
 
@@ -128,9 +129,11 @@ def test_a_member_without_a_proof_announces_nothing(short_dir: Path, web: Web) -
     """Where proofs are required, only a member with the proof of its service creates it."""
     (short_dir / "proof.secret").write_text(SECRET)
     environment = ENVIRONMENT | {"SERF_HAPROXY_PROOF_SECRET_FILE": str(short_dir / "proof.secret")}
-    with running_proxy(short_dir, **environment) as proxy:
-        told = Offer("blog", "svc.blog", str(web.port))
-        proof = make_proof(Secret(SECRET.encode()), "n1", "127.0.0.1", {}, told)
+    with running_proxy(short_dir, **environment) as proxy:  # no services file is needed
+        where = "--name", "n1", "--address", "127.0.0.1", "--service", "blog", "--tag", f"svc.blog={web.port}"
+        argv = [sys.executable, "-m", "serf_haproxy", "proof", *where]
+        said = subprocess.run(argv, env=os.environ | proxy.environment, capture_output=True, text=True, check=True)
+        proof = said.stdout.strip().removeprefix("proof.blog=")
         for service in ("blog", "evil"):  # the proof of one service is none of another
             record_offer(proxy, f"svc.{service}={web.port}", f"proof.{service}={proof}", name=f"n-{service}")
         record_offer(proxy, f"svc.blog={web.port}", f"proof.blog={proof}", name="n1")
