@@ -4,6 +4,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,7 @@ def make_pair(*hosts: str, days: int = 30, kind: Sequence[str] = CURVE) -> Pair:
         names = ",".join(f"DNS:{host}" for host in hosts)
         Path(extensions).write_text(f"subjectAltName={names}\n")
         _openssl("req", "-newkey", *kind, "-nodes", "-keyout", key, "-subj", f"/CN={hosts[0]}", "-out", request)
-        until = ["-days", str(days), "-extfile", extensions, "-out", certificate]
+        until = [*_list_times(days), "-extfile", extensions, "-out", certificate]
         _openssl("x509", "-req", "-in", request, "-signkey", key, *until)
         return Pair(Path(certificate).read_text(), Path(key).read_text())
 
@@ -43,6 +44,15 @@ def write_pair(path: Path, *hosts: str, days: int = 30) -> str:
     temporary.chmod(0o600)
     temporary.rename(path)
     return pair.certificate
+
+
+def _list_times(days: int) -> list[str]:
+    """Return openssl's options for a certificate that ends in some days, or has ended some days ago."""
+    said = subprocess.run(["openssl", "x509", "-help"], check=True, capture_output=True, text=True).stderr
+    if days >= 0 or "-not_after" not in said:
+        return ["-days", str(days)]
+    begin, end = (time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + each * 86400)) for each in (days - 30, days))
+    return ["-not_before", begin, "-not_after", end]  # openssl 3.4 and later refuse negative days
 
 
 def _openssl(*argv: str) -> None:
