@@ -125,7 +125,7 @@ def test_flaps_count_while_passes_fail(proxy: Proxy) -> None:
             proxy.record(f"other{number}-{status}", 8001)
             with pytest.raises(SystemFault):
                 proxy.run_pass(haproxy_bin="/nonexistent")
-    assert make_edges(proxy.settings).state.read_flaps()["nodes", "web3"].penalty > 5.9
+    assert make_edges(proxy.settings).state.read_flaps()["nodes", "web3"].penalty > 5.5
 
 
 def test_a_node_file_that_cannot_be_removed_is_a_problem_of_the_pass(proxy: Proxy) -> None:
