@@ -15,6 +15,7 @@ _SECTION = """\
 global
     description {description}
 """
+_DESCRIPTION = re.compile(rf"{_WORD}-([0-9a-f]{{16}})-[0-9a-f]{{16}}\n")
 _HEAD = _SECTION.partition("{")[0]
 
 
@@ -46,8 +47,8 @@ def is_marked(text: str) -> bool:
 def description_of(text: str) -> str:
     """Return the description that a text carries; "" for a text that is not ours, or was changed."""
     body, mark = _split(text)
-    is_ours = re.fullmatch(rf"{_WORD}-{digest(body)}-[0-9a-f]{{16}}\n", mark)
-    return mark.rstrip("\n") if is_ours else ""
+    found = _DESCRIPTION.fullmatch(mark)
+    return mark.rstrip("\n") if found and found[1] == digest(body) else ""
 
 
 def digest_of(text: str) -> str:

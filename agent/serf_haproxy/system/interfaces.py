@@ -1,5 +1,6 @@
 """The addresses of this machine."""
 
+import functools
 import ipaddress
 import socket
 
@@ -13,8 +14,13 @@ def list_local_addresses() -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(
-        str(ipaddress.ip_address(found.address.partition("%")[0]))
+        _normalize(found.address.partition("%")[0])
         for addresses in interfaces.values()
         for found in addresses
         if found.family in (socket.AF_INET, socket.AF_INET6)
     )
+
+
+@functools.lru_cache(maxsize=4096)  # every pass asks, and most addresses stay
+def _normalize(address: str) -> str:
+    return str(ipaddress.ip_address(address))
