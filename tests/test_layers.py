@@ -15,13 +15,14 @@ HANDLER = ROOT / "handlers" / "member_event.py"
 
 # A module imports from rooms further left and from its own room. The package itself and __main__ stand at the ends.
 ORDER = (
-    "__init__ errors system settings services serf policy config haproxy control daemon lab cli __main__".split()  # noqa: SIM905
+    *"__init__ errors system settings services serf policy config haproxy".split(),  # noqa: SIM905
+    *"control balance daemon lab cli __main__".split(),  # noqa: SIM905
 )
 
 # Cheap: what each event loads, while Serf waits. Pure: no file, clock, process or network.
 CHEAP = ("errors", "serf/__init__", "serf/events", "serf/nodes", "serf/printing", "serf/wake")
 CHEAP_OUTSIDE = {"errno", "os", "stat", "sys", "time"}
-PURE = ("policy/*", "config/*", "*/law", "*/schedule")
+PURE = ("policy/*", "config/*", "*/law", "*/schedule", "balance/evidence")
 PURE_OUTSIDE = {"base64", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress"}
 PURE_OUTSIDE |= {"binascii", "calendar"}
 PURE_OUTSIDE |= {"collections.abc", "contextlib", "math", "re", "string", "struct", "traceback", "typing"}

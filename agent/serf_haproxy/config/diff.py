@@ -68,14 +68,29 @@ def diff(goal: Layout, before: Layout, seen: Mapping[Key, Seen], left: Mapping[K
             commands += move(goal, key, ids)
         else:
             commands += free(key, line, running, is_new=key not in before.servers)
-        if running.weight != line.weight:
-            commands.append(f"set server {name_of(key)} weight {line.weight}")
+        if running.weight != (weight := weigh(goal, before, key, running)):
+            commands.append(f"set server {name_of(key)} weight {weight}")
     gone = _find_gone(goal, before, seen)
     commands += [command for key in gone if not seen[key].is_maintained for command in remove(key)]
     waiting = [key for key in gone if seen[key].is_maintained]
     deletions = tuple(map(delete, waiting))
     unused = tuple(key for key in waiting if not seen[key].connection_count)
     return Changes(tuple(commands), deletions, tuple(fixed), tuple(left_keys), unused)
+
+
+def weigh(goal: Layout, before: Layout, key: Key, running: Seen) -> int:
+    """Return the weight that a server should have now.
+
+    With measured weights that is the part of its line's weight that it has; if the line's weight changes, the same part
+    of the new one.
+    """
+    most = goal.servers[key].weight
+    if key[0] not in goal.measured or not most:
+        return most
+    former = before.servers.get(key, goal.servers[key]).weight
+    if not 0 < running.weight <= former:
+        return most
+    return running.weight if former == most else max(1, round(running.weight * most / former))
 
 
 def find_remade(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> tuple[set[Key], set[Key]]:
@@ -96,6 +111,8 @@ def find_differences(goal: Layout, seen: Mapping[Key, Seen]) -> dict[Key, str]:
 
 def sign(goal: Layout, key: Key, running: Seen | None) -> str:
     """Return a signature of a server's difference: the same as long as its line, the rest and HAProxy's report are."""
+    if running and weigh(goal, goal, key, running) == running.weight:
+        running = running._replace(weight=goal.servers[key].weight)
     reported = running and (*running[: Seen._fields.index("operation")], running.operation in OUT, running.id)
     return hashlib.sha256(f"{goal.rest} {key} {goal.servers.get(key)} {reported}".encode()).hexdigest()[:16]
 
@@ -119,7 +136,7 @@ def _find_wrong(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> list[
         for key, line in goal.servers.items()
         if (running := seen.get(key)) is None
         or running.endpoint != line.endpoint
-        or running.weight != line.weight
+        or (running.weight != line.weight and running.weight != weigh(goal, before, key, running))
         or running.is_maintained
         or running.is_drained
         or running.is_unwatched

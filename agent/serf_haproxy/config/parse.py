@@ -58,6 +58,7 @@ class Layout(NamedTuple):
         fixed: The servers that only a reload can change. None where HAProxy alone knows what the line says.
         cookied: Those of the sections in which an added server gets a cookie only when HAProxy is told.
         by_id: Those of the sections in which the algorithm chooses by the servers' ids.
+        measured: The sections with measured weights: a line has the most that its server may get. No line says so.
     """
 
     servers: dict[Key, Line]
@@ -66,6 +67,7 @@ class Layout(NamedTuple):
     fixed: Mapping[Key, Line | None] = {}
     cookied: frozenset[str] = frozenset()
     by_id: frozenset[str] = frozenset()
+    measured: frozenset[str] = frozenset()
 
 
 class _Draft(NamedTuple):

@@ -5,7 +5,8 @@ Format: version 1 of HAProxy's Management Guide, "show servers state".
 
 from collections.abc import Iterator, Mapping
 
-from serf_haproxy.config.parse import Line, Parser
+from serf_haproxy.config.diff import weigh
+from serf_haproxy.config.parse import Layout, Line, Parser
 from serf_haproxy.config.render import Config
 from serf_haproxy.config.words import take_number
 from serf_haproxy.policy.snapshot import Seen
@@ -15,7 +16,13 @@ from serf_haproxy.system.network import split_endpoint
 NO_STATE = "1\n"  # the version of the format and no server; HAProxy warns of an empty file
 
 
-def format_state(goal: Config, decided: Mapping[Key, bool], seen: Mapping[Key, Seen] | None, header: str) -> str:
+def format_state(
+    goal: Config,
+    decided: Mapping[Key, bool],
+    seen: Mapping[Key, Seen] | None,
+    header: str,
+    before: Layout | None = None,
+) -> str:
     """Return a server state file: a server keeps its state, and one that is new or moved starts as down.
 
     Otherwise HAProxy would consider a new server up until its checks fail, and would let an old line override the
@@ -28,6 +35,7 @@ def format_state(goal: Config, decided: Mapping[Key, bool], seen: Mapping[Key, S
         decided: The servers that were decided, and whether each is new or elsewhere than before.
         seen: What runs; None when no socket tells: then a server that is not new has no line, and starts as up.
         header: The line that names the columns.
+        before: What ran so far; None: the goal.
     """
     lines = ["1", header] if header else ["1"]
     columns = header.removeprefix("# ").split()
@@ -40,7 +48,8 @@ def format_state(goal: Config, decided: Mapping[Key, bool], seen: Mapping[Key, S
         if running and is_kept:
             fields = dict(zip(columns, running.line.split(" "), strict=True))
             if key in layout.servers or (find_decided(decided, key) is not None and "agent-check" not in line.words):
-                fields |= dict.fromkeys(("srv_uweight", "srv_iweight"), str(line.weight))
+                weight = weigh(layout, before or layout, key, running) if key in layout.servers else line.weight
+                fields |= {"srv_uweight": str(weight), "srv_iweight": str(line.weight)}
             if line.id and "srv_id" in fields:
                 fields |= {"srv_id": str(line.id), "srv_f_forced_id": "1"}
             lines.append(" ".join(fields.values()))

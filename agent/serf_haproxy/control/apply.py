@@ -62,7 +62,7 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     if is_applied:
         return Outcome(Verdict.APPLIED, why, goal.digest, again_s=look_again_s(0), left=left)
     servers, header = (running.servers, running.header) if running else (None, "")
-    with config_file.handing_over(format_state(goal, attempt.decided, servers, header)):
+    with config_file.handing_over(format_state(goal, attempt.decided, servers, header, before)):
         outcome = _reload(attempt, goal, why)
     if outcome.is_costly:
         _go_ahead(attempt, goal, edges.runtime.read_running())
@@ -85,7 +85,8 @@ def runs_published(edges: Edges) -> bool:
     live, running = edges.config_file.read_live(), edges.runtime.read_running()
     if live is None or running is None:
         return False
-    return _runs(live, Parser().read_published(live), running)
+    measured = frozenset(map(str, edges.state.read_record().measured))
+    return _runs(live, Parser().read_published(live)._replace(measured=measured), running)
 
 
 def _runs(live: str, before: Layout, running: Running, left: Mapping[Key, str] | None = None) -> bool:

@@ -31,6 +31,7 @@ class Attempt(NamedTuple):
         left: Servers whose difference a reload has not ended, with its signature (`config.diff.sign`).
         decided: The servers that were decided, and whether each is new or elsewhere than before.
         emptied: Servers in maintenance whose idle connections have been closed, kept from pass to pass.
+        measured: The sections with measured weights.
     """
 
     edges: Edges
@@ -43,10 +44,12 @@ class Attempt(NamedTuple):
     left: Mapping[Key, str] = {}
     decided: Mapping[Key, bool] = {}
     emptied: set[Key] | None = None
+    measured: frozenset[str] = frozenset()
 
     def read_before(self) -> Layout:
         """Return what the published configuration says."""
-        return self.parser.read_published(self.live or "")
+        layout = self.parser.read_published(self.live or "")
+        return layout._replace(measured=self.measured) if self.measured else layout
 
     def find_pause(self, rest: str) -> Pause:
         """Return how long a reload to a configuration has to wait: also while the worker still learns its tables."""

@@ -19,6 +19,7 @@ class Memory:
         memo: The memo of decisions.
         renderer: The renderer, with its parser.
         silence: What was said of servers that have never come up.
+        measured: The sections with measured weights as of the last pass.
         vetting: Tries new and changed tables of the services file.
     """
 
@@ -30,4 +31,5 @@ class Memory:
         self.memo = Memo()
         self.renderer = Renderer()
         self.silence = Silence()
+        self.measured: frozenset[str] = frozenset()
         self.vetting = Vetting()

@@ -150,6 +150,7 @@ class Reconciler:
             left=record.read_left(),
             decided=find_new(snapshot, decision, memory.served[0]),
             emptied=memory.emptied,
+            measured=snapshot.services.measured,
         )
         outcome = apply_best(want(named, snapshot, decision), attempt, renderer)
         edges.config_file.tidy()
@@ -167,6 +168,7 @@ class Reconciler:
     def _keep_services(self, outcome: Outcome, snapshot: Snapshot) -> None:
         """Keep the tables of the services file that are in force; those that wait for a reload have no digest yet."""
         state, tables = self._edges.state, snapshot.services.tables
+        self.memory.measured = snapshot.services.measured
         if outcome.is_in_force and outcome.digest and tables != state.read_services():
             state.write_services(tables)
 

@@ -64,6 +64,7 @@ class Record:
         peers: The endpoints of the balancers that share tables with this one, by name.
         certificate_faults: One line for each fault of a certificate.
         withheld: Tables of the services file that HAProxy cannot run (`control.withheld`).
+        measured: The sections with measured weights.
         authorities: The copies of files of authorities that were last in force, by the operator's file.
         announced: Services that members announce: name to when one last did, seconds since the epoch.
         announced_at_s: When these names last changed, seconds since the epoch.
@@ -92,6 +93,7 @@ class Record:
     authorities: dict[str, str] = dataclasses.field(default_factory=dict)
     announced: dict[str, int] = dataclasses.field(default_factory=dict)
     announced_at_s: float = 0.0
+    measured: list[Any] = dataclasses.field(default_factory=list)
 
     def frozen_for_s(self, now_s: float) -> float:
         """Return for how long HAProxy's worker has been frozen; a clock that was set back begins the time anew."""

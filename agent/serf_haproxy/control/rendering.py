@@ -64,7 +64,7 @@ class Renderer:
         path = settings.template_path
         if not path:
             text = fill_in(Source(template, BUILT_IN_TEMPLATE), servers, settings, services, self._compiler)
-            return finish(text, servers, self.parser)
+            return _mark_measured(finish(text, servers, self.parser), services)
 
         def work() -> bytes:
             try:
@@ -83,4 +83,10 @@ class Renderer:
         text, _, bare = result[1:].decode("utf-8", "surrogateescape").partition("\0")
         if result[:1] != b"+":
             raise TemplateError(text)
-        return finish(text, servers, self.parser, bare)
+        return _mark_measured(finish(text, servers, self.parser, bare), services)
+
+
+def _mark_measured(config: Config, services: tuple[Service, ...]) -> Config:
+    """Return a configuration that says which of its sections have measured weights."""
+    measured = frozenset(service.name for service in services if service.is_measured)
+    return config._replace(layout=config.layout._replace(measured=measured)) if measured else config

@@ -9,6 +9,7 @@ from serf_haproxy.control.conclude import is_unfit, list_conditions
 from serf_haproxy.control.outcome import ALONE, HELD, LAST, SPLIT, Condition
 from serf_haproxy.control.preview import preview
 from serf_haproxy.control.record import Record
+from serf_haproxy.control.shares import locate_shares, read_shares
 from serf_haproxy.haproxy import workers
 from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.haproxy.workers import OldWorkers
@@ -38,6 +39,7 @@ class Report(NamedTuple):
         servers: HAProxy's status of each server, by service and node; None when HAProxy does not answer.
         is_daemon_running: Whether the daemon runs; None when this user may not know.
         old_workers: HAProxy's old workers; None when the master does not answer.
+        shares: What servers with measured weights get, and why (`control.shares`).
     """
 
     snapshot: Snapshot
@@ -46,6 +48,7 @@ class Report(NamedTuple):
     servers: Mapping[Key, ServerStatus] | None
     is_daemon_running: bool | None
     old_workers: OldWorkers | None
+    shares: Mapping[Key, dict[str, Any]] = {}
 
 
 def read_report(settings: Settings) -> Report:
@@ -64,6 +67,7 @@ def read_report(settings: Settings) -> Report:
         None if rows is None else {key: rows[place] for key, place in places.items() if place in rows},
         is_locked(edges.state.daemon_lock_path) or is_locked(edges.state.former_lock_path),
         workers.measure_old(edges.master),
+        read_shares(locate_shares(settings)) if snapshot.services.measured else {},
     )
 
 
@@ -146,6 +150,7 @@ def _describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
         "port": entry.server.port if entry.server else _find_port(report, service, file.member),
         "version": entry.server.version if entry.server else "",
         "is_backup": bool(entry.server and entry.server.is_backup),
+        "measured": report.shares.get(key),
         "role": file.member.role,
         "evidence": "roster" if report.record.from_roster.get(name) == file.mtime_ns else "event",
         "in_haproxy": key in servers,

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
+from serf_haproxy.balance.loop import make_balance
 from serf_haproxy.control.directories import prepare_directories
 from serf_haproxy.control.edges import find_serf
 from serf_haproxy.control.outcome import Outcome, Verdict
@@ -53,6 +54,7 @@ class Daemon:
         self._client = _make_client(self._settings)
         self._reconciler = Reconciler(self._settings)
         self._watch = _make_watch(self._settings)
+        self._balance = make_balance(self._settings)
         self._wake_fd = -1
         self._signals: set[int] = set()
         self._told: set[str] = set()
@@ -77,6 +79,7 @@ class Daemon:
             while not self._signals & {signal.SIGTERM, signal.SIGINT}:
                 self._survive(lambda: self._wait(signal_fd), signal_fd)
                 self._survive(self._obey, signal_fd)
+                self._survive(self._balance.look, signal_fd)
             self._client.close()
         log.info("stopped by a signal")
 
@@ -128,7 +131,7 @@ class Daemon:
             selector.register(self._wake_fd, selectors.EVENT_READ)
             for connection in self._client.watched():
                 selector.register(connection, selectors.EVENT_READ, connection)
-            timeout_s = max(0.0, self._schedule.due_s() - time.monotonic())
+            timeout_s = max(0.0, min(self._schedule.due_s(), self._balance.due_s()) - time.monotonic())
             ready = [key for key, _ in selector.select(min(timeout_s, _WATCH_S))]
         for key in ready:
             if key.fileobj == signal_fd:
@@ -162,6 +165,7 @@ class Daemon:
         with self._watchdog.watching(limit_s) as on_step:
             outcome = self._reconciler.reconcile(self._client.ask, is_resync, on_step, pause)
         self._watch.follow(self._reconciler.list_service_files())
+        self._balance.follow(self._reconciler.memory.measured, outcome.has_reloaded)
         self._log(outcome)
         self._schedule.end(time.monotonic(), outcome)
         if is_resync and not outcome.has_roster:
@@ -206,6 +210,7 @@ class Daemon:
         self._settings, self._client = settings, _make_client(settings)
         self._reconciler = Reconciler(settings, self._reconciler.memory)
         self._schedule, self._watch = _make_schedule(settings), _make_watch(settings)
+        self._balance = make_balance(settings, self._balance)
         self._schedule.wake(time.monotonic() - settings.max_wait_s)
         log.info("settings, services file and template were read again")
 

@@ -56,6 +56,7 @@ class Rules(NamedTuple):
         service: The service's name.
         are_named: Whether the operator has named services: only then do the tags `svc.NAME` count.
         split: The share of each version of the service, percent; empty where versions do not matter.
+        is_measured: Whether the service has measured weights, which need room below the members' own.
     """
 
     default_port: int
@@ -76,11 +77,17 @@ class Rules(NamedTuple):
     service: str = DEFAULT_SERVICE
     are_named: bool = False
     split: tuple[tuple[str, int], ...] = ()
+    is_measured: bool = False
 
     @property
     def shares(self) -> Mapping[str, int]:
         """The share of each version, percent; empty where versions do not matter."""
         return dict(self.split)
+
+    @property
+    def gives_weights(self) -> bool:
+        """Whether servers get other weights than their members ask for."""
+        return bool(self.split) or self.is_measured
 
     def has_share(self, server: Server) -> bool:
         """Return whether a server may get requests: the operator gives its version a share, or splits nothing."""

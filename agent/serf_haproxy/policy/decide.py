@@ -12,6 +12,7 @@ from serf_haproxy.policy.last_resort import find_last
 from serf_haproxy.policy.members import Members, find_lost, remember_servers, remember_unfit, sort_out
 from serf_haproxy.policy.pace import Sight, set_paces
 from serf_haproxy.policy.partition import list_unnamed, note_offers, put_together, take_apart
+from serf_haproxy.policy.scale import scale_up
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Snapshot
 from serf_haproxy.policy.split import exclude, mark_spared, share_out
@@ -66,7 +67,7 @@ def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Deci
         else:
             entry = _explain_absent(judgement.file)
         if snapshot.refused:
-            entry = _quarantine_refused(entry, snapshot.refused.get(key), bool(snapshot.rules.split))
+            entry = _quarantine_refused(entry, snapshot.refused.get(key), snapshot.rules.gives_weights)
         entries[key] = entry
     last = find_last(snapshot, entries, judged, unfit)
     if last:
@@ -81,6 +82,8 @@ def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Deci
         times_s.append(_find_pause(_list_news(snapshot), snapshot.at_ns))
         servers = share_out(snapshot.rules.shares, servers, snapshot.is_up)
         remembered = mark_spared(remembered, servers)
+    elif snapshot.rules.is_measured:
+        servers = scale_up(servers)
     known = remember_servers(snapshot, remembered)
     kept_flaps = {(service, name): flap for name, flap in flaps.items()}
     return Decision(entries, notable, servers, kept_flaps, unfit, known, min(times_s, default=None))
@@ -106,15 +109,11 @@ def _list_looks(snapshot: Snapshot, notable: Collection[Entry]) -> list[float]:
         return []
     if any(entry.state is State.DAMPED for entry in notable):
         looks_s.append(_DAMPED_LOOK_S)
-    is_last = any(entry.state is State.LAST for entry in notable)
-    spare = [entry for entry in notable if entry.server and entry.server.weight == 0 and entry.server.key in up]
-    if is_last or spare:
-        times_ns = [
-            entry.since_ns or 0
-            for entry in notable
-            if entry.state is State.LAST or (entry.server and entry.server.weight == 0)
-        ]
-        looks_s.append(_find_pause(times_ns + (_list_news(snapshot) if is_last else []), snapshot.at_ns))
+    last = [entry for entry in notable if entry.state is State.LAST]
+    idle = [entry for entry in notable if entry.server and entry.server.weight == 0]
+    if last or any(entry.server.key in up for entry in idle if entry.server):
+        times_ns = [entry.since_ns or 0 for entry in (*last, *idle)]
+        looks_s.append(_find_pause(times_ns + (_list_news(snapshot) if last else []), snapshot.at_ns))
     return looks_s
 
 
@@ -152,8 +151,7 @@ def _find_draining(service: str, snapshot: Snapshot, leaving: Mapping[str, Gone]
     for name, gone in leaving.items():
         left_s = _time_left_s(gone, snapshot.rules.drain_timeout_s, snapshot.at_ns)
         if left_s > 0 and _has_clients(snapshot, (service, name)):
-            server = gone.server._replace(weight=0)
-            reason = "it left, and its clients may finish"
+            server, reason = gone.server._replace(weight=0), "it left, and its clients may finish"
             draining[name] = Entry(State.DRAINING, reason, server, gone.at_ns, _end_ns(snapshot, left_s))
     return draining
 
@@ -165,8 +163,8 @@ def _find_grace(snapshot: Snapshot, members: Members, lost: Mapping[str, Gone]) 
         gone = lost[name]
         left_s = _time_left_s(gone, snapshot.rules.failed_grace_s, snapshot.at_ns)
         if left_s > 0:
-            reason = "it failed in Serf a moment ago"
-            grace[name] = Entry(State.GRACE, reason, gone.server, gone.at_ns, _end_ns(snapshot, left_s))
+            until_ns = _end_ns(snapshot, left_s)
+            grace[name] = Entry(State.GRACE, "it failed in Serf a moment ago", gone.server, gone.at_ns, until_ns)
     return grace
 
 
@@ -231,10 +229,10 @@ def _explain_absent(file: NodeFile) -> Entry:
     return Entry(State.GONE, reason, None, file.mtime_ns)
 
 
-def _quarantine_refused(entry: Entry, refused: tuple[Server, str] | None, is_split: bool) -> Entry:
+def _quarantine_refused(entry: Entry, refused: tuple[Server, str] | None, gives_weights: bool) -> Entry:
     if refused is None or entry.server is None:
         return entry
-    server = refused[0]._replace(weight=entry.server.weight) if is_split else refused[0]  # the split gave it a weight
+    server = refused[0]._replace(weight=entry.server.weight) if gives_weights else refused[0]
     if server != entry.server:
         return entry
     return Entry(State.QUARANTINED, f"HAProxy refuses it: {refused[1]}", None, entry.since_ns)

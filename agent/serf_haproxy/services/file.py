@@ -77,6 +77,11 @@ class Services(NamedTuple):
     announced: Announced = Announced()
 
     @property
+    def measured(self) -> frozenset[str]:
+        """The names of those with measured weights."""
+        return frozenset(service.name for service in self.listed if service.is_measured)
+
+    @property
     def names(self) -> frozenset[str]:
         """The names of all services."""
         return frozenset(service.name for service in self.listed) | {DEFAULT_SERVICE}

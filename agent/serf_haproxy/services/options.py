@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from serf_haproxy.services.service import HTTP, HTTP_ONLY, KEYS, TCP, Options
-from serf_haproxy.services.words import HASH, PROTOCOL_CHECKS
+from serf_haproxy.services.words import HASH, MEASURED, PROTOCOL_CHECKS, WEIGHED
 from serf_haproxy.settings import variable
 
 NOT_OF_DEFAULT = ("mode", "routes", "bind", "sni", "stick")  # the default service gets what no route leads elsewhere
@@ -60,6 +60,18 @@ RULES = (
         _none_of("split", ()),
         _one_of("balance", "roundrobin"),
         "needs balance roundrobin; {service.balance} does not follow weights exactly",
+    ),
+    Rule(
+        "weights",
+        _one_of("weights", MEASURED),
+        _one_of("balance", *WEIGHED),
+        f"measured needs balance {', '.join(WEIGHED[:-1])} or {WEIGHED[-1]}; it is {{service.balance}}",
+    ),
+    Rule(
+        "weights",
+        _one_of("weights", MEASURED),
+        _one_of("split", ()),
+        "measured does not fit split, which decides about the weights",
     ),
     Rule(
         "balance",

@@ -99,6 +99,12 @@ class Options:
     )
     health_status: str = _key(_STATUSES, "", TEXT, "statuses of a good health check", "2xx and 3xx")
     cookie: str = _key(kinds.COOKIE, "", TEXT, "name of a cookie that keeps a client at its server; mode http only")
+    weights: str = _key(
+        kinds.WEIGHTS,
+        "static",
+        TEXT,
+        "measured: servers that are slow or fail get less than their weight; or static",
+    )
     split: tuple[tuple[str, int], ...] = _key(
         words.SPLIT, (), TABLE, "share of the requests that each version gets, percent"
     )
@@ -176,6 +182,11 @@ class Options:
         return dict(self.split)
 
     @property
+    def is_measured(self) -> bool:
+        """Whether its servers' weights follow what HAProxy measures of them."""
+        return self.weights == words.MEASURED and self.balance in words.WEIGHED and not self.split
+
+    @property
     def hash_fetch(self) -> str:
         """What HAProxy hashes, in its own words; "" where it hashes nothing of a key."""
         return words.write_fetch(self.hash_key)
@@ -230,4 +241,6 @@ def make_service(name: str, settings: Settings, **values: Any) -> Service:
 
 def make_default(settings: Settings, **values: Any) -> Service:
     """Return the default service."""
-    return make_service(DEFAULT_SERVICE, settings, **({"cookie": settings.cookie} | values))
+    return make_service(
+        DEFAULT_SERVICE, settings, **({"cookie": settings.cookie, "weights": settings.weights} | values)
+    )

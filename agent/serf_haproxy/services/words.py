@@ -7,6 +7,8 @@ from serf_haproxy.services import VERSION
 from serf_haproxy.system.kinds import BALANCE_ALGORITHMS, Kind, choose, match
 
 HASH = "hash"
+MEASURED = "measured"
+WEIGHED = ("roundrobin", "leastconn", "random")  # the algorithms that follow weights, also when they change at run time
 PROTOCOL_CHECKS = {  # what HAProxy's own checks of these protocols do
     "pgsql": "the beginning of a PostgreSQL login",
     "redis": "PING to Redis",

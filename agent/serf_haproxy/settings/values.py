@@ -102,6 +102,9 @@ class Settings:
     hsts_max_age_s: int = _setting("0", kinds.count(0, 63072000), "max-age of Strict-Transport-Security; 0: not sent")
     stats_bind: str = _setting(":1936", kinds.BIND, "where the stats page is")
     balance: str = _setting("roundrobin", kinds.BALANCE, "HAProxy's balance algorithm")
+    weights: str = _setting(
+        "static", kinds.WEIGHTS, "measured: servers that are slow or fail get less than their weight, or static"
+    )
     health_path: str = _setting("/", kinds.URL_PATH, "path of the health check")
     health_method: str = _setting("HEAD", kinds.METHOD, "method of the health check; GET where HEAD answers 405 or 501")
     health_host: str = _setting("localhost", kinds.HOST, "header Host of the health check")

@@ -108,6 +108,7 @@ PORTS = Kind("ports and ranges like 80,8000-8999", read_ports, {"pattern": r"^[0
 SWITCH = Kind("on or off", lambda text: {"on": True, "off": False}[text])
 MODE = Kind("600 or 660", _matching("6[06]0"))
 BALANCE = choose(*BALANCE_ALGORITHMS)
+WEIGHTS = choose("static", "measured")
 METHOD = choose("HEAD", "GET", "OPTIONS", allowed="HEAD, GET or OPTIONS")
 HOST = match("a host name or IP address, with a port or without", r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 DOMAIN = match(

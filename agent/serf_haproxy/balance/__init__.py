@@ -1,0 +1,1 @@
+"""WEIGH: how much of its weight each server gets, by what HAProxy measures of it."""

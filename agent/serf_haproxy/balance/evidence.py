@@ -1,0 +1,122 @@
+"""What is known of a server's requests: counts and waits of which older ones count less. Pure.
+
+Requests are counted as waiting from when they are sent to a server until the head of an answer arrives. What follows,
+for example a long download or a WebSocket, says nothing of the server. Connections of mode tcp have no answers: what
+counts is how long they take to be accepted.
+"""
+
+import math
+from typing import NamedTuple
+
+from serf_haproxy.haproxy.traffic import Traffic
+
+_CONNECT_S = 0.05  # connections that are accepted within this time are alike
+_MEAN_COUNT = 512  # HAProxy's mean times are those of about so many requests
+_LEAST_COUNT = 3.0  # so many requests of a server count at most when it gets hardly any
+_FAILURE_SIGHTS = 4.0  # a failure is as certain as so many requests seen waiting
+
+
+class Course(NamedTuple):
+    """What is known of one server.
+
+    Attributes:
+        factor: The part of its weight that it gets, 0.01 to 1.
+        traffic: Its counters as last seen; None before that.
+        astray_count: Requests that ended without that any counter tells.
+        waited_s: Time that requests have waited, in all; of this and the rest what is older counts less.
+        ended_count: Requests that ended.
+        failed_count: Those of them that failed.
+        sight_count: Requests seen waiting at the moment of a look: how much `waited_s` can be relied on.
+    """
+
+    factor: float = 1.0
+    traffic: Traffic | None = None
+    astray_count: int = 0
+    waited_s: float = 0.0
+    ended_count: float = 0.0
+    failed_count: float = 0.0
+    sight_count: float = 0.0
+
+    @property
+    def good_count(self) -> float:
+        """Requests that ended well."""
+        return max(0.0, self.ended_count - self.failed_count)
+
+    @property
+    def doubt(self) -> float:
+        """How many times too high its cost may well seem: 1 and the relative error of what was seen."""
+        return 1 + 1 / math.sqrt(1 + self.sight_count + _FAILURE_SIGHTS * self.failed_count)
+
+
+class Look(NamedTuple):
+    """What came between two looks at a server; names as in `Course`."""
+
+    waited_s: float = 0.0
+    ended_count: int = 0
+    failed_count: int = 0
+    sight_count: int = 0
+    astray_count: int = 0
+
+
+def compare(course: Course, now: Traffic, elapsed_s: float) -> Look:
+    """Return what came since the look before: nothing if there was none, or if the counters began anew.
+
+    Args:
+        course: What is known.
+        now: The counters.
+        elapsed_s: The time between the looks.
+    """
+    before = course.traffic
+    if before is None or now.started_count < before.started_count or now.answered_count < before.answered_count:
+        return Look(astray_count=max(0, _count_open(now) - now.current_count))
+    astray_count = min(max(course.astray_count, _count_open(now) - now.current_count), _count_open(now))
+    if elapsed_s <= 0:
+        return Look(astray_count=astray_count)
+    failed_count = max(0, now.failed_count - before.failed_count)
+    if not now.is_http:
+        return _compare_connections(before, now, failed_count)
+    waiting = min(_count_open(now) - astray_count, now.current_count)
+    former = min(max(0, _count_open(before) - course.astray_count), before.current_count)
+    ended_count = now.answered_count + now.broken_count - before.answered_count - before.broken_count
+    return Look((waiting + former) / 2 * elapsed_s, max(ended_count, failed_count), failed_count, waiting, astray_count)
+
+
+def _count_open(traffic: Traffic) -> int:
+    """Return how many requests were sent of which no counter tells that they ended, or were answered."""
+    return traffic.started_count - traffic.answered_count - traffic.broken_count if traffic.is_http else 0
+
+
+def _compare_connections(before: Traffic, now: Traffic, failed_count: int) -> Look:
+    ended_before = before.started_count - before.current_count
+    ended_count = max(0, now.started_count - now.current_count - ended_before)
+    mean_count = min(_MEAN_COUNT, max(1, ended_before))
+    connect_ms = mean_count * (now.connect_ms - before.connect_ms) + ended_count * before.connect_ms
+    waited_s = ended_count * _CONNECT_S + max(0, connect_ms) / 1000
+    return Look(waited_s if ended_count else 0.0, max(ended_count, failed_count), failed_count, ended_count)
+
+
+def add(course: Course, look: Look, traffic: Traffic, aging: float) -> Course:
+    """Return what is known after a look; `aging` is the time since the one before, in spans that a request counts."""
+    kept = math.exp(-aging)
+    return Course(
+        course.factor,
+        traffic,
+        look.astray_count,
+        course.waited_s * kept + look.waited_s,
+        course.ended_count * kept + look.ended_count,
+        course.failed_count * kept + look.failed_count,
+        course.sight_count * kept + look.sight_count,
+    )
+
+
+def forget(course: Course, mean_count: float) -> Course:
+    """Let no more requests of a server count than it would get now: those of better times say little of it.
+
+    Args:
+        course: What is known.
+        mean_count: How many requests count of a server on average.
+    """
+    most = max(_LEAST_COUNT, 2 * course.factor * mean_count)
+    kept = min(1.0, most / max(1.0, course.ended_count))
+    counts = (kept * count for count in course[3:])
+    return Course(*course[:3], *counts)

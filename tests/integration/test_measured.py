@@ -1,0 +1,190 @@
+"""Measured weights with a real HAProxy, the real daemon and real applications."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import probe
+from integration.measured import Answer, Stage, running_stage
+from integration.proxy import Proxy, running_proxy, wait_for
+from integration.test_daemon import log_path, running_daemon
+from serf_haproxy.control.report import read_report, to_json
+from serf_haproxy.serf.wake import wake
+
+pytestmark = pytest.mark.usefixtures("time_limit")
+
+NAMES = ("web1", "web2", "web3", "web4", "web5")
+SERVICE_S = 0.1
+RATE = 40.0  # a fifth of what the five can do
+MEASURED = {"SERF_HAPROXY_WEIGHTS": "measured", "SERF_HAPROXY_BALANCE": "random"}
+
+
+def port_of(proxy: Proxy) -> int:
+    return int(proxy.settings.frontend_bind.rpartition(":")[2])
+
+
+def weights(proxy: Proxy) -> dict[str, int]:
+    """Return the weights that HAProxy has."""
+    running = probe.read_running(proxy.settings)
+    return {name: seen.weight for (_, name), seen in ((running and running.servers) or {}).items()}
+
+
+def share(answers: list[Answer], name: str) -> float:
+    """Return the share of answers that come from a node."""
+    return sum(one.node == name for one in answers) / max(1, len(answers))
+
+
+def announce(proxy: Proxy, stage: Stage, **tags: object) -> None:
+    """Write the node files of all applications, with more tags for one of them: its name, then a value for each."""
+    for name, application in stage.applications.items():
+        proxy.record(name, application.port, **({"weight": tags[name]} if name in tags else {}))
+
+
+@contextlib.contextmanager
+def balancing(directory: Path, stage: Stage, **environment: str) -> Iterator[Proxy]:
+    """Run a HAProxy and the daemon in front of applications until the end of the block."""
+    directory.mkdir(exist_ok=True)
+    with running_proxy(directory, **environment) as proxy:
+        announce(proxy, stage)
+        with running_daemon(proxy):
+            proxy.wait_up(*stage.applications)
+            yield proxy
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    """Yield five applications."""
+    with running_stage(NAMES, SERVICE_S) as stage:
+        yield stage
+
+
+def test_a_slow_server_gets_less_and_recovers(short_dir: Path, stage: Stage) -> None:
+    """A server that is ten times slower gets a fraction of its weight, `status` says why, and it comes back."""
+    with balancing(short_dir, stage, **MEASURED) as proxy:
+        assert weights(proxy) == dict.fromkeys(NAMES, 100)
+        stage["web1"].times = 10
+        stage.load(port_of(proxy), RATE)
+        wait_for(lambda: weights(proxy)["web1"] <= 10, lambda: str(weights(proxy)))
+        wait_for(lambda: "server web1 gets less" in log_path(proxy).read_text(), "the log says so")
+
+        def is_told() -> bool:
+            members = {one["name"]: one["measured"] or {} for one in to_json(read_report(proxy.settings))["members"]}
+            return "times the usual" in members["web1"].get("reason", "") and members["web1"]["weight"] <= 20
+
+        wait_for(is_told, "the report says so")
+        assert probe.runs_published(proxy.settings)
+        stage["web1"].times = 1
+        began_s = time.monotonic()
+        wait_for(lambda: weights(proxy)["web1"] == 100, lambda: str(weights(proxy)))
+        print(f"recovered in {time.monotonic() - began_s:.1f} s")
+        assert proxy.reload_count() == 0
+
+
+@pytest.mark.parametrize("balance", ["random", "roundrobin"])
+def test_a_server_that_fails_at_once_gets_hardly_anything(short_dir: Path, stage: Stage, balance: str) -> None:
+    """From two seconds after a server begins to answer 500 at once, at most one request in a hundred fails."""
+    with balancing(short_dir, stage, **(MEASURED | {"SERF_HAPROXY_BALANCE": balance})) as proxy:
+        stage.load(port_of(proxy), RATE)
+        wait_for(lambda: len(stage.answers) > RATE, "requests are answered")
+        stage["web1"].status = 500
+        broke_s = time.monotonic()
+        wait_for(lambda: time.monotonic() > broke_s + 10, "ten seconds have passed")
+        answers = stage.select(port_of(proxy), broke_s + 2)
+        failed = [one for one in answers if one.status != 200]
+        assert len(answers) > 4 * RATE
+        assert len(failed) <= 0.01 * len(answers) + 2, f"{len(failed)} of {len(answers)}"
+
+
+def test_the_order_of_an_operator_wins_at_once(short_dir: Path, stage: Stage) -> None:
+    """A drained server stays drained, one whose weight is lowered gets no more than that, and its part stays."""
+    with balancing(short_dir, stage, **MEASURED) as proxy:
+        stage["web1"].times = 10
+        stage.load(port_of(proxy), RATE)
+        wait_for(lambda: weights(proxy)["web1"] <= 10, lambda: str(weights(proxy)))
+        announce(proxy, stage, web1=0, web2=0)
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: weights(proxy)["web1"] == weights(proxy)["web2"] == 0, lambda: str(weights(proxy)))
+        for _ in range(20):
+            assert weights(proxy)["web1"] == weights(proxy)["web2"] == 0
+            time.sleep(0.05)
+        announce(proxy, stage, web1=2, web2=1, web3=2)
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: weights(proxy)["web3"] == 100, lambda: str(weights(proxy)))
+        assert weights(proxy)["web2"] <= 50
+
+
+def test_shares_outlive_reloads_and_daemons(short_dir: Path, stage: Stage) -> None:
+    """A reload, a daemon that is killed, and a new daemon leave a slow server's weight as it is."""
+    with running_proxy(short_dir, **MEASURED) as proxy:
+        announce(proxy, stage)
+        stage["web1"].times = 10
+        with running_daemon(proxy) as daemon:
+            proxy.wait_up(*NAMES)
+            stage.load(port_of(proxy), RATE)
+            wait_for(lambda: weights(proxy)["web1"] <= 10, lambda: str(weights(proxy)))
+            daemon.kill()
+            daemon.wait(30)
+        stage.load(port_of(proxy), 0)
+        before = weights(proxy)
+        assert before["web1"] < 50
+        proxy.run_pass()  # it finds nothing to correct
+        assert weights(proxy) == before
+        proxy.run_pass(maxconn=1234)
+        assert proxy.reload_count() == 1
+        assert weights(proxy) == before
+        with running_daemon(proxy):
+            for _ in range(20):  # no request comes
+                assert weights(proxy) == before
+                time.sleep(0.05)
+
+
+def test_a_long_answer_is_not_a_slow_one(short_dir: Path, stage: Stage) -> None:
+    """What counts is the first byte: a server that takes seconds for the rest keeps its weight."""
+    with balancing(short_dir, stage, **MEASURED) as proxy:
+        stage["web1"].held_s = 2.0
+        stage["web2"].times = 10
+        stage.load(port_of(proxy), RATE)
+        wait_for(lambda: weights(proxy)["web2"] <= 10, lambda: str(weights(proxy)))
+        assert weights(proxy)["web1"] > 50
+
+
+def test_two_balancers_agree(short_dir: Path, stage: Stage) -> None:
+    """Two balancers measure alone, and give a slow server the same small share; the others keep theirs."""
+    with (
+        balancing(short_dir / "a", stage, **MEASURED) as first,
+        balancing(short_dir / "b", stage, **MEASURED) as second,
+    ):
+        stage["web1"].times = 10
+        for proxy in (first, second):
+            stage.load(port_of(proxy), RATE / 2)
+        wait_for(lambda: max(weights(first)["web1"], weights(second)["web1"]) <= 10, "both give it less")
+        seen = []
+        for _ in range(50):
+            seen += [weights(first), weights(second)]
+            time.sleep(0.1)
+        middle = {name: statistics.median(one[name] for one in seen) for name in NAMES}
+        assert middle["web1"] <= 20
+        assert [middle[name] for name in NAMES[1:]] == [100] * 4
+
+
+def test_fewer_requests_meet_a_slow_server_than_with_the_fewest_connections(short_dir: Path, stage: Stage) -> None:
+    """Beside each other, leastconn gives the slow one of five servers at least twice as many requests."""
+    rest = {"SERF_HAPROXY_BALANCE": "leastconn"}
+    with (
+        running_stage(NAMES, SERVICE_S) as other,
+        balancing(short_dir / "a", stage, **MEASURED) as measured,
+        balancing(short_dir / "b", other, **rest) as static,
+    ):
+        stage["web1"].times = other["web1"].times = 10
+        stage.load(port_of(measured), RATE)
+        other.load(port_of(static), RATE)
+        wait_for(lambda: weights(measured)["web1"] <= 10, lambda: str(weights(measured)))
+        began_s = time.monotonic()
+        wait_for(lambda: time.monotonic() > began_s + 10, "ten seconds have passed")
+        few = share(stage.select(port_of(measured), began_s), "web1")
+        many = share(other.select(port_of(static), began_s), "web1")
+        assert few <= many / 2, f"{few:.3f} instead of {many:.3f}"
