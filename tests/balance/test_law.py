@@ -43,7 +43,7 @@ def test_equal_servers_keep_their_weights() -> None:
 def test_a_slow_server_gets_less() -> None:
     """A server at which ten times as many requests wait gets hardly anything, and the reason names the ratio."""
     shares = look(a=traffic(1100, 1000, current_count=100), b=traffic(1010, 1000, current_count=10))
-    assert (shares["a"].weight, shares["b"].weight) == (3, LIMIT)
+    assert (shares["a"].weight, shares["b"].weight) == (1, LIMIT)
     assert shares["a"].explain() == "a request costs 10.0 times the usual one"
     assert shares["a"].wait_s == pytest.approx(0.5, rel=0.01)
 
@@ -83,7 +83,7 @@ def test_half_of_the_servers_may_be_pushed() -> None:
     bad = traffic(1100, 1000, current_count=100)
     good = traffic(1010, 1000, current_count=10)
     shares = look(a=bad, b=bad, c=bad, d=good, e=good)
-    assert [one.weight for one in shares.values()] == [3, 3, 50, LIMIT, LIMIT]
+    assert [one.weight for one in shares.values()] == [1, 1, 50, LIMIT, LIMIT]
     assert "enough others" in shares["c"].explain()
 
 
@@ -171,14 +171,14 @@ def test_whatever_haproxy_reports_weights_are_sound(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_slow_server_settles_and_recovers(seed: int) -> None:
-    """One of five that is ten times slower gets less than 3 % within seconds, and all of its part after it heals."""
+    """One of five that is ten times slower gets less than 1.5 % within seconds, and all of its part after it heals."""
     servers = {name: Server() for name in NAMES}
     servers["a"].service_s = 0.2
     course = Simulation(servers, RATE, seed)
     course.run(5)
     course.got.clear()
     course.run(20)
-    assert course.got.count("a") / len(course.got) < 0.03
+    assert course.got.count("a") / len(course.got) < 0.015
     servers["a"].service_s = 0.02
     course.run(10)
     assert course.weights[0]["a"] == LIMIT

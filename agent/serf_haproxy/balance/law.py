@@ -1,7 +1,7 @@
 """The law of measured weights: from what HAProxy counts to a factor for each server's weight. Pure.
 
 Little's law gives the mean wait for the first byte of an answer without any clock at the requests: the requests that
-wait, integrated over time, divided by those that ended (`evidence`). A failed request costs as much as fifty usual
+wait, integrated over time, divided by those that ended (`evidence`). A failed request costs as much as thirty usual
 waits. A server that costs more than its peers gets less than its weight, never less than a hundredth, and gets it back
 as it recovers. `docs/explanation/measured-weights.md` has the formulas and their reasons.
 """
@@ -15,11 +15,11 @@ from serf_haproxy.haproxy.traffic import Traffic
 
 FLOOR = 0.01  # of the weight stays: a slow server is still tried, so that it can come back
 BAND = 1.5  # so many times the usual cost is no reason to do anything
-_POWER = 2.0  # how steeply the factor falls with the cost
-_FAILURE_COST = 50.0  # a failed request, in usual waits
-_PRIOR = 2.0  # a server is taken for a usual one as strongly as by so many requests
+_POWER = 3.0  # how steeply the factor falls with the cost
+_FAILURE_COST = 30.0  # a failed request, in usual waits
+_PRIOR = 1.0  # a server is taken for a usual one as strongly as by so many requests
 _USUAL_RANK = 0.25  # the usual cost: that of the server at the end of the best quarter
-_MEMORY_S, _MEMORY_MAX_S = 2.0, 15.0  # how long a request counts
+_MEMORY_S, _MEMORY_MAX_S = 3.0, 15.0  # how long a request counts
 _SIGHT_COUNT = 30.0  # so many requests should have been seen waiting at a server: the error is then a sixth
 _RATE_S = 3.0  # over which their rate is smoothed
 _DOWN, _UP = 4.0, 1.0  # fastest change of a factor's logarithm, per second
