@@ -47,6 +47,7 @@ bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	run storm.py $(if $(QUICK),--members 50); \
 	run pass.py $(if $(QUICK),--rounds 2 --counts 10 1000); \
 	run gossip.py $(if $(QUICK),--agents 10 --rest-s 5); \
+	run look.py $(if $(QUICK),--counts 10 --span-s 2); \
 	run handler.py $(if $(QUICK),--rounds 5); \
 	run size.py
 	$(if $(QUICK),,$(BIN)/python tests/benchmarks/document.py)

@@ -54,7 +54,7 @@ class Counters:
             self.answered_count += 1
             self.failed_count += heapq.heappop(self.ends_s)[1]
         return Traffic(
-            weight, True, True, False, False, len(self.ends_s), 0, self.started_count, self.answered_count, 0,
+            weight, True, True, False, len(self.ends_s), 0, self.started_count, self.answered_count, 0,
             self.failed_count,
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ RATE = 500.0  # half of what five servers can do
 
 def traffic(started: int = 0, answered: int = 0, weight: int = LIMIT, **more: object) -> Traffic:
     """Return the counters of a server."""
-    rest = {"is_http": True, "is_up": True, "is_backup": False, "has_agent": False, "current_count": 0}
+    rest = {"is_http": True, "is_up": True, "is_backup": False, "current_count": 0}
     rest |= {"connect_ms": 0, "broken_count": 0, "failed_count": 0}
     return Traffic(**({"started_count": started, "answered_count": answered, "weight": weight} | rest | more))  # type: ignore[arg-type]
 
@@ -60,12 +60,11 @@ def test_a_server_that_fails_at_once_gets_less() -> None:
     [
         traffic(1100, 1000, is_up=False, current_count=100),
         traffic(1100, 1000, weight=0, current_count=100),
-        traffic(1100, 1000, has_agent=True, current_count=100),
     ],
-    ids=["down", "drained", "agent"],
+    ids=["down", "drained"],
 )
 def test_some_servers_are_left_alone(server: Traffic) -> None:
-    """A server that is down, drained or led by an agent is left alone, and so are the others for its sake."""
+    """A server that is down or drained is left alone, and so are the others for its sake."""
     shares = look(a=server, b=traffic(1010, 1000, current_count=10))
     assert shares.keys() == {"b"}
     assert shares["b"].weight == LIMIT
@@ -137,7 +136,6 @@ _COUNTERS = st.builds(
     is_http=st.booleans(),
     is_up=st.booleans(),
     is_backup=st.just(False),
-    has_agent=st.just(False),
     **{
         name: st.integers(0, 10**12)
         for name in (

@@ -16,6 +16,7 @@ SMALLEST = (
     ("pass.py", "--counts", "10", "--rounds", "1"),
     ("gossip.py", "--agents", "3", "--rest-s", "1"),
     ("handler.py", "--rounds", "20"),
+    ("look.py", "--counts", "10", "--span-s", "1"),
 )
 WITH_A_PACKAGE_INDEX = {"size"}
 BLOCK = re.compile(r"^<!-- ([a-z-]+)\.([a-z-]+) -->$", re.MULTILINE)

@@ -79,7 +79,7 @@ def weigh(
 ) -> tuple[Pool, dict[str, Share]]:
     """Return what is known after a look, and what each server should get.
 
-    Servers that are down, drained or have an agent are left alone, and so are all while no request came and none waits.
+    Servers that are down or drained are left alone, and so are all while no request came and none waits.
 
     Args:
         pool: What was known before.
@@ -88,7 +88,6 @@ def weigh(
         elapsed_s: Time since the look before; 0 where there was none, or one of another worker.
     """
     ruled = [name for name, one in traffic.items() if limits.get(name) and one.weight and one.is_up]
-    ruled = [name for name in ruled if not traffic[name].has_agent]
     courses = {name: _start(traffic[name], limits[name], pool.courses.get(name)) for name in ruled}
     looks = {name: compare(courses[name], traffic[name], elapsed_s) for name in ruled}
     if not any(look.ended_count or look.waited_s for look in looks.values()):

@@ -83,7 +83,7 @@ class Balance:
         servers = self._parser.read_published(text).servers if text else {}
         self._limits = {}
         for (section, name), line in servers.items():
-            if section in measured and "agent-check" not in line.words:
+            if section in measured:
                 self._limits.setdefault(section, {})[name] = line.weight
         self._pools = {key: pool for key, pool in self._pools.items() if key[0] in self._limits}
         if has_reloaded:

@@ -140,10 +140,8 @@ class Parser:
             head = header.split()
             if head[0] == "defaults":
                 inherited = self._read_defaults(head, lines, named)
-            if head[0] not in ("backend", "listen") or len(head) < 2:
-                remaining = lines
-            else:
-                remaining = self._read_section(head, lines, inherited, (own, foreign), layout) if is_certain else lines
+            has_servers = is_certain and head[0] in ("backend", "listen") and len(head) > 1
+            remaining = self._read_section(head, lines, inherited, (own, foreign), layout) if has_servers else lines
             rest.update("".join(f"{line}\n" for line in remaining).encode("utf-8", "surrogateescape"))
         digest = rest.hexdigest()[:16]
         sets = map(frozenset, (layout.cookied, layout.by_id))

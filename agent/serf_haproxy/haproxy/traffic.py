@@ -1,6 +1,7 @@
 """What HAProxy's `show stat` (Management Guide, section 9.1) tells of the requests of each server."""
 
 import csv
+import io
 import operator
 from typing import NamedTuple
 
@@ -8,36 +9,19 @@ from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import Key
 
-_COLUMNS = [
-    "pxname",
-    "svname",
-    "mode",
-    "status",
-    "uweight",
-    "bck",
-    "agent_status",
-    "scur",
-    "qcur",
-    "stot",
-    "req_tot",
-    "hrsp_5xx",
-    "econ",
-    "eresp",
-    "wretr",
-    "wredis",
-    "ctime",
-]
+_TEXTS = ("mode", "status", "uweight", "bck")
+_COUNTS = ("scur", "qcur", "stot", "req_tot", "hrsp_5xx", "econ", "eresp", "wretr", "wredis", "ctime")
+_COLUMNS = ("pxname", "svname", *_TEXTS, *_COUNTS)
 
 
 class Traffic(NamedTuple):
-    """A server's counters. All but the first seven only grow, until a reload or a restart of HAProxy begins anew.
+    """A server's counters. All but the first six only grow, until a reload or a restart of HAProxy begins anew.
 
     Attributes:
         weight: The weight in use, 0 to 256.
         is_http: Whether its section speaks HTTP.
         is_up: Whether its health checks let it have requests.
         is_backup: Whether it serves only while no other server is up.
-        has_agent: Whether an agent on the server decides about its weight.
         current_count: Requests, or connections of mode tcp, at the server at this moment.
         connect_ms: The mean time that its last 512 connections took to be accepted.
         started_count: Requests, or connections of mode tcp, that were sent to it, repeated ones included.
@@ -50,7 +34,6 @@ class Traffic(NamedTuple):
     is_http: bool
     is_up: bool
     is_backup: bool
-    has_agent: bool
     current_count: int
     connect_ms: int
     started_count: int
@@ -73,7 +56,7 @@ def read_traffic(answer: str) -> dict[Key, Traffic]:
     traffic: dict[Key, Traffic] = {}
     choose = None
     try:
-        for row in csv.reader(answer.splitlines()):
+        for row in csv.reader(io.StringIO(answer, newline="")):
             if row and row[0] == "# pxname":
                 names = ["pxname", *row[1:]]
                 choose = operator.itemgetter(*map(names.index, _COLUMNS))
@@ -85,7 +68,7 @@ def read_traffic(answer: str) -> dict[Key, Traffic]:
     return traffic
 
 
-def _read_row(mode: str, status: str, weight: str, backup: str, agent: str, *counts: str) -> Traffic:
+def _read_row(mode: str, status: str, weight: str, backup: str, *counts: str) -> Traffic:
     current, queued, started, answered, failed, connect, broken, retried, moved, connect_ms = map(_read_count, counts)
     errors = connect + broken
     return Traffic(
@@ -93,7 +76,6 @@ def _read_row(mode: str, status: str, weight: str, backup: str, agent: str, *cou
         mode == "http",
         status.startswith(("UP", "no check", "NOLB")),
         backup == "1",
-        agent != "",
         current + queued,
         connect_ms,
         started,
