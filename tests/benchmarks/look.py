@@ -25,6 +25,7 @@ from measure import Report, make_parser, median, tree_cpu_s
 
 from integration.proxy import Proxy, free_port, running_proxy
 from serf_haproxy.balance.loop import make_balance
+from serf_haproxy.config.parse import Parser
 
 REST_S = 6.0  # after so long without requests the pauses have reached their longest
 RATE = 20.0
@@ -51,7 +52,7 @@ def look(proxy: Proxy, span_s: float, settle_s: float) -> Cost:
     """Look for some time at all servers."""
     assert proxy.process
     balance = make_balance(proxy.settings)
-    balance.follow(frozenset(["nodes"]), has_reloaded=True)
+    balance.follow(frozenset(["nodes"]), Parser(), has_reloaded=True)
     looks_s: list[float] = []
     began_s = time.monotonic()
     begun = False

@@ -31,7 +31,7 @@ _REST_S = 2.0  # the longest pause while none come
 _COST = 50.0  # a pause lasts so many times as long as a look takes of a processor
 _ASK_S = 1.0
 _FAULT_S, _FAULT_MAX_S = 0.5, 10.0
-_NOTE_S = 1.0  # how often what was found is written down for `status`
+_NOTE_S, _FRESH_S = 1.0, 10.0  # how often what was found is written down for `status`: new weights, the same weights
 _LOW, _FULL = 0.5, 0.95  # a server is logged when its factor falls below the one, and when it is back above the other
 
 
@@ -64,7 +64,6 @@ class Balance:
         self._pools: dict[tuple[str, bool], Pool] = former._pools if former else {}
         self._low: set[Key] = former._low if former else set()
         self._limits: dict[str, dict[str, int]] = {}
-        self._parser = Parser()
         self._looked_s: float | None = None
         self._due_s = math.inf
         self._pause_s = _LOOK_S
@@ -72,15 +71,16 @@ class Balance:
         self._noted_s, self._is_noted = 0.0, False
         self._fault_count = 0
 
-    def follow(self, measured: frozenset[str], has_reloaded: bool) -> None:
+    def follow(self, measured: frozenset[str], parser: Parser, has_reloaded: bool) -> None:
         """Take over what a pass has decided.
 
         Args:
             measured: The sections with measured weights.
+            parser: That of the pass, which has read the published configuration.
             has_reloaded: Whether a new worker runs, which counts from zero.
         """
         text = self._places.config_file.read_live() if measured else None
-        servers = self._parser.read_published(text).servers if text else {}
+        servers = parser.read_published(text).servers if text else {}
         self._limits = {}
         for (section, name), line in servers.items():
             if section in measured:
@@ -115,7 +115,7 @@ class Balance:
                 log.warning("%s", f"weights stay as they are: {error}")
             return
         self._fault_count = 0
-        self._note(now_s)
+        self._note(now_s, is_busy)
         self._pause_s = _LOOK_S if is_busy else min(_REST_S, 2 * self._pause_s)
         self._due_s = now_s + max(self._pause_s, min(_REST_S, _COST * (time.thread_time() - started_s)))
 
@@ -164,9 +164,10 @@ class Balance:
             self._low.discard(key)
             log.info("%s", f"server {format_key(key)} gets its whole weight again")
 
-    def _note(self, now_s: float) -> None:
-        """Write down what was found for `status`, now and then, and not while nothing has changed."""
-        if self._is_noted or now_s < self._noted_s + _NOTE_S:
+    def _note(self, now_s: float, is_busy: bool) -> None:
+        """Write down what was found for `status`, now and then, and not while no request comes."""
+        pause_s = _NOTE_S if not self._is_noted else _FRESH_S if is_busy else math.inf
+        if now_s < self._noted_s + pause_s:
             return
         shares = {key: share for key, share in self._shares.items() if key[1] in self._limits.get(key[0], {})}
         self._shares = shares

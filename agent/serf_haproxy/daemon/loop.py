@@ -165,7 +165,8 @@ class Daemon:
         with self._watchdog.watching(limit_s) as on_step:
             outcome = self._reconciler.reconcile(self._client.ask, is_resync, on_step, pause)
         self._watch.follow(self._reconciler.list_service_files())
-        self._balance.follow(self._reconciler.memory.measured, outcome.has_reloaded)
+        memory = self._reconciler.memory
+        self._balance.follow(memory.measured, memory.renderer.parser, outcome.has_reloaded)
         self._log(outcome)
         self._schedule.end(time.monotonic(), outcome)
         if is_resync and not outcome.has_roster:

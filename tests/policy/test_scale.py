@@ -1,0 +1,44 @@
+"""Room below the weights of members, for measured weights."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serf_haproxy.policy.scale import scale_up
+from serf_haproxy.policy.server import Server
+
+
+def servers(weights: list[int | None]) -> list[Server]:
+    """Return servers with these weights."""
+    return [Server(f"web{number}", "10.0.0.1", 80, weight) for number, weight in enumerate(weights)]
+
+
+@pytest.mark.parametrize(
+    ("weights", "scaled"),
+    [
+        ([None, None], [100, 100]),
+        ([1, 2, 0], [50, 100, 0]),
+        ([20, 20], [120, 120]),
+        ([200, 100], [200, 100]),
+        ([0], [0]),
+        ([], []),
+        ([1] * 1000, [25] * 1000),
+        ([1] * 20000, [1] * 20000),
+    ],
+)
+def test_weights_grow_to_about_a_hundred(weights: list[int | None], scaled: list[int]) -> None:
+    """The largest weight becomes 64 to 128 where there is room; with very many servers it grows less."""
+    assert [server.weight for server in scale_up(servers(weights))] == scaled
+
+
+@given(st.lists(st.integers(0, 256), max_size=300))
+def test_the_ratio_of_weights_stays(weights: list[int]) -> None:
+    """All weights grow by the same whole number, and none exceeds 256."""
+    scaled = [server.weight or 0 for server in scale_up(servers(list(weights)))]
+    factors = {Fraction(after, before) for before, after in zip(weights, scaled, strict=True) if before}
+    assert len(factors) <= 1
+    assert all(factor.denominator == 1 for factor in factors)
+    assert max(scaled, default=0) <= 256
+    assert [weight == 0 for weight in scaled] == [weight == 0 for weight in weights]
