@@ -8,7 +8,17 @@ from pathlib import Path
 from containers.engine import PREFIX, ROOT, Engine, run
 
 MODULES = ("clients", "equality", "health", "last_resort", "live", "load", "maxconn", "old_workers", "pass")
-MODULES += ("runtime_rules", "sharing", "splits", "sticky", "forwarding", "https", "listening", "service_options")
+MODULES += (
+    "measured",
+    "runtime_rules",
+    "sharing",
+    "splits",
+    "sticky",
+    "forwarding",
+    "https",
+    "listening",
+    "service_options",
+)
 TESTS = ("tests/config/test_render.py", *(f"tests/integration/test_{name}.py" for name in MODULES))
 PACKAGES = ("pytest", "pytest-randomly", "hypothesis", "requests", "starlette", "uvicorn")
 # The code under test is the image's. `env -i` drops the image's settings, which are for its own paths.

@@ -6,7 +6,7 @@ from serf_haproxy.policy.server import Server
 
 _STEPS = (100, 50, 25, 12, 6, 3, 2)
 _LARGEST = 128  # with a weight of 100 a server can get a hundredth of it
-_TOTAL = 25600  # what HAProxy keeps in memory for balance random grows with the total
+_TOTAL = 25600  # memory and start of HAProxy with balance random grow with the total
 
 
 def scale_up(servers: Sequence[Server]) -> tuple[Server, ...]:
