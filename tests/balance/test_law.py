@@ -86,6 +86,15 @@ def test_half_of_the_servers_may_be_pushed() -> None:
     assert "enough others" in shares["c"].explain()
 
 
+def test_a_weight_above_the_limit_is_corrected() -> None:
+    """Where another hand has set more than the limit, the next look sets less, however little that is."""
+    fine = traffic(1010, 1000, current_count=10)
+    assert look(a=fine._replace(weight=LIMIT + 1), b=fine)["a"].weight == LIMIT
+    pool = Pool({"a": Course(0.99, fine), "b": Course(1.0, fine)}, 0.1)
+    now = {"a": fine._replace(started_count=1012, answered_count=1002, weight=LIMIT + 5), "b": fine}
+    assert weigh(pool, now, dict.fromkeys("ab", LIMIT), 0.001)[1]["a"].weight <= LIMIT
+
+
 def test_nothing_happens_without_requests() -> None:
     """While no request comes and none waits, all weights stay as they are."""
     pool = Pool({"a": Course(0.3, traffic(5, 5, 30))}, 0.02)

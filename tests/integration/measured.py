@@ -81,11 +81,18 @@ class Answer(NamedTuple):
 
 
 class Stage:
-    """Applications and clients; `answers` grows while it runs."""
+    """Applications and clients.
+
+    Attributes:
+        applications: The applications, by name.
+        answers: What became of each request so far.
+        lags_s: How late each request was sent: where the machine is too busy for the clients, latencies say nothing.
+    """
 
     def __init__(self, names: Iterable[str], service_s: float) -> None:
         self.applications = {name: Application(name, service_s) for name in names}
         self.answers: list[Answer] = []
+        self.lags_s: list[float] = []
         self._rates: dict[int, float] = {}
         self._loop = asyncio.new_event_loop()
         self._is_open = threading.Event()
@@ -116,6 +123,7 @@ class Stage:
         async with asyncio.TaskGroup() as tasks:
             while self._rates.get(port) == rate:
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+                self.lags_s.append(time.monotonic() - due_s)
                 tasks.create_task(self._request(port, due_s))
                 due_s += random.expovariate(rate)
 

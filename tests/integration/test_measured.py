@@ -22,6 +22,7 @@ SERVICE_S = 0.1
 RATE = 40.0  # a fifth of what the five can do
 SPAN_S = float(os.environ.get("MEASURED_S", "10"))  # how long two balancers are compared
 LONG_S = 120.0  # the slowest hundredth of less time says little
+MOST_LAG_S = 0.02
 MEASURED = {"SERF_HAPROXY_WEIGHTS": "measured", "SERF_HAPROXY_BALANCE": "random"}
 
 
@@ -192,7 +193,8 @@ def test_fewer_requests_meet_a_slow_server_than_with_the_fewest_connections(shor
         few, many = observe_both(stage, measured, other, static)
         print(f"p99 {p99_s(few):.3f} instead of {p99_s(many):.3f} s")
         assert share(few, "web1") <= share(many, "web1") / 2, f"{share(few, 'web1'):.3f} {share(many, 'web1'):.3f}"
-        assert SPAN_S < LONG_S or p99_s(few) <= p99_s(many) / 2
+        if are_latencies_true(stage, other):
+            assert p99_s(few) <= p99_s(many) / 2
 
 
 def test_equal_servers_lose_nothing(short_dir: Path, stage: Stage) -> None:
@@ -210,9 +212,11 @@ def test_equal_servers_lose_nothing(short_dir: Path, stage: Stage) -> None:
         seen: list[int] = []
         few, many = observe_both(stage, measured, other, static, lambda: seen.extend(weights(measured).values()))
         print(f"p99 {p99_s(few):.3f} instead of {p99_s(many):.3f} s; mean weight {statistics.mean(seen):.1f}")
+        assert max(seen) <= 100, log_path(measured).read_text() + str(seen)
         assert statistics.mean(seen) > 85
         assert max(share(few, name) for name in NAMES) < 0.4
-        assert SPAN_S < LONG_S or p99_s(few) <= 1.05 * p99_s(many)
+        if are_latencies_true(stage, other):
+            assert p99_s(few) <= 1.05 * p99_s(many)
 
 
 def observe_both(
@@ -224,6 +228,16 @@ def observe_both(
         on_look()
         time.sleep(0.5)
     return stage.select(port_of(first), began_s), other.select(port_of(second), began_s)
+
+
+def are_latencies_true(*stages: Stage) -> bool:
+    """Return whether there are enough requests to compare the slowest; skip where the clients were too late."""
+    if SPAN_S < LONG_S:
+        return False
+    lag_s = max(sorted(stage.lags_s)[int(0.99 * len(stage.lags_s))] for stage in stages)
+    if lag_s > MOST_LAG_S:
+        pytest.skip(f"void: a hundredth of the requests was sent more than {lag_s:.3f} s late; the machine is too busy")
+    return True
 
 
 def p99_s(answers: list[Answer]) -> float:

@@ -172,5 +172,5 @@ def _approach(factor: float, target: float, elapsed_s: float) -> float:
 
 def _choose_weight(factor: float, limit: int, present: int) -> int:
     wanted = max(1, round(factor * limit))
-    is_end = wanted in (1, limit)
-    return wanted if is_end or abs(wanted - present) > _CHANGE * present else present
+    is_due = wanted in (1, limit) or present > limit or abs(wanted - present) > _CHANGE * present
+    return wanted if is_due else present
