@@ -6,7 +6,8 @@
     │   └── TemplateError     the template, with its line
     └── SystemFault       a failure outside, which may heal by itself (exit code 111)
         ├── SerfFault         the Serf agent's RPC does not answer as its protocol says
-        │   └── SerfAway          it cannot be reached: the Serf agent may not have started yet
+        │   ├── SerfAway          it cannot be reached: the Serf agent may not have started yet
+        │   └── SerfSilence       it is there, and no answer comes: the process may be frozen
         └── HaproxyFault      HAProxy, its program or one of its sockets does not answer as expected
             └── HaproxySilence    a socket is open, and no answer comes: the process may be frozen
 
@@ -47,6 +48,10 @@ class SerfFault(SystemFault):
 
 class SerfAway(SerfFault):
     """The Serf agent's RPC cannot be reached: the Serf agent may not have started yet."""
+
+
+class SerfSilence(SerfFault):
+    """The Serf agent's RPC takes a connection, and no answer comes: the process may be frozen."""
 
 
 class HaproxyFault(SystemFault):

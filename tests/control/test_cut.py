@@ -13,8 +13,9 @@ from serf_haproxy.control import rendering
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.reconcile import reconcile
-from serf_haproxy.control.report import format_table, read_report
+from serf_haproxy.control.report import read_report
 from serf_haproxy.errors import SystemFault
+from serf_haproxy.show.table import format_table
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 

@@ -9,9 +9,11 @@ import pytest
 from fakes.web import answering
 from integration.proxy import Proxy
 from serf_haproxy.control import preview, reconcile
-from serf_haproxy.control.report import format_table, read_report, to_json
+from serf_haproxy.control.report import read_report
 from serf_haproxy.policy.decision import Decision, State
 from serf_haproxy.policy.snapshot import Snapshot
+from serf_haproxy.show.document import to_json
+from serf_haproxy.show.table import format_table
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -105,7 +107,7 @@ def test_status_and_the_pass_share_one_decision(
     assert [(*entry[:4],) for entry in shown.entries.values()] == [(*entry[:4],) for entry in said.entries.values()]
     listed = {member["name"]: (member["state"], member["reason"]) for member in to_json(report)["members"]}
     assert listed == {name: (entry.state, entry.reason) for (_, name), entry in said.entries.items()}
-    table = format_table(report)
+    table = format_table(report, width=0)
     assert all(entry.reason in table for entry in said.entries.values() if entry.state is not State.SERVING)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import workers
+from conftest import StartSerf
+from integration.balancer import Balancer, running_balancer
 from integration.proxy import Proxy, running_proxy
 
 _MIGRATE = Path("/proc/sys/net/ipv4/tcp_migrate_req")
@@ -23,6 +25,13 @@ def short_dir() -> Iterator[Path]:
 def proxy(short_dir: Path) -> Iterator[Proxy]:
     """Yield a real HAProxy that runs a configuration without servers."""
     with running_proxy(short_dir) as running:
+        yield running
+
+
+@pytest.fixture
+def balancer(start_serf: StartSerf) -> Iterator[Balancer]:
+    """Yield a balancer on which nothing is wrong."""
+    with running_balancer(start_serf) as running:
         yield running
 
 

@@ -21,9 +21,10 @@ from integration.test_load import applications
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.outcome import FROZEN, Outcome, Verdict
 from serf_haproxy.control.reconcile import reconcile
-from serf_haproxy.control.report import format_table, read_report
+from serf_haproxy.control.report import read_report
 from serf_haproxy.policy.snapshot import DOWN
 from serf_haproxy.serf.wake import wake
+from serf_haproxy.show.table import format_table
 
 STATIC = {"SERF_HAPROXY_BALANCE": "static-rr"}  # HAProxy refuses new servers at run time
 

@@ -22,9 +22,10 @@ from serf_haproxy.control.boot import boot
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.reconcile import Reconciler
-from serf_haproxy.control.report import format_table, read_report
+from serf_haproxy.control.report import read_report
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.settings import variable
+from serf_haproxy.show.table import format_table
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 

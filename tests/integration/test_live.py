@@ -25,10 +25,11 @@ from serf_haproxy.control import rendering
 from serf_haproxy.control.edges import find_serf, make_edges
 from serf_haproxy.control.outcome import Verdict, look_again_s
 from serf_haproxy.control.reconcile import Reconciler
-from serf_haproxy.control.report import read_report, to_json
+from serf_haproxy.control.report import read_report
 from serf_haproxy.haproxy.workers import measure
 from serf_haproxy.serf.rpc import Connection, Monitor
 from serf_haproxy.serf.wake import wake
+from serf_haproxy.show.document import to_json
 
 
 def frontend(proxy: Proxy) -> str:

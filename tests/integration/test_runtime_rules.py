@@ -18,8 +18,9 @@ from integration.recorder import Recorder
 from serf_haproxy.config.ids import assign_ids
 from serf_haproxy.control import reconcile, rendering
 from serf_haproxy.control.outcome import DIFFERS, Verdict
-from serf_haproxy.control.report import read_report, to_json
+from serf_haproxy.control.report import read_report
 from serf_haproxy.haproxy.socket import ask
+from serf_haproxy.show.document import to_json
 
 NAMES = ("web1", "web2", "web3", "web4")
 REQUESTS = 400

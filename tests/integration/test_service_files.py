@@ -17,6 +17,7 @@ from integration.test_services import offer, wait_up
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy.socket import ask
+from serf_haproxy.show.levels import Level
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -177,7 +178,7 @@ def test_status_shows_all_else_while_a_secret_is_missing(short_dir: Path, web: W
         with pytest.raises(SystemFault, match="proof_secret_file of service shop"):
             proxy.run_pass()
         shown = run(proxy, "status")
-        assert shown.returncode == 0
+        assert shown.returncode == Level.CRITICAL  # neither Serf nor the daemon runs
         assert f"{secret}: there is no such file" in shown.stdout
         assert shown.stdout.count("until then nothing is changed") == 1
         assert " s1 " in shown.stdout

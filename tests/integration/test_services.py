@@ -28,13 +28,15 @@ from integration.test_live import held_request
 from serf_haproxy.control.edges import find_serf
 from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.control.reconcile import reconcile
-from serf_haproxy.control.report import format_table, read_report, to_json
+from serf_haproxy.control.report import read_report
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.policy.decision import State
 from serf_haproxy.serf.client import Client
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import record
+from serf_haproxy.show.document import to_json
+from serf_haproxy.show.table import format_table
 from serf_haproxy.system.network import split_endpoint
 
 pytestmark = pytest.mark.usefixtures("time_limit")
@@ -204,7 +206,7 @@ def test_a_wrong_tag_costs_one_service_of_one_node(proxy: Proxy, applications: A
     assert ("shop", "node3") not in list_servers(proxy)
     report = read_report(proxy.settings)
     assert report.decision.entries["shop", "node3"].state is State.QUARANTINED
-    assert "'fast' is no option" in format_table(report)
+    assert "'fast' is no option" in format_table(report, width=0)
 
 
 def test_a_service_without_a_name_is_shown_and_not_made(proxy: Proxy, applications: Applications) -> None:

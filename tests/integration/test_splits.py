@@ -13,9 +13,10 @@ from fakes.web import Web, answering
 from integration.proxy import Proxy, running_proxy
 from integration.test_services import offer, wait_up
 from serf_haproxy.control.outcome import LAST, SPLIT, Verdict
-from serf_haproxy.control.report import read_report, to_json
+from serf_haproxy.control.report import read_report
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.policy.decision import State
+from serf_haproxy.show.document import to_json
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 

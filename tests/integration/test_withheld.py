@@ -18,7 +18,8 @@ from serf_haproxy.control.outcome import Outcome, Pause, Verdict
 from serf_haproxy.control.preview import preview, preview_vetted
 from serf_haproxy.control.reconcile import reconcile
 from serf_haproxy.control.rendering import BUILT_IN_TEMPLATE
-from serf_haproxy.control.report import read_report, to_json
+from serf_haproxy.control.report import read_report
+from serf_haproxy.show.document import to_json
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 

@@ -8,6 +8,7 @@ from serf_haproxy.control.state import State
 from serf_haproxy.haproxy.config_file import ConfigFile
 from serf_haproxy.haproxy.master import Master
 from serf_haproxy.haproxy.runtime import Runtime
+from serf_haproxy.haproxy.socket import PATIENT, Limits
 from serf_haproxy.serf.rpc import RpcAddress
 from serf_haproxy.settings import Settings
 
@@ -34,14 +35,19 @@ class Edges(NamedTuple):
     certificates: Certificates
 
 
-def make_edges(settings: Settings) -> Edges:
-    """Return the edges that the settings describe."""
+def make_edges(settings: Settings, limits: Limits = PATIENT) -> Edges:
+    """Return the edges that the settings describe.
+
+    Args:
+        settings: The settings.
+        limits: How long to wait for an answer of HAProxy's.
+    """
     return Edges(
         settings.nodes_dir,
         State(settings.state_dir),
         ConfigFile(settings.config_path, settings.haproxy_bin, settings.check_timeout_s, settings.template_path),
-        Master(settings.master_socket, settings.service_dir, settings.reload_timeout_s),
-        Runtime(settings.runtime_socket, settings.master_socket),
+        Master(settings.master_socket, settings.service_dir, settings.reload_timeout_s, limits),
+        Runtime(settings.runtime_socket, settings.master_socket, limits),
         ServicesFile(settings),
         Certificates(settings),
     )

@@ -10,6 +10,7 @@ from serf_haproxy.control.observe import Given, observe, read_nodes
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import Renderer
 from serf_haproxy.control.vetting import Vetting
+from serf_haproxy.haproxy.socket import PROMPT
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.snapshot import Snapshot
@@ -45,7 +46,7 @@ def preview(settings: Settings, is_only_shown: bool = False, are_copies_written:
     Raises:
         SystemFault: A file cannot be read.
     """
-    edges, memory = make_edges(settings), Memory()
+    edges, memory = make_edges(settings, PROMPT), Memory()
     record = edges.state.read_record()
     if are_copies_written:
         edges.services_file.copy_authorities(edges.state.read_services(), record.authorities)

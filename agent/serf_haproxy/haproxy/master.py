@@ -7,14 +7,13 @@ import time
 from typing import NamedTuple
 
 from serf_haproxy.errors import HaproxyFault, SystemFault
-from serf_haproxy.haproxy.socket import ask
+from serf_haproxy.haproxy.socket import PATIENT, Limits, ask
 from serf_haproxy.services import SUCCESSOR
 from serf_haproxy.system.deadlines import time_left
 from serf_haproxy.system.processes import Completed, run
 
 ABSENT_S = 2.0  # a supervised HAProxy that was killed is back within this time
 
-_ASK_S = 5.0
 _HAND_OVER_S = 2.0
 _POLL_S = 0.01
 _MASTER_LINE = re.compile(r"^(\d+)\s+master\s+(\d+)(?:\s+\[failed: (\d+)\])?", re.MULTILINE)
@@ -46,11 +45,13 @@ class Master:
         socket_path: Its CLI socket (`-S`).
         service_dir: HAProxy's s6 service directory, for a reload where the socket does not answer.
         timeout_s: Time limit of a reload.
+        limits: How long to wait for an answer.
     """
 
-    def __init__(self, socket_path: str, service_dir: str, timeout_s: float) -> None:
+    def __init__(self, socket_path: str, service_dir: str, timeout_s: float, limits: Limits = PATIENT) -> None:
         self.socket_path = socket_path
         self.timeout_s = timeout_s
+        self._limits = limits
         self._service_dir = service_dir
 
     def read_account(self) -> Account:
@@ -59,7 +60,7 @@ class Master:
         Raises:
             HaproxyFault: Its socket does not answer; during a reload that lasts some 100 ms.
         """
-        answer = ask(self.socket_path, "show proc", _ASK_S)
+        answer = ask(self.socket_path, "show proc", self._limits.ask_s)
         line = _MASTER_LINE.search(answer)
         if not line:
             raise HaproxyFault(f"{self.socket_path}: cannot read the answer to 'show proc': {answer[:200]!a}")

@@ -1,45 +1,25 @@
 """HAProxy's runtime socket: what the newest worker runs, how it sees its servers, and commands for it."""
 
-import functools
-import operator
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from serf_haproxy.errors import HaproxyFault, HaproxySilence
-from serf_haproxy.haproxy.socket import ask
+from serf_haproxy.haproxy.seen import read_seen
+from serf_haproxy.haproxy.socket import PATIENT, Limits, ask
 from serf_haproxy.haproxy.stat import ServerStatus, read_stat
 from serf_haproxy.haproxy.tables import QUESTION, is_learning
-from serf_haproxy.policy.snapshot import Running, Seen
-from serf_haproxy.services import SUCCESSOR, Key
-from serf_haproxy.system.network import format_endpoint
+from serf_haproxy.policy.snapshot import Running
+from serf_haproxy.services import Key
 
-_ASK_S = 5.0
-_INFO_S = 2.0  # for `show info`, which takes a worker milliseconds
 _AWAKE_S = 1.0
 _POLL_S = 0.01
 _BATCH_COUNT = 500  # commands on one line
-_FORCED_MAINTENANCE, _FORCED_DRAIN = 1, 8  # bits of srv_admin_state
-_CHECK_CONFIGURED, _CHECK_ENABLED = 2, 4  # bits of srv_check_state
-_COLUMNS = (  # of `show servers state`
-    "be_name",
-    "srv_name",
-    "srv_addr",
-    "srv_port",
-    "srv_uweight",
-    "srv_admin_state",
-    "srv_check_state",
-    "srv_op_state",
-    "srv_time_since_last_change",
-    "srv_id",
-)
-_CONNECTIONS_HEADER = "\n# bkname/svname "  # begins the answer to `show servers conn`
-# The servers whose column used_cur, the seventh, is not zero. Neither a section nor a server has a slash in its name.
-_CONNECTIONS = re.compile(r"^([^/ \n]+)/([^/ \n]+) (?:[^ \n]+ ){5}([1-9][0-9]*) ", re.MULTILINE)
 _ERROR = re.compile(r"\[[0-3]\]: ")
 _HEADER = re.compile(r"^(# be_id .*)$", re.MULTILINE)
 _PID = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
+_UPTIME = re.compile(r"^Uptime_sec: (\d+)$", re.MULTILINE)
 _DESCRIPTION = re.compile(r"^description: (.*)$", re.MULTILINE)
 
 
@@ -51,11 +31,17 @@ class Runtime:
     Args:
         socket_path: The runtime socket (`stats socket`).
         master_socket_path: The master's CLI socket, which leads to the newest worker.
+        limits: How long to wait for an answer.
+
+    Attributes:
+        is_silent: Whether, when it was last asked, a socket was open and no answer came: the worker may be frozen.
     """
 
-    def __init__(self, socket_path: str, master_socket_path: str) -> None:
+    def __init__(self, socket_path: str, master_socket_path: str, limits: Limits = PATIENT) -> None:
         self.socket_path = socket_path
+        self.is_silent = False
         self._master_socket_path = master_socket_path
+        self._limits = limits
 
     def read_description(self) -> str | None:
         """Return the `description` of the configuration that the newest worker runs.
@@ -65,6 +51,11 @@ class Runtime:
         """
         answer = self._ask_info()
         return None if answer is None else _match(_DESCRIPTION, answer)
+
+    def read_age_s(self) -> float | None:
+        """Return how long the newest worker has run, seconds; None when HAProxy does not answer."""
+        found = _UPTIME.search(self._ask_info() or "")
+        return float(found[1]) if found else None
 
     def confirm(self, description: str, timeout_s: float) -> bool:
         """Wait until the newest worker reports a description; return whether it does within the time limit."""
@@ -105,7 +96,7 @@ class Runtime:
         header = _match(_HEADER, answer)
         known = (before and before.header == header and before.servers) or {}
         try:
-            seen = _read_seen(answer, header, known)
+            seen = read_seen(answer, header, known)
         except ValueError:  # a column is missing, or not a number
             return Running(description, None, "", is_open=False)
         return Running(description, seen, header, is_open=direct is not None)
@@ -119,7 +110,9 @@ class Runtime:
         complaints = []
         for start in range(0, len(commands), _BATCH_COUNT):
             batch = "; ".join(["set severity-output number", *commands[start : start + _BATCH_COUNT]])
-            complaints += [line for line in ask(self.socket_path, batch, _ASK_S).splitlines() if _ERROR.match(line)]
+            complaints += [
+                line for line in ask(self.socket_path, batch, self._limits.ask_s).splitlines() if _ERROR.match(line)
+            ]
         return complaints
 
     def ask_newest(self, command: str) -> str | None:
@@ -131,7 +124,7 @@ class Runtime:
         """Return the status of every server by section and name; None when HAProxy does not answer."""
         for path, command in reversed(self._list_ways("show stat -1 4 -1")):
             try:
-                return read_stat(ask(path, command, _ASK_S))
+                return read_stat(ask(path, command, self._limits.ask_s))
             except HaproxyFault:
                 continue
         return None
@@ -139,7 +132,7 @@ class Runtime:
     def is_learning(self) -> bool:
         """Return whether a reload at this moment would lose the tables of sticky clients."""
         try:
-            return is_learning(ask(self.socket_path, QUESTION, _ASK_S))
+            return is_learning(ask(self.socket_path, QUESTION, self._limits.ask_s))
         except HaproxyFault:
             return False
 
@@ -158,9 +151,13 @@ class Runtime:
 
     def _ask_info(self) -> str | None:
         """Ask the newest worker for its `show info`: through the master, or directly where no master answers."""
+        self.is_silent = False
         for path, words in self._list_ways("show info"):
             try:
-                answer = ask(path, words, _INFO_S)
+                answer = ask(path, words, self._limits.info_s)
+            except HaproxySilence:
+                self.is_silent = True
+                continue
             except HaproxyFault:
                 continue
             if "Name: HAProxy" in answer:
@@ -173,10 +170,10 @@ class Runtime:
 
     def _ask_directly(self, pid: str, command: str) -> str | None:
         """Ask the worker with this process id; None where it does not answer on the runtime socket."""
-        deadline = time.monotonic() + _ASK_S
+        deadline = time.monotonic() + self._limits.ask_s
         while time.monotonic() < deadline:
             try:
-                answer = ask(self.socket_path, f"show info; {command}", _ASK_S)
+                answer = ask(self.socket_path, f"show info; {command}", self._limits.ask_s)
             except HaproxyFault:
                 return None
             if _match(_PID, answer) == pid:
@@ -188,53 +185,12 @@ class Runtime:
         """Ask the master the same; it takes one command at a time, and here it may read but not change."""
         try:
             answers = [
-                ask(self._master_socket_path, f"@1 {command}", _ASK_S)
+                ask(self._master_socket_path, f"@1 {command}", self._limits.ask_s)
                 for command in ("show servers state", "show servers conn", "show info")
             ]
         except HaproxyFault:
             return None
         return "\n".join(answers) if _match(_PID, answers[-1]) == pid else None
-
-
-def _read_seen(answer: str, header: str, known: Mapping[Key, Seen]) -> dict[Key, Seen]:
-    """Read `show servers state` and `show servers conn` (HAProxy's Management Guide, section 9.3)."""
-    names = header.removeprefix("# ").split()
-    if not names:
-        return {}
-    choose = operator.itemgetter(*map(names.index, _COLUMNS))
-    seen = {}
-    by_line = {server.line: (key, server) for key, server in known.items()}
-    states, _, connections = answer.partition(_CONNECTIONS_HEADER)
-    for line in states.splitlines():
-        if line in by_line:
-            key, server = by_line[line]
-            seen[key] = server
-            continue
-        fields = line.split(" ")
-        if len(fields) == len(names) and fields[0].isdecimal():
-            section, name, address, port, weight, admin, check, operation, unchanged_s, number = choose(fields)
-            if section == SUCCESSOR:
-                continue
-            state, is_checked = _read_state(admin, check, operation)
-            seen[section, name] = Seen(
-                format_endpoint(address, port), int(weight), *state, int(unchanged_s), 0, line, int(number), is_checked
-            )
-    for section, name, count in _CONNECTIONS.findall(connections):
-        if (section, name) in seen:
-            seen[section, name] = seen[section, name]._replace(connection_count=int(count))
-    return seen
-
-
-@functools.lru_cache(maxsize=1024)  # there are few combinations
-def _read_state(admin: str, check: str, operation: str) -> tuple[tuple[bool, bool, bool, int], bool]:
-    """Return `is_maintained`, `is_drained`, `is_unwatched` and `operation` of `Seen`, and `is_checked`."""
-    state = (
-        bool(int(admin) & _FORCED_MAINTENANCE),
-        bool(int(admin) & _FORCED_DRAIN),
-        int(check) & (_CHECK_CONFIGURED | _CHECK_ENABLED) == _CHECK_CONFIGURED,
-        int(operation),
-    )
-    return state, bool(int(check) & _CHECK_CONFIGURED)
 
 
 def _match(pattern: re.Pattern[str], text: str) -> str:

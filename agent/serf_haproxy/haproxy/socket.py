@@ -2,10 +2,26 @@
 
 import socket
 import time
+from typing import NamedTuple
 
 from serf_haproxy.errors import HaproxyFault, HaproxySilence
 from serf_haproxy.system.deadlines import time_left
 
+
+class Limits(NamedTuple):
+    """How long to wait for an answer.
+
+    Attributes:
+        info_s: For `show info`, which takes a worker milliseconds, seconds.
+        ask_s: For all else, seconds.
+    """
+
+    info_s: float = 2.0
+    ask_s: float = 5.0
+
+
+PATIENT = Limits()
+PROMPT = Limits(0.35, 0.7)  # of a command: a person waits, and HAProxy may be frozen
 ANSWER_BYTES = 64 * 1024 * 1024  # `show stat` of 100,000 servers takes 30 MB
 
 

@@ -20,6 +20,10 @@ class ServerStatus(NamedTuple):
         text: What the server or the kernel said, printable; where HAProxy has no such text, its words for the result.
             It has none after a timeout, and none while the next check is under way.
         has_been_up: Whether the worker has seen it up.
+        weight: The weight in use, None where HAProxy does not say.
+        session_count: Requests and connections that it handles now.
+        total_count: Those that it has got since the worker started.
+        unchanged_s: Time since its status last changed, seconds; None where HAProxy does not say.
     """
 
     status: str
@@ -28,6 +32,10 @@ class ServerStatus(NamedTuple):
     code: str = ""
     text: str = ""
     has_been_up: bool = True
+    weight: int | None = None
+    session_count: int = 0
+    total_count: int = 0
+    unchanged_s: int | None = None
 
     def explain_check(self) -> str:
         """Return the last health check's result, code and text."""
@@ -62,4 +70,13 @@ def _read_row(row: dict[str, str]) -> ServerStatus:
         row.get("check_code") or "",
         printable(row.get("last_chk") or row.get("check_desc") or "", 100),
         is_up or row.get("chkfail") not in ("0", "", None),
+        _read_count(row, "weight"),
+        _read_count(row, "scur") or 0,
+        _read_count(row, "stot") or 0,
+        _read_count(row, "lastchg"),
     )
+
+
+def _read_count(row: dict[str, str], column: str) -> int | None:
+    text = row.get(column) or ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 19 else None

@@ -8,7 +8,7 @@ import time
 import requests
 
 from serf_haproxy.control.outcome import Verdict
-from serf_haproxy.control.report import format_table, read_report
+from serf_haproxy.control.report import read_report
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy.master import Master
 from serf_haproxy.haproxy.runtime import Runtime
@@ -21,6 +21,7 @@ from serf_haproxy.lab.watch import greet
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.services.service import TCP
 from serf_haproxy.settings import Settings, load_settings
+from serf_haproxy.show.table import format_table
 
 _REQUEST_COUNT = 120
 _STICKY_COUNT = 20

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from serf_haproxy.policy.address import Bind, Here, HostAddress, check_endpoint, locate, read_address, shorten
+from serf_haproxy.policy.cause import Cause, Refusal
 from serf_haproxy.policy.claim import Claim, list_offers, read_claim, tag_of
 from serf_haproxy.policy.damping import FlapRules
 from serf_haproxy.policy.guard import GuardRules
@@ -110,29 +111,37 @@ class Rules(NamedTuple):
         """Return the server that a member may have.
 
         Raises:
-            ValueError: It does not offer the service, its role is not admitted, or `read_claim` refuses its claim.
+            Refusal: It does not offer the service, its role is not admitted, or `read_claim` refuses its claim.
         """
         if not self.admit(member):
             if not self.is_offered(member):
-                raise ValueError("it does not offer this service any more")
-            raise ValueError(f"role {shorten(member.role)} is none of those that become servers")
+                raise Refusal(Cause.NOT_OFFERED, "it does not offer this service any more")
+            raise Refusal(Cause.ROLE, f"role {shorten(member.role)} is none of those that become servers")
         return self.read_claim(member)
 
     def read_claim(self, member: Member) -> Server:
         """Return the server that a member claims to have, whatever its role.
 
         Raises:
-            ValueError: Its address or a tag is wrong, no server may be there, or the policy forbids it.
+            Refusal: Its address or a tag is wrong, no server may be there, or the policy forbids it.
         """
-        claim = self.find_claim(member)
-        server, address = make_server(member, self.service, claim, self.default_port)
-        check_endpoint(self.here, self.policy.networks, address, server.port, member.name)
-        if self.policy.secrets and not member.tags_are_certain():
-            raise ValueError("a comma makes its tags ambiguous: its proof waits for Serf's roster")
-        check_place(self.policy, address, server.port)
-        if self.policy.secrets:
-            offer = self._find_offer(claim, member)
-            check_proof(self.policy.secrets, member.name, address.text, member.tag_values(), offer)
+        cause = Cause.TAG
+        try:
+            claim = self.find_claim(member)
+            cause = Cause.ADDRESS
+            server, address = make_server(member, self.service, claim, self.default_port)
+            check_endpoint(self.here, self.policy.networks, address, server.port, member.name)
+            cause = Cause.PROOF
+            if self.policy.secrets and not member.tags_are_certain():
+                raise ValueError("a comma makes its tags ambiguous: its proof waits for Serf's roster")
+            check_place(self.policy, address, server.port)
+            if self.policy.secrets:
+                offer = self._find_offer(claim, member)
+                check_proof(self.policy.secrets, member.name, address.text, member.tag_values(), offer)
+        except Refusal:
+            raise
+        except ValueError as error:
+            raise Refusal(cause, str(error)) from error
         return server
 
     def find_claim(self, member: Member) -> Claim:
@@ -186,9 +195,11 @@ def check_place(policy: Policy, address: HostAddress, port: int) -> None:
     """Return when the policy allows an address and port.
 
     Raises:
-        ValueError: It does not; the text says which of the two is wrong and which setting forbids it.
+        Refusal: It does not; the text says which of the two is wrong and which setting forbids it.
     """
     if policy.networks and not any(address.faces[0][0] in network for network in policy.networks):
-        raise ValueError(f"address {address.text} is in none of the networks that {policy.networks_from} allows")
+        raise Refusal(
+            Cause.NETWORK, f"address {address.text} is in none of the networks that {policy.networks_from} allows"
+        )
     if policy.ports and not any(low <= port <= high for low, high in policy.ports):
-        raise ValueError(f"port {port} is in none of the ranges that {policy.ports_from} allows")
+        raise Refusal(Cause.PORT, f"port {port} is in none of the ranges that {policy.ports_from} allows")

@@ -4,10 +4,11 @@ import math
 from collections.abc import Collection, Mapping
 
 from serf_haproxy.policy import damping
+from serf_haproxy.policy.cause import Cause
 from serf_haproxy.policy.damping import Flap
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.guard import hold
-from serf_haproxy.policy.judgement import Judgement, Memo, judge
+from serf_haproxy.policy.judgement import Judgement, Memo, explain_absent, judge, quarantine_refused
 from serf_haproxy.policy.last_resort import find_last
 from serf_haproxy.policy.members import Members, find_lost, remember_servers, remember_unfit, sort_out
 from serf_haproxy.policy.pace import Sight, set_paces
@@ -16,8 +17,7 @@ from serf_haproxy.policy.scale import scale_up
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Snapshot
 from serf_haproxy.policy.split import exclude, mark_spared, share_out
-from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT
-from serf_haproxy.serf.nodes import NodeFile
+from serf_haproxy.serf.events import ALIVE, FAILED
 from serf_haproxy.services import Key
 
 # HAProxy does not report that a server goes up or down, so look where that changes the decision: often at first.
@@ -65,9 +65,9 @@ def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Deci
         elif judgement.file.status == ALIVE or judgement.is_balancer:
             entry = judgement.entry
         else:
-            entry = _explain_absent(judgement.file)
+            entry = explain_absent(judgement.file)
         if snapshot.refused:
-            entry = _quarantine_refused(entry, snapshot.refused.get(key), snapshot.rules.gives_weights)
+            entry = quarantine_refused(entry, snapshot.refused.get(key), snapshot.rules.gives_weights)
         entries[key] = entry
     last = find_last(snapshot, entries, judged, unfit)
     if last:
@@ -152,7 +152,8 @@ def _find_draining(service: str, snapshot: Snapshot, leaving: Mapping[str, Gone]
         left_s = _time_left_s(gone, snapshot.rules.drain_timeout_s, snapshot.at_ns)
         if left_s > 0 and _has_clients(snapshot, (service, name)):
             server, reason = gone.server._replace(weight=0), "it left, and its clients may finish"
-            draining[name] = Entry(State.DRAINING, reason, server, gone.at_ns, _end_ns(snapshot, left_s))
+            until_ns = _end_ns(snapshot, left_s)
+            draining[name] = Entry(State.DRAINING, reason, server, gone.at_ns, until_ns, Cause.FINISHING)
     return draining
 
 
@@ -164,7 +165,8 @@ def _find_grace(snapshot: Snapshot, members: Members, lost: Mapping[str, Gone]) 
         left_s = _time_left_s(gone, snapshot.rules.failed_grace_s, snapshot.at_ns)
         if left_s > 0:
             until_ns = _end_ns(snapshot, left_s)
-            grace[name] = Entry(State.GRACE, "it failed in Serf a moment ago", gone.server, gone.at_ns, until_ns)
+            reason = "it failed in Serf a moment ago"
+            grace[name] = Entry(State.GRACE, reason, gone.server, gone.at_ns, until_ns, Cause.GRACE)
     return grace
 
 
@@ -183,7 +185,7 @@ def _find_damped(snapshot: Snapshot, alive: Mapping[str, Server], flaps: Mapping
         return {}
     reason = "it failed and came back too often"
     return {
-        name: Entry(State.DAMPED, reason, None, int(flaps[name].at_s * 1e9), _end_ns(snapshot, left_s))
+        name: Entry(State.DAMPED, reason, None, int(flaps[name].at_s * 1e9), _end_ns(snapshot, left_s), Cause.FLAPPING)
         for name, left_s in damped_s.items()
     }
 
@@ -205,7 +207,8 @@ def _find_held(
         what = members.unfit[name].reason if name in members.unfit else "it failed in Serf"
         reason = f"{what}; too many servers were lost at once"
         gone = lost[name]
-        held[name] = Entry(State.HELD, reason, gone.server, gone.at_ns, _end_ns(snapshot, held_s[name]))
+        until_ns = _end_ns(snapshot, held_s[name])
+        held[name] = Entry(State.HELD, reason, gone.server, gone.at_ns, until_ns, Cause.MASS_LOSS)
     return held
 
 
@@ -222,20 +225,6 @@ def _has_clients(snapshot: Snapshot, key: Key) -> bool:
     """Return whether a server has requests to finish; sticky clients may come back to it at any time."""
     view = snapshot.view
     return bool(view.connection_counts.get(key)) or (snapshot.rules.is_sticky and key in view.serving)
-
-
-def _explain_absent(file: NodeFile) -> Entry:
-    reason = {FAILED: "it failed in Serf", LEFT: "it left", LEAVING: "it is leaving"}[file.status]
-    return Entry(State.GONE, reason, None, file.mtime_ns)
-
-
-def _quarantine_refused(entry: Entry, refused: tuple[Server, str] | None, gives_weights: bool) -> Entry:
-    if refused is None or entry.server is None:
-        return entry
-    server = refused[0]._replace(weight=entry.server.weight) if gives_weights else refused[0]
-    if server != entry.server:
-        return entry
-    return Entry(State.QUARANTINED, f"HAProxy refuses it: {refused[1]}", None, entry.since_ns)
 
 
 def _end_ns(snapshot: Snapshot, left_s: float) -> int:

@@ -4,6 +4,7 @@ import enum
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from serf_haproxy.policy.cause import Cause
 from serf_haproxy.policy.damping import Flap
 from serf_haproxy.policy.pace import Checks
 from serf_haproxy.policy.server import Server
@@ -36,6 +37,7 @@ class Entry(NamedTuple):
         server: The server that HAProxy should have for it; None for none.
         since_ns: When the state began as far as known, nanoseconds since the epoch.
         until_ns: When the state ends without news, nanoseconds since the epoch; None when it does not.
+        cause: Which rule decided.
     """
 
     state: State
@@ -43,6 +45,7 @@ class Entry(NamedTuple):
     server: Server | None = None
     since_ns: int | None = None
     until_ns: int | None = None
+    cause: Cause = Cause.OTHER
 
 
 class Decision(NamedTuple):

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from serf_haproxy.policy.admission import Rules
+from serf_haproxy.policy.cause import Cause, Refusal
 from serf_haproxy.policy.claim import tag_of
 from serf_haproxy.policy.decision import Entry, State
 from serf_haproxy.policy.server import Server
-from serf_haproxy.serf.events import Member
+from serf_haproxy.serf.events import FAILED, LEAVING, LEFT, Member
 from serf_haproxy.serf.nodes import NodeFile
 
 
@@ -55,17 +56,19 @@ def judge(files: Mapping[str, NodeFile], rules: Rules, memo: Memo) -> dict[str, 
 def _judge_member(file: NodeFile, rules: Rules) -> Judgement:
     member, since_ns = file.member, file.mtime_ns
     if rules.is_balancer(member):
-        return Judgement(file, None, Entry(State.IGNORED, "it is a balancer", None, since_ns), is_balancer=True)
+        entry = Entry(State.IGNORED, "it is a balancer", None, since_ns, cause=Cause.BALANCER)
+        return Judgement(file, None, entry, is_balancer=True)
     try:
         server = rules.read_server(member)
-    except ValueError as error:
+    except Refusal as error:
         state = State.QUARANTINED if rules.admit(member) else State.IGNORED
-        return Judgement(file, None, Entry(state, str(error), None, since_ns))
+        return Judgement(file, None, Entry(state, str(error), None, since_ns, cause=error.cause))
     if not rules.has_share(server):
         return Judgement(file, *_take_requests_away(server, rules, since_ns))
     if server.weight == 0:
-        return Judgement(file, server, Entry(State.DRAINING, _explain_drain(member, rules), server, since_ns))
-    return Judgement(file, server, Entry(State.SERVING, "it is alive in Serf", server, since_ns))
+        reason = _explain_drain(member, rules)
+        return Judgement(file, server, Entry(State.DRAINING, reason, server, since_ns, cause=Cause.DRAIN_TAG))
+    return Judgement(file, server, Entry(State.SERVING, "it is alive in Serf", server, since_ns, cause=Cause.ALIVE))
 
 
 def _take_requests_away(server: Server, rules: Rules, since_ns: int) -> tuple[Server, Entry]:
@@ -74,7 +77,7 @@ def _take_requests_away(server: Server, rules: Rules, since_ns: int) -> tuple[Se
     what = f"its version {server.version} has no share" if server.version else "it says no version"
     named = " ".join(version for version, share in rules.split if share)
     reason = f"{what}, and the service's split has shares for {named}"
-    return server, Entry(State.DRAINING, reason, server, since_ns)
+    return server, Entry(State.DRAINING, reason, server, since_ns, cause=Cause.NO_SHARE)
 
 
 def _explain_drain(member: Member, rules: Rules) -> str:
@@ -82,3 +85,30 @@ def _explain_drain(member: Member, rules: Rules) -> str:
     if rules.are_named and tag in member.tag_values():
         return f"its tag {tag} says {'drain' if is_drained else 'weight 0'}"
     return "its tag drain is true" if is_drained else "its tag weight is 0"
+
+
+def explain_absent(file: NodeFile) -> Entry:
+    """Return the entry of a node that is not alive and has no server any more."""
+    reason, cause = {
+        FAILED: ("it failed in Serf", Cause.FAILED),
+        LEFT: ("it left", Cause.LEFT),
+        LEAVING: ("it is leaving", Cause.LEAVING),
+    }[file.status]
+    return Entry(State.GONE, reason, None, file.mtime_ns, cause=cause)
+
+
+def quarantine_refused(entry: Entry, refused: tuple[Server, str] | None, gives_weights: bool) -> Entry:
+    """Return the entry of a node whose server HAProxy may refuse.
+
+    Args:
+        entry: What was decided else.
+        refused: The server that HAProxy refused, with its words; None for none.
+        gives_weights: Whether the service gives its servers other weights than their members ask for.
+    """
+    if refused is None or entry.server is None:
+        return entry
+    server = refused[0]._replace(weight=entry.server.weight) if gives_weights else refused[0]
+    if server != entry.server:
+        return entry
+    reason = f"HAProxy refuses it: {refused[1]}"
+    return Entry(State.QUARANTINED, reason, None, entry.since_ns, cause=Cause.REFUSED)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from serf_haproxy.policy.admission import Rules
+from serf_haproxy.policy.cause import Cause
 from serf_haproxy.policy.decision import Entry, State
 from serf_haproxy.policy.judgement import Judgement
 from serf_haproxy.policy.members import find_claims
@@ -72,7 +73,8 @@ def _sort_in(
     judgement, lost_ns = member
     what = entry.reason if entry else "Serf has forgotten it"
     since_ns = entry.since_ns if entry and lost_ns is None else lost_ns
-    kept = Entry(State.LAST, f"{what}; {_WHY}", _give_weight(was, judgement, snapshot.rules), since_ns)
+    server = _give_weight(was, judgement, snapshot.rules)
+    kept = Entry(State.LAST, f"{what}; {_WHY}", server, since_ns, cause=Cause.LAST_UP)
     is_alive = judgement is not None and judgement.file.status == ALIVE
     if is_alive and entry and entry.server and entry.server.weight != 0 and entry.server.endpoint != was.endpoint:
         # Without health checks HAProxy cannot tell that it is gone from where it was.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from serf_haproxy.policy.admission import Rules
+from serf_haproxy.policy.cause import Cause
 from serf_haproxy.policy.claim import list_offers
 from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.judgement import Memo
@@ -91,7 +92,13 @@ def list_unnamed(snapshot: Snapshot, memo: Memo) -> dict[Key, Entry]:
         keys += [(DEFAULT_SERVICE, name) for name, (_, offers) in memo.offers.items() if not offers]
     reasons = dict.fromkeys(named, _IMPROPER) | dict(snapshot.services.announced.refused)
     return {
-        (service, name): Entry(State.IGNORED, reasons.get(service, _UNNAMED), None, snapshot.files[name].mtime_ns)
+        (service, name): Entry(
+            State.IGNORED,
+            reasons.get(service, _UNNAMED),
+            None,
+            snapshot.files[name].mtime_ns,
+            cause=Cause.IMPROPER if service in named else Cause.UNNAMED,
+        )
         for service, name in sorted(keys)[:_ALL_COUNT]
     }
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from serf_haproxy.errors import SerfAway, SerfFault, SystemFault
+from serf_haproxy.errors import SerfAway, SerfFault, SerfSilence, SystemFault
 from serf_haproxy.serf.listing import Listing, Members, Refused, decode
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.serf.roster import Roster
@@ -87,12 +87,21 @@ class Connection:
         """
         asked_ns = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
         try:
-            agent = _field(self._exchange("stats", None, answers=True), b"agent", dict)
+            self_name = self.read_self_name()
             members, refused = self._read_members()
-            return Roster(asked_ns, decode(_field(agent, b"name", bytes)), members, refused)
+            return Roster(asked_ns, self_name, members, refused)
         except SerfFault:
             self.close()
             raise
+
+    def read_self_name(self) -> str:
+        """Ask for the name of the Serf agent's own node.
+
+        Raises:
+            SerfFault: The exchange failed.
+        """
+        agent = _field(self._exchange("stats", None, answers=True), b"agent", dict)
+        return decode(_field(agent, b"name", bytes))
 
     def join(self, addresses: Sequence[str]) -> None:
         """Have the Serf agent join the cluster at gossip addresses, one of which is enough.
@@ -151,7 +160,7 @@ class Connection:
         except TimeoutError as error:
             self.close()
             reason = f"gave no answer to {command} in {self._timeout_s:g} s"
-            raise SerfFault(f"Serf's RPC at {self._name} {reason}") from error
+            raise SerfSilence(f"Serf's RPC at {self._name} {reason}") from error
         except OSError as error:
             self.close()
             raise SerfFault(f"Serf's RPC at {self._name} broke off: {error.strerror or error}") from error

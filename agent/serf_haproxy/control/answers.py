@@ -1,0 +1,61 @@
+"""Who answers at this moment: the Serf agent, and HAProxy. Each is asked for a short time only."""
+
+import os
+from typing import NamedTuple
+
+from serf_haproxy.control.edges import Edges, find_serf
+from serf_haproxy.errors import SerfFault, SerfSilence
+from serf_haproxy.policy.snapshot import Running
+from serf_haproxy.serf.rpc import Connection
+from serf_haproxy.settings import Settings
+
+UP, DOWN, FROZEN, UNKNOWN = "up", "down", "frozen", "unknown"
+
+_SERF_S = 0.6  # the Serf agent answers within milliseconds
+
+
+class Answer(NamedTuple):
+    """Whether a program answers.
+
+    Attributes:
+        state: One of UP, DOWN, FROZEN (it is there and does not answer) and UNKNOWN (this user may not ask).
+        fault: What is wrong, "" while it is up.
+        age_s: How long it has run, seconds; None where that is not known.
+    """
+
+    state: str = UNKNOWN
+    fault: str = ""
+    age_s: float | None = None
+
+
+def ask_serf(settings: Settings) -> Answer:
+    """Return whether the Serf agent answers."""
+    path, address = settings.rpc_auth_file, find_serf(settings)
+    if path and os.path.exists(path) and not os.access(path, os.R_OK):
+        return Answer(UNKNOWN, f"this user may not read {path}, and so cannot ask Serf")
+    try:
+        connection = Connection(address._replace(timeout_s=min(_SERF_S, address.timeout_s)))
+        try:
+            connection.read_self_name()
+        finally:
+            connection.close()
+    except SerfFault as fault:
+        return Answer(FROZEN if isinstance(fault, SerfSilence) else DOWN, str(fault))
+    return Answer(UP)
+
+
+def ask_haproxy(edges: Edges, running: Running | None) -> Answer:
+    """Return whether HAProxy answers.
+
+    Args:
+        edges: Where HAProxy is.
+        running: What it said a moment ago; None when it gave no answer.
+    """
+    if running is not None:
+        return Answer(UP, "", edges.runtime.read_age_s())
+    paths = sorted({edges.master.socket_path, edges.runtime.socket_path})
+    if edges.runtime.is_silent:
+        return Answer(FROZEN, f"HAProxy is there and does not answer on {' or '.join(paths)}")
+    if refused := [path for path in paths if os.path.exists(path) and not os.access(path, os.W_OK)]:
+        return Answer(UNKNOWN, f"this user may not ask HAProxy on {' or '.join(refused)}")
+    return Answer(DOWN, f"no HAProxy listens on {' or '.join(paths)}")

@@ -1,0 +1,182 @@
+"""The report as a table for people: how it is, what is wrong, then the nodes, the worst first."""
+
+import fnmatch
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from serf_haproxy.control.answers import UNKNOWN
+from serf_haproxy.control.report import Report
+from serf_haproxy.serf.printing import printable
+from serf_haproxy.services import DEFAULT_SERVICE
+from serf_haproxy.show.document import to_json
+from serf_haproxy.show.levels import Level
+from serf_haproxy.show.words import Paint, format_span, keep_plain, shorten
+
+WIDTH = 80  # columns, where no terminal says another number
+NARROW = ("service", "name", "state", "check", "weight", "address", "why")
+WIDE = (
+    *("level", "service", "name", "status", "evidence", "state", "since", "check", "weight", "sessions", "address"),
+    *("role", "why"),
+)
+SORTS = ("level", "name", "state", "since", "address")
+
+_LINE, _CELL, _NAME = 16384, 128, 24  # characters
+
+
+class Choice(NamedTuple):
+    """Which nodes are shown, and in which order.
+
+    Attributes:
+        globs: Patterns of names, of which one has to match; none: all.
+        service: The only service; "" for all.
+        states: The only states; none: all.
+        are_problems: Whether only nodes are shown that are not as they should be.
+        sort: One of SORTS.
+    """
+
+    globs: Sequence[str] = ()
+    service: str = ""
+    states: Sequence[str] = ()
+    are_problems: bool = False
+    sort: str = "level"
+
+
+ALL = Choice()
+
+
+def choose_nodes(members: Iterable[Mapping[str, Any]], choice: Choice) -> list[Mapping[str, Any]]:
+    """Return the members of the JSON document that are chosen, in order."""
+    chosen = [
+        one
+        for one in members
+        if (not choice.globs or any(fnmatch.fnmatchcase(one["name"], glob) for glob in choice.globs))
+        and (not choice.service or one["service"] == choice.service)
+        and (not choice.states or one["state"] in choice.states)
+        and not (choice.are_problems and one["level"] == Level.OK.word)
+    ]
+    return sorted(chosen, key=lambda one: (_rank(one, choice.sort), one["service"] or "", one["name"]))
+
+
+def format_table(report: Report, choice: Choice = ALL, width: int = WIDTH, paint: Paint = keep_plain) -> str:
+    """Return the report as a table that is no wider than a terminal.
+
+    Args:
+        report: The report.
+        choice: Which nodes are shown.
+        width: The width of the terminal, characters; 0 for all columns and no limit.
+        paint: Adds colours.
+    """
+    status = to_json(report)
+    level, conditions = Level[status["level"].upper()], {one["name"] for one in status["conditions"]}
+    lines = [paint(level, format_headline(status))]
+    for one in status["findings"]:
+        which = Level[one["level"].upper()]
+        subject = one["subject"] if one["subject"] in conditions else f"{which.name} {one['subject']}"
+        lines.append(paint(which, printable(f"{subject}: {one['text']}", _LINE)))
+    members = choose_nodes(status["members"], choice)
+    columns = [one for one in (NARROW if width else WIDE) if one != "service" or _has_services(status)]
+    lines += ["", *_format_rows(members, columns, width, paint)]
+    if not members:
+        lines.append("no node is known" if not status["members"] else "no node is as you ask")
+    if len(status["services"]) > 1:
+        lines += ["", *(_format_service(name, one) for name, one in status["services"].items())]
+    lines += ["", printable(_format_pass(status, report.at_s), _LINE)]
+    if (old := status["old_workers"]) and old["worker_count"]:
+        size = f"{old['memory_bytes'] / 2**20:.0f} MiB, the oldest for {format_span(old['oldest_s'])}"
+        lines.append(f"{old['worker_count']} old workers finish their connections: {size}")
+    return "\n".join(lines)
+
+
+def format_headline(status: Mapping[str, Any]) -> str:
+    """Return how the balancer is in one line of at most 80 characters: totals, and who answers, with ages.
+
+    The age of Serf is the time since it last answered a pass, that of HAProxy is the time since its newest worker
+    started, and that of the daemon is the time since its last pass ended.
+    """
+    now_s, up = status["read_at_s"], "?" if status["up_count"] is None else status["up_count"]
+    daemon = {True: "up", False: "down", None: "?"}[status["daemon"]["runs"]]
+    serf, haproxy = ("?" if one == UNKNOWN else one for one in (status["serf"]["state"], status["haproxy"]["state"]))
+    parts = [
+        f"{status['level'].upper()}: {up}/{status['server_count']} servers up",
+        f"Serf {serf}{_format_age(now_s, status['serf']['heard_at_s'])}",
+        f"HAProxy {haproxy}{_format_since(status['haproxy']['age_s'])}",
+        f"daemon {daemon}{_format_age(now_s, status['daemon']['passed_at_s'])}",
+    ]
+    return " | ".join(parts)
+
+
+def format_tsv(report: Report, choice: Choice) -> str:
+    """Return the chosen nodes for programs: a line of titles, then one line each, with tabs between."""
+    members = choose_nodes(to_json(report)["members"], choice)
+    rows = [WIDE, *([_find_cell(one, column) for column in WIDE] for one in members)]
+    return "\n".join("\t".join(row) for row in rows)
+
+
+def _format_rows(
+    members: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int, paint: Paint
+) -> Iterable[str]:
+    if not members:
+        return
+    cells = [[_find_cell(one, column) for column in columns] for one in members]
+    if width:
+        cells = [[shorten(cell, _NAME) for cell in row[:-1]] + row[-1:] for row in cells]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for one, row in zip([None, *members], [columns, *cells], strict=True):
+        line = "  ".join(cell.ljust(each) for cell, each in zip(row, widths, strict=True)).rstrip()
+        level = Level.OK if one is None else Level[one["level"].upper()]
+        yield paint(level, shorten(line, width) if width else line)
+
+
+def _find_cell(one: Mapping[str, Any], column: str) -> str:
+    makers: dict[str, Callable[[], object]] = {
+        "address": lambda: f"{one['address'] or ''}:{one['port'] or ''}".strip(":"),
+        "check": lambda: one["check"] and one["check"]["status"],
+        "sessions": lambda: one["session_count"],
+        "since": lambda: one["since_s"] and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one["since_s"])),
+        "why": lambda: _explain(one),
+    }
+    value = makers[column]() if column in makers else one[column]
+    return "-" if value in (None, "") else printable(str(value), _CELL if column != "why" else _LINE)
+
+
+def _explain(one: Mapping[str, Any]) -> str:
+    """Return why a node is not simply serving and up, and for how long."""
+    left = "" if one["left_s"] is None else f", for {one['left_s']:.0f} s more"
+    reason = "" if one["state"] == "serving" else one["reason"] + left
+    return "; ".join(part for part in (one["trouble"], reason) if part)
+
+
+def _rank(one: Mapping[str, Any], sort: str) -> Any:
+    if sort == "level":
+        return -Level[one["level"].upper()]
+    if sort == "since":
+        return -(one["since_s"] or 0.0)
+    return str(one[sort])
+
+
+def _has_services(status: Mapping[str, Any]) -> bool:
+    names = {one["service"] for one in status["members"]} - {None, DEFAULT_SERVICE}
+    return bool(names) or len(status["services"]) > 1
+
+
+def _format_service(name: str, service: Mapping[str, Any]) -> str:
+    where = service["bind"] or ", ".join(service["routes"]) or "all other requests"
+    where += ", announced by members" if service["is_announced"] else ""
+    count = f"{service['up_count']} of {service['server_count']} servers are up"
+    table = f"; its table of clients is {service['table']}" if service["table"] else ""
+    return printable(f"service {name} ({service['mode']}, {where}): {count}{table}", _LINE)
+
+
+def _format_pass(status: Mapping[str, Any], now_s: float) -> str:
+    if not status["verdict"]:
+        return f"last pass: none yet: {status['reason']}"
+    return f"last pass: {status['verdict']} {format_span(now_s - status['at_s'])} ago: {status['reason']}"
+
+
+def _format_age(now_s: float, at_s: float | None) -> str:
+    return "" if at_s is None else f" {format_span(now_s - at_s)}"
+
+
+def _format_since(age_s: float | None) -> str:
+    return "" if age_s is None else f" {format_span(age_s)}"

@@ -1,0 +1,34 @@
+"""Spans, widths and colours."""
+
+from collections.abc import Callable
+
+from serf_haproxy.show.levels import Level
+
+Paint = Callable[[Level, str], str]
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
+_COLOURS = {Level.WARNING: "\x1b[33m", Level.CRITICAL: "\x1b[1;31m"}
+_PLAIN = "\x1b[0m"
+
+
+def format_span(span_s: float) -> str:
+    """Return a span in one unit: 12s, 5m, 3h, 2d; a negative one, from a clock that was set back, is 0s."""
+    for size_s, unit in _UNITS:
+        if span_s >= 2 * size_s:
+            return f"{int(span_s // size_s)}{unit}"
+    return f"{max(0, int(span_s))}s"
+
+
+def shorten(text: str, width: int) -> str:
+    """Return a text that is no wider than a number of characters; "..." stands for what is left out."""
+    return text if len(text) <= width else text[: max(0, width - 3)] + "..."
+
+
+def keep_plain(_level: Level, text: str) -> str:
+    """Return a text without colours."""
+    return text
+
+
+def paint(level: Level, text: str) -> str:
+    """Return a text in the colour of its level."""
+    return f"{_COLOURS[level]}{text}{_PLAIN}" if level in _COLOURS else text
