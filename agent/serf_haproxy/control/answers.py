@@ -1,11 +1,13 @@
 """Who answers at this moment: the Serf agent, and HAProxy. Each is asked for a short time only."""
 
+import contextlib
 import os
 from typing import NamedTuple
 
 from serf_haproxy.control.edges import Edges, find_serf
 from serf_haproxy.errors import SerfFault, SerfSilence
 from serf_haproxy.policy.snapshot import Running
+from serf_haproxy.serf.roster import Roster
 from serf_haproxy.serf.rpc import Connection
 from serf_haproxy.settings import Settings
 
@@ -30,18 +32,29 @@ class Answer(NamedTuple):
 
 def ask_serf(settings: Settings) -> Answer:
     """Return whether the Serf agent answers."""
-    path, address = settings.rpc_auth_file, find_serf(settings)
+    path = settings.rpc_auth_file
     if path and os.path.exists(path) and not os.access(path, os.R_OK):
         return Answer(UNKNOWN, f"this user may not read {path}, and so cannot ask Serf")
     try:
-        connection = Connection(address._replace(timeout_s=min(_SERF_S, address.timeout_s)))
-        try:
+        with _connect(settings) as connection:
             connection.read_self_name()
-        finally:
-            connection.close()
     except SerfFault as fault:
         return Answer(FROZEN if isinstance(fault, SerfSilence) else DOWN, str(fault))
     return Answer(UP)
+
+
+def ask_roster(settings: Settings) -> Roster | None:
+    """Return what the Serf agent says of all members now; None when it does not answer."""
+    try:
+        with _connect(settings) as connection:
+            return connection.read_roster()
+    except SerfFault:
+        return None
+
+
+def _connect(settings: Settings) -> contextlib.closing[Connection]:
+    address = find_serf(settings)
+    return contextlib.closing(Connection(address._replace(timeout_s=min(_SERF_S, address.timeout_s))))
 
 
 def ask_haproxy(edges: Edges, running: Running | None) -> Answer:

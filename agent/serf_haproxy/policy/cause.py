@@ -28,6 +28,7 @@ class Cause(enum.StrEnum):
     LEAVING = "leaving"
     LEFT = "left"
     FAILED = "failed"
+    UNREADABLE = "unreadable"  # its name or tags cannot be written down
     OTHER = "other"  # not said
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from serf_haproxy.control.conclude import is_unfit
 from serf_haproxy.control.report import Report
 from serf_haproxy.haproxy.stat import ServerStatus
+from serf_haproxy.policy.cause import Cause
 from serf_haproxy.policy.claim import read_claim
 from serf_haproxy.policy.decision import Entry, State
 from serf_haproxy.serf.events import Member, unescape
@@ -153,7 +154,7 @@ def _make_file(name: str, entry: Entry) -> NodeFile:
 
 
 def _describe_refused(name: str, reason: str) -> dict[str, Any]:
-    known = {"name": name, "state": State.QUARANTINED.value, "cause": "unreadable", "reason": reason}
+    known = {"name": name, "state": State.QUARANTINED.value, "cause": Cause.UNREADABLE.value, "reason": reason}
     shown = {"level": Level.WARNING.word, "trouble": "", "evidence": "roster", "in_haproxy": False, "is_backup": False}
     return dict.fromkeys(_ABSENT) | known | shown | {"session_count": 0, "quarantined": reason}
 

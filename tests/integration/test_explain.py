@@ -1,0 +1,62 @@
+"""`explain` says why a node is as it is."""
+
+import json
+import os
+import re
+import signal
+
+import pytest
+
+from integration.balancer import Balancer
+from integration.test_status import run
+
+pytestmark = pytest.mark.usefixtures("time_limit")
+
+
+def test_a_node_that_serves_is_explained(balancer: Balancer) -> None:
+    """What Serf said and how it was heard, the decision, its rule and settings, HAProxy's view, what would change."""
+    shown = run(balancer, "explain", "web1")
+    assert shown.returncode == 0
+    wanted = [
+        r"web1 in service nodes: serving \(ok\)",
+        r"Serf +alive, written down .* \(\d+s ago\); an event of Serf's said so",
+        r" +address 127.0.0.1, role -, tags port=\d+",
+        r"Serf now +unknown to Serf; the next pass that asks follows",
+        r"decision +serving: it is alive in Serf, since .* ago\)",
+        r"rule +A node serves while",
+        r"setting +balancer_roles = balancer,lb \(SERF_HAPROXY_BALANCER_ROLES\)",
+        rf"server +127.0.0.1 port {balancer.ports['web1']}, weight 1",
+        r"HAProxy +UP for \d+s; its last health check found L7OK 200",
+        r"changes if +it leaves or fails",
+    ]
+    for pattern in wanted:
+        assert re.search(f"^{pattern}", shown.stdout, re.M), (pattern, shown.stdout)
+
+
+def test_a_node_is_explained_while_serf_and_haproxy_are_away(balancer: Balancer) -> None:
+    """What is not known is said to be unknown."""
+    balancer.record("web3", 0)
+    os.kill(balancer.serf, signal.SIGKILL)
+    balancer.stop(signal.SIGKILL)
+    shown = run(balancer, "explain", "web3").stdout
+    assert "quarantined: tag port='0' is not a whole number from 1 to 65535" in shown
+    assert "it does not answer, so what it says now is not known" in shown
+    assert "HAProxy     does not have it" in shown
+
+
+def test_an_explanation_is_json_too(balancer: Balancer) -> None:
+    """Programs get the same, with the settings and where to change them."""
+    document = json.loads(run(balancer, "explain", "lb1", "-o", "json").stdout)
+    (found,) = document["explanations"]
+    assert (document["version"], found["state"], found["cause"]) == (1, "ignored", "balancer")
+    assert found["heard"]["now"] == "alive"
+    assert found["settings"] == [
+        {"key": "balancer_roles", "value": "balancer,lb", "where": "SERF_HAPROXY_BALANCER_ROLES"}
+    ]
+
+
+def test_a_node_that_is_not_known_has_a_neighbour(balancer: Balancer) -> None:
+    """A misspelt name is wrong input, and the nearest names are said."""
+    shown = run(balancer, "explain", "wbe1")
+    assert shown.returncode == 100
+    assert "node 'wbe1': no such node is known; did you mean web1" in shown.stderr
