@@ -14,7 +14,7 @@ import pytest
 
 import probe
 from integration.balancer import Balancer, list_haproxy, stopped
-from integration.proxy import wait_for
+from integration.proxy import Proxy, wait_for
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import record
 from serf_haproxy.show.document import to_json
@@ -29,7 +29,7 @@ COMMAND = (sys.executable, "-m", "serf_haproxy")
 COMMAND_S = 2.0  # the longest that a command may take
 
 
-def run(balancer: Balancer, *words: str) -> subprocess.CompletedProcess[str]:
+def run(balancer: Proxy, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command as an operator does."""
     environ = os.environ | balancer.environment
     return subprocess.run([*COMMAND, *words], env=environ, capture_output=True, text=True, timeout=60, check=False)

@@ -6,12 +6,12 @@ import sys
 from typing import NoReturn
 
 from serf_haproxy import __version__
-from serf_haproxy.cli import boot, check, explain, lab, once, proof, ready, release, render, run, schema, status
+from serf_haproxy.cli import boot, check, explain, lab, once, plan, proof, ready, release, render, run, schema, status
 from serf_haproxy.errors import EXIT_INPUT, EXIT_SYSTEM, SerfHaproxyError
 from serf_haproxy.serf.printing import printable
 
 # In the order in which the help lists them. Each module has `add_parser(commands)`.
-COMMANDS = (run, once, check, render, boot, release, proof, status, explain, ready, schema, lab)
+COMMANDS = (run, once, check, plan, render, boot, release, proof, status, explain, ready, schema, lab)
 
 
 class Parser(argparse.ArgumentParser):

@@ -23,11 +23,13 @@ class Answer(NamedTuple):
         state: One of UP, DOWN, FROZEN (it is there and does not answer) and UNKNOWN (this user may not ask).
         fault: What is wrong, "" while it is up.
         age_s: How long it has run, seconds; None where that is not known.
+        version: Its version, "" where that is not known.
     """
 
     state: str = UNKNOWN
     fault: str = ""
     age_s: float | None = None
+    version: str = ""
 
 
 def ask_serf(settings: Settings) -> Answer:
@@ -65,7 +67,7 @@ def ask_haproxy(edges: Edges, running: Running | None) -> Answer:
         running: What it said a moment ago; None when it gave no answer.
     """
     if running is not None:
-        return Answer(UP, "", edges.runtime.read_age_s())
+        return Answer(UP, "", *edges.runtime.read_age())
     paths = sorted({edges.master.socket_path, edges.runtime.socket_path})
     if edges.runtime.is_silent:
         return Answer(FROZEN, f"HAProxy is there and does not answer on {' or '.join(paths)}")

@@ -20,6 +20,7 @@ _ERROR = re.compile(r"\[[0-3]\]: ")
 _HEADER = re.compile(r"^(# be_id .*)$", re.MULTILINE)
 _PID = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
 _UPTIME = re.compile(r"^Uptime_sec: (\d+)$", re.MULTILINE)
+_VERSION = re.compile(r"^Version: (.*)$", re.MULTILINE)
 _DESCRIPTION = re.compile(r"^description: (.*)$", re.MULTILINE)
 
 
@@ -52,10 +53,11 @@ class Runtime:
         answer = self._ask_info()
         return None if answer is None else _match(_DESCRIPTION, answer)
 
-    def read_age_s(self) -> float | None:
-        """Return how long the newest worker has run, seconds; None when HAProxy does not answer."""
-        found = _UPTIME.search(self._ask_info() or "")
-        return float(found[1]) if found else None
+    def read_age(self) -> tuple[float | None, str]:
+        """Return how long the newest worker has run, seconds, and its version; None and "" when it does not answer."""
+        answer = self._ask_info() or ""
+        age = _match(_UPTIME, answer)
+        return float(age) if age else None, _match(_VERSION, answer)
 
     def confirm(self, description: str, timeout_s: float) -> bool:
         """Wait until the newest worker reports a description; return whether it does within the time limit."""

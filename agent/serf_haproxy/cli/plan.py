@@ -1,0 +1,77 @@
+"""serf-haproxy plan: what the next pass would change."""
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from serf_haproxy.errors import EXIT_INPUT
+from serf_haproxy.settings import SETTINGS_FILE, load_settings
+
+if TYPE_CHECKING:
+    from serf_haproxy.control.plan import Plan
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command `plan`."""
+    text = "Show what the next pass would change, and change nothing; exit with 0 for nothing, 1 for something."
+    parser = commands.add_parser("plan", help=text, description=text)
+    parser.set_defaults(command=plan)
+    parser.add_argument("--template", metavar="PATH", help="as if this were the template")
+    parser.add_argument("--services", metavar="PATH", help="as if this were the services file")
+    parser.add_argument("--settings", metavar="PATH", help="as if this were the settings file; the environment wins")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="text, or JSON for programs")
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Show what the next pass would change; return 0 for nothing, 1 for something, 100 where HAProxy refuses it."""
+    from serf_haproxy.control.plan import How, make_plan
+
+    environ = os.environ | ({SETTINGS_FILE: os.path.abspath(args.settings)} if args.settings else {})
+    files = {"template_path": args.template, "services_file": args.services}
+    settings = load_settings(environ)
+    found = make_plan(settings.replace(**{key: os.path.abspath(path) for key, path in files.items() if path}))
+    print(_to_json(found) if args.output == "json" else _format(found, settings.config_path))
+    return EXIT_INPUT if found.how is How.REFUSED else int(found.how is not How.NONE)
+
+
+def _to_json(found: "Plan") -> str:
+    from serf_haproxy.serf.printing import printable
+
+    servers = [dict(zip(("sign", "server", "text"), one, strict=True)) for one in found.servers]
+    document = {
+        "version": 1,
+        "how": found.how.value,
+        "servers": servers,
+        "commands": list(found.commands),
+        "diff": "\n".join(_diff(found, "haproxy.cfg")),
+        "words": printable(found.words),
+        "faults": list(map(printable, found.faults)),
+    }
+    return json.dumps(document, indent=1)
+
+
+def _format(found: "Plan", path: str) -> str:
+    from serf_haproxy.control.plan import How
+    from serf_haproxy.serf.printing import printable
+
+    lines = [f"WARNING services file: {fault}" for fault in found.faults]
+    lines += [f"{sign} {name}  {text}" for sign, name, text in found.servers]
+    lines += _diff(found, path)
+    count = len(found.commands)
+    how = {
+        How.NONE: "nothing to change: HAProxy runs what it should",
+        How.RUNTIME: f"at run time, by {count} commands" if count else "the file alone changes, not HAProxy",
+        How.RELOAD: "by a reload",
+        How.START: "HAProxy does not answer: it is published for its start",
+        How.REFUSED: "not at all, since HAProxy refuses it:",
+    }
+    lines += [how[found.how], *found.words.splitlines()]
+    return "\n".join(printable(line, 16384) for line in lines)
+
+
+def _diff(found: "Plan", path: str) -> list[str]:
+    import difflib
+
+    before, after = found.before.splitlines(), found.after.splitlines()
+    return list(difflib.unified_diff(before, after, path, "the next one", lineterm=""))
