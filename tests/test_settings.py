@@ -2,8 +2,10 @@
 
 import dataclasses
 import ipaddress
+import tomllib
 from pathlib import Path
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,10 +14,14 @@ from serf_haproxy.errors import SettingsError
 from serf_haproxy.settings import (
     SETTINGS_FILE,
     Settings,
+    describe_unknown,
+    load,
     load_settings,
+    load_with_origins,
     unknown_variables,
     variable,
 )
+from serf_haproxy.settings.schema import format_settings, make_schema
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
@@ -219,7 +225,7 @@ def test_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("SERF_HAPROXY_DEFAULT_PORT = 1", "'SERF_HAPROXY_DEFAULT_PORT' in {path}: there is no such setting"),
         ("[roles]\nweb = 1", "roles in {path}=\"{{'web': 1}}\": must be words"),
         ("default_port = 0", "default_port in {path}='0': must be a whole number, 1 to 65535"),
-        ("default_port = true", "default_port in {path}='True': must be a whole number, 1 to 65535"),
+        ("default_port = true", "default_port in {path}='on': must be a whole number, 1 to 65535"),
         ("quiet_s = inf", "quiet_s in {path}='inf': must be 0 to 10 seconds"),
         ("default_port = ", "SERF_HAPROXY_SETTINGS_FILE='{path}': "),
         (b"\xff\xfe", "SERF_HAPROXY_SETTINGS_FILE='{path}': "),
@@ -236,9 +242,45 @@ def test_invalid_file_is_an_error(tmp_path: Path, text: str | bytes, words: str)
 def test_misspelt_variables_are_reported() -> None:
     """A variable with the prefix SERF_HAPROXY_ that is not a setting is reported; no setting is."""
     environ = {variable(name): "" for name in FIELDS} | {SETTINGS_FILE: "", "SERF_EVENT": "", "PATH": ""}
-    assert unknown_variables(environ) == []
+    assert unknown_variables(environ) == {}
     misspelt = {"SERF_HAPROXY_PORT": "", "SERF_HAPROXY_default_port": "", "SERF_HAPROXY_": ""}
-    assert unknown_variables(environ | misspelt) == sorted(misspelt)
+    assert list(unknown_variables(environ | misspelt)) == sorted(misspelt)
+
+
+def test_a_misspelt_name_has_a_neighbour(tmp_path: Path) -> None:
+    """The nearest name is said, for a variable and for a key of the file."""
+    environ = {"SERF_HAPROXY_BALENCE": "first", "SERF_HAPROXY_XYZ": "1"}
+    assert describe_unknown(environ) == [
+        "SERF_HAPROXY_BALENCE: there is no such setting; did you mean SERF_HAPROXY_BALANCE?",
+        "SERF_HAPROXY_XYZ: there is no such setting; see `serf-haproxy settings`",
+    ]
+    with pytest.raises(SettingsError, match="'balence' in .*: there is no such setting; did you mean balance"):
+        load_file(tmp_path, 'balence = "first"')
+
+
+def test_the_file_has_a_default_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file at the default place counts while no variable names another one; without it there is none."""
+    path = tmp_path / "settings.toml"
+    monkeypatch.setattr(load, "DEFAULT_FILE", str(path))
+    assert load_settings({}) == Settings()
+    path.write_text('balance = "first"\nhints = false\n')
+    assert load_settings({}) == load_settings({SETTINGS_FILE: ""}) == Settings().replace(balance="first", hints=False)
+    assert load_settings({SETTINGS_FILE: "/dev/null"}) == Settings()
+    assert load_settings({"SERF_HAPROXY_BALANCE": "random"}).balance == "random"
+
+
+def test_printed_settings_are_a_settings_file(tmp_path: Path) -> None:
+    """What `settings` prints sets the same, says where each comes from, and fits the schema."""
+    environ = {"SERF_HAPROXY_ROLES": "web,api", "SERF_HAPROXY_QUIET_S": "0.5", SETTINGS_FILE: "/dev/null"}
+    loaded = load_with_origins(environ)
+    text = format_settings(loaded, has_origins=True)
+    assert load_file(tmp_path, text) == loaded.settings
+    assert 'roles = "web,api"  # SERF_HAPROXY_ROLES' in text.splitlines()
+    assert "quiet_s = 0.5  # SERF_HAPROXY_QUIET_S" in text.splitlines()
+    assert 'balance = "roundrobin"  # default' in text.splitlines()
+    jsonschema.validate(tomllib.loads(text), make_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"balence": "first"}, make_schema())
 
 
 @given(st.text("0123456789:[].%*abf \n_#x", max_size=20))

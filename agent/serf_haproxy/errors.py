@@ -7,6 +7,7 @@
     └── SystemFault       a failure outside, which may heal by itself (exit code 111)
         ├── SerfFault         the Serf agent's RPC does not answer as its protocol says
         │   ├── SerfAway          it cannot be reached: the Serf agent may not have started yet
+        │   ├── SerfRefusal       it is there, and refuses what it was asked, as without its key
         │   └── SerfSilence       it is there, and no answer comes: the process may be frozen
         └── HaproxyFault      HAProxy, its program or one of its sockets does not answer as expected
             └── HaproxySilence    a socket is open, and no answer comes: the process may be frozen
@@ -48,6 +49,10 @@ class SerfFault(SystemFault):
 
 class SerfAway(SerfFault):
     """The Serf agent's RPC cannot be reached: the Serf agent may not have started yet."""
+
+
+class SerfRefusal(SerfFault):
+    """The Serf agent's RPC refuses a command: it is there, and may want another key."""
 
 
 class SerfSilence(SerfFault):

@@ -60,3 +60,13 @@ def test_a_node_that_is_not_known_has_a_neighbour(balancer: Balancer) -> None:
     shown = run(balancer, "explain", "wbe1")
     assert shown.returncode == 100
     assert "node 'wbe1': no such node is known; did you mean web1" in shown.stderr
+
+
+def test_a_command_with_other_settings_than_the_daemon_says_so(balancer: Balancer) -> None:
+    """The warning names what differs and where to put it; the same settings are no warning."""
+    assert "settings" not in run(balancer, "status").stdout
+    balancer.run_pass(balance="leastconn")
+    shown = run(balancer, "status").stdout
+    assert (
+        "WARNING settings: the last pass had others than this command: balance=leastconn; put them into /etc/" in shown
+    )

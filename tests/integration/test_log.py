@@ -157,6 +157,6 @@ def test_a_hanging_logger_stops_no_pass(short_dir: Path, proxy: Proxy) -> None:
         wait_for(lambda: "+web4" in logged.read(), "the log continues")
         log = logged.read()
         kept_count = sum(log.count(words) for words in ("is quarantined", "+web2", "+web3"))
-        lost_count = sum(map(int, re.findall("msg='(\\d+) lines are lost: the log was not read'", log)))
+        lost_count = sum(map(int, re.findall('msg="(\\d+) lines are lost: the log was not read"', log)))
         assert lost_count > 0
         assert kept_count + lost_count == FLOOD_COUNT + 2

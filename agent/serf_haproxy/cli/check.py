@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from serf_haproxy.errors import EXIT_INPUT
-from serf_haproxy.settings import load_settings, unknown_variables
+from serf_haproxy.settings import describe_unknown, load_settings
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -21,10 +21,9 @@ def check(_args: argparse.Namespace) -> int:
     from serf_haproxy.serf.printing import printable
 
     settings = load_settings(os.environ)
-    for name in unknown_variables(os.environ):
-        print(f"serf-haproxy: {name}: there is no such setting; see docs/reference/settings.md", file=sys.stderr)
     trial = try_config(settings)
-    for fault in trial.faults:
+    faults = (*describe_unknown(os.environ), *trial.faults)
+    for fault in faults:
         print(f"serf-haproxy: {printable(fault)}", file=sys.stderr)
     if trial.words is not None:
         print(
@@ -33,7 +32,7 @@ def check(_args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return EXIT_INPUT
-    if trial.faults:
+    if faults:
         return EXIT_INPUT
     services, lines = ", ".join(service.name for service in trial.services), trial.text.count("\n")
     print(f"settings, services, template and configuration are valid ({lines} lines; services: {services})")

@@ -6,12 +6,32 @@ import sys
 from typing import NoReturn
 
 from serf_haproxy import __version__
-from serf_haproxy.cli import boot, check, explain, lab, once, plan, proof, ready, release, render, run, schema, status
+from serf_haproxy.cli import (
+    boot,
+    check,
+    completion,
+    doctor,
+    explain,
+    lab,
+    once,
+    plan,
+    proof,
+    ready,
+    release,
+    render,
+    run,
+    schema,
+    settings,
+    status,
+)
 from serf_haproxy.errors import EXIT_INPUT, EXIT_SYSTEM, SerfHaproxyError
 from serf_haproxy.serf.printing import printable
 
 # In the order in which the help lists them. Each module has `add_parser(commands)`.
-COMMANDS = (run, once, check, plan, render, boot, release, proof, status, explain, ready, schema, lab)
+COMMANDS = (
+    *(run, once, check, plan, render, boot, release, proof, status, explain, doctor, ready, settings, schema),
+    *(completion, lab),
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,9 +45,10 @@ class Parser(argparse.ArgumentParser):
 
 def main() -> int:
     """Run one command; return its exit code: 0, 100 for wrong input, 111 for a system failure."""
-    args = build_parser().parse_args()
     try:
+        args = build_parser().parse_args()
         code: int = args.command(args)
+        sys.stdout.flush()
     except SerfHaproxyError as error:
         for line in str(error).split("\n"):
             print(f"serf-haproxy: {printable(line)}", file=sys.stderr)

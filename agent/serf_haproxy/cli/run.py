@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import Any
 
-from serf_haproxy.settings import load_settings
+from serf_haproxy.settings import describe_unknown, load_settings, load_with_origins
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -21,11 +21,20 @@ def run(args: argparse.Namespace) -> int:
     """Run the daemon until it is told to stop."""
     import logging
 
-    from serf_haproxy.daemon.log import LineFormatter, LossyHandler
+    from serf_haproxy.daemon.greeting import describe_start
+    from serf_haproxy.daemon.log import LossyHandler, choose_formatter
     from serf_haproxy.daemon.loop import Daemon
 
+    loaded = load_with_origins(os.environ)
     handler = LossyHandler(2)
-    handler.setFormatter(LineFormatter("level=%(levelname)s msg=%(message)r"))
+    handler.setFormatter(choose_formatter(loaded.settings.log_format))
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler], force=True)
-    Daemon(lambda: load_settings(os.environ), args.notify_fd).run()
+
+    def greet() -> None:
+        log = logging.getLogger("serf-haproxy")
+        for line in describe_unknown(os.environ):
+            log.warning("%s", line)
+        log.info("%s", describe_start(loaded))
+
+    Daemon(lambda: load_settings(os.environ), args.notify_fd).run(greet)
     return 0

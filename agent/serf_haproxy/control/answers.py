@@ -5,11 +5,11 @@ import os
 from typing import NamedTuple
 
 from serf_haproxy.control.edges import Edges, find_serf
-from serf_haproxy.errors import SerfFault, SerfSilence
+from serf_haproxy.errors import SerfFault, SerfRefusal, SerfSilence
 from serf_haproxy.policy.snapshot import Running
 from serf_haproxy.serf.roster import Roster
 from serf_haproxy.serf.rpc import Connection
-from serf_haproxy.settings import Settings
+from serf_haproxy.settings import Settings, variable
 
 UP, DOWN, FROZEN, UNKNOWN = "up", "down", "frozen", "unknown"
 
@@ -40,6 +40,8 @@ def ask_serf(settings: Settings) -> Answer:
     try:
         with _connect(settings) as connection:
             connection.read_self_name()
+    except SerfRefusal as fault:
+        return Answer(UNKNOWN, f"{fault}; does {variable('rpc_auth_file')} name the file with its key?")
     except SerfFault as fault:
         return Answer(FROZEN if isinstance(fault, SerfSilence) else DOWN, str(fault))
     return Answer(UP)

@@ -46,6 +46,7 @@ class Reconciler:
     def __init__(self, settings: Settings, memory: Memory | None = None) -> None:
         self.memory = memory or Memory()
         self._settings = settings
+        self._said = settings.describe()
         self._edges = make_edges(settings)
         self._is_clean = False
 
@@ -95,8 +96,7 @@ class Reconciler:
             memory.served = served, [server.name for server in decision.servers]
             faults = list_faults(settings, snapshot, outcome, record)
             record = make_record(outcome, snapshot, decision, heard, record)
-            took_s = (at_s := time.time()) - started_s
-            edges.state.write_record(dataclasses.replace(record, faults=faults, at_s=at_s, took_s=took_s))
+            self._write(dataclasses.replace(record, faults=faults), started_s)
             on_step("recorded")
         return expect_retry(settings, outcome, record)
 
@@ -187,6 +187,12 @@ class Reconciler:
         )
         corrections = heard.corrections._replace(absent=forgotten)
         return heard._replace(files=files, corrections=corrections, problems=(*heard.problems, *problems))
+
+    def _write(self, record: Record, started_s: float) -> None:
+        """Write the record with the times of the pass, which began at `started_s`, and with the settings."""
+        at_s = time.time()
+        record = dataclasses.replace(record, settings=self._said, at_s=at_s, took_s=at_s - started_s)
+        self._edges.state.write_record(record)
 
     def _is_file_missing(self, snapshot: Snapshot) -> bool:
         """Return whether HAProxy has a server of ours without a node file, and Serf was not yet asked about it.

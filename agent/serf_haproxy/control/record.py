@@ -68,6 +68,7 @@ class Record:
         authorities: The copies of files of authorities that were last in force, by the operator's file.
         announced: Services that members announce: name to when one last did, seconds since the epoch.
         announced_at_s: When these names last changed, seconds since the epoch.
+        settings: The settings that are not the defaults, as text, by name.
         heard_at_s: When Serf last answered a pass, seconds since the epoch; 0 for never.
     """
 
@@ -95,6 +96,7 @@ class Record:
     announced: dict[str, int] = dataclasses.field(default_factory=dict)
     announced_at_s: float = 0.0
     measured: list[Any] = dataclasses.field(default_factory=list)
+    settings: dict[str, str] = dataclasses.field(default_factory=dict)
     heard_at_s: float = 0.0
 
     def frozen_for_s(self, now_s: float) -> float:

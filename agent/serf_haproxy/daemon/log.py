@@ -1,8 +1,10 @@
 """The daemon's log: it never waits for a reader of its lines."""
 
+import json
 import logging
 import os
 import select
+import time
 
 from serf_haproxy.serf.printing import printable
 
@@ -25,6 +27,35 @@ class LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         """Return the record's own line."""
         return printable(super().formatMessage(record), _LINE)
+
+
+class LogfmtFormatter(LineFormatter):
+    """Formats a record as level="..." and msg="...", with the escapes of a JSON string (logfmt)."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        """Return the record's own line."""
+        return f"level={record.levelname} msg={json.dumps(printable(record.message, _LINE))}"
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON: time, level, msg, and the lines of a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line."""
+        entry: dict[str, object] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
+            "level": record.levelname,
+            "msg": printable(record.getMessage(), _LINE),
+        }
+        if record.exc_info:
+            lines = self.formatException(record.exc_info).split("\n")
+            entry["traceback"] = [printable(line, _LINE) for line in lines]
+        return json.dumps(entry)
+
+
+def choose_formatter(log_format: str) -> logging.Formatter:
+    """Return the formatter of a log format: logfmt or json."""
+    return JsonFormatter() if log_format == "json" else LogfmtFormatter()
 
 
 class LossyHandler(logging.Handler):

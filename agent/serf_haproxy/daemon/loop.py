@@ -60,8 +60,11 @@ class Daemon:
         self._told: set[str] = set()
         self._watchdog = Watchdog()
 
-    def run(self) -> None:
+    def run(self, greet: Callable[[], None] = lambda: None) -> None:
         """Make passes until SIGTERM or SIGINT; a pass that runs is finished first.
+
+        Args:
+            greet: Called once, before the first pass.
 
         Raises:
             SystemFault: The directories or the FIFO cannot be made, or another daemon runs.
@@ -74,6 +77,7 @@ class Daemon:
             self._signal_pipe() as signal_fd,
         ):
             self._wake_fd = open_fifo(self._settings.wake_fifo)
+            self._survive(greet, signal_fd)
             self._survive(lambda: self._work(is_first=True), signal_fd)
             self._notify_ready()
             while not self._signals & {signal.SIGTERM, signal.SIGINT}:

@@ -65,6 +65,7 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
     return (
         chosen
         | {
+            "SERF_HAPROXY_SETTINGS_FILE": chosen.get("SERF_HAPROXY_SETTINGS_FILE", "") or os.devnull,
             services.FILE_VARIABLE: f"{home}/services.toml",
             "SERF_HAPROXY_NODES_DIR": f"{home}/nodes",
             "SERF_HAPROXY_WAKE_FIFO": f"{home}/wake",

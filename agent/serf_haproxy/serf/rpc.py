@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from serf_haproxy.errors import SerfAway, SerfFault, SerfSilence, SystemFault
+from serf_haproxy.errors import SerfAway, SerfFault, SerfRefusal, SerfSilence, SystemFault
 from serf_haproxy.serf.listing import Listing, Members, Refused, decode
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.serf.roster import Roster
@@ -149,7 +149,7 @@ class Connection:
             said = decode(_field(header, b"Error", bytes))
             if said or header.get(b"Seq") != self._seq:
                 reason = printable(said, 200) or "answers out of order"
-                raise SerfFault(f"Serf's RPC at {self._name} refused {command}: {reason}")
+                raise SerfRefusal(f"Serf's RPC at {self._name} refused {command}: {reason}")
             return self._wire.receive(deadline) if answers else header
 
     @contextlib.contextmanager

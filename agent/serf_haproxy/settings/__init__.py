@@ -1,6 +1,18 @@
 """Settings: environment variables and an optional TOML file become one frozen, validated value."""
 
-from serf_haproxy.settings.load import load_settings, unknown_variables
-from serf_haproxy.settings.values import PREFIX, SETTINGS_FILE, SOCKET_BYTES, Settings, variable
+from serf_haproxy.settings.load import Loaded, describe_unknown, load_settings, load_with_origins, unknown_variables
+from serf_haproxy.settings.values import DEFAULT_FILE, PREFIX, SETTINGS_FILE, SOCKET_BYTES, Settings, variable
 
-__all__ = ["PREFIX", "SETTINGS_FILE", "SOCKET_BYTES", "Settings", "load_settings", "unknown_variables", "variable"]
+__all__ = [
+    "DEFAULT_FILE",
+    "PREFIX",
+    "SETTINGS_FILE",
+    "SOCKET_BYTES",
+    "Loaded",
+    "Settings",
+    "describe_unknown",
+    "load_settings",
+    "load_with_origins",
+    "unknown_variables",
+    "variable",
+]

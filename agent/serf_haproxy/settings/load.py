@@ -1,17 +1,35 @@
 """Settings are read from environment variables and an optional TOML file; faults are collected and raised together.
 
-Every setting `name` is the variable `SERF_HAPROXY_NAME`; the TOML file, named by `SERF_HAPROXY_SETTINGS_FILE`,
-has the key `name`. The environment wins.
+Every setting `name` is the variable `SERF_HAPROXY_NAME`; the TOML file, named by
+`SERF_HAPROXY_SETTINGS_FILE` or at its default place, has the key `name`. The environment wins.
 """
 
 import dataclasses
+import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from serf_haproxy.errors import SettingsError
-from serf_haproxy.settings.values import PREFIX, SETTINGS_FILE, SOCKET_BYTES, Settings, variable
+from serf_haproxy.settings.values import DEFAULT_FILE, PREFIX, SETTINGS_FILE, SOCKET_BYTES, Settings, variable
 from serf_haproxy.system.kinds import Kind
+
+
+class Loaded(NamedTuple):
+    """Settings, and where they come from.
+
+    Attributes:
+        settings: The settings.
+        texts: Each of them as text, by name.
+        origins: Where each comes from: a variable, a file, or "default".
+        path: The settings file, "" for none.
+    """
+
+    settings: Settings
+    texts: Mapping[str, str]
+    origins: Mapping[str, str]
+    path: str
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -20,14 +38,21 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: At least one is wrong; the text has one line for each fault.
     """
+    return load_with_origins(environ).settings
+
+
+def load_with_origins(environ: Mapping[str, str]) -> Loaded:
+    """Read all settings, and say where each comes from; errors are those of `load_settings`."""
     faults: list[str] = []
     fields = {field.name: field for field in dataclasses.fields(Settings)}
-    from_file = _read_file(environ.get(SETTINGS_FILE, ""), set(fields), faults)
-    values, wrong = {}, set()
+    path = _find_file(environ)
+    from_file = _read_file(path, set(fields), faults)
+    values, wrong, texts, origins = {}, set(), {}, {}
     for name, field in fields.items():
         text, origin = environ.get(variable(name), ""), variable(name)
         if not text and name in from_file:
-            text, origin = from_file[name], f"{name} in {environ[SETTINGS_FILE]}"
+            text, origin = from_file[name], f"{name} in {path}"
+        texts[name], origins[name] = (text, origin) if text else (field.metadata["default"], "default")
         if not text:
             continue
         kind: Kind = field.metadata["kind"]
@@ -37,6 +62,15 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             wrong.add(name)
             faults.append(f"{origin}={text!a}: must be {kind.allowed}")
     settings = Settings(**values)
+    faults += _list_conflicts(settings, wrong)
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return Loaded(settings, texts, origins, path)
+
+
+def _list_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
+    """Return the settings that do not fit each other; those that are wrong by themselves do not count."""
+    faults = []
     if settings.max_wait_s < settings.quiet_s and wrong.isdisjoint({"max_wait_s", "quiet_s"}):
         allowed = f"must be at least {variable('quiet_s')} ({settings.quiet_s:g})"
         faults.append(f"{variable('max_wait_s')}={settings.max_wait_s:g}: {allowed}")
@@ -49,15 +83,35 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         )
     if settings.redirect_https and not settings.has_https and "https_bind" not in wrong:
         faults.append(f"{variable('redirect_https')}=on: needs {variable('https_bind')}, where clients then connect")
-    if faults:
-        raise SettingsError("\n".join(faults))
-    return settings
+    return faults
 
 
-def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """Return the variables that look like settings of ours and are none: most likely misspelt."""
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that look like settings of ours and are none, each with the nearest name that is one.
+
+    The nearest name is "" where none is near.
+    """
     known = {variable(field.name) for field in dataclasses.fields(Settings)} | {SETTINGS_FILE}
-    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    return {name: _find_nearest(name, known) for name in unknown}
+
+
+def describe_unknown(environ: Mapping[str, str]) -> list[str]:
+    """Return one line for each variable that looks like a setting of ours and is none."""
+    return [
+        f"{name}: there is no such setting; {f'did you mean {nearest}?' if nearest else 'see `serf-haproxy settings`'}"
+        for name, nearest in unknown_variables(environ).items()
+    ]
+
+
+def _find_nearest(name: str, known: Iterable[str]) -> str:
+    short = {each.removeprefix(PREFIX): each for each in sorted(known)}
+    return next((short[each] for each in difflib.get_close_matches(name.removeprefix(PREFIX), short, 1, 0.7)), "")
+
+
+def _find_file(environ: Mapping[str, str]) -> str:
+    """Return the path of the settings file; "" where none is named and there is none at the default place."""
+    return environ.get(SETTINGS_FILE, "") or (DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else "")
 
 
 def _read_file(path: str, known: set[str], faults: list[str]) -> dict[str, str]:
@@ -69,9 +123,14 @@ def _read_file(path: str, known: set[str], faults: list[str]) -> dict[str, str]:
     except (OSError, ValueError) as error:
         faults.append(f"{SETTINGS_FILE}={path!a}: {error}")
         return {}
-    faults.extend(f"{name!a} in {path}: there is no such setting" for name in table if name not in known)
+    for name in table.keys() - known:
+        nearest = _find_nearest(name, known)
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        faults.append(f"{name!a} in {path}: there is no such setting{hint}")
     return {name: _as_text(value) for name, value in table.items()}
 
 
 def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

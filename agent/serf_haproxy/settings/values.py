@@ -11,6 +11,7 @@ from serf_haproxy.system.network import Network
 
 PREFIX = "SERF_HAPROXY_"
 SETTINGS_FILE = PREFIX + "SETTINGS_FILE"
+DEFAULT_FILE = "/etc/serf-haproxy/settings.toml"
 SOCKET_BYTES = 97  # HAProxy first binds a temporary, longer path, and the kernel allows 107 bytes
 
 
@@ -56,6 +57,7 @@ class Settings:
     rpc_auth_file: str = _setting("", kinds.OPTIONAL_PATH, "file with the RPC auth key; empty: no authentication")
     rpc_timeout_s: float = _setting("5", kinds.seconds(0.1, 60), "time limit of one exchange with Serf")
     hints: bool = _setting("on", kinds.SWITCH, "watch Serf's log for early signs of a change; off: wait for its events")
+    log_format: str = _setting("logfmt", kinds.choose("logfmt", "json"), "format of the daemon's log")
     quiet_s: float = _setting("0.2", kinds.seconds(0, 10), "quiet time after a wake before a pass")
     max_wait_s: float = _setting("2", kinds.seconds(0, 60), "longest wait for that quiet time")
     resync_interval_s: float = _setting("60", kinds.seconds(0.5, 86400), "interval at which Serf's roster is asked")
@@ -184,6 +186,14 @@ class Settings:
     def successor_socket(self) -> str:
         """The socket by which an old worker reaches the newest one."""
         return f"{self.master_socket}.next"
+
+    def describe(self) -> dict[str, str]:
+        """Return the settings that differ from their defaults, and the state directory in any case, as text by name."""
+        return {
+            field.name: str(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default or field.name == "state_dir"
+        }
 
     def replace(self, **changes: Any) -> "Settings":
         """Return a copy with some settings changed."""

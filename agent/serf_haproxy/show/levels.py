@@ -16,6 +16,7 @@ from serf_haproxy.serf.events import FAILED
 from serf_haproxy.serf.printing import quoted
 from serf_haproxy.services import Key
 from serf_haproxy.services.service import Service
+from serf_haproxy.settings import DEFAULT_FILE
 
 _DECIDED = (HELD, LAST, ALONE, SPLIT)
 _CRITICAL = (ALONE, FROZEN_WORKER)
@@ -101,6 +102,7 @@ def list_findings(report: Report) -> list[Finding]:
     """Return what is not as it should be beside single nodes, the worst first."""
     found = [
         *_judge_programs(report),
+        *_judge_settings(report),
         *_judge_services(report),
         *_judge_pass(report),
         *(Finding(Level.WARNING, "services file", fault) for fault in report.snapshot.services.faults),
@@ -137,6 +139,17 @@ def _judge_programs(report: Report) -> Iterator[Finding]:
     if report.is_daemon_running is False:
         how = "start `serf-haproxy run`, or its s6 service"
         yield Finding(Level.CRITICAL, "daemon", f"it does not run, so no change of the cluster reaches HAProxy; {how}")
+
+
+def _judge_settings(report: Report) -> Iterator[Finding]:
+    """Compare the settings of the last pass with those of this command, which may come from another environment."""
+    there, here = report.record.settings, report.settings.describe()
+    if there and there != here:  # a record of the previous release has none
+        names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+        shown = ", ".join(f"{name}={there.get(name, 'default')}" for name in names[:3])
+        more = f" and {len(names) - 3} more" if names[3:] else ""
+        how = f"put them into {DEFAULT_FILE}, where both read them"
+        yield Finding(Level.WARNING, "settings", f"the last pass had others than this command: {shown}{more}; {how}")
 
 
 def _judge_services(report: Report) -> Iterator[Finding]:
