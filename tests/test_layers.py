@@ -34,6 +34,7 @@ HOMES = {
     "msgpack": {"serf/rpc", "serf/wire"},
     "psutil": {"lab", "haproxy/workers", "system/interfaces"},
     "requests": {"lab"},
+    "rich": {"show/live"},
     "starlette": {"lab"},
     "uvicorn": {"lab"},
     "subprocess": {"system/processes", "lab"},

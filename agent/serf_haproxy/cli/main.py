@@ -23,13 +23,14 @@ from serf_haproxy.cli import (
     schema,
     settings,
     status,
+    watch,
 )
 from serf_haproxy.errors import EXIT_INPUT, EXIT_SYSTEM, SerfHaproxyError
 from serf_haproxy.serf.printing import printable
 
 # In the order in which the help lists them. Each module has `add_parser(commands)`.
 COMMANDS = (
-    *(run, once, check, plan, render, boot, release, proof, status, explain, doctor, ready, settings, schema),
+    *(run, once, check, plan, render, boot, release, proof, status, watch, explain, doctor, ready, settings, schema),
     *(completion, lab),
 )
 

@@ -24,6 +24,7 @@ class ServerStatus(NamedTuple):
         session_count: Requests and connections that it handles now.
         total_count: Those that it has got since the worker started.
         unchanged_s: Time since its status last changed, seconds; None where HAProxy does not say.
+        response_ms: Its mean response time over the last 1024 requests, milliseconds; None where HAProxy does not say.
     """
 
     status: str
@@ -36,6 +37,7 @@ class ServerStatus(NamedTuple):
     session_count: int = 0
     total_count: int = 0
     unchanged_s: int | None = None
+    response_ms: int | None = None
 
     def explain_check(self) -> str:
         """Return the last health check's result, code and text."""
@@ -74,6 +76,7 @@ def _read_row(row: dict[str, str]) -> ServerStatus:
         _read_count(row, "scur") or 0,
         _read_count(row, "stot") or 0,
         _read_count(row, "lastchg"),
+        _read_count(row, "rtime"),
     )
 
 

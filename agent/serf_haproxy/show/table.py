@@ -134,13 +134,13 @@ def _find_cell(one: Mapping[str, Any], column: str) -> str:
         "check": lambda: one["check"] and one["check"]["status"],
         "sessions": lambda: one["session_count"],
         "since": lambda: one["since_s"] and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one["since_s"])),
-        "why": lambda: _explain(one),
+        "why": lambda: explain_member(one),
     }
     value = makers[column]() if column in makers else one[column]
     return "-" if value in (None, "") else printable(str(value), _CELL if column != "why" else _LINE)
 
 
-def _explain(one: Mapping[str, Any]) -> str:
+def explain_member(one: Mapping[str, Any]) -> str:
     """Return why a node is not simply serving and up, and for how long."""
     left = "" if one["left_s"] is None else f", for {one['left_s']:.0f} s more"
     reason = "" if one["state"] == "serving" else one["reason"] + left
