@@ -4,11 +4,13 @@ import json
 import os
 import re
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from integration.balancer import Balancer
-from integration.test_status import run
+from integration.test_status import COMMAND, run
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -70,3 +72,27 @@ def test_a_command_with_other_settings_than_the_daemon_says_so(balancer: Balance
     assert (
         "WARNING settings: the last pass had others than this command: balance=leastconn; put them into /etc/" in shown
     )
+
+
+def test_the_daemon_begins_its_log_with_what_it_found(balancer: Balancer, tmp_path: Path) -> None:
+    """The first line has version, settings' origin and what was found; a misspelt variable is a warning; JSON works."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text('log_format = "json"\nbalance = "leastconn"\n')
+    balancer.environment |= {"SERF_HAPROXY_SETTINGS_FILE": str(settings), "SERF_HAPROXY_BALENCE": "first"}
+    argv, environ = [*COMMAND, "run"], os.environ | balancer.environment
+    environ |= {"SERF_HAPROXY_STATE_DIR": str(tmp_path / "state")}  # the test has the lock of the other one
+    with subprocess.Popen(argv, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        try:
+            first, second = (json.loads(process.stderr.readline()) for _ in range(2))
+        finally:
+            process.terminate()
+        process.stderr.read()
+    assert (first["level"], first["msg"]) == (
+        "WARNING",
+        "SERF_HAPROXY_BALENCE: there is no such setting; did you mean SERF_HAPROXY_BALANCE?",
+    )
+    said = (
+        rf"serf-haproxy [\d.a-z]+ starts; settings: \d+ variables, 2 from {settings}; found: HAProxy 2.* up, Serf up, "
+    )
+    assert re.match(said + "3 node files in ", second["msg"]), second

@@ -7,6 +7,7 @@ import time
 
 import requests
 
+from serf_haproxy.control.answers import ask_roster
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.report import read_report
 from serf_haproxy.errors import HaproxyFault
@@ -21,6 +22,7 @@ from serf_haproxy.lab.watch import greet
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.services.service import TCP
 from serf_haproxy.settings import Settings, load_settings
+from serf_haproxy.show.explain import explain_node, format_explanation
 from serf_haproxy.show.table import format_table
 
 _REQUEST_COUNT = 120
@@ -60,7 +62,7 @@ class Tour:
         meanwhile = self._ask_until(settings, step, acted_s + _STEP_S)
         done_s = time.monotonic()
         reload_count = _count_reloads(settings) - reload_count
-        self._show_status(settings)
+        self._show_status(settings, step)
         shares = self._ask(_REQUEST_COUNT, step.service)
         screen.show_shares(shares, step.servers)
         screen.show_change(before, _server_lines(settings))
@@ -112,8 +114,14 @@ class Tour:
             shares[answer.headers.get("X-Backend-IP", "failed") if answer.ok else "failed"] += 1
         return shares
 
-    def _show_status(self, settings: Settings) -> None:
-        for line in format_table(read_report(settings)).splitlines():
+    def _show_status(self, settings: Settings, step: Step) -> None:
+        """Show the status, and why a node of the step is as it is."""
+        report = read_report(settings)
+        lines = format_table(report).splitlines()
+        for found in explain_node(report, step.explained, step.service, ask_roster(settings)):
+            lines += ["", screen.bold(f"serf-haproxy explain {step.explained}")]
+            lines += format_explanation(found, report.at_s).splitlines()
+        for line in lines:
             screen.say(f"  {line}" if line else "")
 
 

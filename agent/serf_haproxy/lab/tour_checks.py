@@ -21,6 +21,7 @@ class Step(NamedTuple):
         forbids_reload: Whether the change takes no reload.
         ask_sticky: Makes a request as a client that has a cookie; returns the address that answered, "" for a failure.
         home: The name of that client's server.
+        explained: The name of the node that is explained, "" for none.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Step(NamedTuple):
     forbids_reload: bool = False
     ask_sticky: Callable[[], str] | None = None
     home: str = ""
+    explained: str = ""
 
     def list_percents(self) -> dict[str, float]:
         """Return the share of each server, by name."""

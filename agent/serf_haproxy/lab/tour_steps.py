@@ -60,6 +60,7 @@ def _list_of_nodes(lab: Lab) -> Iterator[Step]:
         lambda: lab.leave("web2"),
         {"web1": "127.0.1.1", "web3": "127.0.1.3", "web4": "127.0.1.4"},
         "Its Serf agent announced it. Its application ended only after HAProxy had stopped using it.",
+        explained="web2",
     )
     yield Step(
         "web3 crashes (SIGKILL, without a leave)",
@@ -105,6 +106,7 @@ def _list_of_api(lab: Lab) -> Iterator[Step]:
         forbids_reload=True,
         ask_sticky=client.ask,
         home="api1",
+        explained="api1",
     )
 
 
