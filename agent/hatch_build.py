@@ -2,8 +2,8 @@
 
 Usage by hand: .venv/bin/python agent/hatch_build.py DIR writes them to DIR, laid out as below /usr/share.
 
-They are made at build time by argparse-manpage and shtab. Where these are missing, as in the build of the images, the
-wheel goes without them: the program needs neither.
+The man page is made at build time by argparse-manpage. Where that is missing, as in the build of the images, the wheel
+goes without it: the program does not need it.
 """
 
 import argparse
@@ -22,11 +22,9 @@ COMPLETIONS = {
     "fish": "fish/vendor_completions.d/serf-haproxy.fish",
     "zsh": "zsh/site-functions/_serf-haproxy",
 }
-PATHS = {"PATH": "FILE", "DIR": "DIRECTORY"}  # placeholder of an option's value -> what shtab completes it with
 MAN_PAGE = "man/man1/serf-haproxy.1"
 DESCRIPTION = """Serf's membership events become node files; the daemon turns node files into HAProxy's servers, at run
 time where HAProxy can, else by a reload, and confirms what HAProxy runs."""
-TOOLS = ("argparse_manpage", "shtab")
 SEE_ALSO = """
 .SH EXIT STATUS
 .TP
@@ -59,9 +57,8 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, unused-ignore, 
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         """Write the files and name them as shared data."""
-        if any(importlib.util.find_spec(tool) is None for tool in TOOLS):
-            self.app.display_warning("no man page and no completions: argparse-manpage or shtab is missing")
-            return
+        if not has_manpage():
+            self.app.display_warning("no man page: argparse-manpage is missing")
         share_dir = Path(self.root, "dist", "share")
         for path in write_share(share_dir):
             build_data["shared_data"][str(share_dir / path)] = f"share/{path}"
@@ -70,11 +67,17 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, unused-ignore, 
 def write_share(share_dir: Path) -> list[str]:
     """Write the man page and the completions below a directory; return their paths in it."""
     sys.path.insert(0, str(AGENT_DIR))
-    texts = {MAN_PAGE: make_man_page()} | {path: make_completion(shell) for shell, path in COMPLETIONS.items()}
+    texts = {path: make_completion(shell) for shell, path in COMPLETIONS.items()}
+    texts |= {MAN_PAGE: make_man_page()} if has_manpage() else {}
     for path, text in texts.items():
         (share_dir / path).parent.mkdir(parents=True, exist_ok=True)
         (share_dir / path).write_text(text)
     return list(texts)
+
+
+def has_manpage() -> bool:
+    """Return whether the man page can be made here."""
+    return importlib.util.find_spec("argparse_manpage") is not None
 
 
 def make_man_page() -> str:
@@ -101,16 +104,10 @@ def make_man_page() -> str:
 
 def make_completion(shell: str) -> str:
     """Return the completion script for bash, fish or zsh."""
-    import shtab
-
+    from serf_haproxy.cli import completion
     from serf_haproxy.cli.main import build_parser
 
-    parser = build_parser()
-    for command in list_parsers(parser):
-        for action in command._actions:
-            if action.metavar in PATHS:
-                action.complete = getattr(shtab, PATHS[action.metavar])  # type: ignore[attr-defined, unused-ignore]
-    return str(shtab.complete(parser, shell=shell)).rstrip() + "\n"
+    return completion.make_completion(build_parser(), shell)
 
 
 def list_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

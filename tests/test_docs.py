@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import importlib.util
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -153,6 +154,31 @@ def test_the_completions_have_every_command_and_option(shell: str, tmp_path: Pat
         script = tmp_path / "completion"
         script.write_text(text)
         subprocess.run([program, "-n", script], check=True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("st", "status"),
+        ("status --so", "--sort"),
+        ("status --sort ", "level name state since address"),
+        ("status -o w", "wide"),
+        ("lab cr", "crash"),
+        ("lab up --no", "--nodes --no-wait"),
+        ("status --service ", ""),
+        ("render --output pyproj", "pyproject.toml"),
+    ],
+)
+def test_bash_completes(typed: str, offered: str) -> None:
+    """In bash, what is typed is completed as the parser has it: commands, options, choices and paths."""
+    script = load(ROOT / "agent" / "hatch_build.py").make_completion("bash")
+    words = ["serf-haproxy", *typed.split(" ")]
+    ask = f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; _serf_haproxy"
+    show = "printf '%s\\n' \"${COMPREPLY[@]}\""
+    shown = subprocess.run(
+        ["bash", "-c", f"{script}\n{ask}\n{show}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (set(shown.stdout.split()), shown.stderr) == (set(offered.split()), "")
 
 
 def test_settings_are_documented() -> None:

@@ -72,4 +72,5 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for command in COMMANDS:
         command.add_parser(commands)
+    parser.set_defaults(parser=parser)  # from which `completion` makes its scripts
     return parser
