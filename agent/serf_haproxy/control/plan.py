@@ -16,6 +16,7 @@ from serf_haproxy.control.fallback import want
 from serf_haproxy.control.preview import Preview, preview, preview_vetted
 from serf_haproxy.control.trial import try_config
 from serf_haproxy.haproxy.config_file import ConfigFile
+from serf_haproxy.haproxy.socket import BRIEF, PROMPT
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.services import SUCCESSOR, Key
 from serf_haproxy.settings import Settings
@@ -73,7 +74,8 @@ def make_plan(settings: Settings) -> Plan:
     how = _find_how(goal, snapshot, changes)
     if how is How.RUNTIME and changes and finds_refused(changes.commands, goal.text, found.edges.runtime.read_age()[1]):
         how = How.RELOAD
-    words = try_config(settings).words if how is not How.NONE and goal.text != live else None
+    limits = BRIEF if running is None else PROMPT
+    words = try_config(settings, limits).words if how is not How.NONE and goal.text != live else None
     return Plan(
         How.REFUSED if words else how,
         live or "",

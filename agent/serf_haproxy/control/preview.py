@@ -10,7 +10,7 @@ from serf_haproxy.control.observe import Given, observe, read_nodes
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import Renderer
 from serf_haproxy.control.vetting import Vetting
-from serf_haproxy.haproxy.socket import PROMPT
+from serf_haproxy.haproxy.socket import PROMPT, Limits
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.snapshot import Snapshot
@@ -35,18 +35,21 @@ class Preview(NamedTuple):
     renderer: Renderer
 
 
-def preview(settings: Settings, is_only_shown: bool = False, are_copies_written: bool = False) -> Preview:
+def preview(
+    settings: Settings, is_only_shown: bool = False, are_copies_written: bool = False, limits: Limits = PROMPT
+) -> Preview:
     """Observe and decide as a pass does.
 
     Args:
         settings: The settings.
         is_only_shown: Whether the decision is only shown: what a missing file of secrets concerns is then left out.
         are_copies_written: Whether HAProxy is to load the configuration, and so needs its copies of certificates.
+        limits: How long to wait for an answer of HAProxy's.
 
     Raises:
         SystemFault: A file cannot be read.
     """
-    edges, memory = make_edges(settings, PROMPT), Memory()
+    edges, memory = make_edges(settings, limits), Memory()
     record = edges.state.read_record()
     if are_copies_written:
         edges.services_file.copy_authorities(edges.state.read_services(), record.authorities)

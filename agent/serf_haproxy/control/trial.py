@@ -7,6 +7,7 @@ from typing import NamedTuple
 from serf_haproxy.control.certificates import Certificates
 from serf_haproxy.control.preview import find_config, preview, preview_vetted
 from serf_haproxy.haproxy.config_file import ConfigFile
+from serf_haproxy.haproxy.socket import PROMPT, Limits
 from serf_haproxy.services.service import Service
 from serf_haproxy.settings import Settings
 
@@ -27,8 +28,12 @@ class Trial(NamedTuple):
     services: tuple[Service, ...]
 
 
-def try_config(settings: Settings) -> Trial:
+def try_config(settings: Settings, limits: Limits = PROMPT) -> Trial:
     """Render and check the configuration that follows now; change nothing.
+
+    Args:
+        settings: The settings.
+        limits: How long to wait for an answer of HAProxy's.
 
     Raises:
         SystemFault: A file cannot be read, or HAProxy cannot be run.
@@ -39,7 +44,7 @@ def try_config(settings: Settings) -> Trial:
         settings = settings.replace(certificate_copies_dir=os.path.join(directory, "certificates"))
         path = os.path.join(directory, "haproxy.cfg")
         config_file = ConfigFile(path, settings.haproxy_bin, settings.check_timeout_s)
-        found = preview(settings, are_copies_written=True)
+        found = preview(settings, are_copies_written=True, limits=limits)
         found = found._replace(edges=found.edges._replace(config_file=config_file))
         # The machine may be another one than the balancer, so its listeners say nothing.
         found = preview_vetted(settings, found, is_listening_tried=False)

@@ -21,7 +21,8 @@ class Limits(NamedTuple):
 
 
 PATIENT = Limits()
-PROMPT = Limits(0.35, 0.7)  # of a command: a person waits, and HAProxy may be frozen
+PROMPT = Limits(0.45, 0.9)  # of a command: a person waits, and HAProxy may be frozen
+BRIEF = Limits(0.05, 0.1)  # of a command that has just found that it does not answer
 ANSWER_BYTES = 64 * 1024 * 1024  # `show stat` of 100,000 servers takes 30 MB
 
 

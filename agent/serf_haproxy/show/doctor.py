@@ -11,7 +11,7 @@ from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.report import Report, read_report
 from serf_haproxy.control.trial import try_config
 from serf_haproxy.errors import HaproxyFault, SerfHaproxyError, SettingsError
-from serf_haproxy.haproxy.socket import PROMPT
+from serf_haproxy.haproxy.socket import BRIEF, PROMPT, Limits
 from serf_haproxy.settings import Loaded, Settings, describe_unknown, load_with_origins, variable
 from serf_haproxy.show.levels import Level, list_findings
 from serf_haproxy.system.processes import run
@@ -52,16 +52,26 @@ def examine(environ: Mapping[str, str]) -> Iterator[Check]:
     settings = loaded.settings
     yield from _look_at_paths(settings)
     yield from _survive(lambda: _look_at_program(settings))
-    yield from _survive(lambda: _look_at_report(read_report(settings)))
-    yield from _survive(lambda: _look_at_configuration(settings))
-    yield from _look_at_limits(settings)
+    limits = PROMPT
+    try:
+        report = read_report(settings)
+        yield from _look_at_report(report)
+        limits = PROMPT if report.haproxy.state == UP else BRIEF
+    except SerfHaproxyError as error:
+        yield _tell(error)
+    yield from _survive(lambda: _look_at_configuration(settings, limits))
+    yield from _look_at_limits(settings, limits)
 
 
 def _survive(look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     try:
         yield from look()
     except SerfHaproxyError as error:
-        yield Check(False, str(error), "see the line itself")
+        yield _tell(error)
+
+
+def _tell(error: SerfHaproxyError) -> Check:
+    return Check(False, str(error), "see the line itself")
 
 
 def _look_at_settings(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Check]:
@@ -140,8 +150,8 @@ def _look_at_answer(name: str, answer: Answer) -> Check:
     return Check(False, answer.fault, remedy.get(answer.state, "run the command as the daemon's user"))
 
 
-def _look_at_configuration(settings: Settings) -> Iterator[Check]:
-    trial = try_config(settings)
+def _look_at_configuration(settings: Settings, limits: Limits) -> Iterator[Check]:
+    trial = try_config(settings, limits)
     for fault in trial.faults:
         yield Check(False, fault, "correct it")
     if trial.words is None:
@@ -150,9 +160,9 @@ def _look_at_configuration(settings: Settings) -> Iterator[Check]:
         yield Check(False, f"HAProxy refuses: {trial.words.splitlines()[0]}", "`serf-haproxy render` prints the rest")
 
 
-def _look_at_limits(settings: Settings) -> Iterator[Check]:
+def _look_at_limits(settings: Settings, limits: Limits) -> Iterator[Check]:
     try:
-        pid = make_edges(settings, PROMPT).master.read_account().pid
+        pid = make_edges(settings, limits).master.read_account().pid
         with open(f"/proc/{pid}/limits") as file:
             found = re.search(r"^Max open files +\w+ +(\w+)", file.read(), re.MULTILINE)
     except (HaproxyFault, OSError):  # it does not run, which is said already, or this user may not look
