@@ -16,7 +16,7 @@ import pytest
 from integration.balancer import Balancer
 from integration.test_status import COMMAND
 
-pytestmark = pytest.mark.usefixtures("time_limit")
+pytestmark = pytest.mark.usefixtures("time_limit", "interruptible")
 
 WITHOUT_RICH = "import sys; sys.modules['rich'] = None; from serf_haproxy.cli.main import main; sys.exit(main())"
 
