@@ -45,8 +45,8 @@ RULES: Mapping[Cause, Rule] = MappingProxyType(
             ("the node offers it: `serf tags -set svc.SERVICE=PORT` on it",),
         ),
         Cause.UNNAMED: Rule(
-            "A node serves only services that the operator has named in the services file.",
-            ("services_file",),
+            "A node serves only services that the operator has named, or that members may announce.",
+            ("services_file", "announced_domain", "announced_max"),
             ("a table [SERVICE] in the services file", "the node drops the tag svc.SERVICE"),
         ),
         Cause.IMPROPER: Rule(
