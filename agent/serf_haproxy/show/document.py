@@ -49,7 +49,7 @@ def to_json(report: Report) -> dict[str, Any]:
     """Return the report as JSON has it, version 1."""
     record, decision = report.record, report.decision
     members = [describe_node(report, key, entry) for key, entry in decision.entries.items()]
-    members += [_describe_refused(name, reason) for name, reason in record.refused.items()]
+    members += [describe_refused(name, reason) for name, reason in record.refused.items()]
     servers = report.servers
     return {
         "version": VERSION,
@@ -153,7 +153,8 @@ def _make_file(name: str, entry: Entry) -> NodeFile:
     return NodeFile("", Member(name, entry.server.address if entry.server else "", "", ()), 0)
 
 
-def _describe_refused(name: str, reason: str) -> dict[str, Any]:
+def describe_refused(name: str, reason: str) -> dict[str, Any]:
+    """Return what there is to know about a member that cannot have a node file."""
     known = {"name": name, "state": State.QUARANTINED.value, "cause": Cause.UNREADABLE.value, "reason": reason}
     shown = {"level": Level.WARNING.word, "trouble": "", "evidence": "roster", "in_haproxy": False, "is_backup": False}
     return dict.fromkeys(_ABSENT) | known | shown | {"session_count": 0, "quarantined": reason}

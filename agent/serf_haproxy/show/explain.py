@@ -120,6 +120,9 @@ def _list_parts(found: Mapping[str, Any], now_s: float) -> Iterator[tuple[str, s
         version = f", version {found['version']}" if found["version"] else ""
         place = f"{found['address']} port {found['port']}"
         yield "server", f"{place}, weight {found['wanted_weight']}{version}{backup}"
+    if measured := found["measured"]:
+        share = f"weight {measured['weight']} of {measured['limit']}"
+        yield "measured", f"{share}: {measured['reason'] or 'as the node asks'}"
     yield "HAProxy", _format_view(found)
     for index, text in enumerate(found["would_change"]):
         yield "changes if" if not index else "or if", text
