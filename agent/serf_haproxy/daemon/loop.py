@@ -227,15 +227,7 @@ class Daemon:
 
 
 def _make_schedule(settings: Settings) -> Schedule:
-    return Schedule(
-        Intervals(
-            settings.quiet_s,
-            settings.max_wait_s,
-            settings.resync_interval_s,
-            settings.reload_interval_s,
-            settings.retry_max_s,
-        )
-    )
+    return Schedule(Intervals.choose(settings))
 
 
 def _make_watch(settings: Settings) -> Watch:

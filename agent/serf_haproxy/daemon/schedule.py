@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from serf_haproxy.control.outcome import Outcome, Pause, Verdict
+from serf_haproxy.settings import Settings
 
 RETRY_CHEAP_MAX_S = 10.0  # a retry that does no harm is made soon: a template may have been corrected
 
@@ -27,6 +28,17 @@ class Intervals(NamedTuple):
     resync_s: float
     reload_s: float
     retry_max_s: float
+
+    @classmethod
+    def choose(cls, settings: Settings) -> "Intervals":
+        """Return those that the operator has chosen."""
+        return cls(
+            settings.quiet_s,
+            settings.max_wait_s,
+            settings.resync_interval_s,
+            settings.reload_interval_s,
+            settings.retry_max_s,
+        )
 
 
 class Schedule:
