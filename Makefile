@@ -111,7 +111,7 @@ pins: ## Pin the newest versions of the images' dependencies, with hashes.
 	@set -e; \
 	pin() { { echo '# Pinned for the images: make pins'; uv pip compile --quiet --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --python-version 3.13 -; } >images/requirements-$$1.txt; }; \
-	printf '%s\n' 'jinja2>=3.1' 'msgpack>=1.1' 'psutil>=6' | pin balancer; \
+	printf '%s\n' 'jinja2>=3.1' 'msgpack>=1.1' 'prometheus-client>=0.20' 'psutil>=6' | pin balancer; \
 	printf '%s\n' 'starlette>=0.45' 'uvicorn>=0.34' | pin webapp; \
 	printf '%s\n' 'hatchling>=1.25' | pin build
 

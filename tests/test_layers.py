@@ -16,7 +16,7 @@ HANDLER = ROOT / "handlers" / "member_event.py"
 # A module imports from rooms further left and from its own room. The package itself and __main__ stand at the ends.
 ORDER = (
     *"__init__ errors system settings services serf policy config haproxy".split(),  # noqa: SIM905
-    *"control balance show daemon lab cli __main__".split(),  # noqa: SIM905
+    *"control balance show web daemon lab cli __main__".split(),  # noqa: SIM905
 )
 
 # Cheap: what each event loads, while Serf waits. Pure: no file, clock, process or network.
@@ -31,6 +31,7 @@ PURE_OUTSIDE |= {"itertools", "jinja2", "jinja2.debug"}
 # The modules that may import each third-party package, or the module that starts processes.
 HOMES = {
     "jinja2": {"config/render"},
+    "prometheus_client": {"web/metrics"},
     "msgpack": {"serf/rpc", "serf/wire"},
     "psutil": {"lab", "haproxy/workers", "system/interfaces"},
     "requests": {"lab"},

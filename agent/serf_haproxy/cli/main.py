@@ -24,6 +24,7 @@ from serf_haproxy.cli import (
     settings,
     status,
     watch,
+    web,
 )
 from serf_haproxy.errors import EXIT_INPUT, EXIT_SYSTEM, SerfHaproxyError
 from serf_haproxy.serf.printing import printable
@@ -31,7 +32,7 @@ from serf_haproxy.serf.printing import printable
 # In the order in which the help lists them. Each module has `add_parser(commands)`.
 COMMANDS = (
     *(run, once, check, plan, render, boot, release, proof, status, watch, explain, doctor, ready, settings, schema),
-    *(completion, lab),
+    *(completion, web, lab),
 )
 
 

@@ -26,6 +26,7 @@ class Certificates:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.ends: dict[str, int] = {}  # when each good certificate of the directory ends, seconds since the epoch
         self._files = CertificateFiles(settings.certificates_dir)
         self._bind = settings.https_bind
         self._copies = CertificateCopies(settings.certificate_list, settings.haproxy_bin, settings.check_timeout_s)
@@ -95,6 +96,7 @@ class Certificates:
             found = self._files.read()
         except SystemFault as error:
             return [f"{error}; the certificates before go on"], self._keep(before, trusted)
+        self.ends = {name: int(one.until_s) for name, one in found.certificates.items()}
         if not any(name.endswith(".pem") for name in (*found.certificates, *found.faults)):
             then = "those before go on" if before else f"until then every TLS handshake at {self._bind} is refused"
             remedy = "put one there for each host: NAME.pem with certificate, chain and key"

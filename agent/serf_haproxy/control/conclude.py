@@ -149,6 +149,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         announced={name: int(at_s) for name, at_s in snapshot.services.announced.seen_s.items()},
         announced_at_s=snapshot.services.announced.changed_at_s,
         heard_at_s=at_s if heard.roster else before.heard_at_s,
+        certificate_ends=dict(outcome.certificate_ends),
     )
 
 

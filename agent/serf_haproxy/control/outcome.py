@@ -65,6 +65,7 @@ class Outcome:
         left: Servers whose difference a reload has not ended, with its signature; None when the pass did not find out.
         again_s: After how many seconds another pass is due without news; None for never.
         certificate_faults: One line for each fault of a certificate.
+        certificate_ends: When each good certificate of the operator's directory ends, seconds since the epoch.
     """
 
     verdict: Verdict
@@ -81,6 +82,7 @@ class Outcome:
     again_s: float | None = None
     left: Mapping[Key, str] | None = None
     certificate_faults: tuple[str, ...] = ()
+    certificate_ends: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def is_in_force(self) -> bool:

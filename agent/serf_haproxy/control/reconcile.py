@@ -100,6 +100,11 @@ class Reconciler:
             on_step("recorded")
         return expect_retry(settings, outcome, record)
 
+    @property
+    def command_count(self) -> int:
+        """How many commands the passes have given to HAProxy's runtime socket."""
+        return self._edges.runtime.command_count
+
     def list_service_files(self) -> frozenset[str]:
         """Return the files of authorities that the services named in the last pass."""
         return self._edges.services_file.authorities.paths
@@ -122,7 +127,7 @@ class Reconciler:
             certificates.refresh(runtime)
             raise
         faults = certificates.refresh(self._edges.runtime if outcome.verdict is Verdict.RELOADED else runtime)
-        return dataclasses.replace(outcome, certificate_faults=faults)
+        return dataclasses.replace(outcome, certificate_faults=faults, certificate_ends=certificates.ends)
 
     def _change_servers(
         self,

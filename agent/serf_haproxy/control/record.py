@@ -63,6 +63,7 @@ class Record:
         self_address: The last known address of the balancer's own node, "" for none.
         peers: The endpoints of the balancers that share tables with this one, by name.
         certificate_faults: One line for each fault of a certificate.
+        certificate_ends: When each good certificate of the operator's directory ends, seconds since the epoch.
         withheld: Tables of the services file that HAProxy cannot run (`control.withheld`).
         measured: The sections with measured weights.
         authorities: The copies of files of authorities that were last in force, by the operator's file.
@@ -91,6 +92,7 @@ class Record:
     left: dict[str, str] = dataclasses.field(default_factory=dict)
     peers: dict[str, str] = dataclasses.field(default_factory=dict)
     certificate_faults: list[Any] = dataclasses.field(default_factory=list)
+    certificate_ends: dict[str, int] = dataclasses.field(default_factory=dict)
     withheld: list[Any] = dataclasses.field(default_factory=list)
     authorities: dict[str, str] = dataclasses.field(default_factory=dict)
     announced: dict[str, int] = dataclasses.field(default_factory=dict)

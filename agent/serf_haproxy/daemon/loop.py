@@ -15,6 +15,7 @@ from serf_haproxy.control.edges import find_serf
 from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.control.state import State
+from serf_haproxy.daemon.companion import Companion
 from serf_haproxy.daemon.schedule import Intervals, Schedule
 from serf_haproxy.daemon.watch import Watch
 from serf_haproxy.daemon.watchdog import Watchdog
@@ -59,6 +60,7 @@ class Daemon:
         self._signals: set[int] = set()
         self._told: set[str] = set()
         self._watchdog = Watchdog()
+        self._companion = Companion(self._settings)
 
     def run(self, greet: Callable[[], None] = lambda: None) -> None:
         """Make passes until SIGTERM or SIGINT; a pass that runs is finished first.
@@ -85,6 +87,7 @@ class Daemon:
                 self._survive(self._obey, signal_fd)
                 self._survive(self._balance.look, signal_fd)
             self._client.close()
+            self._companion.stop()
         log.info("stopped by a signal")
 
     @contextlib.contextmanager
@@ -114,9 +117,11 @@ class Daemon:
             work()
         except SerfHaproxyError as error:
             self._tell({str(error): logging.ERROR})
+            self._companion.tell_error()
             self._schedule.fail(time.monotonic())
         except Exception:
             log.exception("an internal error; the pass is repeated")
+            self._companion.tell_error()
             self._client, self._reconciler = _make_client(self._settings), Reconciler(self._settings)
             self._schedule.fail(time.monotonic())
             pause_s = self._schedule.failure_pause_s()
@@ -130,6 +135,7 @@ class Daemon:
 
     def _wait(self, signal_fd: int) -> None:
         """Sleep until something is due or arrives."""
+        self._companion.look(is_serf_up=self._client.is_up())
         with selectors.PollSelector() as selector:  # it needs no descriptor, of which there may be none left
             selector.register(signal_fd, selectors.EVENT_READ)
             selector.register(self._wake_fd, selectors.EVENT_READ)
@@ -166,8 +172,10 @@ class Daemon:
         drain(self._wake_fd)
         self._restore_paths()
         limit_s = self._settings.check_timeout_s + self._settings.reload_timeout_s
+        began_s = time.time()
         with self._watchdog.watching(limit_s) as on_step:
             outcome = self._reconciler.reconcile(self._client.ask, is_resync, on_step, pause)
+        self._companion.tell(outcome, began_s, self._reconciler.command_count, is_serf_up=self._client.is_up())
         self._watch.follow(self._reconciler.list_service_files())
         memory = self._reconciler.memory
         self._balance.follow(memory.measured, memory.renderer.parser, outcome.has_reloaded)
@@ -208,11 +216,13 @@ class Daemon:
             wake_fd = open_fifo(settings.wake_fifo)
         except (SettingsError, SystemFault) as error:
             log.error("%s", f"the settings stay as they were: {error}")
+            self._companion.follow(None)
             return
         os.close(self._wake_fd)
         self._wake_fd = wake_fd
         self._client.close()
         self._settings, self._client = settings, _make_client(settings)
+        self._companion.follow(settings)
         self._reconciler = Reconciler(settings, self._reconciler.memory)
         self._schedule, self._watch = _make_schedule(settings), _make_watch(settings)
         self._balance = make_balance(settings, self._balance)

@@ -41,6 +41,7 @@ class Runtime:
     def __init__(self, socket_path: str, master_socket_path: str, limits: Limits = PATIENT) -> None:
         self.socket_path = socket_path
         self.is_silent = False
+        self.command_count = 0  # how many commands `change` has given
         self._master_socket_path = master_socket_path
         self._limits = limits
 
@@ -110,6 +111,7 @@ class Runtime:
             HaproxyFault: The socket does not answer.
         """
         complaints = []
+        self.command_count += len(commands)
         for start in range(0, len(commands), _BATCH_COUNT):
             batch = "; ".join(["set severity-output number", *commands[start : start + _BATCH_COUNT]])
             complaints += [

@@ -24,7 +24,8 @@ class ServerStatus(NamedTuple):
         session_count: Requests and connections that it handles now.
         total_count: Those that it has got since the worker started.
         unchanged_s: Time since its status last changed, seconds; None where HAProxy does not say.
-        response_ms: Its mean response time over the last 1024 requests, milliseconds; None where HAProxy does not say.
+        response_ms: Mean time that its last 1024 requests took to be answered; with TCP, to connect. None where HAProxy
+            does not say.
     """
 
     status: str
@@ -76,7 +77,7 @@ def _read_row(row: dict[str, str]) -> ServerStatus:
         _read_count(row, "scur") or 0,
         _read_count(row, "stot") or 0,
         _read_count(row, "lastchg"),
-        _read_count(row, "rtime"),
+        _read_count(row, "rtime" if row.get("mode") == "http" else "ctime"),
     )
 
 

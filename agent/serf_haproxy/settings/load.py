@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from serf_haproxy.errors import SettingsError
@@ -83,7 +83,15 @@ def _list_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
         )
     if settings.redirect_https and not settings.has_https and "https_bind" not in wrong:
         faults.append(f"{variable('redirect_https')}=on: needs {variable('https_bind')}, where clients then connect")
-    return faults
+    return [*faults, *_check_web(settings, wrong)]
+
+
+def _check_web(settings: Settings, wrong: Collection[str]) -> list[str]:
+    """Return the fault of a web process that other machines reach and that asks for no token, if it is one."""
+    if not settings.web_bind or settings.is_web_local or settings.web_token_file or "web_token_file" in wrong:
+        return []
+    needed = f"needs {variable('web_token_file')}, or an address of loopback such as 127.0.0.1:1940"
+    return [f"{variable('web_bind')}={settings.web_bind}: {needed}"]
 
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import ipaddress
 import os
 from typing import Any
 
@@ -150,6 +151,17 @@ class Settings:
     old_workers_max: int = _setting(
         "20", kinds.count(1, 1000), "limit of old workers; HAProxy ends the oldest beyond it"
     )
+
+    web_bind: str = _setting("", kinds.LISTENER, "where status, metrics and the page are served; empty: nowhere")
+    web_token_file: str = _setting(
+        "", kinds.OPTIONAL_PATH, "file with a token that they ask for; needed where web_bind is not this machine alone"
+    )
+
+    @property
+    def is_web_local(self) -> bool:
+        """Whether only this machine reaches the web process: by loopback or a Unix socket."""
+        host = self.web_bind.rpartition(":")[0].strip("[]")
+        return self.web_bind.startswith("/") or (host not in ("", "*") and ipaddress.ip_address(host).is_loopback)
 
     @property
     def server_state_path(self) -> str:

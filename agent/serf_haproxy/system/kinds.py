@@ -2,12 +2,14 @@
 
 import dataclasses
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from serf_haproxy.system.network import read_networks, read_ports
 
+_SOCKET_BYTES = 107  # the longest path of a Unix socket
 BALANCE_ALGORITHMS = ("roundrobin", "leastconn", "first", "random", "static-rr", "source", "uri")
 
 
@@ -70,6 +72,14 @@ def _host_port(text: str) -> tuple[str, int]:
     return _matching(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+")(host).strip("[]"), _between(int, 1, 65535)(port)
 
 
+def _listener(text: str) -> str:
+    if not text.startswith("/"):
+        return _bind(text) if text else text
+    if len(os.fsencode(text)) > _SOCKET_BYTES:
+        raise ValueError(text)
+    return _path(text)
+
+
 def match(allowed: str, pattern: str) -> Kind:
     """Return the kind of texts that a regular expression describes; it is one of JSON Schema too."""
     return Kind(allowed, _matching(pattern), {"pattern": f"^(?:{pattern})$"})
@@ -101,6 +111,9 @@ BIND = Kind(
 )
 OPTIONAL_BIND = Kind(f"{BIND.allowed}; or empty", _or_empty(_bind))
 HOST_PORT = Kind("host:port", _host_port)
+LISTENER = Kind(
+    "empty, address:port with an IP address, or the absolute path of a Unix socket of at most 107 bytes", _listener
+)
 PROGRAM = Kind("a program's name or absolute path", _matching(r"[A-Za-z0-9_./+-]+"))
 URL_PATH = match("a URL path of letters, digits and /_.-~?=&%", r"/[A-Za-z0-9/_.~?=&%-]*")
 NETWORKS = Kind("networks like 10.1.0.0/16, separated by commas", read_networks, {"pattern": r"^[0-9A-Fa-f:./, ]*$"})

@@ -53,6 +53,45 @@ def run(argv: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None
     return Completed(process.returncode, output.decode("utf-8", "backslashreplace"))
 
 
+class Fed:
+    """A program that runs beside this one and is fed on its standard input; its end tells it to end.
+
+    Args:
+        argv: The program and its arguments; no shell. Its output goes where ours goes.
+
+    Raises:
+        SystemFault: It cannot be started.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        try:
+            self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True)
+        except OSError as error:
+            raise SystemFault(f"cannot start {argv[0]}: {error.strerror}") from error
+        self._stdin = cast(IO[bytes], self._process.stdin)
+        os.set_blocking(self._stdin.fileno(), False)
+
+    def feed(self, line: bytes) -> bool:
+        """Give it a line of at most 4096 bytes (PIPE_BUF) without waiting; return whether all of it was taken."""
+        try:
+            return os.write(self._stdin.fileno(), line) == len(line)
+        except OSError:  # it does not read, or has ended
+            return False
+
+    def read_status(self) -> int | None:
+        """Return its exit status, None while it runs."""
+        return self._process.poll()
+
+    def stop(self, timeout_s: float) -> None:
+        """End its input and wait for its end; kill it after `timeout_s`."""
+        self._stdin.close()
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
 def run_apart(work: Callable[[], bytes], timeout_s: float, memory_bytes: int) -> bytes:
     """Run a function in a child process with limits of time and memory; return what it returns.
 

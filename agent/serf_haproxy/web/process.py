@@ -1,0 +1,48 @@
+"""The web process: it serves until the daemon, which feeds its standard input, ends."""
+
+import asyncio
+import os
+import sys
+
+from serf_haproxy.settings import Settings
+from serf_haproxy.web.access import Access
+from serf_haproxy.web.board import Board
+from serf_haproxy.web.news import LINE_BYTES, parse_news
+from serf_haproxy.web.page import Page
+from serf_haproxy.web.routes import Routes
+from serf_haproxy.web.server import Server, remove_socket
+
+_NICENESS = 10  # passes come first
+
+
+def serve(settings: Settings) -> None:
+    """Serve until standard input ends.
+
+    Raises:
+        SystemFault: The process cannot listen, or the token is missing.
+    """
+    os.nice(_NICENESS)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    board = Board(settings)
+    routes = Routes(Access(settings), board, Page())
+    server = await Server(settings.web_bind, routes.answer, routes.follow).start()
+    tasks = [asyncio.create_task(board.run()), asyncio.create_task(_hear(board))]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+    finally:
+        server.close()
+        remove_socket(settings.web_bind)
+
+
+async def _hear(board: Board) -> None:
+    """Take what the daemon tells until it ends."""
+    reader = asyncio.StreamReader(limit=2 * LINE_BYTES)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    while line := await reader.readline():
+        if news := parse_news(line):
+            board.hear(news)

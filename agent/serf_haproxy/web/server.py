@@ -1,0 +1,137 @@
+"""The server: connections within limits of number, size and time. No client makes another one wait."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable
+
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.settings import variable
+from serf_haproxy.web.request import HEAD_BYTES, BadRequestError, Request, Response, format_head, read_request, refuse
+
+log = logging.getLogger("serf-haproxy")
+
+Answer = Callable[[Request], Awaitable[Response]]
+Follow = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
+
+_READ_S = 5.0  # for a whole request
+_WRITE_S = 10.0  # for a whole response
+_CONNECTION_COUNT = 64  # those that answer or are answered
+_STREAM_COUNT = 16  # those of them that are followed, of the page
+_BACKLOG_COUNT = 128
+
+
+class Server:
+    """Listens, reads requests and writes responses.
+
+    Args:
+        bind: `address:port`, or the path of a Unix socket.
+        answer: Answers a request. It must not raise.
+        follow: Writes the rest of a response without an end, until the client goes.
+    """
+
+    def __init__(self, bind: str, answer: Answer, follow: Follow) -> None:
+        self._bind = bind
+        self._answer = answer
+        self._follow = follow
+        self._reading: dict[asyncio.StreamWriter, None] = {}  # the oldest first
+        self._count = self._stream_count = 0
+
+    async def start(self) -> asyncio.Server:
+        """Listen.
+
+        Raises:
+            SystemFault: That is not possible.
+        """
+        try:
+            if self._bind.startswith("/"):
+                return await self._listen_at_path()
+            host, _, port = self._bind.rpartition(":")
+            where = None if host in ("", "*") else host.strip("[]")
+            return await asyncio.start_server(
+                self._serve, where, int(port), limit=HEAD_BYTES, backlog=_BACKLOG_COUNT, reuse_address=True
+            )
+        except OSError as error:
+            remedy = f"free it, or change {variable('web_bind')}"
+            words = os.strerror(error.errno) if error.errno else str(error)
+            raise SystemFault(f"cannot listen at {self._bind}: {words}; {remedy}") from error
+
+    async def _listen_at_path(self) -> asyncio.Server:
+        """Listen at a Unix socket that only this user can open."""
+        mask = os.umask(0o177)
+        try:
+            return await asyncio.start_unix_server(self._serve, self._bind, limit=HEAD_BYTES, backlog=_BACKLOG_COUNT)
+        finally:
+            os.umask(mask)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request, and close."""
+        if self._count >= _CONNECTION_COUNT and not self._make_room():
+            writer.transport.abort()
+            return
+        self._count += 1
+        try:
+            await self._exchange(reader, writer)
+        except (OSError, EOFError, TimeoutError):
+            pass  # the client went, or is too slow
+        finally:
+            self._count -= 1
+            writer.transport.abort()
+
+    def _make_room(self) -> bool:
+        """End the connection that has taken longest to send its request; return whether there was one."""
+        oldest = next(iter(self._reading), None)
+        if oldest is None:
+            return False
+        del self._reading[oldest]
+        oldest.transport.abort()
+        return True
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        response, request = await self._read(reader, writer)
+        if response is None and request is not None:
+            response = await self._answer(request)
+        if response is None:
+            return
+        async with asyncio.timeout(_WRITE_S):
+            is_short = request is not None and request.method == "HEAD"
+            is_stream = response.content_type == "text/event-stream" and not is_short
+            if is_stream and self._stream_count >= _STREAM_COUNT:
+                response, is_stream = refuse(503, f"{_STREAM_COUNT} pages are open already; close one"), False
+            writer.write(format_head(response, None if is_stream else len(response.body)))
+            writer.write(b"" if is_short else response.body)
+            await writer.drain()
+        if is_stream and request is not None:
+            await self._stream(request, writer)
+            return
+        writer.close()
+        async with asyncio.timeout(_WRITE_S):
+            await writer.wait_closed()
+
+    async def _read(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[Response | None, Request | None]:
+        """Read a request within the limits; return the response to one that is wrong, else the request."""
+        self._reading[writer] = None
+        try:
+            async with asyncio.timeout(_READ_S):
+                return None, await read_request(reader)
+        except BadRequestError as error:
+            return error.response, None
+        finally:
+            self._reading.pop(writer, None)
+
+    async def _stream(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        self._stream_count += 1
+        try:
+            await self._follow(request, writer)
+        finally:
+            self._stream_count -= 1
+
+
+def remove_socket(bind: str) -> None:
+    """Remove the file of a Unix socket."""
+    if bind.startswith("/"):
+        with contextlib.suppress(OSError):
+            os.unlink(bind)

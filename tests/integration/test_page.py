@@ -1,0 +1,162 @@
+"""The page in Debian's Chromium, with real clicks and keys, before a real HAProxy."""
+
+import contextlib
+import http.client
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.web import answering
+from integration.browser import Tab, browsing
+from integration.proxy import Proxy, wait_for
+from integration.test_web import join, serving
+from serf_haproxy.serf.wake import wake
+
+NODE = "document.querySelector('#node')"
+SCREENSHOT = Path(__file__).parents[2] / "docs" / "page.png"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Tab]:
+    """Yield a tab that all tests of this module use one after another."""
+    with browsing() as tab:
+        yield tab
+
+
+@pytest.fixture
+def tab(browser: Tab) -> Iterator[Tab]:
+    """Yield the tab at its usual measures; a test fails for an error of a script or a broken policy."""
+    browser.resize(1280, 900)
+    browser.prefer("light")
+    browser.urls.clear()
+    yield browser
+    browser.open("about:blank")
+    assert browser.faults == []
+
+
+def get(proxy: Proxy, count: int) -> None:
+    """Send requests through HAProxy."""
+    host, port = proxy.settings.frontend_bind.split(":")
+    for _ in range(count):
+        with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=20)) as client:
+            client.request("GET", "/")
+            client.getresponse().read()
+
+
+def test_the_page_follows_the_cluster(proxy: Proxy, tab: Tab) -> None:
+    """A node that joins appears by itself, with its share; problems are on top, a click explains, keys lead there."""
+    with answering() as one, answering() as two, serving(proxy) as web:
+        join(proxy, "web1", one.port)
+        tab.open(f"http://127.0.0.1:{web.port}/")
+        tab.wait("document.querySelectorAll('#rows .row').length === 1")
+        tab.wait("document.querySelector('#live').textContent === 'live'")
+        join(proxy, "web2", two.port)
+        tab.wait("document.querySelector('#rows').innerText.includes('web2')")
+        tab.wait("document.querySelector('#total').textContent === '2 of 2 servers up'")
+        deadline_s = time.monotonic() + 60
+        while "50.0 %" not in tab.read("#rows"):
+            get(proxy, 20)
+            assert time.monotonic() < deadline_s, tab.read("body")
+        tab.wait("document.querySelector('#services').innerText.includes('requests/s')")
+        join(proxy, "web3", 9)
+        tab.wait("document.querySelector('#problems').innerText.includes('nodes/web3')")
+        assert tab.read("#rows .row").split()[1] == "web3"
+        tab.wait("document.querySelector('#story').innerText.includes('in HAProxy after')")
+        tab.wait("document.querySelector('#diff .added')")
+        assert "server web3 127.0.0.1:9 " in tab.read("#diff")
+        tab.click("#rows .row:nth-child(2)")
+        tab.wait(f"{NODE}.open && document.querySelector('#node-fields').innerText.includes('serving')")
+        assert tab.read("#node-name") == "nodes / web1"
+        tab.press("Escape")
+        tab.wait(f"!{NODE}.open")
+        for key in ("/", "w", "e", "b", "2"):
+            tab.press(key)
+        tab.wait("document.querySelectorAll('#rows .row').length === 1")
+        tab.press("ArrowDown")
+        tab.press("Enter")
+        tab.wait(f"{NODE}.open && document.querySelector('#node-name').textContent === 'nodes / web2'")
+        tab.click("#node button")
+        tab.wait(f"!{NODE}.open")
+        assert all(url.startswith(f"http://127.0.0.1:{web.port}/") for url in tab.urls if url != "about:blank")
+        if os.environ.get("SCREENSHOT"):
+            tab.run("document.querySelector('#filter').value = ''; drawRows(); scrollTo(0, 0)")
+            tab.shoot(SCREENSHOT)
+
+
+def test_the_page_fits_dark_and_narrow_screens(proxy: Proxy, tab: Tab) -> None:
+    """A dark screen is dark, and a narrow one needs no scrolling to the side."""
+    with serving(proxy) as web:
+        join(proxy, "a-node-with-quite-a-long-name.in.a.domain.example.com", 9)
+        tab.open(f"http://127.0.0.1:{web.port}/")
+        tab.wait("document.querySelectorAll('#rows .row').length === 1")
+        light = tab.run("getComputedStyle(document.body).backgroundColor")
+        tab.prefer("dark")
+        assert tab.run("getComputedStyle(document.body).backgroundColor") != light
+        for width in (360, 800, 1280):
+            tab.resize(width, 700)
+            assert tab.run("document.documentElement.scrollWidth") <= width
+
+
+def test_hostile_names_are_only_text(proxy: Proxy, tab: Tab) -> None:
+    """What a member says of itself is shown as text: no element, no script."""
+    with serving(proxy) as web:
+        proxy.record("web1", 9, weight="<img src=x onerror=alert(1)>")
+        wake(proxy.settings.wake_fifo)
+        tab.open(f"http://127.0.0.1:{web.port}/")
+        tab.wait("document.querySelector('#rows').innerText.includes('<img')")
+        assert tab.run("document.querySelectorAll('img').length") == 0
+
+
+def test_the_page_comes_back_with_the_daemon(proxy: Proxy, tab: Tab) -> None:
+    """A page whose web process has died says so, and goes on with the next one."""
+    with serving(proxy) as web:
+        join(proxy, "web1", 9)
+        tab.open(f"http://127.0.0.1:{web.port}/")
+        tab.wait("document.querySelector('#live').textContent === 'live'")
+        web.find_process().kill()
+        tab.wait("document.querySelector('#live').textContent.includes('lost')")
+        wait_for(web.is_up, "the web process is back")
+        join(proxy, "web2", 9)
+        tab.wait("document.querySelector('#rows').innerText.includes('web2')")
+    browser_faults = [fault for fault in tab.faults if "ERR_" not in fault]  # the lost connection is one
+    tab.faults[:] = browser_faults
+
+
+# Time to make as many elements as a thousand rows have, without thought.
+BASELINE = """(() => {
+  const began = performance.now(), host = document.createElement("div");
+  for (let i = 0; i < 1000; i++) {
+    const row = document.createElement("div");
+    row.className = "row";
+    for (let j = 0; j < 12; j++) {
+      const cell = document.createElement("span");
+      cell.textContent = `${i} ${j}`;
+      row.append(cell);
+    }
+    host.append(row);
+  }
+  document.body.append(host);
+  document.body.getBoundingClientRect();
+  const took = performance.now() - began;
+  host.remove();
+  return took;
+})()"""
+
+
+def test_a_thousand_servers_are_drawn_at_once(proxy: Proxy, tab: Tab) -> None:
+    """A thousand rows take less than 100 ms, or on a busy machine not much more than the browser's bare work."""
+    for number in range(1000):
+        proxy.record(f"web{number:04}", 10_000 + number)
+    with serving(proxy) as web:
+        tab.open(f"http://127.0.0.1:{web.port}/")
+        tab.wait("document.querySelectorAll('#rows .row').length === 1000")
+        baseline_ms = min(tab.run(BASELINE) for _ in range(3))
+        first_ms = float(tab.run("document.documentElement.dataset.drawMs"))
+        tab.wait("Number(document.documentElement.dataset.drawCount) >= 4")
+        later_ms = float(tab.run("document.documentElement.dataset.drawMs"))
+        print(f"first {first_ms:.0f} ms, later {later_ms:.0f} ms, bare {baseline_ms:.0f} ms")
+        assert first_ms < max(100.0, 6 * baseline_ms)
+        assert later_ms < max(100.0, 3 * baseline_ms)

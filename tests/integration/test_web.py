@@ -1,0 +1,307 @@
+"""Metrics, status and the page over HTTP: a process of its own, which no pass waits for."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from fakes.web import answering
+from integration.agents import run_serf
+from integration.proxy import Proxy, free_port, running_proxy, wait_for
+from integration.test_daemon import log_path, running_daemon
+from serf_haproxy.serf.wake import wake
+
+BIND = "SERF_HAPROXY_WEB_BIND"
+
+
+class Answer(NamedTuple):
+    """An answer: status code, headers and body."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: str
+
+
+class Web:
+    """The web process of a balancer at a port of loopback."""
+
+    def __init__(self, proxy: Proxy, daemon_pid: int, port: int) -> None:
+        self.proxy = proxy
+        self.daemon_pid = daemon_pid
+        self.port = port
+
+    def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
+        """Return the answer to a request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(connection):
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read().decode())
+
+    def read(self, path: str) -> str:
+        """Return the body of a good answer."""
+        answer = self.ask(path)
+        assert answer.status == 200, answer
+        return answer.body
+
+    def measure(self, name: str) -> float:
+        """Return the value of a metric, given with its labels."""
+        lines = [line for line in self.read("/metrics").splitlines() if line.startswith(f"{name} ")]
+        return float(lines[0].split()[-1])
+
+    def find_process(self) -> psutil.Process:
+        """Return the web process."""
+        children = psutil.Process(self.daemon_pid).children()
+        return next(child for child in children if "web" in child.cmdline())
+
+    def is_up(self) -> bool:
+        """Return whether it answers."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.ask("/healthz").status == 200
+        return False
+
+
+@contextlib.contextmanager
+def serving(proxy: Proxy, **environment: str) -> Iterator[Web]:
+    """Run the daemon with its web process at loopback."""
+    port = free_port()
+    with running_daemon(proxy, **({BIND: f"127.0.0.1:{port}"} | environment)) as daemon:
+        web = Web(proxy, daemon.pid, port)
+        wait_for(web.is_up, lambda: log_path(proxy).read_text())
+        yield web
+
+
+def join(proxy: Proxy, name: str, port: int) -> None:
+    """Let a node join, and wait until it is served."""
+    proxy.record(name, port)
+    wake(proxy.settings.wake_fifo)
+    wait_for(lambda: name in proxy.servers(), f"{name} is served")
+
+
+def test_paths_and_their_rules(proxy: Proxy) -> None:
+    """Each path answers what it is for, with the headers of its kind; nothing can be changed, and others are 404."""
+    with answering() as application, serving(proxy, SERF_HAPROXY_COOKIE="SRV") as web:
+        join(proxy, "web1", application.port)
+        wait_for(lambda: web.ask("/readyz").status == 200, "it is ready")
+        path = "/v1/services/nodes/servers/web1"
+        wait_for(lambda: json.loads(web.read(path))["haproxy"], lambda: web.read(path))  # a second later at most
+        member = json.loads(web.read(path))
+        status = json.loads(web.read("/v1/status"))
+        assert [one["name"] for one in status["members"]] == ["web1"]
+        assert (member["state"], member["haproxy"]["address"]) == ("serving", f"127.0.0.1:{application.port}")
+        assert f"server web1 127.0.0.1:{application.port}" in web.read("/v1/config")
+        page = web.ask("/")
+        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert "script-src 'sha256-" in page.headers["Content-Security-Policy"]
+        for answer in (page, web.ask("/v1/status"), web.ask("/nothing"), web.ask("/healthz")):
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            assert "unsafe" not in answer.headers["Content-Security-Policy"]
+        assert web.ask("/nothing").status == 404
+        assert web.ask("/v1/services/nodes/servers/web2").status == 404
+        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            assert web.ask("/v1/status", method).status == 405
+        head = web.ask("/v1/config", "HEAD")
+        assert (head.status, head.body) == (200, "")
+        assert int(head.headers["Content-Length"]) > 100
+        assert web.ask("/v1/status", Host="evil.example").status == 403
+
+
+def test_metrics_follow_what_happens(short_dir: Path) -> None:
+    """Passes, events, reloads and their times are counted; gauges tell the present state."""
+    with contextlib.ExitStack() as stack:
+        application = stack.enter_context(answering())
+        proxy = stack.enter_context(running_proxy(short_dir))
+        host, port = proxy.settings.rpc_addr
+        gossip = stack.enter_context(run_serf("lb1", host, port, "role=balancer"))
+        web = stack.enter_context(serving(proxy))
+        wait_for(lambda: web.measure("serf_haproxy_serf_up") == 1, "Serf is up")
+        tags = ("role=web", f"port={application.port}")
+        stack.enter_context(run_serf("web1", host, free_port(), *tags, options=(f"-join={gossip}",)))
+        name = 'serf_haproxy_servers_up{service="nodes"}'
+        wait_for(lambda: web.measure(name) == 1, lambda: web.read("/metrics"))
+        assert web.measure('serf_haproxy_members{status="alive"}') == 2
+        assert web.measure('serf_haproxy_nodes{service="nodes",state="serving"}') == 1
+        assert web.measure('serf_haproxy_nodes{service="nodes",state="ignored"}') == 1
+        assert web.measure("serf_haproxy_haproxy_up") == 1
+        assert web.measure("serf_haproxy_settings_good") == 1
+        applied = web.measure('serf_haproxy_passes_total{outcome="applied"}')
+        reloaded = web.measure('serf_haproxy_passes_total{outcome="reloaded"}')
+        assert applied + reloaded >= 1
+        assert web.measure('serf_haproxy_reloads_total{result="ok"}') == reloaded
+        assert web.measure("serf_haproxy_runtime_commands_total") >= applied
+        assert web.measure("serf_haproxy_pass_duration_seconds_count") >= applied
+        assert abs(web.measure("serf_haproxy_last_good_pass_timestamp_seconds") - time.time()) < 120
+        join(proxy, "web2", application.port)  # as the handler does
+        wait_for(lambda: web.measure('serf_haproxy_events_total{status="alive"}') >= 1, lambda: web.read("/metrics"))
+        wait_for(lambda: web.measure("serf_haproxy_event_applied_seconds_count") >= 1, lambda: web.read("/metrics"))
+        assert web.measure("serf_haproxy_event_applied_seconds_sum") < 60
+
+
+def test_haproxy_that_is_gone_is_told(proxy: Proxy) -> None:
+    """Without HAProxy the process answers still: not ready, and HAProxy is not up."""
+    with serving(proxy) as web:
+        wait_for(lambda: web.ask("/readyz").status == 200, "it is ready")
+        proxy.stop()
+        wait_for(lambda: web.ask("/readyz").status == 503, "it is not")
+        wait_for(lambda: web.measure("serf_haproxy_haproxy_up") == 0, lambda: web.read("/metrics"))
+        assert web.ask("/healthz").status == 200
+
+
+def test_the_configuration_shows_no_secret(short_dir: Path) -> None:
+    """The key of sticky cookies is hidden."""
+    secret = short_dir / "secret"
+    secret.write_text("a-secret-of-24-characters")
+    environment = {"SERF_HAPROXY_COOKIE": "SRV", "SERF_HAPROXY_COOKIE_SECRET_FILE": str(secret)}
+    with running_proxy(short_dir, **environment) as proxy, serving(proxy) as web:
+        live = Path(proxy.settings.config_path).read_text()
+        key = next(line.split()[1] for line in live.splitlines() if line.split()[:1] == ["dynamic-cookie-key"])
+        shown = web.read("/v1/config")
+        assert key in live
+        assert key not in shown
+        assert "dynamic-cookie-key ********" in shown
+
+
+def test_a_unix_socket_is_for_its_user(proxy: Proxy, short_dir: Path) -> None:
+    """The process listens at a Unix socket that only its user can open, also where a dead one has left its file."""
+    path = short_dir / "web.sock"
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as dead:
+        dead.bind(str(path))
+
+    def ask() -> bytes:
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as client:
+            client.settimeout(20)
+            client.connect(str(path))
+            client.sendall(b"GET /v1/config HTTP/1.1\r\nHost: any\r\n\r\n")
+            return client.makefile("rb").read()
+
+    def is_up() -> bool:
+        with contextlib.suppress(OSError):
+            return ask().startswith(b"HTTP/1.1 200 OK")
+        return False
+
+    with running_daemon(proxy, **{BIND: str(path)}):
+        wait_for(is_up, lambda: log_path(proxy).read_text())
+        assert path.stat().st_mode & 0o777 == 0o600
+    wait_for(lambda: not path.exists(), "the socket is removed")
+
+
+def test_the_token_is_asked_for(proxy: Proxy, short_dir: Path) -> None:
+    """With a token all but the probes ask for it."""
+    token = short_dir / "token"
+    token.write_text("a-token-of-24-characters")
+    with serving(proxy, SERF_HAPROXY_WEB_TOKEN_FILE=str(token)) as web:
+        for path in ("/", "/metrics", "/v1/status", "/v1/config", "/v1/stream", "/nothing"):
+            answer = web.ask(path)
+            assert answer.status == 401
+            assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+        assert web.ask("/healthz").status == 200
+        assert web.ask("/metrics", Authorization="Bearer a-token-of-24-characters").status == 200
+
+
+def test_a_web_process_that_dies_is_started_again(proxy: Proxy) -> None:
+    """The daemon starts it anew; it ends with the daemon, however that ends."""
+    with serving(proxy) as web:
+        first = web.find_process()
+        first.kill()
+        wait_for(lambda: not first.is_running() and web.is_up(), lambda: log_path(proxy).read_text())
+        second = web.find_process()
+        os.kill(web.daemon_pid, signal.SIGKILL)
+        gone, _ = psutil.wait_procs([second], 30)
+        assert gone
+
+
+def test_passes_go_on_while_the_web_process_is_stopped(proxy: Proxy) -> None:
+    """A web process that does not read what it is told makes no pass wait."""
+    with serving(proxy) as web:
+        process = web.find_process()
+        process.suspend()
+        try:
+            join(proxy, "web1", 8001)
+            join(proxy, "web2", 8002)
+        finally:
+            process.resume()
+        wait_for(lambda: web.measure('serf_haproxy_servers{service="nodes"}') == 2, lambda: web.read("/metrics"))
+
+
+def change(proxy: Proxy, number: int) -> float:
+    """Move a node to another port; return how long the pass that does it takes by the daemon's clock, seconds."""
+    record = Path(proxy.settings.state_dir, "last_pass.json")
+    proxy.record("web1", 9000 + number)
+    began_s = time.time()
+    wake(proxy.settings.wake_fifo)
+    wait_for(lambda: f"127.0.0.1:{9000 + number} " in Path(proxy.settings.config_path).read_text(), "web1 has moved")
+    wait_for(lambda: json.loads(record.read_text())["at_s"] > began_s, "the pass is recorded")
+    return float(json.loads(record.read_text())["took_s"])
+
+
+class Attack:
+    """Clients that hold connections: silent, slow, with huge heads, or that do not read."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._held: list[socket.socket] = []
+
+    def connect(self, data: bytes) -> socket.socket | None:
+        """Open a connection, send, and hold it."""
+        client = socket.socket()
+        client.settimeout(5)
+        with contextlib.suppress(OSError):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", self._port))
+            self._held.append(client)
+            client.sendall(data)
+            return client
+        return None
+
+    def run(self) -> None:
+        """Hold a thousand connections, most of which the process has to end."""
+        head = b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n"
+        for number in range(1000):
+            data = (b"", head, head + b"X: " + b"x" * 20_000, head + b"\r\n", b"\x16\x03\x01" * 50)[number % 5]
+            self.connect(data)
+
+    def drip(self) -> None:
+        """Send one more byte on each connection."""
+        for client in self._held:
+            with contextlib.suppress(OSError):
+                client.send(b"x")
+
+    def end(self) -> None:
+        """Close all connections."""
+        for client in self._held:
+            client.close()
+
+
+@pytest.mark.usefixtures("time_limit")
+def test_hostile_clients_delay_no_pass(proxy: Proxy) -> None:
+    """A thousand silent, slow, long or deaf connections: passes take as long as before, and others are answered."""
+    with serving(proxy) as web:
+        join(proxy, "web1", 9000)
+        before_s = [change(proxy, number) for number in range(1, 6)]
+        process = web.find_process()
+        attack = Attack(web.port)
+        try:
+            attack.run()
+            during_s = []
+            for number in range(6, 11):
+                attack.drip()
+                during_s.append(change(proxy, number))
+            assert statistics.median(during_s) < 5 * statistics.median(before_s) + 0.5, (before_s, during_s)
+            assert web.read("/metrics")
+            assert process.is_running()
+            assert process.num_fds() < 200
+            assert process.memory_info().rss < 200 * 2**20
+        finally:
+            attack.end()
+        wait_for(lambda: process.num_fds() < 40, lambda: f"{process.num_fds()} descriptors are open still")
