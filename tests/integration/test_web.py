@@ -118,7 +118,7 @@ def test_paths_and_their_rules(proxy: Proxy) -> None:
 
 
 def test_metrics_follow_what_happens(short_dir: Path) -> None:
-    """Passes, events, reloads and their times are counted; gauges tell the present state."""
+    """Passes, reloads and their times are counted; gauges tell the present state."""
     with contextlib.ExitStack() as stack:
         application = stack.enter_context(answering())
         proxy = stack.enter_context(running_proxy(short_dir))
@@ -142,10 +142,23 @@ def test_metrics_follow_what_happens(short_dir: Path) -> None:
         assert web.measure("serf_haproxy_runtime_commands_total") >= applied
         assert web.measure("serf_haproxy_pass_duration_seconds_count") >= applied
         assert abs(web.measure("serf_haproxy_last_good_pass_timestamp_seconds") - time.time()) < 120
-        join(proxy, "web2", application.port)  # as the handler does
-        wait_for(lambda: web.measure('serf_haproxy_events_total{status="alive"}') >= 1, lambda: web.read("/metrics"))
-        wait_for(lambda: web.measure("serf_haproxy_event_applied_seconds_count") >= 1, lambda: web.read("/metrics"))
-        assert web.measure("serf_haproxy_event_applied_seconds_sum") < 60
+
+
+def test_events_are_timed(proxy: Proxy) -> None:
+    """What a handler writes is an event, and its way to HAProxy is measured; events that change nothing are not."""
+    with serving(proxy) as web:
+        wait_for(lambda: "serf_haproxy_haproxy_up" in web.read("/metrics"), "the first report")
+        for number in (1, 2):
+            join(proxy, f"web{number}", 8001)
+        alive, count = 'serf_haproxy_events_total{status="alive"}', "serf_haproxy_event_applied_seconds_count"
+        wait_for(lambda: (web.measure(alive), web.measure(count)) == (2, 2), lambda: web.read("/metrics"))
+        assert 0 < web.measure("serf_haproxy_event_applied_seconds_sum") < 60
+        applied = web.measure('serf_haproxy_passes_total{outcome="applied"}')
+        proxy.record("web1", 8001, colour="red")
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: web.measure(alive) == 3, lambda: web.read("/metrics"))
+        assert web.measure(count) == 2
+        assert web.measure('serf_haproxy_passes_total{outcome="applied"}') >= applied
 
 
 def test_haproxy_that_is_gone_is_told(proxy: Proxy) -> None:
@@ -219,6 +232,39 @@ def test_a_web_process_that_dies_is_started_again(proxy: Proxy) -> None:
         os.kill(web.daemon_pid, signal.SIGKILL)
         gone, _ = psutil.wait_procs([second], 30)
         assert gone
+
+
+def test_the_settings_switch_it_on_and_off(proxy: Proxy, short_dir: Path) -> None:
+    """A daemon that reads other settings starts, moves and ends the web process."""
+    path = short_dir / "settings.toml"
+    path.write_text("")
+    first, second = free_port(), free_port()
+    with running_daemon(proxy, SERF_HAPROXY_SETTINGS_FILE=str(path)) as daemon:
+        for port in (first, second):
+            path.write_text(f'web_bind = "127.0.0.1:{port}"\n')
+            daemon.send_signal(signal.SIGHUP)
+            wait_for(Web(proxy, daemon.pid, port).is_up, lambda: log_path(proxy).read_text())
+        assert not Web(proxy, daemon.pid, first).is_up()
+        path.write_text("web_bind = 7\n")
+        daemon.send_signal(signal.SIGHUP)
+        web = Web(proxy, daemon.pid, second)
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: web.measure("serf_haproxy_settings_good") == 0, lambda: web.read("/metrics"))
+        path.write_text("")
+        daemon.send_signal(signal.SIGHUP)
+        wait_for(lambda: not web.is_up(), "it is off")
+
+
+def test_a_port_in_use_stops_no_pass(proxy: Proxy) -> None:
+    """A web process that cannot listen says so, and is tried again; passes go on."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", free_port()))) as taken:
+        port = taken.getsockname()[1]
+        with running_daemon(proxy, **{BIND: f"127.0.0.1:{port}"}) as daemon:
+            said = f"cannot listen at 127.0.0.1:{port}"
+            wait_for(lambda: said in log_path(proxy).read_text(), lambda: log_path(proxy).read_text())
+            join(proxy, "web1", 8001)
+            taken.close()
+            wait_for(Web(proxy, daemon.pid, port).is_up, lambda: log_path(proxy).read_text())
 
 
 def test_passes_go_on_while_the_web_process_is_stopped(proxy: Proxy) -> None:

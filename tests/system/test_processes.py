@@ -14,7 +14,7 @@ import pytest
 
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.system.deadlines import time_left
-from serf_haproxy.system.processes import OUTPUT_BYTES, RESULT_BYTES, run, run_apart
+from serf_haproxy.system.processes import OUTPUT_BYTES, RESULT_BYTES, Fed, run, run_apart
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -155,3 +155,28 @@ def test_work_apart_cannot_harm(work: Callable[[], bytes], timeout_s: float, rea
     else:
         assert run_apart(work, timeout_s, 2**25) == b""
     assert psutil.Process().children() == before
+
+
+def test_a_fed_program_is_never_waited_for() -> None:
+    """A program that does not read takes what its pipe holds, then nothing; one that does not end is killed."""
+    deaf = Fed([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"])
+    line = b"x" * 4095 + b"\n"
+    taken = [deaf.feed(line) for _ in range(300)]
+    assert taken[0]
+    assert not taken[-1]
+    assert taken == sorted(taken, reverse=True)  # a line is taken as a whole or not at all
+    assert deaf.read_status() is None
+    deaf.stop(0.1)
+    assert deaf.read_status() == -signal.SIGKILL
+
+
+def test_a_fed_program_ends_with_its_input() -> None:
+    """A program gets the lines in order, and the end of its input."""
+    program = "import sys; sys.exit(sys.stdin.read() == 'one\\ntwo\\n')"
+    eager = Fed([sys.executable, "-c", program])
+    assert eager.feed(b"one\n")
+    assert eager.feed(b"two\n")
+    eager.stop(60.0)
+    assert eager.read_status() == 1
+    with pytest.raises(SystemFault, match="cannot start /nonexistent"):
+        Fed(["/nonexistent"])
