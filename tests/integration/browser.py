@@ -140,9 +140,9 @@ def browsing() -> Iterator[Tab]:
 
 
 def _attach(address: str, path: str) -> Iterator[Tab]:
-    with connect(f"{address}{path}", max_size=None) as browser:
+    with connect(f"{address}{path}", max_size=None, ping_interval=None, max_queue=None) as browser:
         browser.send(json.dumps({"id": 1, "method": "Target.getTargets"}))
         targets = json.loads(browser.recv(60))["result"]["targetInfos"]
     tab = next(target["targetId"] for target in targets if target["type"] == "page")
-    with connect(f"{address}/devtools/page/{tab}", max_size=None) as connection:
+    with connect(f"{address}/devtools/page/{tab}", max_size=None, ping_interval=None, max_queue=None) as connection:
         yield Tab(connection)

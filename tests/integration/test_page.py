@@ -92,6 +92,8 @@ def test_the_page_fits_dark_and_narrow_screens(proxy: Proxy, tab: Tab) -> None:
         join(proxy, "a-node-with-quite-a-long-name.in.a.domain.example.com", 9)
         tab.open(f"http://127.0.0.1:{web.port}/")
         tab.wait("document.querySelectorAll('#rows .row').length === 1")
+        join(proxy, "web2", 9)
+        tab.wait("document.querySelector('#diff .added')")
         light = tab.run("getComputedStyle(document.body).backgroundColor")
         tab.prefer("dark")
         assert tab.run("getComputedStyle(document.body).backgroundColor") != light

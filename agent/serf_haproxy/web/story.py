@@ -140,5 +140,7 @@ def _describe(key: Key, before: Entry | None, after: Entry | None, at_s: float) 
         return Happening(at_s, DECISION, format_key(key), "forgotten")
     step = f"{before.state} -> {after.state}" if before and before.state is not after.state else str(after.state)
     where = f" at {after.server.endpoint}" if after.server else ""
-    since_s = at_s if after.since_ns is None else min(at_s, after.since_ns / 1e9)
+    # What follows from time alone, such as the end of a grace, has the same beginning as the state before.
+    is_later = after.since_ns is None or (before is not None and before.since_ns == after.since_ns)
+    since_s = at_s if is_later else min(at_s, (after.since_ns or 0) / 1e9)
     return Happening(since_s, DECISION, format_key(key), f"{step}{where}: {after.reason}")
