@@ -274,6 +274,7 @@ def test_once_check_render_and_status_agree(proxy: Proxy) -> None:
         "quarantined": None,
         "held_s": None,
         "damped_s": None,
+        "measured": None,
     }
     assert by_name["web1"]["health"].startswith(("UP", "DOWN"))
     assert by_name["web2"]["quarantined"] == "tag port='0' is not a whole number from 1 to 65535"
