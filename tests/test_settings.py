@@ -2,6 +2,7 @@
 
 import dataclasses
 import ipaddress
+import os
 import tomllib
 from pathlib import Path
 
@@ -237,6 +238,39 @@ def test_invalid_file_is_an_error(tmp_path: Path, text: str | bytes, words: str)
         load_file(tmp_path, text)
     assert str(caught.value).startswith(words.format(path=tmp_path / "settings.toml"))
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", ["FIFO", "deep", "huge"])
+def test_a_file_that_cannot_be_settings_is_an_error_at_once(tmp_path: Path, what: str) -> None:
+    """A FIFO is not waited for, tables in each other end no program, and a huge file does not take all memory."""
+    path = tmp_path / "settings.toml"
+    if what == "FIFO":
+        os.mkfifo(path)
+    elif what == "deep":
+        path.write_text("x = " + "[" * 3000 + "]" * 3000)
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**20 + 1)
+    said = {"FIFO": "it is not a regular file", "deep": "its tables are too deep", "huge": "longer than 1048576 bytes"}
+    (fault,) = load_faults({SETTINGS_FILE: str(path)})
+    assert str(path) in fault
+    assert said[what] in fault
+
+
+@pytest.mark.parametrize(
+    ("binds", "said"),
+    [
+        ({"https_bind": ":80"}, "SERF_HAPROXY_HTTPS_BIND=:80: SERF_HAPROXY_FRONTEND_BIND is there (:80); "),
+        ({"stats_bind": "127.0.0.1:080"}, "SERF_HAPROXY_STATS_BIND=127.0.0.1:080: SERF_HAPROXY_FRONTEND_BIND is there "),
+        ({"https_bind": "[::]:1936"}, "SERF_HAPROXY_HTTPS_BIND=[::]:1936: SERF_HAPROXY_STATS_BIND is there (:1936); "),
+    ],
+)
+def test_two_listeners_at_one_place_are_an_error(binds: dict[str, str], said: str) -> None:
+    """HAProxy would open both, and each client would get the one or the other."""
+    (fault,) = load_faults({variable(name): bind for name, bind in binds.items()})
+    assert fault.startswith(said)
+    apart = {"frontend_bind": "10.0.0.1:443", "https_bind": "10.0.0.2:443", "stats_bind": "[::1]:443"}
+    assert load_settings({variable(name): bind for name, bind in apart.items()}).stats_bind == "[::1]:443"
 
 
 def test_misspelt_variables_are_reported() -> None:

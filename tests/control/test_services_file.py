@@ -37,6 +37,21 @@ def test_a_path_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
         assert file.read({}).names == {"nodes"}
 
 
+def test_a_huge_file_is_a_fault(tmp_path: Path) -> None:
+    """A file that is surely another one by mistake is not read into memory; what was in force goes on."""
+    path = tmp_path / "services.toml"
+    path.write_text(SHOP)
+    file = ServicesFile(Settings().replace(services_file=str(path)))
+    good = file.read({}).tables
+    with path.open("ab") as huge:
+        huge.truncate(2**20 + 1)
+    services = file.read(good)
+    assert services.names == {"nodes", "shop"}
+    assert services.faults == (
+        f"cannot read {path}: it is longer than 1048576 bytes; all services go on as they were before",
+    )
+
+
 def test_certificates_that_haproxy_could_not_load_are_a_fault(tmp_path: Path) -> None:
     """A service whose file of authorities is missing or wrong is refused alone, until the file is right."""
     authorities = tmp_path / "ca.pem"

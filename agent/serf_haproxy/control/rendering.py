@@ -12,7 +12,7 @@ from serf_haproxy.errors import SystemFault, TemplateError
 from serf_haproxy.policy.server import Server
 from serf_haproxy.services.service import Service
 from serf_haproxy.settings import Settings
-from serf_haproxy.system.files import read_text
+from serf_haproxy.system.files import WRITTEN_BYTES, read_text
 from serf_haproxy.system.processes import run_apart
 
 # Jinja2 loads it with the first string of a template. By then there may be no file descriptor left.
@@ -31,7 +31,7 @@ def read_template(settings: Settings) -> str:
     """
     path = settings.template_path or BUILT_IN_TEMPLATE
     try:
-        template = read_text(path)
+        template = read_text(path, WRITTEN_BYTES)
     except SystemFault as error:
         raise TemplateError(str(error)) from error
     if template is None:

@@ -8,7 +8,7 @@ from serf_haproxy.control.withheld import Withheld, digest_of
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.services.file import Services, Source, Table, read_from
 from serf_haproxy.settings import Settings
-from serf_haproxy.system.files import read_text
+from serf_haproxy.system.files import WRITTEN_BYTES, read_text
 
 
 class ServicesFile:
@@ -41,7 +41,7 @@ class ServicesFile:
             withheld: The tables that HAProxy cannot run, by name.
         """
         try:
-            text, fault = read_text(self._settings.services_file), ""
+            text, fault = read_text(self._settings.services_file, WRITTEN_BYTES), ""
         except SystemFault as error:
             text, fault = None, str(error)
         withheld, copies = withheld or {}, copies or {}

@@ -4,10 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from serf_haproxy.services.route import Route, read_route
 from serf_haproxy.services.service import HTTP, Service
-from serf_haproxy.settings import Settings, variable
-from serf_haproxy.system.network import locate_bind
-
-_BINDS = ("frontend_bind", "https_bind", "stats_bind")
+from serf_haproxy.settings import BINDS, Settings, variable
+from serf_haproxy.system.network import overlap
 
 
 def find_conflicts(service: Service, others: Iterable[Service], settings: Settings) -> list[str]:
@@ -15,7 +13,7 @@ def find_conflicts(service: Service, others: Iterable[Service], settings: Settin
     others = list(others)
     faults = list(_find_taken(service, others, settings))
     for other in others:
-        if service.bind and other.bind and _overlap(service.bind, other.bind):
+        if service.bind and other.bind and overlap(service.bind, other.bind):
             faults += _find_shared(service, other)
         faults += [
             f"routes: {route} leads to service {other.name}" for route in service.routes if route in other.routes
@@ -27,14 +25,14 @@ def find_conflicts(service: Service, others: Iterable[Service], settings: Settin
 
 def _find_taken(service: Service, others: Iterable[Service], settings: Settings) -> Iterator[str]:
     """Yield a line for each listener of the settings that is where the service would be."""
-    binds = {name: bind for name in _BINDS if (bind := getattr(settings, name))}
+    binds = {name: bind for name in BINDS if (bind := getattr(settings, name))}
     peers_port = f":{settings.peers_port}"
     for name, bind in binds.items():
-        if service.bind and _overlap(service.bind, bind):
+        if service.bind and overlap(service.bind, bind):
             yield f"bind = {service.bind}: {variable(name)} is there"
-        if service.stick and _overlap(bind, peers_port):
+        if service.stick and overlap(bind, peers_port):
             yield f"stick: {variable(name)} has the port of {variable('peers_port')}"
-    if service.bind and any(one.stick for one in (service, *others)) and _overlap(service.bind, peers_port):
+    if service.bind and any(one.stick for one in (service, *others)) and overlap(service.bind, peers_port):
         yield f"bind = {service.bind}: {variable('peers_port')} is there"
 
 
@@ -68,9 +66,3 @@ def _share_host(one: Route, other: Route) -> bool:
     return any(
         wide.is_wildcard and narrow.host.endswith("." + wide.host) for wide, narrow in ((one, other), (other, one))
     )
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Return whether two listeners would be at one address and port."""
-    (one_host, one_port), (other_host, other_port) = locate_bind(one), locate_bind(other)
-    return one_port == other_port and (one_host == other_host or not one_host or not other_host)

@@ -6,14 +6,17 @@ Every setting `name` is the variable `SERF_HAPROXY_NAME`; the TOML file, named b
 
 import dataclasses
 import difflib
+import itertools
 import os
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from serf_haproxy.errors import SettingsError
-from serf_haproxy.settings.values import DEFAULT_FILE, PREFIX, SETTINGS_FILE, SOCKET_BYTES, Settings, variable
+from serf_haproxy.errors import SettingsError, SystemFault
+from serf_haproxy.settings.values import BINDS, DEFAULT_FILE, PREFIX, SETTINGS_FILE, SOCKET_BYTES, Settings, variable
+from serf_haproxy.system.files import WRITTEN_BYTES, read_text
 from serf_haproxy.system.kinds import Kind
+from serf_haproxy.system.network import overlap
 
 
 class Loaded(NamedTuple):
@@ -83,7 +86,7 @@ def _list_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
         )
     if settings.redirect_https and not settings.has_https and "https_bind" not in wrong:
         faults.append(f"{variable('redirect_https')}=on: needs {variable('https_bind')}, where clients then connect")
-    return [*faults, *_check_web(settings, wrong)]
+    return [*faults, *_find_shared_places(settings, wrong), *_check_web(settings, wrong)]
 
 
 def _check_web(settings: Settings, wrong: Collection[str]) -> list[str]:
@@ -92,6 +95,19 @@ def _check_web(settings: Settings, wrong: Collection[str]) -> list[str]:
         return []
     needed = f"needs {variable('web_token_file')}, or an address of loopback such as 127.0.0.1:1940"
     return [f"{variable('web_bind')}={settings.web_bind}: {needed}"]
+
+
+def _find_shared_places(settings: Settings, wrong: set[str]) -> Iterator[str]:
+    """Yield a line for each two settings that name one listener or one directory, and must not."""
+    # HAProxy would open both listeners, and clients would get the one or the other.
+    for name, other in itertools.combinations(BINDS, 2):
+        bind, taken = getattr(settings, other), getattr(settings, name)
+        if bind and wrong.isdisjoint({name, other}) and overlap(bind, taken):
+            yield f"{variable(other)}={bind}: {variable(name)} is there ({taken}); choose another port or address"
+    # The daemon would take each copy for a further file of the operator's, and remove files for copies.
+    if os.path.normpath(settings.certificates_dir) == os.path.normpath(settings.certificate_copies_dir):
+        said = f"{variable('certificates_dir')} is this directory too; choose another one for the copies"
+        yield f"{variable('certificate_copies_dir')}={settings.certificate_copies_dir}: {said}"
 
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -123,13 +139,16 @@ def _find_file(environ: Mapping[str, str]) -> str:
 
 
 def _read_file(path: str, known: set[str], faults: list[str]) -> dict[str, str]:
-    if not path:
+    if path in ("", os.devnull):
         return {}
     try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file)
-    except (OSError, ValueError) as error:
-        faults.append(f"{SETTINGS_FILE}={path!a}: {error}")
+        text = read_text(path, WRITTEN_BYTES)
+        if text is None:
+            raise SystemFault(f"there is no file {path}")
+        table = tomllib.loads(text)
+    except (SystemFault, ValueError, RecursionError) as error:
+        said = "its tables are too deep" if isinstance(error, RecursionError) else error
+        faults.append(f"{SETTINGS_FILE}={path!a}: {said}")
         return {}
     for name in table.keys() - known:
         nearest = _find_nearest(name, known)

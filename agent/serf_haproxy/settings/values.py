@@ -13,6 +13,7 @@ from serf_haproxy.system.network import Network
 PREFIX = "SERF_HAPROXY_"
 SETTINGS_FILE = PREFIX + "SETTINGS_FILE"
 DEFAULT_FILE = "/etc/serf-haproxy/settings.toml"
+BINDS = ("frontend_bind", "stats_bind", "https_bind")  # the settings that name a listener
 SOCKET_BYTES = 97  # HAProxy first binds a temporary, longer path, and the kernel allows 107 bytes
 
 

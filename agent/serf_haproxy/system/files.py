@@ -7,6 +7,7 @@ import stat
 
 from serf_haproxy.errors import SystemFault
 
+WRITTEN_BYTES = 2**20  # a file that an operator writes is surely shorter: a longer one is another one by mistake
 _RANDOM_BYTES = 8
 _SUFFIX = ".tmp"
 _TEMPORARY = re.compile(rf"(.+)\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}\.tmp", re.DOTALL)

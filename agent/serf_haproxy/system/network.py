@@ -31,6 +31,12 @@ def locate_bind(bind: str) -> tuple[str, int]:
     return "" if address.is_unspecified else str(address), int(port)
 
 
+def overlap(bind: str, other: str) -> bool:
+    """Return whether two listeners would be at one address and port."""
+    (host, port), (other_host, other_port) = locate_bind(bind), locate_bind(other)
+    return port == other_port and (host == other_host or not host or not other_host)
+
+
 def read_networks(text: str) -> tuple[Network, ...]:
     """Return the networks in a text like `10.1.0.0/16,2001:db8::/32`; an empty text has none, which means all.
 
