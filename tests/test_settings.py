@@ -261,7 +261,10 @@ def test_a_file_that_cannot_be_settings_is_an_error_at_once(tmp_path: Path, what
     ("binds", "said"),
     [
         ({"https_bind": ":80"}, "SERF_HAPROXY_HTTPS_BIND=:80: SERF_HAPROXY_FRONTEND_BIND is there (:80); "),
-        ({"stats_bind": "127.0.0.1:080"}, "SERF_HAPROXY_STATS_BIND=127.0.0.1:080: SERF_HAPROXY_FRONTEND_BIND is there "),
+        (
+            {"stats_bind": "127.0.0.1:080"},
+            "SERF_HAPROXY_STATS_BIND=127.0.0.1:080: SERF_HAPROXY_FRONTEND_BIND is there ",
+        ),
         ({"https_bind": "[::]:1936"}, "SERF_HAPROXY_HTTPS_BIND=[::]:1936: SERF_HAPROXY_STATS_BIND is there (:1936); "),
     ],
 )
@@ -271,6 +274,13 @@ def test_two_listeners_at_one_place_are_an_error(binds: dict[str, str], said: st
     assert fault.startswith(said)
     apart = {"frontend_bind": "10.0.0.1:443", "https_bind": "10.0.0.2:443", "stats_bind": "[::1]:443"}
     assert load_settings({variable(name): bind for name, bind in apart.items()}).stats_bind == "[::1]:443"
+
+
+def test_certificates_and_their_copies_need_two_directories() -> None:
+    """In one directory each copy would be a further file of the operator's, of which there would be a copy."""
+    names = variable("certificates_dir"), variable("certificate_copies_dir")
+    (fault,) = load_faults(dict(zip(names, ("/srv/tls", "/srv//tls/"), strict=True)))
+    assert fault.startswith(f"{names[1]}=/srv//tls/: {names[0]} is this directory too; ")
 
 
 def test_misspelt_variables_are_reported() -> None:
