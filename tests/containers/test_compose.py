@@ -13,6 +13,7 @@ import requests
 import workers
 from containers.cluster import FAIL_S, Balancer
 from containers.engine import PREFIX, ROOT, Engine, need, run
+from fakes.certificates import connect, see_certificate, write_pair
 from integration.load import Load, run_load
 from integration.proxy import wait_for
 
@@ -23,13 +24,13 @@ PROJECT = f"{PREFIX}-{os.getpid()}".replace("-", "")
 class Compose:
     """A Compose project of files in `images/`: its command line, its balancers and the frontend's URL."""
 
-    def __init__(self, engine: Engine, program: str, *files: str) -> None:
+    def __init__(self, engine: Engine, program: str, *files: str, **environ: str) -> None:
         self.engine = engine
         self._program = program
         self._files = [f"--file={ROOT / 'images' / file}" for file in files or ("compose.yaml",)]
         # Without a port number the engine chooses a free port.
-        self._environ = engine.environ | dict.fromkeys(("FRONTEND", "STATS", "FRONTEND2", "STATS2"), "127.0.0.1:")
-        self._environ |= {"IMAGES": PREFIX}
+        published = "FRONTEND", "STATS", "HTTPS", "FRONTEND2", "STATS2", "HTTPS2"
+        self._environ = engine.environ | dict.fromkeys(published, "127.0.0.1:") | {"IMAGES": PREFIX} | environ
 
     def __call__(self, *words: str) -> str:
         """Run a Compose command with the profile of the second balancer; return what it prints, without warnings."""
@@ -150,6 +151,41 @@ def test_compose_scales_and_stops(compose: Compose) -> None:
     mine = f"--filter=label=com.docker.compose.project={PROJECT}"
     ended = compose.engine("ps", "--all", mine, "--format={{.Status}}").splitlines()
     assert [status.partition(")")[0] for status in ended] == ["Exited (0"] * 7
+
+
+def test_a_further_file_adds_https_to_both_services(engine: Engine, program: str, tmp_path: Path) -> None:
+    """With compose.https.yaml both balancers have the certificates of a mounted directory, also a renewed one."""
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(directory.stat().st_mode | 0o055)
+    path = tmp_path / "shop.test.pem"
+
+    def renew() -> str:
+        certificate = write_pair(path, "shop.test")
+        os.chown(path, 902, 902)
+        return certificate
+
+    first = renew()
+    files = "compose.yaml", "compose.services.yaml", "compose.https.yaml"
+    with removing(Compose(engine, program, *files, CERTIFICATES=str(tmp_path))) as compose:
+        compose("up", "--no-build", "--detach", "--scale", "webapp=1", "--scale", "api=1")
+        for name in ("balancer", "balancer2"):
+            balancer = compose.balancer(name)
+            for service in ("nodes", "api"):
+                wait_for(functools.partial(is_up, balancer, 1, service), f"{service} is up", FAIL_S)
+            endpoint = compose("port", name, "443").split()[-1]
+            wait_for(lambda endpoint=endpoint: see_certificate(endpoint, "shop.test") == first, balancer.log, FAIL_S)
+            for path_of, service in (("/", "webapp"), ("/api", "api")):
+                with connect(endpoint, "shop.test") as connection, connection.makefile() as answer:
+                    request = f"GET {path_of} HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n"
+                    connection.sendall(request.encode())
+                    said = answer.read()
+                host = compose.engine("inspect", "--format={{.Config.Hostname}}", *compose("ps", "-q", service).split())
+                assert said.startswith("HTTP/1.1 200")
+                assert f'"host":"{host.strip()}"' in said
+        second = renew()
+        for name in ("balancer", "balancer2"):
+            endpoint = compose("port", name, "443").split()[-1]
+            wait_for(lambda endpoint=endpoint: see_certificate(endpoint, "shop.test") == second, "renewed", FAIL_S)
 
 
 def test_a_second_file_adds_a_second_service(engine: Engine, program: str) -> None:
