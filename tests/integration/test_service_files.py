@@ -166,6 +166,30 @@ def test_a_new_service_without_its_secret_is_left_out_alone(
             proxy.run_pass()
 
 
+@pytest.mark.parametrize("key", ["proof_secret_file", "cookie_secret_file"])
+def test_a_changed_table_without_its_secret_stops_no_other_service(short_dir: Path, web: Web, key: str) -> None:
+    """The service goes on with its former table, the others follow; the new one counts once the secret is there."""
+    secret = short_dir / "new.secret"
+    with running_proxy(short_dir) as proxy:
+        write_services(short_dir, CERTIFICATE, NEW)
+        offer(proxy, "n1", new=web.port)
+        assert proxy.run_pass().is_in_force
+        wait_up(proxy, ("new", "n1"))
+        write_services(short_dir, CERTIFICATE, f'{NEW}cookie = "S"\n{key} = "{secret}"\n')
+        for name in ("s1", "s2"):
+            offer(proxy, name, shop=web.port)
+            outcome = proxy.run_pass()
+            assert outcome.is_in_force
+            (problem,) = outcome.problems
+            assert problem.startswith(f"{short_dir}/services.toml: [new] {key} = {secret}: there is no such file")
+            assert problem.endswith("; it goes on as it was before")
+            wait_up(proxy, ("shop", name), ("new", "n1"))
+        assert "cookie S" not in Path(proxy.settings.config_path).read_text()
+        secret.write_text("correct horse battery staple\n")
+        proxy.run_pass()
+        assert "cookie S" in Path(proxy.settings.config_path).read_text()
+
+
 def test_status_shows_all_else_while_a_secret_is_missing(short_dir: Path, web: Web) -> None:
     """The nodes, and one line about the file, where a missing secret stops every change."""
     secret = short_dir / "shop.secret"
@@ -174,7 +198,10 @@ def test_status_shows_all_else_while_a_secret_is_missing(short_dir: Path, web: W
         offer(proxy, "s1", shop=web.port)
         assert proxy.run_pass().is_in_force
         wait_up(proxy, ("shop", "s1"))
+        secret.write_text("correct horse battery staple\n")
         write_services(short_dir, CERTIFICATE, f'proof_secret_file = "{secret}"\ncookie = "S"\n')
+        assert proxy.run_pass().is_in_force
+        secret.unlink()
         with pytest.raises(SystemFault, match="proof_secret_file of service shop"):
             proxy.run_pass()
         shown = run(proxy, "status")

@@ -469,13 +469,18 @@ def test_a_missing_secret_of_a_service_changes_nothing(
 ) -> None:
     """Without the file of a service's secrets a pass ends with its path, and what runs stays."""
     serve(proxy, applications)
-    before = Path(proxy.settings.config_path).read_text()
+    secret = short_dir / "pg.secret"
+    secret.write_text("correct horse battery staple\n")
     with (short_dir / "services.toml").open("a") as file:
-        file.write(f'proof_secret_file = "{short_dir}/pg.secret"\n')
+        file.write(f'proof_secret_file = "{secret}"\n')
+    assert proxy.run_pass().is_in_force
+    secret.unlink()
+    before = Path(proxy.settings.config_path).read_text()
     offer(proxy, "node1", "left", shop=applications.shop.port, pg=applications.pg1)
     with pytest.raises(SystemFault, match=r"pg.secret: there is no .* proof_secret_file of service pg"):
         proxy.run_pass()
     assert Path(proxy.settings.config_path).read_text() == before
+    secret.write_text("correct horse battery staple\n")
     assert ask_pg(proxy) == b"pg1"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from serf_haproxy.control.rules import read_secret_file
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.services.file import Services
+from serf_haproxy.services.file import Services, Table
 from serf_haproxy.services.service import Service
 from serf_haproxy.settings import Settings, variable
 
@@ -39,6 +39,16 @@ def leave_out(services: Services, known: Collection[str], settings: Settings) ->
         faults=(*services.faults, *(line for lines in faults.values() for line in lines)),
         tables={name: table for name, table in services.tables.items() if name not in faults},
     )
+
+
+def find_wrong_secret(name: str, table: Table) -> str:
+    """Return what is wrong with a file of secrets that a table itself names, with its key first; "" for nothing."""
+    for key in (PROOF, COOKIE) if table.get("cookie") else (PROOF,):
+        try:
+            read_secret_file(table.get(key, ""), f"{key} of service {name}")
+        except SystemFault as error:
+            return f"{key} = {error}"
+    return ""
 
 
 def ignore_missing(services: Services, settings: Settings) -> Services:

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping
 
 from serf_haproxy.control.authorities import Authorities
+from serf_haproxy.control.secrets import find_wrong_secret
 from serf_haproxy.control.withheld import Withheld, digest_of
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.services.file import Services, Source, Table, read_from
@@ -70,6 +71,9 @@ class ServicesFile:
         return "" if copy else fault
 
     def _refuse(self, name: str, table: Table) -> str:
-        """Return why HAProxy cannot run a table, "" where that is not known."""
+        """Return why a new or changed table cannot count, "" where that is not known; a secret may come later."""
+        if fault := find_wrong_secret(name, table):
+            self._is_file_wrong = True
+            return fault
         refusal = self._withheld.get(name)
         return refusal.words if refusal and refusal.digest == digest_of(table) else ""

@@ -31,7 +31,7 @@ class Source(NamedTuple):
         settings: The settings, which say what a table does not.
         good: The tables that were last in force, by name.
         inspect: Returns what is wrong with a file of certificates that a new or changed table names, "" for nothing.
-        refuse: Returns why HAProxy cannot run a new or changed table as it is, "" where that is not known.
+        refuse: Returns why a new or changed table whose values are right cannot count, "" where that is not known.
     """
 
     path: str
