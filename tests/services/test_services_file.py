@@ -303,6 +303,15 @@ def test_a_file_that_is_missing_or_empty_ends_no_service(text: str | None) -> No
     assert read(None, dict(ended.tables)) == read(None)
 
 
+def test_of_a_long_list_the_wrong_value_is_named() -> None:
+    """A line that shows only the beginning of the list would not tell which route is wrong."""
+    routes = [*(f"shop{number}.example.com" for number in range(20)), "shop.example.com:80"]
+    (fault,) = read(f"[shop]\nroutes = {json.dumps(routes)}\n").faults
+    assert fault.startswith(f'{PATH}: [shop] routes has "shop.example.com:80": must be a list of routes: ')
+    (fault,) = read(f"{SHOP}networks = {['10.0.0.0/8', '10.0.0.1/8']}\n").faults
+    assert fault.startswith(f'{PATH}: [shop] networks has "10.0.0.1/8": must be ')
+
+
 def test_services_of_different_hosts_may_have_one_cookie() -> None:
     """A browser keeps the cookies of two hosts apart."""
     shop, api = '[shop]\nroutes = ["shop.test"]\n', '[api]\nroutes = ["*.api.test", "api.test"]\n'

@@ -4,7 +4,6 @@ A service whose table is wrong goes on as it was when its table was last in forc
 be read, is missing or has no table. Of two services that contradict each other, the one that was there before is kept.
 """
 
-import json
 import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,7 +11,8 @@ from typing import Any, NamedTuple
 from serf_haproxy.services import DEFAULT_SERVICE, NAME, RESERVED
 from serf_haproxy.services.conflicts import find_conflicts
 from serf_haproxy.services.options import NOT_OF_DEFAULT, find_misfits
-from serf_haproxy.services.service import FORMS, HTTP, KEYS, Service, make_default, make_service
+from serf_haproxy.services.service import HTTP, KEYS, Service, make_default, make_service
+from serf_haproxy.services.values import name_wrong, read_value
 from serf_haproxy.settings import Settings, variable
 
 Table = Mapping[str, Any]  # a table of the file, as TOML has it
@@ -190,50 +190,15 @@ def _read_table(name: str, table: Any, settings: Settings) -> tuple[Service | No
             faults.append(f"{ascii(key)[1:-1]}: there is no such key")
             continue
         try:
-            values[key] = _read_value(key, value)
+            values[key] = read_value(key, value)
         except (ValueError, KeyError):
-            faults.append(f"{key} = {_show(value)}: must be {KEYS[key].metadata['kind'].allowed}")
+            faults.append(f"{name_wrong(key, value)}: must be {KEYS[key].metadata['kind'].allowed}")
     if faults:
         return None, faults
     values.setdefault("health", values.get("mode", HTTP))
     is_default = name == DEFAULT_SERVICE
     service = make_default(settings, **values) if is_default else make_service(name, settings, **values)
     return service, _check(service, values, settings)
-
-
-def _show(value: Any) -> str:
-    """Return a value in one printable line of ASCII: as JSON, which is close to TOML. Dates are shown as texts."""
-    try:
-        shown = json.dumps(value, default=str).replace("\x7f", "\\u007f")
-    except (ValueError, RecursionError):  # a number of more than 4300 digits, or hundreds of tables in each other
-        shown = "(too long)"
-    return shown if len(shown) <= 60 else f"{shown[:60]}..."
-
-
-def _read_value(key: str, value: Any) -> Any:
-    """Return the value of a key; raise ValueError or KeyError for a wrong one."""
-    metadata = KEYS[key].metadata
-    value = _as_whole(value)
-    allowed = FORMS[metadata["form"]]
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        raise ValueError(value)
-    if isinstance(value, dict):
-        shares = {name: _as_whole(each) for name, each in value.items()}
-        if not all(type(each) is int and {"=", ","}.isdisjoint(name) for name, each in shares.items()):
-            raise ValueError(value)
-        return metadata["kind"].read(",".join(f"{name}={each}" for name, each in shares.items()))
-    if not isinstance(value, list):
-        return metadata["kind"].read(str(value))
-    words = [_as_whole(word) for word in value]
-    types = (str, int) if key == "ports" else str
-    if not all(isinstance(word, types) and not isinstance(word, bool) and word != "" for word in words):
-        raise ValueError(value)
-    return metadata["kind"].read(",".join(map(str, words)))
-
-
-def _as_whole(value: Any) -> Any:
-    """Return a float without a fraction as a whole number, which it is in JSON Schema too; all else as it is."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check(service: Service, values: Mapping[str, Any], settings: Settings) -> list[str]:
