@@ -216,10 +216,11 @@ def test_all_faults_of_a_table_are_told() -> None:
             )
             for one, two in (
                 ("a.test/x", "A.test/y"),
-                ("a.test", "/y"),
-                ("*.test", "a.test"),
-                ("a.b.test", "*.test/z"),
-                ("*.b.test", "*.test/z"),
+                ("a.test/x", "/y"),
+                ("*.test", "a.test/x"),
+                ("a.b.test/x", "*.test/z"),
+                ("*.b.test/x", "*.test/z"),
+                ("/x", "*.test/z"),
             )
         ),
     ],
@@ -318,6 +319,9 @@ def test_services_of_different_hosts_may_have_one_cookie() -> None:
     assert read(f'{shop}cookie = "SRV"\n{api}cookie = "SRV"\n').faults == ()
     assert read(f'{shop}cookie = "A"\n{api}cookie = "B"\n', cookie="C").faults == ()
     assert read(f'{shop}cookie = "C"\n', cookie="C").faults == ()
+    for wide, narrow in (("/y", "a.test"), ("*.test", "a.test"), ("*.test/z", "a.b.test"), ("*.test/z", "*.b.test")):
+        one, other = f'[one]\nroutes = ["{wide}"]\n', f'[two]\nroutes = ["{narrow}"]\n'
+        assert read(f'{one}cookie = "SRV"\n{other}cookie = "SRV"\n').faults == (), (wide, narrow)
     for route in ("/shop", "shop.test/cart", "*.test/cart"):
         (fault,) = read(f'[shop]\nroutes = ["{route}"]\ncookie = "C"\n', cookie="C").faults
         assert "service nodes has a cookie of this name for the same host" in fault

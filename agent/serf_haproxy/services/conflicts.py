@@ -61,8 +61,8 @@ def _find_shared_cookie(service: Service, other: Service) -> list[str]:
 
 def _share_host(one: Route, other: Route) -> bool:
     """Return whether there is a host with requests for both routes."""
-    if not one.host or not other.host or (one.host == other.host and one.is_wildcard == other.is_wildcard):
+    wide, narrow = sorted((one, other), key=lambda route: route.precision)
+    if (wide.host, wide.is_wildcard) == (narrow.host, narrow.is_wildcard):
         return True
-    return any(
-        wide.is_wildcard and narrow.host.endswith("." + wide.host) for wide, narrow in ((one, other), (other, one))
-    )
+    # The more precise route takes all requests of its hosts, unless it has a path.
+    return bool(narrow.path) and (not wide.host or (wide.is_wildcard and narrow.host.endswith("." + wide.host)))
