@@ -265,6 +265,7 @@ def test_a_file_that_cannot_be_settings_is_an_error_at_once(tmp_path: Path, what
             {"stats_bind": "127.0.0.1:080"},
             "SERF_HAPROXY_STATS_BIND=127.0.0.1:080: SERF_HAPROXY_FRONTEND_BIND is there ",
         ),
+        ({"web_bind": "127.0.0.1:80"}, "SERF_HAPROXY_WEB_BIND=127.0.0.1:80: SERF_HAPROXY_FRONTEND_BIND is there "),
         ({"https_bind": "[::]:1936"}, "SERF_HAPROXY_HTTPS_BIND=[::]:1936: SERF_HAPROXY_STATS_BIND is there (:1936); "),
     ],
 )

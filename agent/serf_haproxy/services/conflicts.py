@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from serf_haproxy.services.route import Route, read_route
 from serf_haproxy.services.service import HTTP, Service
-from serf_haproxy.settings import BINDS, Settings, variable
+from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system.network import overlap
 
 
@@ -25,9 +25,8 @@ def find_conflicts(service: Service, others: Iterable[Service], settings: Settin
 
 def _find_taken(service: Service, others: Iterable[Service], settings: Settings) -> Iterator[str]:
     """Yield a line for each listener of the settings that is where the service would be."""
-    binds = {name: bind for name in BINDS if (bind := getattr(settings, name))}
     peers_port = f":{settings.peers_port}"
-    for name, bind in binds.items():
+    for name, bind in settings.binds.items():
         if service.bind and overlap(service.bind, bind):
             yield f"bind = {service.bind}: {variable(name)} is there"
         if service.stick and overlap(bind, peers_port):

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from serf_haproxy.errors import SettingsError, SystemFault
-from serf_haproxy.settings.values import BINDS, DEFAULT_FILE, PREFIX, SETTINGS_FILE, SOCKET_BYTES, Settings, variable
+from serf_haproxy.settings.values import DEFAULT_FILE, PREFIX, SETTINGS_FILE, SOCKET_BYTES, Settings, variable
 from serf_haproxy.system.files import WRITTEN_BYTES, read_text
 from serf_haproxy.system.kinds import Kind
 from serf_haproxy.system.network import overlap
@@ -100,9 +100,8 @@ def _check_web(settings: Settings, wrong: Collection[str]) -> list[str]:
 def _find_shared_places(settings: Settings, wrong: set[str]) -> Iterator[str]:
     """Yield a line for each two settings that name one listener or one directory, and must not."""
     # HAProxy would open both listeners, and clients would get the one or the other.
-    for name, other in itertools.combinations(BINDS, 2):
-        bind, taken = getattr(settings, other), getattr(settings, name)
-        if bind and wrong.isdisjoint({name, other}) and overlap(bind, taken):
+    for (name, taken), (other, bind) in itertools.combinations(settings.binds.items(), 2):
+        if wrong.isdisjoint({name, other}) and overlap(bind, taken):
             yield f"{variable(other)}={bind}: {variable(name)} is there ({taken}); choose another port or address"
     # The daemon would take each copy for a further file of the operator's, and remove files for copies.
     if os.path.normpath(settings.certificates_dir) == os.path.normpath(settings.certificate_copies_dir):

@@ -13,7 +13,7 @@ from serf_haproxy.system.network import Network
 PREFIX = "SERF_HAPROXY_"
 SETTINGS_FILE = PREFIX + "SETTINGS_FILE"
 DEFAULT_FILE = "/etc/serf-haproxy/settings.toml"
-BINDS = ("frontend_bind", "stats_bind", "https_bind")  # the settings that name a listener
+_BINDS = ("frontend_bind", "stats_bind", "https_bind", "web_bind")  # the settings that name a listener
 SOCKET_BYTES = 97  # HAProxy first binds a temporary, longer path, and the kernel allows 107 bytes
 
 
@@ -102,7 +102,9 @@ class Settings:
     certificate_copies_dir: str = _setting(
         "/var/lib/serf-haproxy/certificates", kinds.PLAIN_PATH, "directory of their copies, which HAProxy loads"
     )
-    redirect_https: bool = _setting("off", kinds.SWITCH, "redirect HTTP requests to HTTPS")
+    redirect_https: bool = _setting(
+        "off", kinds.SWITCH, "redirect HTTP requests to HTTPS, and mark sticky cookies Secure"
+    )
     hsts_max_age_s: int = _setting("0", kinds.count(0, 63072000), "max-age of Strict-Transport-Security; 0: not sent")
     stats_bind: str = _setting(":1936", kinds.BIND, "where the stats page is")
     balance: str = _setting("roundrobin", kinds.BALANCE, "HAProxy's balance algorithm")
@@ -157,6 +159,11 @@ class Settings:
     web_token_file: str = _setting(
         "", kinds.OPTIONAL_PATH, "file with a token that they ask for; needed where web_bind is not this machine alone"
     )
+
+    @property
+    def binds(self) -> dict[str, str]:
+        """The addresses and ports of our listeners, by setting; a Unix socket is not among them."""
+        return {name: bind for name in _BINDS if (bind := getattr(self, name)) and not bind.startswith("/")}
 
     @property
     def is_web_local(self) -> bool:
