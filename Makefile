@@ -70,7 +70,7 @@ lint: install ## Run ruff and mypy.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-install: packages $(VENV)/installed handlers/member_event ## Install Debian's packages, the venv and the handler.
+install: packages $(VENV)/installed handlers/member_event handlers/order_event ## Install Debian's packages, the venv and the handlers.
 
 # Debian's packages, only when a program of theirs is missing; with sudo where we are not root.
 packages:
@@ -90,7 +90,7 @@ $(VENV)/installed: pyproject.toml agent/serf_haproxy/__init__.py
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-handlers/member_event: handlers/member_event.py handlers/install $(VENV)/installed
+handlers/member_event handlers/order_event: %: %.py handlers/install $(VENV)/installed
 	@handlers/install "$(CURDIR)/$(BIN)/python" $@
 
 # The pinned dependencies, for Debian 13's Python.
@@ -116,7 +116,7 @@ pins: ## Pin the newest versions of the images' dependencies, with hashes.
 	printf '%s\n' 'hatchling>=1.25' | pin build
 
 clean: ## Remove what make has made.
-	rm -rf $(VENV) handlers/member_event dist images/wheels .coverage
+	rm -rf $(VENV) handlers/member_event handlers/order_event dist images/wheels .coverage
 
 .PHONY: docs man
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "serf_haproxy"
 PACKAGE_DIR = ROOT / "agent" / PACKAGE
-HANDLER = ROOT / "handlers" / "member_event.py"
+HANDLERS = (ROOT / "handlers" / "member_event.py", ROOT / "handlers" / "order_event.py")
 
 # A module imports from rooms further left and from its own room. The package itself and __main__ stand at the ends.
 ORDER = (
@@ -20,11 +20,12 @@ ORDER = (
 )
 
 # Cheap: what each event loads, while Serf waits. Pure: no file, clock, process or network.
-CHEAP = ("errors", "serf/__init__", "serf/events", "serf/nodes", "serf/printing", "serf/wake")
+CHEAP = ("errors", "serf/__init__", "serf/answers", "serf/events", "serf/inbox", "serf/nodes", "serf/printing")
+CHEAP += ("serf/wake",)
 CHEAP_OUTSIDE = {"errno", "os", "stat", "sys", "time"}
 PURE = ("policy/*", "config/*", "*/law", "*/schedule", "balance/evidence")
 PURE_OUTSIDE = {"base64", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress"}
-PURE_OUTSIDE |= {"binascii", "calendar"}
+PURE_OUTSIDE |= {"binascii", "calendar", "json"}
 PURE_OUTSIDE |= {"collections.abc", "contextlib", "math", "re", "string", "struct", "traceback", "typing"}
 PURE_OUTSIDE |= {"itertools", "jinja2", "jinja2.debug"}
 
@@ -46,7 +47,7 @@ PATHS = sorted(PACKAGE_DIR.rglob("*.py"))
 
 def name_module(path: Path) -> str:
     """Return the name of a module of the package, such as `serf/events`."""
-    return HANDLER.stem if path == HANDLER else str(path.relative_to(PACKAGE_DIR).with_suffix(""))
+    return path.stem if path in HANDLERS else str(path.relative_to(PACKAGE_DIR).with_suffix(""))
 
 
 def name_room(module: str) -> str:
@@ -108,7 +109,7 @@ def test_there_is_no_circle() -> None:
     graphlib.TopologicalSorter(graph).prepare()
 
 
-@pytest.mark.parametrize("path", [*PATHS, HANDLER], ids=name_module)
+@pytest.mark.parametrize("path", [*PATHS, *HANDLERS], ids=name_module)
 def test_packages_are_imported_only_in_their_homes(path: Path) -> None:
     """A third-party package, or `subprocess`, is imported only by the modules of its home."""
     module = name_module(path)
@@ -118,7 +119,7 @@ def test_packages_are_imported_only_in_their_homes(path: Path) -> None:
         assert {module, name_room(module)} & HOMES.get(top, {module}), f"{top} is not at home here"
 
 
-@pytest.mark.parametrize("path", [*(MODULES[name] for name in CHEAP), HANDLER], ids=name_module)
+@pytest.mark.parametrize("path", [*(MODULES[name] for name in CHEAP), *HANDLERS], ids=name_module)
 def test_cheap_modules_import_the_cheap_set(path: Path) -> None:
     """The modules that a handler loads import only each other and the cheapest standard modules."""
     assert list_outside(path) <= CHEAP_OUTSIDE
@@ -142,7 +143,7 @@ def test_pure_modules_remember_nothing_by_themselves(path: Path) -> None:
             assert not isinstance(value, ast.Dict | ast.List | ast.Set), f"{path}:{node.lineno}: it can be changed"
 
 
-@pytest.mark.parametrize("path", [*PATHS, HANDLER], ids=name_module)
+@pytest.mark.parametrize("path", [*PATHS, *HANDLERS], ids=name_module)
 def test_rooms_are_small(path: Path) -> None:
     """No module has more than 250 lines, and no function more than 50."""
     text = path.read_text()
@@ -156,7 +157,7 @@ def test_all_exceptions_are_caught_in_one_place() -> None:
     """`except Exception` occurs once, in the daemon's loop."""
     caught = [
         name_module(path)
-        for path in [*PATHS, HANDLER]
+        for path in [*PATHS, *HANDLERS]
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ExceptHandler) and (node.type is None or ast.unparse(node.type) == "Exception")
     ]

@@ -29,6 +29,7 @@ cd /source
 cp -r pyproject.toml tests handlers s6 images agent /work
 cd /work
 handlers/install /opt/serf-haproxy/bin/python handlers/member_event
+handlers/install /opt/serf-haproxy/bin/python handlers/order_event
 exec env -i PATH="$PATH" PYTHONPATH=/packages STICKY_CLIENTS=200 \\
     python -m pytest -q -p no:cacheprovider {" ".join(TESTS)}
 """

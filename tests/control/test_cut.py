@@ -11,10 +11,12 @@ from fakes.web import answering
 from integration.proxy import Proxy
 from serf_haproxy.control import rendering
 from serf_haproxy.control.edges import make_edges
+from serf_haproxy.control.give import Desk, Wish
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.reconcile import reconcile
 from serf_haproxy.control.report import read_report
 from serf_haproxy.errors import SystemFault
+from serf_haproxy.policy.orders import ON, RELEASE
 from serf_haproxy.show.table import format_table
 
 pytestmark = pytest.mark.usefixtures("time_limit")
@@ -165,7 +167,9 @@ def test_status_shows_no_hold_after_its_release(proxy: Proxy) -> None:
     assert "\nheld: " in format_table(read_report(settings))
     os.utime(Path(settings.nodes_dir, "web1"), (1, 1))
     os.utime(Path(settings.nodes_dir, "web2"), (1, 1))
-    make_edges(settings).state.release()
+    desk = Desk(settings)
+    desk.give([desk.make(RELEASE, ON, Wish())])
+    make_edges(settings).orders.take_given()
     table = format_table(read_report(settings))
     assert "gone" in table
     assert "\nheld: " not in table

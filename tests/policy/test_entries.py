@@ -8,6 +8,7 @@ from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Entry, State
 from serf_haproxy.policy.guard import GuardRules
 from serf_haproxy.policy.judgement import Memo
+from serf_haproxy.policy.orders import DRAIN, MAINT, STOP, Order, Orders, list_active, merge
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Known, Snapshot, View
 from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT, Member, make_member
@@ -129,6 +130,93 @@ TABLE: list[tuple[str, Snapshot, State, str, Server | None, float | None, float 
         SERVER,
         30,
         3570,
+    ),
+]
+
+
+DRAINED = Order(MAINT, "", "web1", DRAIN, NOW_NS // 10**6 - 7000, "lb1", NOW_NS // 10**6 + 60_000, "alice", "disk swap")
+STOPPED = DRAINED._replace(mode=STOP)
+
+
+def ordered(*orders: Order) -> Orders:
+    """Return the orders that have effect."""
+    return list_active(merge({}, orders, NOW_NS // 10**6), NOW_NS // 10**6)
+
+
+TABLE += [
+    ("drained", snap(file(web()), *OTHERS, orders=ordered(DRAINED)), State.DRAINING, "disk swap", WEIGHT_0, 7, 60),
+    ("stopped", snap(file(web()), *OTHERS, orders=ordered(STOPPED)), State.STOPPED, "(alice at lb1", None, 7, 60),
+    (
+        "stopped by a later order",
+        snap(file(web()), *OTHERS, orders=ordered(DRAINED, STOPPED._replace(at_ms=NOW_NS // 10**6, until_ms=0))),
+        State.STOPPED,
+        "an order takes it out of service",
+        None,
+        0,
+        None,
+    ),
+    (
+        "drained in another service",
+        snap(file(web()), *OTHERS, orders=ordered(DRAINED._replace(service="api"))),
+        State.SERVING,
+        "alive in Serf",
+        SERVER,
+        20,
+        None,
+    ),
+    (
+        "the last one is drained",
+        snap(file(web()), known=ALONE, orders=ordered(DRAINED)),
+        State.LAST,
+        "disk swap",
+        SERVER,
+        7,
+        None,
+    ),
+    (
+        "the last one is stopped",
+        snap(file(web()), known=ALONE, orders=ordered(STOPPED)),
+        State.STOPPED,
+        "",
+        None,
+        7,
+        60,
+    ),
+    (
+        "stopped, then forgotten",
+        snap(file(web()), *OTHERS, known=ALL, orders=ordered(STOPPED), refused={KEY: (SERVER, "x")}),
+        State.STOPPED,
+        "disk swap",
+        None,
+        7,
+        60,
+    ),
+    (
+        "a balancer is stopped",
+        snap(file(web(role="balancer")), *OTHERS, orders=ordered(STOPPED)),
+        State.IGNORED,
+        "it is a balancer",
+        None,
+        20,
+        None,
+    ),
+    (
+        "drained and failed",
+        snap(file(web(), FAILED, 4), *OTHERS, orders=ordered(DRAINED)),
+        State.GRACE,
+        "",
+        WEIGHT_0,
+        4,
+        6,
+    ),
+    (
+        "stopped and failed",
+        snap(file(web(), FAILED, 4), *OTHERS, orders=ordered(STOPPED)),
+        State.STOPPED,
+        "",
+        None,
+        7,
+        60,
     ),
 ]
 

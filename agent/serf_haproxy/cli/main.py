@@ -12,12 +12,16 @@ from serf_haproxy.cli import (
     completion,
     doctor,
     explain,
+    history,
     lab,
+    maint,
     once,
+    pause,
     plan,
     proof,
     ready,
     release,
+    reload,
     render,
     run,
     schema,
@@ -31,8 +35,8 @@ from serf_haproxy.serf.printing import printable
 
 # In the order in which the help lists them. Each module has `add_parser(commands)`.
 COMMANDS = (
-    *(run, once, check, plan, render, boot, release, proof, status, watch, explain, doctor, ready, settings, schema),
-    *(completion, web, lab),
+    *(run, once, check, plan, render, boot, maint, pause, release, reload, history, proof),
+    *(status, watch, explain, doctor, ready, settings, schema, completion, web, lab),
 )
 
 

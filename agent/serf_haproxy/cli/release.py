@@ -4,6 +4,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
+from serf_haproxy.cli.maint import add_author, read_wish
 from serf_haproxy.settings import load_settings
 
 if TYPE_CHECKING:
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command `release`."""
     text = "Remove the servers that are held because too many were lost at once, or kept because no other is up."
-    commands.add_parser("release", help=text, description=text).set_defaults(command=release)
+    parser = commands.add_parser("release", help=text, description=text)
+    parser.set_defaults(command=release)
+    parser.add_argument("nodes", nargs="*", metavar="NODE", help="only the servers of these nodes")
+    add_author(parser)
 
 
 def _is_drained(found: "Preview", key: "Key") -> bool:
@@ -23,21 +27,20 @@ def _is_drained(found: "Preview", key: "Key") -> bool:
     return file is not None and file.status == "alive" and key not in found.decision.unfit
 
 
-def release(_args: argparse.Namespace) -> int:
-    """Order the next pass to end every hold, and wake the daemon."""
+def release(args: argparse.Namespace) -> int:
+    """Order the next pass to end every hold, or those of some nodes, and wake the daemon."""
+    from serf_haproxy.control.give import Desk
     from serf_haproxy.control.preview import preview
     from serf_haproxy.policy.decision import State
-    from serf_haproxy.serf.wake import wake
+    from serf_haproxy.policy.orders import ON, RELEASE
     from serf_haproxy.services import format_key
 
     settings = load_settings(os.environ)
-    found = preview(settings)
+    desk, wish, found = Desk(settings), read_wish(args), preview(settings)
     kept = found.decision.find(State.HELD) | {
         key: entry for key, entry in found.decision.find(State.LAST).items() if not _is_drained(found, key)
     }
-    held = sorted(map(format_key, kept))
-    found.edges.state.release()
-    is_heard = wake(settings.wake_fifo)
-    when = "" if is_heard else ", once the daemon runs"
+    held = sorted(format_key(key) for key in kept if not args.nodes or key[1] in args.nodes)
+    when = desk.give([desk.make(RELEASE, ON, wish, node=node) for node in args.nodes or ("",)])
     print(f"{len(held)} servers are released{when}: {' '.join(held)}".rstrip(": "))
     return 0

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from serf_haproxy.config import fingerprint
 from serf_haproxy.config.diff import Changes, describe, diff, explain, find_differences
+from serf_haproxy.config.drift import Drift, list_drifts
 from serf_haproxy.config.parse import Layout, Parser
 from serf_haproxy.config.render import Config
 from serf_haproxy.config.state_file import find_decided, format_state
@@ -41,13 +42,14 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     before = attempt.read_before()
     changes = find_changes(goal, before, running, attempt.left)
     left = {key: attempt.left[key] for key in changes.left} if changes else {}
-    if live == goal.text and changes and not changes.commands and not changes.fixed:
+    if live == goal.text and changes and not changes.commands and not changes.fixed and not attempt.ordered:
         _delete_idle(attempt, changes)
         again_s = _wait_s(goal, running) if changes.deletions else None
         return Outcome(Verdict.UNCHANGED, "HAProxy runs what it should", goal.digest, again_s=again_s, left=left)
     on_step("compared")
     is_confirmed = live is not None and running is not None and _runs(live, before, running, attempt.left)
-    is_applied = changes is not None and change_servers(attempt, goal, running, changes)
+    drifts = _list_drifts(goal, before, running, is_settled=live == goal.text) if changes and changes.commands else ()
+    is_applied = changes is not None and change_servers(attempt, goal, running, changes) and not attempt.ordered
     on_step("applied")
     if running and not is_applied and (pause := attempt.find_pause(goal.layout.rest)) != NO_PAUSE:
         return _put_off(attempt, goal, running, changes, pause)
@@ -58,15 +60,15 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
         return Outcome(Verdict.REJECTED, f"HAProxy refuses {_join_lines(words)}", "")
     config_file.publish(is_confirmed and live != goal.text)
     on_step("published")
-    why = _explain(goal, live, before, changes if is_applied else None)
+    why = attempt.ordered or _explain(goal, live, before, changes if is_applied else None)
     if is_applied:
-        return Outcome(Verdict.APPLIED, why, goal.digest, again_s=look_again_s(0), left=left)
+        return Outcome(Verdict.APPLIED, why, goal.digest, again_s=look_again_s(0), left=left, drifts=drifts)
     servers, header = (running.servers, running.header) if running else (None, "")
     with config_file.handing_over(format_state(goal, attempt.decided, servers, header, before)):
         outcome = _reload(attempt, goal, why)
     if outcome.is_costly:
         _go_ahead(attempt, goal, edges.runtime.read_running())
-    return outcome
+    return dataclasses.replace(outcome, drifts=drifts) if outcome.is_in_force else outcome
 
 
 def find_changes(
@@ -87,6 +89,11 @@ def runs_published(edges: Edges) -> bool:
         return False
     measured = frozenset(map(str, edges.state.read_record().measured))
     return _runs(live, Parser().read_published(live)._replace(measured=measured), running)
+
+
+def _list_drifts(goal: Config, before: Layout, running: Running | None, *, is_settled: bool) -> tuple[Drift, ...]:
+    servers = running.servers if running else None
+    return () if servers is None else list_drifts(goal.layout, before, servers, is_settled=is_settled)
 
 
 def _runs(live: str, before: Layout, running: Running, left: Mapping[Key, str] | None = None) -> bool:

@@ -32,6 +32,7 @@ class Attempt(NamedTuple):
         decided: The servers that were decided, and whether each is new or elsewhere than before.
         emptied: Servers in maintenance whose idle connections have been closed, kept from pass to pass.
         measured: The sections with measured weights.
+        ordered: Why there is to be a reload although nothing needs one; "" where there is not.
     """
 
     edges: Edges
@@ -45,6 +46,7 @@ class Attempt(NamedTuple):
     decided: Mapping[Key, bool] = {}
     emptied: set[Key] | None = None
     measured: frozenset[str] = frozenset()
+    ordered: str = ""
 
     def read_before(self) -> Layout:
         """Return what the published configuration says."""

@@ -12,6 +12,7 @@ from serf_haproxy.control.outcome import (
     FROZEN,
     HELD,
     LAST,
+    PAUSED,
     SPLIT,
     Condition,
     Outcome,
@@ -22,6 +23,7 @@ from serf_haproxy.control.record import Record, list_checks
 from serf_haproxy.control.state import State as StateDirectory
 from serf_haproxy.control.state import parse_served
 from serf_haproxy.policy.decision import Decision, Entry, State
+from serf_haproxy.policy.orders import explain
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.policy.split import find_missing
 from serf_haproxy.serf.events import ALIVE, FAILED
@@ -35,6 +37,7 @@ _ALONE_REASON = "Serf knows no other member that is alive; see whether the names
 _WAITING_REASON = (
     "versions with a share have no server that gets requests; the other versions get their share meanwhile"
 )
+_PAUSED_REASON = "nothing is changed at HAProxy until it ends, or until `serf-haproxy resume`"
 _LAST_REASON = "no other server is up; until one is, requests go to these that leave, drain or are lost"
 
 
@@ -54,7 +57,7 @@ def complete(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: He
     drained_s = [
         (snapshot.at_ns - (entry.since_ns or 0)) / 1e9
         for entry in decision.find(State.DRAINING).values()
-        if entry.until_ns is not None
+        if entry.until_ns is not None and entry.order is None
     ]
     times_s = [
         outcome.again_s,
@@ -98,7 +101,8 @@ def remember_served(state: StateDirectory, outcome: Outcome, decision: Decision,
         heard: The node files after the corrections.
         served: What the pass before wrote.
     """
-    if outcome.has_condition(FROZEN):  # HAProxy gets none of the new servers: they are still new afterwards
+    # HAProxy gets none of the new servers: they are still new afterwards.
+    if outcome.has_condition(FROZEN) or outcome.verdict is Verdict.PAUSED:
         return served
     if decision.known != state.read_known():
         state.write_known(decision.known)
@@ -115,8 +119,8 @@ def remember_served(state: StateDirectory, outcome: Outcome, decision: Decision,
 
 def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard: Heard, before: Record) -> Record:
     """Return the record of a pass, but for its times and the refused servers, from that of the pass before."""
-    # A refused configuration changed nothing.
-    digest = outcome.digest or (before.digest if outcome.verdict is Verdict.REJECTED else "")
+    # A refused configuration changed nothing, and neither did a pass while there is a pause.
+    digest = outcome.digest or (before.digest if outcome.verdict in (Verdict.REJECTED, Verdict.PAUSED) else "")
     files = heard.files
     at_s = snapshot.at_ns / 1e9
     from_roster = before.from_roster | {
@@ -161,6 +165,8 @@ def list_conditions(snapshot: Snapshot, decision: Decision, before: Record) -> t
         conditions += (Condition(LAST, f"{_LAST_REASON}: {_join_names(map(format_key, last))}"),)
     if is_alone(snapshot.files, snapshot.rules.self_name, before):
         conditions += (Condition(ALONE, _ALONE_REASON),)
+    if order := snapshot.orders.pause:
+        conditions += (Condition(PAUSED, f"{explain(order)}; {_PAUSED_REASON}"),)
     if waiting := _list_waiting(snapshot, decision):
         conditions += (Condition(SPLIT, f"{_WAITING_REASON}: {_join_names(waiting)}"),)
     return conditions

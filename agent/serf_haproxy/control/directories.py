@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 
 from serf_haproxy.control.state import State, parse_served
 from serf_haproxy.errors import SystemFault
@@ -25,6 +26,12 @@ def prepare_directories(settings: Settings) -> None:
             os.makedirs(path, exist_ok=True)
         except OSError as error:
             raise SystemFault(f"cannot make {path}: {error.strerror}; make it and give it to this user") from error
+    for path in (settings.inbox_dir, settings.answers_dir):
+        with contextlib.suppress(OSError):  # without them there are only orders that are given here
+            os.makedirs(path, exist_ok=True)
+    with contextlib.suppress(OSError):  # whatever the umask: Serf's user may share only our group
+        mode = stat.S_IMODE(os.stat(settings.inbox_dir).st_mode) | stat.S_IRWXG
+        os.chmod(settings.inbox_dir, mode)
     for socket_path in (settings.master_socket, settings.runtime_socket):
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(socket_path), exist_ok=True)

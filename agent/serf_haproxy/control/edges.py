@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 from serf_haproxy.control.certificates import Certificates
+from serf_haproxy.control.history import History
+from serf_haproxy.control.order_book import OrderBook
 from serf_haproxy.control.services_file import ServicesFile
 from serf_haproxy.control.state import State
 from serf_haproxy.haproxy.config_file import ConfigFile
@@ -24,6 +26,8 @@ class Edges(NamedTuple):
         runtime: HAProxy's runtime socket.
         services_file: The operator's services file.
         certificates: The certificates of the HTTPS listener.
+        orders: The operators' orders.
+        history: What was decided, ordered and done.
     """
 
     nodes_dir: str
@@ -33,6 +37,8 @@ class Edges(NamedTuple):
     runtime: Runtime
     services_file: ServicesFile
     certificates: Certificates
+    orders: OrderBook
+    history: History
 
 
 def make_edges(settings: Settings, limits: Limits = PATIENT) -> Edges:
@@ -50,6 +56,8 @@ def make_edges(settings: Settings, limits: Limits = PATIENT) -> Edges:
         Runtime(settings.runtime_socket, settings.master_socket, limits),
         ServicesFile(settings),
         Certificates(settings),
+        OrderBook(settings.state_dir),
+        History(settings.state_dir),
     )
 
 

@@ -1,8 +1,10 @@
 """What a pass keeps in memory for the next one."""
 
+from serf_haproxy.control.aftermath import Aftermath
 from serf_haproxy.control.health import Silence
 from serf_haproxy.control.rendering import Renderer
 from serf_haproxy.control.vetting import Vetting
+from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.judgement import Memo
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import Key
@@ -21,6 +23,7 @@ class Memory:
         silence: What was said of servers that have never come up.
         measured: The sections with measured weights as of the last pass.
         vetting: Tries new and changed tables of the services file.
+        aftermath: Tells what is new after each pass.
     """
 
     def __init__(self) -> None:
@@ -33,3 +36,8 @@ class Memory:
         self.silence = Silence()
         self.measured: frozenset[str] = frozenset()
         self.vetting = Vetting()
+        self.aftermath = Aftermath()
+
+    def remember(self, served: str, decision: Decision) -> None:
+        """Keep what the state directory has of the servers' node files."""
+        self.served = served, [server.name for server in decision.servers]

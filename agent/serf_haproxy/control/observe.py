@@ -13,7 +13,7 @@ from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.faults import select_faults
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.rendering import read_template
-from serf_haproxy.control.rules import read_rules
+from serf_haproxy.control.rules import Released, read_rules
 from serf_haproxy.control.secrets import ignore_missing, leave_out
 from serf_haproxy.control.sharing import add_peers
 from serf_haproxy.control.view import read_view
@@ -75,9 +75,12 @@ def observe(given: Given, withheld: Withheld | None = None) -> Snapshot:
     services = read_services(given, withheld)
     view = read_view(running, known, services)
     live = edges.config_file.read_live()
-    rules, *further_rules = _read_rules(settings, edges, record, heard, services)
+    at_ns = time.time_ns()
+    orders = edges.orders.read_active(at_ns // 1_000_000)
+    released = Released(max(orders.released_ns, edges.state.read_released_ns()), orders.released)
+    rules, *further_rules = _read_rules(given, services, released)
     snapshot = Snapshot(
-        at_ns=time.time_ns(),
+        at_ns=at_ns,
         rules=rules,
         further_rules=tuple(further_rules),
         services=services,
@@ -94,17 +97,19 @@ def observe(given: Given, withheld: Withheld | None = None) -> Snapshot:
         live=live,
         template=template,
         template_fault=template_fault,
+        orders=orders,
     )
     return add_peers(snapshot, settings, record)
 
 
-def _read_rules(settings: Settings, edges: Edges, record: Record, heard: Heard, services: Services) -> list[Rules]:
+def _read_rules(given: Given, services: Services, released: Released) -> list[Rules]:
     """Return the rules of each service, the default one first."""
+    settings, _, record, heard, _ = given
     self_name = heard.roster.self_name if heard.roster else record.self_name
     own_address, local = _find_own_address(self_name, heard, record), list_local_addresses()
     return [
         one._replace(self_address=own_address, local=local)
-        for one in read_rules(settings, self_name, edges.state.read_released_ns(), services)
+        for one in read_rules(settings, self_name, released, services)
     ]
 
 

@@ -5,6 +5,7 @@ import enum
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from serf_haproxy.config.drift import Drift
 from serf_haproxy.errors import EXIT_INPUT, EXIT_SYSTEM
 from serf_haproxy.policy.server import Server
 from serf_haproxy.services import Key
@@ -20,6 +21,7 @@ class Verdict(enum.StrEnum):
     RELOADED = "RELOADED"  # HAProxy runs the new configuration, after a reload
     REJECTED = "REJECTED"  # the template or HAProxy refused it; nothing was touched
     UNCONFIRMED = "UNCONFIRMED"  # HAProxy did not confirm it
+    PAUSED = "PAUSED"  # an operator has ordered that nothing be changed
 
     @property
     def exit_code(self) -> int:
@@ -35,7 +37,8 @@ class Condition(NamedTuple):
             that is to serve is up, so servers that leave, drain or are lost go on. "alone": Serf knows no other member
             that is alive, although it has known one that did not leave. "frozen": HAProxy's worker does not answer, so
             a reload waits. "differs": servers are not as they should be, a reload has not changed that, and they are
-            left alone. "split": no server of a version that has a share gets requests.
+            left alone. "split": no server of a version that has a share gets requests. "paused": by an order passes
+            change nothing.
         reason: One sentence.
     """
 
@@ -44,6 +47,7 @@ class Condition(NamedTuple):
 
 
 HELD, LAST, ALONE, FROZEN, DIFFERS, SPLIT = "held", "last", "alone", "frozen", "differs", "split"
+PAUSED = "paused"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Outcome:
         again_s: After how many seconds another pass is due without news; None for never.
         certificate_faults: One line for each fault of a certificate.
         certificate_ends: When each good certificate of the operator's directory ends, seconds since the epoch.
+        drifts: Servers that were not as they had been left, and were put right.
     """
 
     verdict: Verdict
@@ -83,6 +88,7 @@ class Outcome:
     left: Mapping[Key, str] | None = None
     certificate_faults: tuple[str, ...] = ()
     certificate_ends: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    drifts: tuple[Drift, ...] = ()
 
     @property
     def is_in_force(self) -> bool:

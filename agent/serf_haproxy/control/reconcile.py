@@ -5,7 +5,6 @@ repeated, and every decision follows from files and from HAProxy's answers: the 
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 
@@ -18,13 +17,14 @@ from serf_haproxy.control.fallback import apply_best, want
 from serf_haproxy.control.faults import list_faults
 from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.observe import Given, observe
+from serf_haproxy.control.old_workers import look_after_old_workers
 from serf_haproxy.control.outcome import NO_PAUSE, Outcome, Patience, Pause, Verdict, look_again_s
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.withheld import expect_retry
-from serf_haproxy.errors import HaproxyFault, SystemFault
-from serf_haproxy.haproxy import workers
+from serf_haproxy.errors import SystemFault
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
+from serf_haproxy.policy.orders import explain
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.roster import Roster
@@ -71,6 +71,7 @@ class Reconciler:
         started_s = time.time()
         settings, edges, memory = self._settings, self._edges, self.memory
         with locked(edges.state.pass_lock_path, _LOCK_S, "another pass"):
+            complaints = edges.orders.take_given()
             record, served = edges.state.read_record(), edges.state.read_served()
             heard = hear(edges.nodes_dir, ask, self._list_served(served), is_resync, memory.files)
             edges.services_file.copy_authorities(edges.state.read_services(), record.authorities)
@@ -82,23 +83,26 @@ class Reconciler:
                 snapshot = observe(given := given._replace(heard=heard))
             record, snapshot = memory.vetting.vet(given, snapshot, memory.renderer)
             decision = decide(snapshot, memory.memo)
-            if decision.flaps != snapshot.flaps:
-                edges.state.write_flaps(decision.flaps)
+            edges.state.remember_flaps(decision.flaps, snapshot.flaps)
             outcome = self._act(snapshot, decision, record, on_step, pause)
             heard = self._forget_absent(heard, decision)
             memory.files = heard.files
             outcome = complete(outcome, snapshot, decision, heard, record)
             outcome = memory.silence.explain(outcome, snapshot, decision, edges)
-            complaints = self._look_after_old_workers() if heard.roster or outcome.has_reloaded else ()
+            complaints += look_after_old_workers(settings, edges.master, bool(heard.roster) or outcome.has_reloaded)
+            complaints += memory.aftermath.tell(settings, edges, snapshot, decision, outcome)
             outcome = dataclasses.replace(outcome, problems=outcome.problems + complaints)
             self._keep_services(outcome, snapshot)
-            served = remember_served(edges.state, outcome, decision, heard, served)
-            memory.served = served, [server.name for server in decision.servers]
+            memory.remember(remember_served(edges.state, outcome, decision, heard, served), decision)
             faults = list_faults(settings, snapshot, outcome, record)
             record = make_record(outcome, snapshot, decision, heard, record)
             self._write(dataclasses.replace(record, faults=faults), started_s)
             on_step("recorded")
         return expect_retry(settings, outcome, record)
+
+    def list_balancers(self) -> tuple[str, tuple[str, ...]]:
+        """Return the name of this balancer's node, "" while it is not known, and those of others that are alive."""
+        return self.memory.aftermath.balancers
 
     @property
     def command_count(self) -> int:
@@ -118,6 +122,8 @@ class Reconciler:
         pause: Pause,
     ) -> Outcome:
         """Render and apply what was decided, then change certificates: servers do not wait for a trial of these."""
+        if order := snapshot.orders.pause:
+            return Outcome(Verdict.PAUSED, explain(order), "")
         certificates, running = self._edges.certificates, snapshot.running
         runtime = self._edges.runtime if running is not None and running.is_open else None
         certificates.prepare()
@@ -143,6 +149,7 @@ class Reconciler:
         socket_path = edges.runtime.choose_path(snapshot.running, snapshot.live or "")
         is_renamed = socket_path != settings.runtime_socket
         named = settings.replace(runtime_socket=socket_path) if is_renamed else settings
+        order = snapshot.orders.reload
         patience = Patience(record.frozen_for_s(snapshot.at_ns / 1e9), settings.frozen_worker_s)
         attempt = Attempt(
             edges,
@@ -156,13 +163,17 @@ class Reconciler:
             decided=find_new(snapshot, decision, memory.served[0]),
             emptied=memory.emptied,
             measured=snapshot.services.measured,
+            ordered=explain(order) if order else "",
         )
         outcome = apply_best(want(named, snapshot, decision), attempt, renderer)
+        if order and outcome.has_reloaded:
+            edges.orders.mark_reloaded(order)
         edges.config_file.tidy()
         # A disk that hangs may hang a look into its directories too: not in a pass that finds nothing to do.
         if outcome.verdict is not Verdict.UNCHANGED or not self._is_clean:
             edges.config_file.clean_up()
             edges.state.clean_up()
+            edges.orders.clean_up()
             configurations = edges.config_file.read_live(), edges.config_file.read_good()
             edges.services_file.authorities.remove_others(snapshot.services, configurations)
             self._is_clean = True
@@ -222,18 +233,6 @@ class Reconciler:
             names = [line.split("\t", 2)[1] for line in served.splitlines() if line.count("\t") > 1]
             self.memory.served = served, names
         return self.memory.served[1]
-
-    def _look_after_old_workers(self) -> tuple[str, ...]:
-        """Hand over from the old workers to the newest, unless its socket was removed; complain of too many."""
-        master = self._edges.master
-        try:
-            has_successor = os.path.exists(self._settings.successor_socket)
-            account = master.hand_over() if has_successor else master.read_account()
-            old = workers.measure(account.old_pids)
-        except HaproxyFault:
-            return ()
-        complaint = workers.complain(old, self._settings.old_workers_max)
-        return (complaint,) if complaint else ()
 
 
 def reconcile(

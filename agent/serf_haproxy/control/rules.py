@@ -1,6 +1,7 @@
 """From settings and services to the rules by which members become servers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.policy.admission import Policy, Rules
@@ -17,8 +18,23 @@ from serf_haproxy.system.network import locate_bind
 _SECRET_FILE_BYTES = 2**16
 
 
+class Released(NamedTuple):
+    """When operators have released servers last, nanoseconds since the epoch.
+
+    Attributes:
+        all_ns: All servers; 0 for never.
+        nodes_ns: Those of one node, by its name.
+    """
+
+    all_ns: int = 0
+    nodes_ns: Mapping[str, int] = {}
+
+
+_NEVER = Released()
+
+
 def read_rules(
-    settings: Settings, self_name: str, released_ns: int = 0, services: Services | None = None
+    settings: Settings, self_name: str, released: Released = _NEVER, services: Services | None = None
 ) -> tuple[Rules, ...]:
     """Return the rules of every service, those of the default service first.
 
@@ -45,14 +61,14 @@ def read_rules(
         return secrets[path]
 
     listed = sorted(services.listed, key=lambda service: service.name != DEFAULT_SERVICE)
-    return tuple(_make_rules(base, service, settings, released_ns, find_secrets) for service in listed)
+    return tuple(_make_rules(base, service, settings, released, find_secrets) for service in listed)
 
 
 def _make_rules(
     base: Rules,
     service: Service,
     settings: Settings,
-    released_ns: int,
+    released: Released,
     find_secrets: Callable[[str, str], tuple[Secret, ...]],
 ) -> Rules:
     def find_origin(key: str) -> str:
@@ -70,7 +86,7 @@ def _make_rules(
             find_origin("networks"),
             find_origin("ports"),
         ),
-        guard=GuardRules(service.guard_share, service.guard_window_s, service.guard_hold_s, released_ns),
+        guard=GuardRules(service.guard_share, service.guard_window_s, service.guard_hold_s, *released),
         flaps=FlapRules(service.flap_cutoff, service.flap_half_life_s),
         split=service.split,
         is_sticky=service.is_sticky,

@@ -6,7 +6,7 @@ known.json       the servers that were decided last, and those before whose memb
 served           the node files of HAProxy's servers, one line each: a reboot takes a node directory in memory
 services.json    the tables of the services file that were last in force
 template.good    the last custom template that HAProxy was seen to run
-released         an operator's order: servers that were lost before this file's mtime are not held any more
+released         an order of the previous release: servers that were lost before its mtime are not held any more
 """
 
 import contextlib
@@ -85,8 +85,10 @@ class State:
         except DAMAGE:
             return {}
 
-    def write_flaps(self, flaps: Mapping[Key, Flap]) -> None:
-        """Replace the memory of nodes that failed."""
+    def remember_flaps(self, flaps: Mapping[Key, Flap], before: Mapping[Key, Flap]) -> None:
+        """Replace the memory of nodes that failed, where it is another one than before."""
+        if flaps == before:
+            return
         named = {format_key(key): flaps[key] for key in sorted(flaps)}
         write_durably(self._flaps_path, json.dumps(named) + "\n")
 
@@ -131,12 +133,8 @@ class State:
         if (template, mode) != (self.read_good_template(), read_mode(self._template_path)):
             write_durably(self._template_path, template, mode, is_exact=True)
 
-    def release(self) -> None:
-        """Release all servers that are held at this moment."""
-        write_durably(self._released_path, "")
-
     def read_released_ns(self) -> int:
-        """Return when `release` was last called, nanoseconds since the epoch on the clock of the files; 0 for never.
+        """Return when the previous release was told to release all servers, nanoseconds since the epoch; 0 for never.
 
         A time in the future was written before the clock was set back: it would release everything until then.
         """

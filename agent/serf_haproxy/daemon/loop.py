@@ -12,28 +12,22 @@ from collections.abc import Callable, Iterator
 from serf_haproxy.balance.loop import make_balance
 from serf_haproxy.control.directories import prepare_directories
 from serf_haproxy.control.edges import find_serf
-from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.control.state import State
 from serf_haproxy.daemon.companion import Companion
+from serf_haproxy.daemon.courier import Courier
 from serf_haproxy.daemon.schedule import Intervals, Schedule
+from serf_haproxy.daemon.telling import Teller
 from serf_haproxy.daemon.watch import Watch
 from serf_haproxy.daemon.watchdog import Watchdog
 from serf_haproxy.errors import SerfHaproxyError, SettingsError, SystemFault
 from serf_haproxy.serf.client import Client
-from serf_haproxy.serf.wake import drain, is_open_at, open_fifo
+from serf_haproxy.serf.wake import MEMBER_WORD, drain, is_open_at, open_fifo
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.locks import locked
 
 log = logging.getLogger("serf-haproxy")
 
-_LEVELS = {
-    Verdict.UNCHANGED: logging.DEBUG,
-    Verdict.APPLIED: logging.INFO,
-    Verdict.RELOADED: logging.INFO,
-    Verdict.UNCONFIRMED: logging.ERROR,
-    Verdict.REJECTED: logging.ERROR,
-}
 _PAUSE_S = 2.0  # the longest pause after an error of our own, in which no wake is heard
 _WATCH_S = 1.0  # how often the operator's files are looked at
 _START_S = 0.5  # `status` takes the lock for a moment to see whether the daemon holds it
@@ -54,11 +48,12 @@ class Daemon:
         self._schedule = _make_schedule(self._settings)
         self._client = _make_client(self._settings)
         self._reconciler = Reconciler(self._settings)
+        self._courier = Courier(self._settings)
         self._watch = _make_watch(self._settings)
         self._balance = make_balance(self._settings)
         self._wake_fd = -1
         self._signals: set[int] = set()
-        self._told: set[str] = set()
+        self._teller = Teller()
         self._watchdog = Watchdog()
         self._companion = Companion(self._settings)
 
@@ -88,6 +83,7 @@ class Daemon:
                 self._survive(self._balance.look, signal_fd)
             self._client.close()
             self._companion.stop()
+            self._courier.close()
         log.info("stopped by a signal")
 
     @contextlib.contextmanager
@@ -116,7 +112,8 @@ class Daemon:
         try:
             work()
         except SerfHaproxyError as error:
-            self._tell({str(error): logging.ERROR})
+            self._teller.tell({str(error): logging.ERROR})
+            self._reconciler.memory.aftermath.tell_failure(self._settings, str(error))
             self._companion.tell_error()
             self._schedule.fail(time.monotonic())
         except Exception:
@@ -139,7 +136,7 @@ class Daemon:
         with selectors.PollSelector() as selector:  # it needs no descriptor, of which there may be none left
             selector.register(signal_fd, selectors.EVENT_READ)
             selector.register(self._wake_fd, selectors.EVENT_READ)
-            for connection in self._client.watched():
+            for connection in (*self._client.watched(), *self._courier.watched()):
                 selector.register(connection, selectors.EVENT_READ, connection)
             timeout_s = max(0.0, min(self._schedule.due_s(), self._balance.due_s()) - time.monotonic())
             ready = [key for key, _ in selector.select(min(timeout_s, _WATCH_S))]
@@ -147,8 +144,9 @@ class Daemon:
             if key.fileobj == signal_fd:
                 drain(signal_fd)
             elif key.fileobj == self._wake_fd:
-                drain(self._wake_fd)
-                self._schedule.wake(time.monotonic())
+                self._hear_wakes()
+            elif key.data in self._courier.watched():
+                self._hasten(self._courier.look())
             elif self._client.look(key.data):
                 self._schedule.ask_at(0.0)
             elif not self._client.is_up():
@@ -156,8 +154,21 @@ class Daemon:
         if self._watch.has_changed():
             self._schedule.wake(time.monotonic())
 
+    def _hear_wakes(self) -> None:
+        """Read the wakes: one for an order is no reason for a pass, since any member of the gossip can send orders."""
+        if MEMBER_WORD in drain(self._wake_fd):
+            self._schedule.wake(time.monotonic())
+        self._courier.note_mail()
+
+    def _hasten(self, is_news: bool) -> None:
+        """Make a pass at once where there are new orders."""
+        if is_news:
+            self._schedule.wake(time.monotonic() - self._settings.max_wait_s)
+
     def _work(self, is_first: bool = False) -> None:
         """Make a pass if one is due; a pass that is only due to ask Serf waits until there is a connection to Serf."""
+        self._reconciler.memory.aftermath.renew(self._settings)
+        self._hasten(self._courier.work(self._client, *self._reconciler.list_balancers()))
         now_s = time.monotonic()
         is_resync = self._schedule.is_resync_due(now_s, self._client.is_up())
         if is_resync and not self._client.connect():
@@ -170,6 +181,7 @@ class Daemon:
         pause = self._schedule.begin(time.monotonic())
         # Later wakes ask for another pass; this one answers all earlier ones.
         drain(self._wake_fd)
+        self._courier.note_mail()
         self._restore_paths()
         limit_s = self._settings.check_timeout_s + self._settings.reload_timeout_s
         began_s = time.time()
@@ -179,7 +191,7 @@ class Daemon:
         self._watch.follow(self._reconciler.list_service_files())
         memory = self._reconciler.memory
         self._balance.follow(memory.measured, memory.renderer.parser, outcome.has_reloaded)
-        self._log(outcome)
+        self._teller.log(outcome)
         self._schedule.end(time.monotonic(), outcome)
         if is_resync and not outcome.has_roster:
             self._schedule.ask_at(self._client.next_try_s())
@@ -191,22 +203,6 @@ class Daemon:
             wake_fd = open_fifo(self._settings.wake_fifo)
             os.close(self._wake_fd)
             self._wake_fd = wake_fd
-
-    def _log(self, outcome: Outcome) -> None:
-        level = _LEVELS[outcome.verdict]
-        if level == logging.INFO:
-            log.info("%s", f"{outcome.verdict} {outcome.reason}")
-        problems = dict.fromkeys(outcome.problems, max(level, logging.WARNING))
-        problems |= {f"{one.name.upper()} {one.reason}": logging.WARNING for one in outcome.conditions}
-        if level > logging.INFO and all(one.reason != outcome.reason for one in outcome.conditions):
-            problems[f"{outcome.verdict} {outcome.reason}"] = level
-        self._tell(problems)
-
-    def _tell(self, problems: dict[str, int]) -> None:
-        """Log the problems, each with its level, that the pass before did not have."""
-        for problem in sorted(problems.keys() - self._told):
-            log.log(problems[problem], "%s", problem)
-        self._told = set(problems)
 
     def _reload_settings(self) -> None:
         """Read the settings again and make a pass; invalid settings are logged and ignored."""
@@ -221,7 +217,8 @@ class Daemon:
         os.close(self._wake_fd)
         self._wake_fd = wake_fd
         self._client.close()
-        self._settings, self._client = settings, _make_client(settings)
+        self._courier.close()
+        self._settings, self._client, self._courier = settings, _make_client(settings), Courier(settings)
         self._companion.follow(settings)
         self._reconciler = Reconciler(settings, self._reconciler.memory)
         self._schedule, self._watch = _make_schedule(settings), _make_watch(settings)

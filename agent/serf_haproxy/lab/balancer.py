@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shlex
 import shutil
 import time
@@ -21,6 +22,8 @@ from serf_haproxy.system.processes import run
 SERVICES = ("haproxy", "daemon", "serf")  # the directories in s6/
 DAEMON = SERVICES[1]  # the service that runs `serf-haproxy run`
 _CERTIFICATE_DIRS = ("certificates", "copies")  # the user's, and the daemon's
+_SIGNS_BY = "SERF_HAPROXY_ORDERS_SECRET_FILE"
+_SECRET_BYTES = 32
 _STOP_S = 30.0  # more than the sum of the time limits within the tree
 _ORPHANS_S = 15.0
 _COMMAND_S = 10.0
@@ -63,7 +66,8 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
     home, numbers = work_dir(record, balancer), record.ports
     chosen = {name: value for name, value in record.environ.items() if name.startswith("SERF_HAPROXY_")}
     return (
-        chosen
+        {_SIGNS_BY: os.path.join(record.lab_dir, "orders.secret")}
+        | chosen
         | {
             "SERF_HAPROXY_SETTINGS_FILE": chosen.get("SERF_HAPROXY_SETTINGS_FILE", "") or os.devnull,
             services.FILE_VARIABLE: f"{home}/services.toml",
@@ -134,6 +138,9 @@ def start(record: Record, balancer: Balancer) -> None:
     for service in SERVICES:
         with contextlib.suppress(FileNotFoundError):  # the status of an earlier run would be taken for today's
             os.unlink(os.path.join(scan, service, "supervise", "status"))
+    secret_path = os.path.join(record.lab_dir, "orders.secret")
+    if not os.path.exists(secret_path):
+        write_durably(secret_path, f"{secrets.token_hex(_SECRET_BYTES)}\n", 0o600)
     services_path = os.path.join(home, "services.toml")
     if record.services and not os.path.exists(services_path):  # changes of the user stay
         write_durably(services_path, services.write_file(record, balancer))
@@ -147,6 +154,7 @@ def start(record: Record, balancer: Balancer) -> None:
         "SERF_TAGS": "role=balancer",
         "SERF_SNAPSHOT": f"{home}/state/serf.snapshot",
         "SERF_HANDLER": shlex.quote(programs.HANDLER),  # Serf runs it in a shell
+        "SERF_ORDER_HANDLER": shlex.quote(programs.ORDER_HANDLER),
         "SERF_PROFILE": record.environ.get("SERF_PROFILE") or "lan",
         "LOG_DIR": log_dir(record, balancer),
     }

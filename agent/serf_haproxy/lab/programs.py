@@ -11,6 +11,7 @@ from serf_haproxy.system.processes import run
 ROOT_DIR = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3))
 S6_DIR = os.path.join(ROOT_DIR, "s6")
 HANDLER = os.path.join(ROOT_DIR, "handlers", "member_event")
+ORDER_HANDLER = os.path.join(ROOT_DIR, "handlers", "order_event")
 WEBAPP = os.path.join(ROOT_DIR, "images", "webapp", "app.py")
 
 _PREFIX = "SERF_HAPROXY_"
@@ -56,7 +57,10 @@ def check_present() -> None:
     for file, remedy in (
         (os.path.join(S6_DIR, "haproxy", "run"), "run the lab from a checkout: pip install -e CHECKOUT"),
         (WEBAPP, "run the lab from a checkout: pip install -e CHECKOUT"),
-        (HANDLER, f"make it with: {os.path.dirname(HANDLER)}/install {sys.executable} {HANDLER}"),
+        *(
+            (handler, f"make it with: {os.path.dirname(handler)}/install {sys.executable} {handler}")
+            for handler in (HANDLER, ORDER_HANDLER)
+        ),
     ):
         if not os.access(file, os.R_OK):
             raise SystemFault(f"the lab needs {file}, which is missing; {remedy}")

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import requests
 
+from serf_haproxy.control.give import Desk
+from serf_haproxy.control.give import Wish as OrderWish
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.lab import ports
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.lab.services import NodeOptions, Wish
 from serf_haproxy.lab.tour_checks import Step
 from serf_haproxy.policy.claim import tag_of
+from serf_haproxy.policy.orders import DRAIN, MAINT
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.services.service import HTTP, TCP
 from serf_haproxy.settings import load_settings
@@ -97,10 +100,10 @@ def _list_of_api(lab: Lab) -> Iterator[Step]:
     )
     client = StickyClient(lab)
     yield Step(
-        "api1 drains, and keeps a client that has its cookie",
+        "The operator orders api1 to drain: serf-haproxy maint set api1 --service api --reason 'a new disk'",
         lambda: _drain(lab, client, "api1"),
         _API_SERVERS,
-        "Its tag says drain. New clients do not get there; api2 has all of v1's share meanwhile.",
+        "It keeps a client that has its cookie. New clients do not get there; api2 has all of v1's share meanwhile.",
         _API,
         {"api1": 0, "api2": 50, "api3": 50},
         forbids_reload=True,
@@ -153,13 +156,14 @@ def _start_api(lab: Lab) -> None:
 
 def _drain(lab: Lab, client: StickyClient, name: str) -> None:
     client.come_to(_API_SERVERS[name])
-    lab.tags(name, _make_tag(lab, name, "drain"))
+    desk = Desk(load_settings(lab.env()))
+    desk.give([desk.make(MAINT, DRAIN, OrderWish(reason="a new disk"), _API, name)])
 
 
-def _make_tag(lab: Lab, name: str, *options: str) -> dict[str, str]:
+def _make_tag(lab: Lab, name: str) -> dict[str, str]:
     """Return the tag with which a node offers its version of api."""
     port = ports.number_ports(lab.status()["port_base"]).app
-    return {tag_of(_API): ":".join((str(port), _VERSIONS[name], *options))}
+    return {tag_of(_API): ":".join((str(port), _VERSIONS[name]))}
 
 
 def _write_table(lab: Lab, split: str) -> None:

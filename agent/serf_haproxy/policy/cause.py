@@ -19,6 +19,8 @@ class Cause(enum.StrEnum):
     PROOF = "proof"  # its proof is missing or wrong
     REFUSED = "refused"  # HAProxy refuses its server
     DRAIN_TAG = "drain-tag"  # its own tag drains it
+    DRAIN_ORDER = "drain-order"  # an operator's order drains it
+    STOP_ORDER = "stop-order"  # an operator's order takes it out of service
     NO_SHARE = "no-share"  # its version has no share of the service's split
     FINISHING = "finishing"  # it left, and its clients may finish
     GRACE = "grace"  # it failed a moment ago

@@ -1,7 +1,7 @@
 """The decision: from a snapshot to the servers that HAProxy should have, and why. Pure."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from serf_haproxy.policy import damping
 from serf_haproxy.policy.cause import Cause
@@ -10,6 +10,8 @@ from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.guard import hold
 from serf_haproxy.policy.judgement import Judgement, Memo, explain_absent, judge, quarantine_refused
 from serf_haproxy.policy.last_resort import find_last
+from serf_haproxy.policy.looks import find_pause, list_looks, list_news
+from serf_haproxy.policy.maintenance import obey
 from serf_haproxy.policy.members import Members, find_lost, remember_servers, remember_unfit, sort_out
 from serf_haproxy.policy.pace import Sight, set_paces
 from serf_haproxy.policy.partition import list_unnamed, note_offers, put_together, take_apart
@@ -20,9 +22,6 @@ from serf_haproxy.policy.split import exclude, mark_spared, share_out
 from serf_haproxy.serf.events import ALIVE, FAILED
 from serf_haproxy.services import Key
 
-# HAProxy does not report that a server goes up or down, so look where that changes the decision: often at first.
-_LOOK_S, _LOOK_MAX_S = 0.25, 10.0
-_DAMPED_LOOK_S = 2.0
 _CLOCK_S = 5.0  # the coarse clock of the files runs a little behind
 
 
@@ -39,11 +38,14 @@ def decide(snapshot: Snapshot, memo: Memo | None = None) -> Decision:
     snapshot = snapshot._replace(rules=snapshot.rules._replace(here=here), further_rules=further_rules)
     note_offers(snapshot.files, memo)
     decisions = [_decide_service(part, judge(part.files, part.rules, memo)) for part in take_apart(snapshot, memo)]
-    return _pace(put_together(decisions, list_unnamed(snapshot, memo)), snapshot)
+    decision = _pace(put_together(decisions, list_unnamed(snapshot, memo)), snapshot)
+    times_s = [time_s for time_s in (decision.changes_in_s, snapshot.orders.ends_in_s) if time_s is not None]
+    return decision._replace(changes_in_s=min(times_s, default=None))
 
 
 def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Decision:
     service = snapshot.rules.service
+    snapshot, judged, stopped = obey(snapshot, judged)
     members = sort_out(service, judged, snapshot)
     unfit = remember_unfit(service, members.unfit, snapshot)
     lost = find_lost(snapshot, members, unfit)
@@ -70,16 +72,16 @@ def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Deci
             entry = quarantine_refused(entry, snapshot.refused.get(key), snapshot.rules.gives_weights)
         entries[key] = entry
     last = find_last(snapshot, entries, judged, unfit)
-    if last:
-        entries = dict(sorted({**entries, **last}.items()))
+    if last or stopped:
+        entries = dict(sorted({**entries, **last, **stopped}.items()))
     serving = State.SERVING
     notable = {key: entry for key, entry in entries.items() if entry.state is not serving}
     servers = tuple([entry.server for entry in entries.values() if entry.server is not None])
     times_s = [((entry.until_ns or 0) - snapshot.at_ns) / 1e9 for entry in timed.values()]
-    times_s += _list_looks(snapshot, notable.values())
+    times_s += list_looks(snapshot, notable.values())
     remembered = servers
     if snapshot.rules.split and servers:  # HAProxy does not report which of a version's servers are up
-        times_s.append(_find_pause(_list_news(snapshot), snapshot.at_ns))
+        times_s.append(find_pause(list_news(snapshot), snapshot.at_ns))
         servers = share_out(snapshot.rules.shares, servers, snapshot.is_up)
         remembered = mark_spared(remembered, servers)
     elif snapshot.rules.is_measured:
@@ -98,43 +100,13 @@ def _pace(decision: Decision, snapshot: Snapshot) -> Decision:
     return decision._replace(servers=servers, checks=checks)
 
 
-def _list_looks(snapshot: Snapshot, notable: Collection[Entry]) -> list[float]:
-    """Return after how many seconds to look at HAProxy again, where what it sees changes the decision.
-
-    The pauses grow with the time since something last happened to these nodes. A time in the future, from before the
-    clock was set back, does not count.
-    """
-    up, looks_s = snapshot.view.up, []
-    if up is None or not notable:
-        return []
-    if any(entry.state is State.DAMPED for entry in notable):
-        looks_s.append(_DAMPED_LOOK_S)
-    last = [entry for entry in notable if entry.state is State.LAST]
-    idle = [entry for entry in notable if entry.server and entry.server.weight == 0]
-    if last or any(entry.server.key in up for entry in idle if entry.server):
-        times_ns = [entry.since_ns or 0 for entry in (*last, *idle)]
-        looks_s.append(_find_pause(times_ns + (_list_news(snapshot) if last else []), snapshot.at_ns))
-    return looks_s
-
-
-def _list_news(snapshot: Snapshot) -> list[int]:
-    """Return when each living member was last heard of, nanoseconds since the epoch."""
-    return [file.mtime_ns for file in snapshot.files.values() if file.status == ALIVE]
-
-
-def _find_pause(times_ns: list[int], now_ns: int) -> float:
-    """Return after how many seconds to look again, given when something last happened."""
-    age_s = (now_ns - max(time_ns for time_ns in (*times_ns, 0) if time_ns <= now_ns)) / 1e9
-    return min(_LOOK_MAX_S, max(_LOOK_S, age_s / 4))
-
-
 def _update_flaps(snapshot: Snapshot, members: Members, losses: Mapping[str, int]) -> Mapping[str, Flap]:
     before = {name: flap for (_, name), flap in snapshot.flaps.items()}
     files, rules = snapshot.files, snapshot.rules
     if not before and all(file.status != FAILED for file in files.values()):
         return before
     # When servers are lost together, the gossip failed, or this balancer's part of it: no node is to blame.
-    forever = rules.guard._replace(hold_s=math.inf, released_ns=0)
+    forever = rules.guard._replace(hold_s=math.inf, released_ns=0, released={})
     together = hold(
         losses, _count_standing(snapshot, members), _list_leaves(snapshot, members), forever, snapshot.at_ns
     )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from serf_haproxy.policy.cause import Cause
 from serf_haproxy.policy.damping import Flap
+from serf_haproxy.policy.orders import Order
 from serf_haproxy.policy.pace import Checks
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Known
@@ -25,6 +26,7 @@ class State(enum.StrEnum):
     DAMPED = "damped"  # it failed and returned too often
     QUARANTINED = "quarantined"  # it is alive and cannot be a server, or HAProxy refuses it
     IGNORED = "ignored"  # it is a balancer, or its role is not one that serves
+    STOPPED = "stopped"  # an operator's order takes it out of service
     GONE = "gone"  # it left or failed
 
 
@@ -38,6 +40,7 @@ class Entry(NamedTuple):
         since_ns: When the state began as far as known, nanoseconds since the epoch.
         until_ns: When the state ends without news, nanoseconds since the epoch; None when it does not.
         cause: Which rule decided.
+        order: The operator's order that is the reason; None for none.
     """
 
     state: State
@@ -46,6 +49,7 @@ class Entry(NamedTuple):
     since_ns: int | None = None
     until_ns: int | None = None
     cause: Cause = Cause.OTHER
+    order: Order | None = None
 
 
 class Decision(NamedTuple):

@@ -18,12 +18,18 @@ class GuardRules(NamedTuple):
         window_s: Losses that are no further apart than this belong together, seconds.
         hold_s: How long a lost server is held, seconds; 0: never.
         released_ns: When an operator last released all held servers, nanoseconds since the epoch.
+        released: When an operator last released a node alone, nanoseconds since the epoch, by its name.
     """
 
     share: float = 0.5
     window_s: float = 60.0
     hold_s: float = 0.0
     released_ns: int = 0
+    released: Mapping[str, int] = {}
+
+    def find_release_ns(self, name: str) -> int:
+        """Return when a node was released last, alone or with all others, nanoseconds since the epoch; 0 for never."""
+        return max(self.released_ns, self.released.get(name, 0))
 
 
 def hold(
@@ -47,7 +53,9 @@ def hold(
         now_ns: The time; a loss in its future (the clock was set back) counts as a loss of this moment.
     """
     left_s = {name: rules.hold_s - max(0, now_ns - at_ns) / 1e9 for name, at_ns in losses.items()}
-    ordered = sorted((losses[name], name) for name in losses if losses[name] > rules.released_ns and left_s[name] > 0)
+    ordered = sorted(
+        (at_ns, name) for name, at_ns in losses.items() if at_ns > rules.find_release_ns(name) and left_s[name] > 0
+    )
     leaves = sorted(leaves_ns)
     held: dict[str, float] = {}
     start = 0

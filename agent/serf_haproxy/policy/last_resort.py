@@ -82,7 +82,7 @@ def _sort_in(
             candidates.moved[key] = kept._replace(reason=f"it moves to {entry.server.endpoint}; {_WHY}")
         return
     is_fit = judgement is not None and judgement.server is not None
-    if (is_alive and is_fit) or (since_ns or 0) > snapshot.rules.guard.released_ns:
+    if (is_alive and is_fit) or (since_ns or 0) > snapshot.rules.guard.find_release_ns(key[1]):
         (candidates.alive if is_alive else candidates.gone)[key] = kept
 
 

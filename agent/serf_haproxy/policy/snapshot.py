@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.damping import Flap
+from serf_haproxy.policy.orders import Orders
 from serf_haproxy.policy.pace import Checks
 from serf_haproxy.policy.peers import Peers
 from serf_haproxy.policy.server import Server
@@ -140,6 +141,7 @@ class Snapshot(NamedTuple):
         further_rules: Which members become servers of the services that the operator has named.
         services: The services, and the faults of the services file.
         peers: The balancers that share tables of sticky clients; none where no service has a table.
+        orders: The operators' orders that have effect.
     """
 
     at_ns: int
@@ -160,6 +162,7 @@ class Snapshot(NamedTuple):
     further_rules: tuple[Rules, ...] = ()
     services: Services = Services()
     peers: Peers = Peers()
+    orders: Orders = Orders()
 
     def is_up(self, server: Server) -> bool:
         """Return whether HAProxy sees a server up where it is; without HAProxy's view, whether it ever did."""

@@ -57,6 +57,17 @@ class Client:
         self._failure_count, self._is_told, self._patient_until_s = 0, False, 0.0
         return roster
 
+    def send_event(self, name: str, payload: bytes) -> bool:
+        """Send a user event over the connection that there is; return whether the Serf agent took it."""
+        if self._connection is None:
+            return False
+        try:
+            self._connection.send_event(name, payload)
+        except SerfFault as error:
+            self._drop(error)
+            return False
+        return True
+
     def watched(self) -> list[Connection]:
         """Return the open connections; give one that turns readable to `look`."""
         return [connection for connection in (self._connection, self._monitor) if connection]

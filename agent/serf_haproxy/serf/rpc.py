@@ -119,6 +119,14 @@ class Connection:
         """
         self._exchange("tags", {"Tags": dict(tags), "DeleteTags": list(deleted)})
 
+    def send_event(self, name: str, payload: bytes) -> None:
+        """Have the Serf agent tell all members of a user event, which is not merged with others of its name.
+
+        Raises:
+            SerfFault: Serf refuses it, for example as too long, or the exchange failed; the connection is closed.
+        """
+        self._exchange("event", {"Name": name, "Payload": payload, "Coalesce": False})
+
     def leave(self) -> None:
         """Have the Serf agent leave the cluster and end, which takes it a second or more; close the connection.
 

@@ -6,6 +6,8 @@ import stat
 
 from serf_haproxy.errors import SystemFault
 
+MEMBER_WORD, ORDER_WORD = b"\n", b"o"
+
 
 def open_fifo(path: str) -> int:
     """Open the daemon's end of the FIFO, and make the FIFO where it is missing.
@@ -38,17 +40,23 @@ def is_open_at(fd: int, path: str) -> bool:
         return False
 
 
-def drain(fd: int) -> None:
-    """Read all that is in a non-blocking pipe or FIFO."""
+def drain(fd: int) -> bytes:
+    """Read all that is in a non-blocking pipe or FIFO; return the end of it, at most 64 KiB."""
+    data = b""
     try:
-        while os.read(fd, 65536):
-            pass
+        while read := os.read(fd, 65536):
+            data = read
     except BlockingIOError:
         pass
+    return data
 
 
-def wake(path: str) -> bool:
+def wake(path: str, word: bytes = MEMBER_WORD) -> bool:
     """Wake the daemon; never wait for it.
+
+    Args:
+        path: The FIFO.
+        word: What has come: MEMBER_WORD for a node file, ORDER_WORD for an order.
 
     Returns:
         Whether the daemon is there to be woken. A full FIFO counts: it has been woken already.
@@ -68,7 +76,7 @@ def wake(path: str) -> bool:
     try:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
             raise SystemFault(f"{path} is not a FIFO; remove it and restart the daemon, which makes it")
-        os.write(fd, b"\n")
+        os.write(fd, word)
     except BlockingIOError:
         pass
     except BrokenPipeError:

@@ -94,6 +94,12 @@ class Settings:
     proof_secret_file: str = _setting(
         "", kinds.OPTIONAL_PATH, "file with the secrets of the proofs; empty: members need no proof"
     )
+    orders_secret_file: str = _setting(
+        "", kinds.OPTIONAL_PATH, "file with the secrets that sign orders between balancers; empty: those of the proofs"
+    )
+    unsigned_orders: bool = _setting(
+        "off", kinds.SWITCH, "obey orders from Serf that no secret signs; on: every member may give orders"
+    )
     balancer_roles: tuple[str, ...] = _setting("balancer,lb", kinds.WORDS, "roles that never become servers")
     frontend_bind: str = _setting(":80", kinds.BIND, "where clients connect")
     https_bind: str = _setting("", kinds.OPTIONAL_BIND, "where clients connect with TLS; empty: nowhere")
@@ -175,6 +181,16 @@ class Settings:
     def server_state_path(self) -> str:
         """The file by which a reload learns the state of the servers."""
         return f"{self.config_path}.state"
+
+    @property
+    def inbox_dir(self) -> str:
+        """The directory into which handlers write the orders that Serf brings."""
+        return os.path.join(os.path.dirname(self.wake_fifo), "inbox")
+
+    @property
+    def answers_dir(self) -> str:
+        """The directory of what handlers answer to queries of Serf."""
+        return os.path.join(os.path.dirname(self.wake_fifo), "answers")
 
     @property
     def has_https(self) -> bool:

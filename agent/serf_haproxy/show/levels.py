@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from serf_haproxy.control.answers import DOWN, FROZEN
 from serf_haproxy.control.conclude import list_conditions
-from serf_haproxy.control.outcome import ALONE, HELD, LAST, SPLIT, Condition, Verdict
+from serf_haproxy.control.outcome import ALONE, HELD, LAST, PAUSED, SPLIT, Condition, Verdict
 from serf_haproxy.control.outcome import FROZEN as FROZEN_WORKER
 from serf_haproxy.control.report import Report
 from serf_haproxy.haproxy.stat import ServerStatus
@@ -18,7 +18,7 @@ from serf_haproxy.services import Key
 from serf_haproxy.services.service import Service
 from serf_haproxy.settings import DEFAULT_FILE
 
-_DECIDED = (HELD, LAST, ALONE, SPLIT)
+_DECIDED = (HELD, LAST, ALONE, SPLIT, PAUSED)
 _CRITICAL = (ALONE, FROZEN_WORKER)
 _STARTING_S = 15  # an application may still be starting, and a pass has not seen a new node yet
 _PROBLEMS = (State.GRACE, State.HELD, State.LAST, State.DAMPED, State.QUARANTINED)

@@ -24,6 +24,7 @@ class Rule(NamedTuple):
 _TAGS = "correct the tags on the node: `serf tags -set KEY=VALUE`"
 _SERVES = "A node serves while it is alive in Serf, its role is one that serves, and its address and tags are valid."
 _LEAVE = "it leaves or fails, or its own tag drains it: `serf tags -set drain=true` on the node"
+_UNDO = "the order is undone: `serf-haproxy maint unset NAME`"
 _RETURN = "it comes back: start its Serf agent"
 
 RULES: Mapping[Cause, Rule] = MappingProxyType(
@@ -79,6 +80,14 @@ RULES: Mapping[Cause, Rule] = MappingProxyType(
             "A node that drains keeps its present clients and gets no new ones.",
             ("cookie",),
             ("the tag goes: `serf tags -delete drain` or `serf tags -delete weight` on the node",),
+        ),
+        Cause.DRAIN_ORDER: Rule(
+            "A node that an order drains keeps its present clients and gets no new ones, on all balancers.",
+            ("cookie",),
+            (_UNDO,),
+        ),
+        Cause.STOP_ORDER: Rule(
+            "A node that an order takes out has no server, even if no other one is up.", (), (_UNDO,)
         ),
         Cause.NO_SHARE: Rule(
             "A service that is split gives requests only to versions with a share.",

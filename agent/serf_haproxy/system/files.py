@@ -44,6 +44,24 @@ def write_durably(path: str, text: str, mode: int = 0o644, is_exact: bool = Fals
         raise SystemFault(f"cannot write {path}: {error.strerror}; the previous file is untouched") from error
 
 
+def write_quickly(path: str, text: str) -> None:
+    """Replace a file that is made anew after a crash: a reader finds the old content or the new, nothing is flushed.
+
+    Raises:
+        SystemFault: The file cannot be written; the previous one is untouched.
+    """
+    temporary = f"{path}.{os.urandom(_RANDOM_BYTES).hex()}{_SUFFIX}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with open(fd, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise SystemFault(f"cannot write {path}: {error.strerror}") from error
+
+
 def remove_temporaries(*paths: str) -> None:
     """Remove temporary files of `write_durably` that a crash has left beside files of one directory.
 

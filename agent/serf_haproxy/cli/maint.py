@@ -1,0 +1,149 @@
+"""serf-haproxy maint: orders about nodes, for maintenance."""
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+from serf_haproxy.errors import EXIT_SYSTEM, InputError
+from serf_haproxy.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from serf_haproxy.control.give import Wish
+
+_WAIT_S = 300.0
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command `maint`."""
+    text = "Take nodes out of service and back, on all balancers, until the order is undone or ends."
+    group = commands.add_parser("maint", help=text, description=text).add_subparsers(required=True, metavar="COMMAND")
+    text = "Drain a node, or take it out of service."
+    parser = group.add_parser("set", help=text, description=text)
+    parser.set_defaults(command=set_order)
+    _add_subject(parser)
+    modes = parser.add_mutually_exclusive_group()
+    drain = "keep the clients that the node has, and send it no others; this is the default"
+    modes.add_argument("--drain", action="store_const", const="drain", dest="mode", default="drain", help=drain)
+    stop = "take it out at once, also while no other server is up; requests in flight are finished"
+    modes.add_argument("--stop", action="store_const", const="stop", dest="mode", help=stop)
+    parser.add_argument("--reason", metavar="TEXT", required=True, help="why; status, explain and the history show it")
+    add_end(parser)
+    add_author(parser)
+    wait = f"wait until HAProxy has no connection to the node, {_WAIT_S:g} s at most, then exit with 111"
+    parser.add_argument("--wait", action="store_true", help=wait)
+    text = "Undo the orders about a node."
+    parser = group.add_parser("unset", help=text, description=text)
+    parser.set_defaults(command=unset_order)
+    _add_subject(parser)
+    add_author(parser)
+    text = "List the orders: those about nodes, and a pause."
+    parser = group.add_parser("list", help=text, description=text)
+    parser.set_defaults(command=list_orders)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_end(parser: argparse.ArgumentParser) -> None:
+    """Add the option that ends an order."""
+    until = "when the order ends by itself: 90s, 30m, 2h, 1d, or a time in UTC such as 18:30Z or 2026-11-26T18:30Z"
+    parser.add_argument("--until", metavar="TIME", default="", help=until)
+
+
+def add_author(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every order."""
+    parser.add_argument("--local", action="store_true", help="on this balancer alone")
+    parser.add_argument("--by", metavar="NAME", default="", help="who gives the order; the user without it")
+
+
+def read_wish(args: argparse.Namespace) -> "Wish":
+    """Return what the options of an order say.
+
+    Raises:
+        InputError: The time is wrong, or has passed.
+    """
+    import time
+
+    from serf_haproxy.control.give import Wish
+    from serf_haproxy.system.moments import read_time
+
+    until_s = 0.0
+    if text := getattr(args, "until", ""):
+        try:
+            until_s = read_time(text, time.time())
+        except ValueError as error:
+            raise InputError(f"--until: {error}") from error
+        if until_s <= time.time():
+            raise InputError(f"--until {text}: this time has passed")
+    return Wish(until_s, args.by, getattr(args, "reason", ""), args.local)
+
+
+def set_order(args: argparse.Namespace) -> int:
+    """Give an order about a node."""
+    from serf_haproxy.control.give import Desk
+    from serf_haproxy.policy.orders import MAINT, explain
+    from serf_haproxy.serf.printing import printable
+
+    settings = load_settings(os.environ)
+    desk = Desk(settings)
+    order = desk.make(MAINT, args.mode, read_wish(args), args.service, args.node)
+    when = desk.give([order])
+    print(f"{args.node}: {printable(explain(order))}{when}")
+    return _wait(settings, args.node, args.service) if args.wait else 0
+
+
+def unset_order(args: argparse.Namespace) -> int:
+    """Undo the orders about a node."""
+    from serf_haproxy.control.give import Desk
+
+    desk = Desk(load_settings(os.environ))
+    orders = desk.undo(args.node, args.service, read_wish(args))
+    when = desk.give(orders)
+    services = ", ".join(order.service or "all services" for order in orders)
+    print(f"{args.node}: the orders about it are undone ({services}){when}")
+    return 0
+
+
+def list_orders(args: argparse.Namespace) -> int:
+    """List the orders that have effect."""
+    import json
+    import time
+
+    from serf_haproxy.control.give import Desk
+    from serf_haproxy.policy.orders import MAINT, PAUSE, explain, name_subject
+    from serf_haproxy.serf.printing import printable
+
+    now_ms = time.time_ns() // 1_000_000
+    table = Desk(load_settings(os.environ)).read()
+    orders = sorted(one.order for one in table.values() if one.order.is_active(now_ms))
+    orders = [order for order in orders if order.verb in (MAINT, PAUSE)]
+    if args.json:
+        print(json.dumps({"version": 1, "orders": [order._asdict() for order in orders]}, indent=1))
+        return 0
+    for order in orders:
+        print(f"{name_subject(order) or 'all'}: {printable(explain(order))}")
+    return 0
+
+
+def _add_subject(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("node", metavar="NODE", help="the node's name")
+    parser.add_argument("--service", metavar="NAME", default="", help="in this service alone")
+
+
+def _wait(settings: Settings, node: str, service: str) -> int:
+    """Wait until HAProxy has no connection to a node's servers."""
+    import sys
+    import time
+
+    from serf_haproxy.control.edges import make_edges
+
+    runtime, deadline_s, pause_s = make_edges(settings).runtime, time.monotonic() + _WAIT_S, 0.1
+    while time.monotonic() < deadline_s:
+        running = runtime.read_running()
+        servers = ((running and running.servers) or {}).items()
+        ours = [one for (section, name), one in servers if name == node and service in ("", section)]
+        if running and not any(one.connection_count or not (one.weight == 0 or one.is_maintained) for one in ours):
+            print(f"{node}: HAProxy has no connection to it")
+            return 0
+        time.sleep(pause_s)
+        pause_s = min(2.0, 1.5 * pause_s)
+    print(f"serf-haproxy: {node} still has connections after {_WAIT_S:g} s; the order stays", file=sys.stderr)
+    return EXIT_SYSTEM

@@ -1,0 +1,107 @@
+"""Giving an order on this balancer: from what an operator says to the daemon."""
+
+import os
+import pwd
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from serf_haproxy.control.edges import Edges, make_edges
+from serf_haproxy.control.order_secrets import find_secrets
+from serf_haproxy.errors import InputError
+from serf_haproxy.policy.order_wire import find_excess, read_order
+from serf_haproxy.policy.orders import MAINT, UNDONE, Order, Table
+from serf_haproxy.policy.proof import Secret
+from serf_haproxy.serf.wake import ORDER_WORD, wake
+from serf_haproxy.settings import Settings
+
+
+class Wish(NamedTuple):
+    """What an operator says besides the subject of an order.
+
+    Attributes:
+        until_s: When it ends, seconds since the epoch; 0 for never.
+        author: The operator; "" for the user who runs the command.
+        reason: Why.
+        is_local: Whether it counts on this balancer alone.
+    """
+
+    until_s: float = 0.0
+    author: str = ""
+    reason: str = ""
+    is_local: bool = False
+
+
+class Desk:
+    """Where commands give orders.
+
+    Args:
+        settings: The settings.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._edges: Edges = make_edges(settings)
+        self._now_ms = time.time_ns() // 1_000_000
+
+    def read(self) -> Table:
+        """Return the orders of this balancer, with those that the daemon has not taken yet."""
+        return self._edges.orders.read_all(self._now_ms)
+
+    def make(self, verb: str, mode: str, wish: Wish, service: str = "", node: str = "") -> Order:
+        """Return an order of now.
+
+        Raises:
+            InputError: A part of it is wrong; the text says which, and what is allowed.
+        """
+        issuer = self._edges.state.read_record().self_name or os.uname().nodename
+        author = wish.author or _find_user()
+        until_ms = int(wish.until_s * 1000)
+        fields = [verb, service, node, mode, self._now_ms, issuer, until_ms, author, wish.reason]
+        try:
+            order = read_order(fields, wish.is_local)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"no order: {error}") from error
+        if excess := find_excess(order, self._secrets()):
+            raise InputError(f"no order: it is {excess} bytes too long for an event of Serf; shorten the reason")
+        return order
+
+    def undo(self, node: str, service: str, wish: Wish) -> list[Order]:
+        """Return the marks that undo the orders about a node, in one service or in all of them.
+
+        Raises:
+            InputError: There is no such order.
+        """
+        found = [
+            standing.order
+            for (verb, named, name, is_local), standing in self.read().items()
+            if (verb, name) == (MAINT, node) and service in ("", named) and (is_local or not wish.is_local)
+            if standing.order.is_active(self._now_ms)
+        ]
+        if not found:
+            where = f" in the service {service}" if service else ""
+            raise InputError(f"there is no order about {node}{where}; 'serf-haproxy maint list' shows all orders")
+        return [self.make(MAINT, UNDONE, wish._replace(is_local=one.is_local), one.service, one.node) for one in found]
+
+    def give(self, orders: Sequence[Order]) -> str:
+        """Give orders to the daemon; return what to say of when and where they count, "" for at once and everywhere.
+
+        Raises:
+            SystemFault: They cannot be written.
+        """
+        self._edges.orders.give(orders)
+        if not wake(self._settings.wake_fifo, ORDER_WORD):
+            return ", once the daemon runs"
+        if not all(order.is_local for order in orders) and not self._secrets() and not self._settings.unsigned_orders:
+            return ", on this balancer alone: SERF_HAPROXY_ORDERS_SECRET_FILE names no secret that signs it for others"
+        return ""
+
+    def _secrets(self) -> tuple[Secret, ...]:
+        return find_secrets(self._settings)
+
+
+def _find_user() -> str:
+    try:
+        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user {os.getuid()}"
