@@ -57,7 +57,7 @@ $(VENV)/bench-installed: $(VENV)/installed
 	@touch $@
 
 RUNS ?= 100000
-PARSERS ?= events nodes roster render layout haproxy
+PARSERS ?= events nodes roster render layout haproxy orders
 
 fuzz: install ## Fuzz every parser, or PARSERS, guided by coverage: RUNS cases each, from tests/fuzz/corpus.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'

@@ -17,6 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from measure import REPO, Report, child_cpu_s, make_parser, median, spawn
 from membership import HANDLER
 
+from serf_haproxy.serf import inbox
+
+ORDER_HANDLER = str(REPO / "handlers" / "order_event")
+ORDER = {"SERF_EVENT": "user", "SERF_USER_EVENT": "lb-order"}
+QUERY = {"SERF_EVENT": "query", "SERF_QUERY_NAME": "lb-explain"}
 PYTHON = str(REPO / ".venv" / "bin" / "python")
 
 
@@ -25,6 +30,7 @@ def main(options: argparse.Namespace) -> None:
     report = Report("handler", options)
     rows: list[tuple[object, ...]] = []
     ratios: dict[tuple[int, str], float] = {}
+    orders_ratio = 0.0
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         environ = {"SERF_HAPROXY_NODES_DIR": directory, "SERF_HAPROXY_WAKE_FIFO": f"{directory}.none"}
         payload = f"{directory}.payload"
@@ -41,10 +47,35 @@ def main(options: argparse.Namespace) -> None:
                 ratios[member_count, kind] = ratio
                 rows.append((member_count, kind, bare, ours, f"{ratio:.2f}"))
         os.unlink(payload)
+        for name, event, text in (("an order", ORDER, "x" * 440), ("a query", QUERY, "web1")):
+            rows.append(("-", name, *(measured := measure_order(options.rounds, event, text))))
+            orders_ratio = max(orders_ratio, float(measured[-1]))
     report.add_table("cost", ("members", "event", "bare python, ms", "handler, ms", "ratio"), rows)
     found = f"{ratios[8, 'changed']:.2f}"
     report.add_goal("at most 1.5 times a bare Python with 8 members", found, ratios[8, "changed"] <= 1.5)
+    report.add_goal(
+        "at most 1.5 times a bare Python with an order or a query", f"{orders_ratio:.2f}", orders_ratio <= 1.5
+    )
     report.write()
+
+
+def measure_order(rounds: int, event: dict[str, str], text: str) -> tuple[str, str, str]:
+    """Return the CPU time of a bare Python and of the handler of orders, milliseconds, and their ratio."""
+    bare_s, ours_s = [], []
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        home = Path(directory)
+        for name in ("inbox", "answers"):
+            (home / name).mkdir()
+        for name in ("status", "ready", "nodes"):
+            (home / "answers" / name).write_text("".join(f"web{number}\tnodes serving\n" for number in range(1000)))
+        environ = event | {"SERF_HAPROXY_WAKE_FIFO": f"{directory}/wake"}
+        (home / "payload").write_text(text)
+        for _ in range(rounds):
+            bare_s.append(child_cpu_s(lambda: spawn([PYTHON, "-I", "-c", "pass"], environ, os.devnull)))
+            ours_s.append(child_cpu_s(lambda: spawn([ORDER_HANDLER], environ, f"{directory}/payload")))
+            inbox.take(f"{directory}/inbox")
+    ratio = median([ours / bare for ours, bare in zip(ours_s, bare_s, strict=True)])
+    return f"{1000 * median(bare_s):.1f}", f"{1000 * median(ours_s):.1f}", f"{ratio:.2f}"
 
 
 def members(count: int, number: int) -> str:

@@ -27,8 +27,10 @@ from serf_haproxy.control.rendering import BUILT_IN_TEMPLATE
 from serf_haproxy.errors import HaproxyFault, InputError, SerfFault
 from serf_haproxy.haproxy import runtime
 from serf_haproxy.haproxy.stat import read_stat
+from serf_haproxy.policy import order_wire, orders
 from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.decide import decide
+from serf_haproxy.policy.decision import State
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import (
@@ -59,6 +61,7 @@ TO_SUCCESSOR = f'    server newest "unix@{SETTINGS.successor_socket}" send-proxy
 RULES = Rules(SETTINGS.default_port)
 SERVICES = ("nodes", "a", "shop")
 FURTHER_RULES = tuple(RULES._replace(are_named=True, service=service) for service in SERVICES[1:])
+ORDERS_MS = 1_795_662_000_000  # when orders are read
 KINDS = (*STATUS_OF_EVENT, "user", "query", "", None)
 ENTRY = ("Name", "Status", "Addr")
 COMMAND = re.compile(r"[A-Za-z0-9_.:/\[\],=+%@ -]+")
@@ -237,6 +240,27 @@ def check_servers_state(text: str) -> None:
         assert running.servers.keys() == again.servers.keys()
 
 
+def check_orders(data: bytes) -> None:
+    """Read the body of an unsigned message of another balancer, and obey it: what is read is safe, and comes back."""
+    try:
+        message = order_wire.decode(b"- " + data, (), ORDERS_MS)
+    except ValueError as error:
+        assert_printable(str(error))
+        return
+    for order in message.orders:
+        assert not order.node or not name_fault(order.node)
+        assert not order.service or NAME.fullmatch(order.service)
+        assert (order.verb, order.mode) in orders.FORMS
+        assert_printable(printable(orders.explain(order)))
+    assert order_wire.decode(order_wire.encode(message, ()), (), ORDERS_MS) == message
+    active = orders.list_active(orders.merge({}, message.orders, ORDERS_MS), ORDERS_MS)
+    member = Member("web1", "10.0.0.1", "", ("port=8080",))
+    snapshot = Snapshot(ORDERS_MS * 10**6, RULES, {"web1": NodeFile(ALIVE, member, 0)}, orders=active)
+    order = active.find(("nodes", "web1"))
+    states = {None: State.SERVING, orders.DRAIN: State.DRAINING, orders.STOP: State.STOPPED}
+    assert decide(snapshot).entries["nodes", "web1"].state is states[order and order.mode]
+
+
 CHECKS: dict[str, Callable[[bytes], None]] = {
     "events": check_events,
     "nodes": check_nodes,
@@ -244,6 +268,7 @@ CHECKS: dict[str, Callable[[bytes], None]] = {
     "render": check_render,
     "layout": check_layout,
     "haproxy": check_haproxy,
+    "orders": check_orders,
 }
 
 

@@ -87,8 +87,10 @@ class Aftermath:
         now_s = time.monotonic()
         if self._answers and now_s - self._renewed_s >= _RENEW_S:
             self._renewed_s = now_s
-            with contextlib.suppress(OSError):
+            try:
                 os.utime(os.path.join(settings.answers_dir, "status"))
+            except OSError:
+                self._answers.clear()  # the next pass writes them again
 
     def _find_balancers(self, settings: Settings, snapshot: Snapshot) -> None:
         if (snapshot.files, snapshot.rules.self_name) == self._seen:
