@@ -12,6 +12,8 @@ from serf_haproxy.control.give import Desk, Wish
 from serf_haproxy.control.order_book import OrderBook
 from serf_haproxy.errors import InputError
 from serf_haproxy.policy.orders import DRAIN, MAINT, MOST, ON, PAUSE, RELOAD, STOP, UNDONE, Order
+from serf_haproxy.serf.events import Member
+from serf_haproxy.serf.nodes import record
 from serf_haproxy.settings import Settings
 
 NOW_MS = time.time_ns() // 1_000_000
@@ -145,7 +147,8 @@ def test_too_many_orders_are_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Return settings whose files are in a directory of the test."""
-    return Settings(state_dir=str(tmp_path), wake_fifo=str(tmp_path / "wake"))
+    (tmp_path / "nodes").mkdir()
+    return Settings(state_dir=str(tmp_path), wake_fifo=str(tmp_path / "wake"), nodes_dir=str(tmp_path / "nodes"))
 
 
 def test_an_order_that_no_balancer_could_read_is_refused(settings: Settings) -> None:
@@ -169,15 +172,17 @@ def test_to_undo_finds_every_order_about_a_node(settings: Settings) -> None:
 
 
 def test_where_an_order_counts_is_said(settings: Settings) -> None:
-    """Without the daemon an order waits for it; with one, but without a secret, it counts here alone."""
+    """Without the daemon an order waits for it; beside another balancer and without a secret it counts here alone."""
     desk = Desk(settings)
     order = desk.make(PAUSE, ON, Wish())
     assert desk.give([order]) == ", once the daemon runs"
     os.mkfifo(settings.wake_fifo)
     fd = os.open(settings.wake_fifo, os.O_RDWR | os.O_NONBLOCK)
     try:
+        assert desk.give([order]) == ""
+        record(settings.nodes_dir, "alive", Member("lb2", "10.0.0.2", "balancer", ()))
         assert "on this balancer alone: SERF_HAPROXY_ORDERS_SECRET_FILE" in desk.give([order])
         assert desk.give([order._replace(is_local=True)]) == ""
-        assert os.read(fd, 10) == b"oo"
+        assert os.read(fd, 10) == b"ooo"
     finally:
         os.close(fd)

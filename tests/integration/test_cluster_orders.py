@@ -168,7 +168,9 @@ def test_forged_replayed_and_old_orders_do_nothing(cluster: Cluster) -> None:
     message = Message(ORDER, "lb9", now_ms, (order,))
     # A real order that is undone: its copy is a replay.
     real = encode(message._replace(orders=(order._replace(at_ms=now_ms - 5000),)), secrets)
-    undone = encode(message._replace(orders=(order._replace(at_ms=now_ms - 4000, mode=UNDONE),)), secrets)
+    undone = encode(
+        message._replace(orders=(order._replace(at_ms=now_ms - 4000, mode=UNDONE, author="", reason=""),)), secrets
+    )
     connection = cluster.ask("web2")
     connection.send_event("lb-order", undone)
     wait_for(lambda: "ORDER maint unset web1" in log_of(cluster, LB1) and "lb9" not in log_of(cluster, LB1), "undone")

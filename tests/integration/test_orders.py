@@ -217,7 +217,7 @@ def test_a_release_of_one_node_leaves_the_others_held(proxy: Proxy) -> None:
             outcome = proxy.run_pass()
             proxy.wait_up("web1", "web2", "web3")
         assert outcome.has_condition("held")
-        assert "1 servers are released, once the daemon runs: web2" in run(proxy, "release", "web2")
+        assert "1 servers are released: web2, once the daemon runs" in run(proxy, "release", "web2")
         assert proxy.run_pass().has_condition("held")
         assert set(weights(proxy)) == {"web1", "web3"}
 

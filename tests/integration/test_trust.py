@@ -21,6 +21,7 @@ from integration.test_daemon import COMMAND, running_daemon, said
 from integration.test_load import applications
 from serf_haproxy.config.ids import choose_id
 from serf_haproxy.control import reconcile, rendering
+from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.fallback import sift
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.errors import SystemFault
@@ -242,15 +243,20 @@ def test_damaged_state_files_are_ignored(proxy: Proxy, damage: str) -> None:
 
 def test_a_release_dated_in_the_future_is_ignored(proxy: Proxy) -> None:
     """A `release` dated in the future, because the clock was set back, does not disable the guard."""
+    path = Path(proxy.settings.state_dir, "orders.json")
     with answering() as web:
         for status in ("alive", "failed"):
             for number in range(1, 4):
                 proxy.record(f"web{number}", web.port, status=status)
-            command(proxy, "release")
-            at_s = time.time() + 3600
-            os.utime(Path(proxy.settings.state_dir, "released"), (at_s, at_s))
             outcome = proxy.run_pass()
             proxy.wait_up("web1", "web2", "web3")
+            command(proxy, "release")
+            make_edges(proxy.settings).orders.take_given()
+            ahead = json.loads(path.read_text())
+            for fields, taken_ms, _ in ahead["orders"]:
+                fields[4] = taken_ms + 3_600_000
+            ahead["orders"] = [[fields, fields[4], is_sent] for fields, _, is_sent in ahead["orders"]]
+            path.write_text(json.dumps(ahead))
     assert probe.sum_up(outcome) == "HELD"
     assert proxy.servers() == {"web1", "web2", "web3"}
 

@@ -42,5 +42,5 @@ def release(args: argparse.Namespace) -> int:
     }
     held = sorted(format_key(key) for key in kept if not args.nodes or key[1] in args.nodes)
     when = desk.give([desk.make(RELEASE, ON, wish, node=node) for node in args.nodes or ("",)])
-    print(f"{len(held)} servers are released{when}: {' '.join(held)}".rstrip(": "))
+    print(f"{len(held)} servers are released: {' '.join(held)}".rstrip(": ") + when)
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from serf_haproxy.control.edges import Edges, make_edges
+from serf_haproxy.control.observe import read_nodes
 from serf_haproxy.control.order_secrets import find_secrets
 from serf_haproxy.errors import InputError
 from serf_haproxy.policy.order_wire import find_excess, read_order
@@ -92,9 +93,16 @@ class Desk:
         self._edges.orders.give(orders)
         if not wake(self._settings.wake_fifo, ORDER_WORD):
             return ", once the daemon runs"
-        if not all(order.is_local for order in orders) and not self._secrets() and not self._settings.unsigned_orders:
+        is_carried = bool(self._secrets()) or self._settings.unsigned_orders or all(order.is_local for order in orders)
+        if not is_carried and self._has_others():
             return ", on this balancer alone: SERF_HAPROXY_ORDERS_SECRET_FILE names no secret that signs it for others"
         return ""
+
+    def _has_others(self) -> bool:
+        """Return whether there is another balancer."""
+        self_name, roles = self._edges.state.read_record().self_name, self._settings.balancer_roles
+        files = read_nodes(self._settings.nodes_dir).files
+        return any(file.member.role in roles for name, file in files.items() if name != self_name)
 
     def _secrets(self) -> tuple[Secret, ...]:
         return find_secrets(self._settings)
