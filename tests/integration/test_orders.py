@@ -102,9 +102,8 @@ def test_an_order_ends_at_its_time(proxy: Proxy) -> None:
             proxy.record(name, web.port)
         wake(proxy.settings.wake_fifo)
         wait_for(lambda: weights(proxy) == {"web1": 1, "web2": 1}, "both serve")
-        run(proxy, "maint", "set", "web1", "--stop", "--reason", "reboot", "--until", "2s")
+        run(proxy, "maint", "set", "web1", "--stop", "--reason", "reboot", "--until", "10s")
         wait_for(lambda: weights(proxy) == {"web2": 1}, "web1 is out")
-        assert json.loads(run(proxy, "maint", "list", "--json"))["orders"][0]["reason"] == "reboot"
         wait_for(lambda: weights(proxy) == {"web1": 1, "web2": 1}, "web1 is back")
         assert run(proxy, "maint", "list") == ""
         (until_ms,) = {order["until_ms"] for order in read_orders(proxy)}

@@ -51,6 +51,11 @@ def work_dir(record: Record, balancer: Balancer) -> str:
     return os.path.join(record.lab_dir, balancer.name)
 
 
+def secret_path(record: Record) -> str:
+    """Return the file with the secret that signs orders between the balancers."""
+    return os.path.join(record.lab_dir, "orders.secret")
+
+
 def log_dir(record: Record, balancer: Balancer) -> str:
     """Return the directory of a balancer's logs."""
     return os.path.join(work_dir(record, balancer), "log")
@@ -66,7 +71,7 @@ def make_settings_environ(record: Record, balancer: Balancer) -> dict[str, str]:
     home, numbers = work_dir(record, balancer), record.ports
     chosen = {name: value for name, value in record.environ.items() if name.startswith("SERF_HAPROXY_")}
     return (
-        {_SIGNS_BY: os.path.join(record.lab_dir, "orders.secret")}
+        {_SIGNS_BY: secret_path(record)}
         | chosen
         | {
             "SERF_HAPROXY_SETTINGS_FILE": chosen.get("SERF_HAPROXY_SETTINGS_FILE", "") or os.devnull,
@@ -138,9 +143,8 @@ def start(record: Record, balancer: Balancer) -> None:
     for service in SERVICES:
         with contextlib.suppress(FileNotFoundError):  # the status of an earlier run would be taken for today's
             os.unlink(os.path.join(scan, service, "supervise", "status"))
-    secret_path = os.path.join(record.lab_dir, "orders.secret")
-    if not os.path.exists(secret_path):
-        write_durably(secret_path, f"{secrets.token_hex(_SECRET_BYTES)}\n", 0o600)
+    if not os.path.exists(secret_path(record)):
+        write_durably(secret_path(record), f"{secrets.token_hex(_SECRET_BYTES)}\n", 0o600)
     services_path = os.path.join(home, "services.toml")
     if record.services and not os.path.exists(services_path):  # changes of the user stay
         write_durably(services_path, services.write_file(record, balancer))

@@ -87,6 +87,8 @@ def clear(record: Record) -> None:
     """Remove all files of a lab."""
     for name in (*record.balancers, record.node_dirs):
         shutil.rmtree(os.path.join(record.lab_dir, name), ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(tree.secret_path(record))
     records.forget(record.lab_dir)
 
 
