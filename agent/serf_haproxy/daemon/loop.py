@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from serf_haproxy.balance.loop import make_balance
 from serf_haproxy.control.directories import prepare_directories
 from serf_haproxy.control.edges import find_serf
+from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.control.state import State
 from serf_haproxy.daemon.companion import Companion
@@ -190,7 +191,8 @@ class Daemon:
         self._companion.tell(outcome, began_s, self._reconciler.command_count, is_serf_up=self._client.is_up())
         self._watch.follow(self._reconciler.list_service_files())
         memory = self._reconciler.memory
-        self._balance.follow(memory.measured, memory.renderer.parser, outcome.has_reloaded)
+        measured = frozenset[str]() if outcome.verdict is Verdict.PAUSED else memory.measured
+        self._balance.follow(measured, memory.renderer.parser, outcome.has_reloaded)
         self._teller.log(outcome)
         self._schedule.end(time.monotonic(), outcome)
         if is_resync and not outcome.has_roster:
