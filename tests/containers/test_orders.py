@@ -18,7 +18,8 @@ def order(balancer: Balancer, *words: str) -> str:
 
 def states(balancer: Balancer) -> dict[str, str]:
     """Return the state of each node."""
-    members = json.loads(order(balancer, "status", "--json"))["members"]
+    status = balancer.exec("serf-haproxy", "status", "--json", user=USER, is_checked=False)  # its code is its judgement
+    members = json.loads(status)["members"]
     return {member["name"]: member["state"] for member in members}
 
 

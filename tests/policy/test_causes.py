@@ -1,7 +1,23 @@
 """Every cause that a decision can have: from a snapshot to the cause, and that each has a rule to explain it."""
 
 import pytest
-from test_entries import ALL, ALONE, BUSY, FLAP, KEY, LOST, OTHERS, RULES, SERVER, file, snap, web
+from test_entries import (
+    ALL,
+    ALONE,
+    BUSY,
+    DRAINED,
+    FLAP,
+    KEY,
+    LOST,
+    OTHERS,
+    RULES,
+    SERVER,
+    STOPPED,
+    file,
+    ordered,
+    snap,
+    web,
+)
 
 from serf_haproxy.policy.admission import Policy
 from serf_haproxy.policy.cause import Cause
@@ -29,6 +45,8 @@ TABLE: dict[Cause, Snapshot] = {
     Cause.PROOF: snap(file(web()), rules=RULES._replace(policy=SECRET)),
     Cause.REFUSED: snap(file(web()), *OTHERS, refused={KEY: (SERVER, "unknown keyword")}),
     Cause.DRAIN_TAG: snap(file(web(drain="true")), *OTHERS),
+    Cause.DRAIN_ORDER: snap(file(web()), *OTHERS, orders=ordered(DRAINED)),
+    Cause.STOP_ORDER: snap(file(web()), *OTHERS, orders=ordered(STOPPED)),
     Cause.NO_SHARE: snap(file(web()), *OTHERS, rules=RULES._replace(split=(("v1", 100),))),
     Cause.FINISHING: snap(file(web(), LEFT), *OTHERS, view=BUSY),
     Cause.GRACE: snap(file(web(), FAILED, 4), *OTHERS),
