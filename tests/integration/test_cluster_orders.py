@@ -164,12 +164,13 @@ def test_forged_replayed_and_old_orders_do_nothing(cluster: Cluster) -> None:
     settings = settings_of(cluster, LB1)
     secrets = find_secrets(settings)
     now_ms = time.time_ns() // 1_000_000
-    order = Order(MAINT, "", "web1", DRAIN, now_ms, "lb9", 0, "mallory", "forged")
+    # It is dated ahead, so that it is later than what other tests have ordered.
+    order = Order(MAINT, "", "web1", DRAIN, now_ms + 3000, "lb9", 0, "mallory", "forged")
     message = Message(ORDER, "lb9", now_ms, (order,))
     # A real order that is undone: its copy is a replay.
-    real = encode(message._replace(orders=(order._replace(at_ms=now_ms - 5000),)), secrets)
+    real = encode(message._replace(orders=(order._replace(at_ms=now_ms + 1000),)), secrets)
     undone = encode(
-        message._replace(orders=(order._replace(at_ms=now_ms - 4000, mode=UNDONE, author="", reason=""),)), secrets
+        message._replace(orders=(order._replace(at_ms=now_ms + 2000, mode=UNDONE, author="", reason=""),)), secrets
     )
     connection = cluster.ask("web2")
     connection.send_event("lb-order", undone)
