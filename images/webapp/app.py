@@ -1,9 +1,17 @@
-"""The demo web application: its answers name the instance, and it can delay them.
+"""The demo web application: its answers name the instance, and it can be made slow or broken.
 
-GET / answers, HEAD / and GET /health check the health, POST /delay sets the delay of GET /. GET /idle says for how long
-no request has come from another machine. After POST /retire, which only this machine may send, health checks get 503:
-balancers send no more requests, and the application may end. The count of session views is stored only in the cookie
-`NODESESSID=<id>.<views>`, so it outlives the instance that counted.
+GET / answers, HEAD / and GET /health check the health. GET /idle says for how long no request has come from elsewhere.
+After POST /retire, which only this machine may send, health checks get 503: balancers send no more requests, and the
+application may end. The count of session views is in the memory of this process, and its cookie NODESESSID has only the
+session's id: a client that gets to another server begins again.
+
+A request may bring work: `X-Work-Us`, microseconds up to one second. WORKER_COUNT requests are worked on at a time, the
+others wait in their order. The work is a pause.
+
+Two requests change the instance. They count only from this machine, not through a balancer:
+POST /delay {"delay": ms} slows every answer, those to health checks too, or not with "checks": false.
+POST /behaviour {"times": 10} makes all work ten times as long; a request that brings none then has ORDINARY_WORK_S.
+{"status": 500} has GET / answer with this status at once; health checks stay good.
 
 With APP_PATH=/api it answers at /api and below too, as at / and below: a balancer's route may lead there.
 
@@ -12,6 +20,7 @@ Settings: APP_HOST (0.0.0.0), APP_PORT (3000), APP_TAG (empty), APP_PATH (empty)
 """
 
 import asyncio
+import collections
 import ipaddress
 import json
 import os
@@ -22,6 +31,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
@@ -29,8 +39,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 COOKIE = "NODESESSID"
+SESSION_COUNT = 10_000
+WORKER_COUNT = 4
+ORDINARY_WORK_S, LONGEST_WORK_US = 0.02, 1_000_000
 DELAY_MS, BODY_BYTES = 60_000, 1024
 DELAY_ALLOWED = f'{{"delay": ms}} with a whole number, 0 to {DELAY_MS}, in at most {BODY_BYTES} bytes of JSON'
+BEHAVIOUR_ALLOWED = '{"times": 0.1 to 1000} or {"status": 200 to 599}, or both'
+# A request that has passed a proxy has one of these.
+PROXY_HEADERS = ("x-forwarded-for", "forwarded", "cdn-loop", "via")
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[str, int, str, str]:
@@ -55,25 +71,58 @@ def read_settings(environ: Mapping[str, str]) -> tuple[str, int, str, str]:
     return host, int(port), tag, path
 
 
-def count_view(cookie: str) -> tuple[str, int]:
-    """Return the session id and the count of views, this one included; an invalid cookie starts a new session."""
-    match = re.fullmatch(r"([0-9a-f]{16})\.([0-9]{1,9})", cookie)
-    return (match[1], int(match[2]) + 1) if match else (secrets.token_hex(8), 1)
+class Sessions:
+    """The sessions of this process: their views by id. The one that was silent longest makes room for a new one."""
+
+    def __init__(self) -> None:
+        self._views: collections.OrderedDict[str, int] = collections.OrderedDict()
+
+    def count_view(self, session: str) -> tuple[str, int]:
+        """Return the id and the count of views, this one included; an id that is unknown here starts a new session."""
+        if session not in self._views:
+            session = secrets.token_hex(8)
+        views = self._views[session] = self._views.get(session, 0) + 1
+        self._views.move_to_end(session)
+        if len(self._views) > SESSION_COUNT:
+            self._views.popitem(last=False)
+        return session, views
 
 
-async def read_delay(request: Request) -> int | None:
-    """Return the delay in the body, milliseconds; None when the body is not DELAY_ALLOWED."""
+async def read_body(request: Request) -> dict[str, Any]:
+    """Return the JSON object in the body; an empty one for anything else, or for more than BODY_BYTES."""
     body = b""
     try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > BODY_BYTES:
-                return None
+                return {}
         wanted = json.loads(body)
     except (ValueError, RecursionError, ClientDisconnect):
+        return {}
+    return wanted if isinstance(wanted, dict) else {}
+
+
+def read_delay(wanted: dict[str, Any]) -> tuple[float, bool] | None:
+    """Return the delay, seconds, and whether it is for health checks too; None when it is not DELAY_ALLOWED."""
+    delay_ms, checks = wanted.get("delay"), wanted.get("checks", True)
+    if type(delay_ms) is not int or not 0 <= delay_ms <= DELAY_MS or not isinstance(checks, bool):
         return None
-    delay_ms = wanted.get("delay") if isinstance(wanted, dict) and len(wanted) == 1 else None
-    return delay_ms if type(delay_ms) is int and 0 <= delay_ms <= DELAY_MS else None
+    return None if wanted.keys() - {"delay", "checks"} else (delay_ms / 1000, checks)
+
+
+def read_behaviour(wanted: dict[str, Any]) -> dict[str, float] | None:
+    """Return the keys of a change of the behaviour; None when it is not BEHAVIOUR_ALLOWED."""
+    times, status = wanted.get("times", 1), wanted.get("status", 200)
+    is_right = type(times) in (int, float) and 0.1 <= times <= 1000 and type(status) is int and 200 <= status <= 599
+    return wanted if is_right and wanted and not wanted.keys() - {"times", "status"} else None
+
+
+def read_work_s(request: Request, times: float) -> float:
+    """Return how long the work of a request takes here, seconds."""
+    text = request.headers.get("x-work-us", "")
+    if re.fullmatch("[0-9]{1,9}", text):
+        return times * min(int(text), LONGEST_WORK_US) / 1e6
+    return times * ORDINARY_WORK_S if times != 1 else 0.0
 
 
 class WebApp:
@@ -81,7 +130,10 @@ class WebApp:
 
     def __init__(self, tag: str, path: str = "") -> None:
         self.path = path
-        self.tag, self.host, self.delay_s = tag, socket.gethostname(), 0.0
+        self.tag, self.host = tag, socket.gethostname()
+        self.delay_s, self.delays_checks = 0.0, True
+        self.times, self.status = 1.0, 200
+        self.sessions, self.workers = Sessions(), asyncio.Semaphore(WORKER_COUNT)
         self.asked_s = time.monotonic()
         self.is_retired = False
 
@@ -97,36 +149,60 @@ class WebApp:
             case "GET", "/":
                 response = await self.show(request, ip)
             case "GET" | "HEAD", "/" | "/health":
+                if self.delays_checks and not is_own:
+                    await asyncio.sleep(self.delay_s)
                 status = ("retired", 503) if self.is_retired else ("ok", 200)
                 response = JSONResponse({"status": status[0]}, status[1])
             case "GET", "/idle":
                 response = JSONResponse({"idle_s": round(time.monotonic() - self.asked_s, 3)})
-            case "POST", "/delay":
+            case "POST", "/delay" if is_ours(request):
                 response = await self.set_delay(request)
+            case "POST", "/behaviour" if is_ours(request):
+                response = await self.set_behaviour(request)
             case "POST", "/retire" if is_own:
                 self.is_retired = True
                 response = JSONResponse({"status": "retired"})
             case _:
-                response = JSONResponse({"error": "only GET /, GET /health, GET /idle and POST /delay exist"}, 404)
+                response = JSONResponse({"error": "only GET /, GET /health and GET /idle exist for you"}, 404)
         response.headers["X-Backend-IP"] = ip
         await response(scope, receive, send)
 
     async def show(self, request: Request, ip: str) -> Response:
-        """Answer with this instance and the session's count of views, after the delay."""
+        """Answer with this instance and the session's count of views, after the delay and the work."""
         await asyncio.sleep(self.delay_s)
-        session, views = count_view(request.cookies.get(COOKIE, ""))
+        if self.status != 200:
+            return JSONResponse({"error": "this instance was told to answer so"}, self.status)
+        if work_s := read_work_s(request, self.times):
+            async with self.workers:
+                await asyncio.sleep(work_s)
+        session, views = self.sessions.count_view(request.cookies.get(COOKIE, ""))
         who = {"hello": "world!", "ip": ip, "host": self.host, "tag": self.tag}
         response = JSONResponse(who | {"sessionViews": views, "id": session})
-        response.set_cookie(COOKIE, f"{session}.{views}", httponly=True, samesite="lax")
+        response.set_cookie(COOKIE, session, httponly=True, samesite="lax")
         return response
 
     async def set_delay(self, request: Request) -> Response:
-        """Set the delay of GET /; an invalid request is answered with 400 and changes nothing."""
-        delay_ms = await read_delay(request)
-        if delay_ms is None:
+        """Set the delay; an invalid request is answered with 400 and changes nothing."""
+        delay = read_delay(await read_body(request))
+        if delay is None:
             return JSONResponse({"error": f"allowed is {DELAY_ALLOWED}"}, 400)
-        self.delay_s = delay_ms / 1000
-        return JSONResponse({"delay": delay_ms})
+        self.delay_s, self.delays_checks = delay
+        return JSONResponse({"delay": round(1000 * self.delay_s)})
+
+    async def set_behaviour(self, request: Request) -> Response:
+        """Set what the request names; an invalid request is answered with 400 and changes nothing."""
+        wanted = read_behaviour(await read_body(request))
+        if wanted is None:
+            return JSONResponse({"error": f"allowed is {BEHAVIOUR_ALLOWED}"}, 400)
+        self.times, self.status = wanted.get("times", self.times), int(wanted.get("status", self.status))
+        return JSONResponse({"times": self.times, "status": self.status})
+
+
+def is_ours(request: Request) -> bool:
+    """Return whether a request comes from this machine, and not through a balancer."""
+    client, server = request.scope["client"][0], request.scope["server"][0]
+    is_near = client == server or ipaddress.ip_address(client).is_loopback
+    return is_near and not any(name in request.headers for name in PROXY_HEADERS)
 
 
 def serve(listener: socket.socket, tag: str, path: str) -> None:
@@ -141,6 +217,7 @@ def serve(listener: socket.socket, tag: str, path: str) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # the client is who connects, whatever a header says
         timeout_keep_alive=75,  # longer than HAProxy's, so that HAProxy closes idle connections first
         timeout_graceful_shutdown=30,
     )

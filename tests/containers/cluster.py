@@ -76,6 +76,15 @@ class Container:
         """Run a command in the container; return its output."""
         return self.engine("exec", f"--user={user}", self.id, *argv, is_checked=is_checked)
 
+    def slow(self, delay_ms: int) -> None:
+        """Have the web application in this container delay its answers, but not those to health checks.
+
+        It takes this order from its own machine alone.
+        """
+        order = json.dumps({"delay": delay_ms, "checks": False})
+        script = "import sys, urllib.request as r; r.urlopen('http://127.0.0.1:3000/delay', sys.argv[1].encode(), 10)"
+        self.exec("/opt/webapp/bin/python", "-I", "-c", script, order)
+
     def spy(self, script: str) -> str:
         """Run a shell script in a second container that can read all processes of this one; return its output."""
         where = [f"--label={self.engine.label}", f"--pid=container:{self.id}", "--network=none"]

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-import requests
 
 from containers.cluster import FAIL_S, Balancer, Cluster, Container
 from containers.conftest import MakeCluster
@@ -69,8 +68,7 @@ class Fleet:
         self.cluster.remove(web)
 
     def _slow(self, web: Container) -> None:
-        answer = requests.post(f"http://{web.address}:3000/delay", json={"delay": self.delay_ms}, timeout=10)
-        answer.raise_for_status()
+        web.slow(self.delay_ms)
 
 
 @pytest.fixture

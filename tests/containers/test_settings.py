@@ -88,7 +88,7 @@ def test_stopping_finishes_requests_within_ten_seconds(settings_cluster: Cluster
     """Application and balancer get three signals each to stop: a request of 3 s is answered and both end with 0."""
     balancer, web = settings_cluster.balancer(), settings_cluster.webapp("web1", SERF_TAGS="role=web weight=7")
     balancer.wait_servers("web1")
-    requests.post(f"http://{web.address}:3000/delay", json={"delay": 3000}, timeout=10).raise_for_status()
+    web.slow(3000)
     answers: list[int] = []
     stops: list[float] = []
     client = _start(lambda: answers.append(requests.get(balancer.url(), timeout=30).status_code))
@@ -110,7 +110,7 @@ def test_a_long_request_is_cut_before_docker_kills(settings_cluster: Cluster) ->
     """Application and balancer with a request of one minute end before Docker kills them."""
     balancer, web = settings_cluster.balancer(), settings_cluster.webapp("web1")
     balancer.wait_servers("web1")
-    requests.post(f"http://{web.address}:3000/delay", json={"delay": 60_000}, timeout=10).raise_for_status()
+    web.slow(60_000)
     endings: list[str] = []
 
     def ask() -> None:

@@ -1,7 +1,9 @@
 """The demo web application, run as real processes on loopback addresses."""
 
+import concurrent.futures
 import contextlib
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -125,34 +127,43 @@ def test_cookie_is_a_session_cookie(url: str) -> None:
     """The cookie has no expiry, covers every path, and is hidden from scripts and other sites."""
     response = get(url)
     value, *attributes = response.headers["Set-Cookie"].split("; ")
-    assert value == f"NODESESSID={response.json()['id']}.1"
+    assert value == f"NODESESSID={response.json()['id']}"
     assert sorted(attribute.lower() for attribute in attributes) == ["httponly", "path=/", "samesite=lax"]
 
 
-def test_any_instance_continues_a_session(url: str) -> None:
-    """The server stores no session: a cookie from another instance continues its count."""
-    answer = get(url, "0123456789abcdef.41").json()
-    assert (answer["id"], answer["sessionViews"]) == ("0123456789abcdef", 42)
+def test_a_session_is_lost_at_another_instance(url: str) -> None:
+    """The count is in the server's memory: a cookie from another instance begins a session with another id."""
+    with running(tag="v2") as (_, port):
+        other = get(f"http://{HOST}:{port}").json()["id"]
+    answer = get(url, other).json()
+    assert (answer["id"] != other, answer["sessionViews"]) == (True, 1)
+    assert get(url, answer["id"]).json()["sessionViews"] == 2
 
 
-@pytest.mark.parametrize(
-    "cookie",
-    [
-        "nonsense",
-        "0123456789abcdef",
-        "0123456789abcdef.",
-        "0123456789abcdef.-1",
-        "0123456789abcdef.1.2",
-        "0123456789abcdef.1234567890",
-        "0123456789ABCDEF.1",
-        "0123456789abcde.1",
-    ],
-)
-def test_malformed_cookie_starts_a_new_session(url: str, cookie: str) -> None:
-    """An invalid cookie is replaced by a new session with one view."""
+@pytest.mark.parametrize("cookie", ["nonsense", "0123456789abcdef", "0123456789ABCDEF.1", "../../etc/passwd"])
+def test_an_unknown_cookie_starts_a_new_session(url: str, cookie: str) -> None:
+    """The client cannot choose the id of its session."""
     answer = get(url, cookie).json()
     assert answer["sessionViews"] == 1
-    assert answer["id"] not in cookie
+    assert re.fullmatch("[0-9a-f]{16}", answer["id"])
+    assert answer["id"] != cookie
+
+
+def test_old_sessions_make_room() -> None:
+    """Of a limited number of sessions, the one that was silent longest goes."""
+    spec = importlib.util.spec_from_file_location("webapp", APP)
+    assert spec
+    assert spec.loader
+    webapp = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(webapp)
+    sessions = webapp.Sessions()
+    first, second = (sessions.count_view("")[0] for _ in range(2))
+    for _ in range(webapp.SESSION_COUNT - 2):
+        sessions.count_view("")
+    assert sessions.count_view(first) == (first, 2)
+    sessions.count_view("")
+    assert sessions.count_view(first) == (first, 3)
+    assert sessions.count_view(second)[1] == 1
 
 
 def test_head_counts_nothing(url: str) -> None:
@@ -169,9 +180,18 @@ def test_health_answers_ok(url: str) -> None:
     assert "Set-Cookie" not in response.headers
 
 
-def test_checks_ignore_the_delay(url: str) -> None:
-    """HEAD / and GET /health answer at once during the longest delay."""
-    assert ask_delay(url, b'{"delay": %d}' % LONGEST_MS).json() == {"delay": LONGEST_MS}
+def test_the_delay_slows_health_checks_too(url: str) -> None:
+    """After POST /delay, HEAD / and GET /health take at least that long."""
+    assert ask_delay(url, b'{"delay": %d}' % DELAY_MS).json() == {"delay": DELAY_MS}
+    for ask in (requests.head, lambda where, timeout: requests.get(f"{where}/health", timeout=timeout)):
+        start_s = time.monotonic()
+        assert ask(url, timeout=DEADLINE_S).status_code == 200
+        assert time.monotonic() - start_s >= DELAY_MS / 1000
+
+
+def test_checks_can_ignore_the_delay(url: str) -> None:
+    """With "checks": false HEAD / and GET /health answer at once during the longest delay."""
+    assert ask_delay(url, b'{"delay": %d, "checks": false}' % LONGEST_MS).json() == {"delay": LONGEST_MS}
     assert requests.head(url, timeout=DEADLINE_S).status_code == 200
     assert get(url + "/health").status_code == 200
 
@@ -208,6 +228,8 @@ def test_delay_of_zero_ends_the_delay(url: str) -> None:
         b'{"delay": "60"}',
         b'{"delay": [60]}',
         b'{"delay": 60, "more": 1}',
+        b'{"delay": 60, "checks": 0}',
+        b'{"checks": false}',
         b'{"delay": 60' + b" " * 1024 + b"}",
         b"[" * 1024,
     ],
@@ -269,12 +291,81 @@ def test_a_retired_application_fails_its_health_checks_and_answers_requests() ->
         assert requests.get(url, timeout=DEADLINE_S).status_code == 200
 
 
+def ask_behaviour(url: str, body: object) -> requests.Response:
+    """Send this as JSON with POST to /behaviour."""
+    return requests.post(url + "/behaviour", json=body, timeout=DEADLINE_S)
+
+
+def get_work(url: str, work_us: int) -> float:
+    """Send a request that brings this much work; return how long its answer took, seconds."""
+    start_s = time.monotonic()
+    assert requests.get(url, headers={"X-Work-Us": str(work_us)}, timeout=DEADLINE_S).status_code == 200
+    return time.monotonic() - start_s
+
+
+def test_a_slow_instance_takes_a_multiple_of_the_work(url: str) -> None:
+    """A request takes at least its work; at an instance that is five times slower, five times that."""
+    assert get_work(url, 40_000) >= 0.04
+    assert ask_behaviour(url, {"times": 5}).json() == {"times": 5, "status": 200}
+    try:
+        assert get_work(url, 40_000) >= 0.2
+        start_s = time.monotonic()
+        assert get(url).status_code == 200
+        assert time.monotonic() - start_s >= 0.1  # a request that brings no work has the ordinary 20 ms
+        assert requests.head(url, timeout=DEADLINE_S).status_code == 200
+    finally:
+        assert ask_behaviour(url, {"times": 1}).status_code == 200
+
+
+def test_requests_wait_for_a_worker(url: str) -> None:
+    """Four requests are worked on at a time: twenty, all sent at once, take as long as five one after another."""
+    start_s = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(20) as threads:
+        list(threads.map(lambda _: get_work(url, 100_000), range(20)))
+    assert time.monotonic() - start_s >= 5 * 0.1
+
+
+def test_a_broken_instance_answers_with_that_status_and_stays_healthy(url: str) -> None:
+    """GET / gets the status that it was told, health checks get 200, until it is told otherwise."""
+    assert ask_behaviour(url, {"status": 500}).json() == {"times": 1, "status": 500}
+    try:
+        assert get(url).status_code == 500
+        assert requests.head(url, timeout=DEADLINE_S).status_code == 200
+        assert get(url + "/health").status_code == 200
+    finally:
+        assert ask_behaviour(url, {"status": 200}).status_code == 200
+    assert get(url).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, [], {"times": 0}, {"times": 1e9}, {"times": "2"}, {"status": 99}, {"status": 500.0}, {"more": 1}],
+    ids=repr,
+)
+def test_wrong_behaviour_is_refused(url: str, body: object) -> None:
+    """Anything else is answered with 400 and what is allowed, and changes nothing."""
+    response = ask_behaviour(url, body)
+    assert response.status_code == 400
+    assert "200 to 599" in response.json()["error"]
+    assert get(url).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/delay", "/behaviour"])
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "CDN-Loop", "Via", "Forwarded"])
+def test_no_client_of_a_balancer_can_change_the_instance(url: str, path: str, header: str) -> None:
+    """A request that came through a proxy finds nothing there."""
+    body = {"/delay": {"delay": LONGEST_MS}, "/behaviour": {"status": 500}}[path]
+    response = requests.post(url + path, json=body, headers={header: "x"}, timeout=DEADLINE_S)
+    assert response.status_code == 404
+    assert get(url).status_code == 200
+
+
 @pytest.mark.parametrize(("method", "path"), [("GET", "/other"), ("GET", "/delay"), ("POST", "/health")])
 def test_other_paths_are_not_found(url: str, method: str, path: str) -> None:
     """Other paths and methods are answered with 404 and JSON."""
     response = requests.request(method, url + path, timeout=DEADLINE_S)
     assert response.status_code == 404
-    assert "only GET /, GET /health, GET /idle and POST /delay exist" in response.json()["error"]
+    assert "only GET /, GET /health and GET /idle exist" in response.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +390,7 @@ def test_wildcard_names_the_requested_address() -> None:
 def test_sigterm_finishes_requests_in_flight() -> None:
     """After SIGTERM, new connections are refused, a slow request is answered with 200 and the exit code is 0."""
     with running() as (process, port), socket.create_connection((HOST, port), DEADLINE_S) as connection:
-        assert ask_delay(f"http://{HOST}:{port}", b'{"delay": 1000}').status_code == 200
+        assert ask_delay(f"http://{HOST}:{port}", b'{"delay": 1000, "checks": false}').status_code == 200
         # Both requests arrive together, so the answer to the first proves that the second has begun.
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
         first = receive_until(connection, b'"ok"}')

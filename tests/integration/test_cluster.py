@@ -174,7 +174,9 @@ def test_stopping_in_the_middle_of_a_reload_finishes_the_requests(
     monkeypatch.setenv("HAPROXY_STOP_S", "25")
     with make_cluster(short_dir / "lab", 1) as cluster:
         row = cluster.node("web1")
-        delay = requests.post(f"http://{row['address']}:{row['port']}/delay", json={"delay": 2000}, timeout=10)
+        delay = requests.post(
+            f"http://{row['address']}:{row['port']}/delay", json={"delay": 2000, "checks": False}, timeout=10
+        )
         delay.raise_for_status()
         cluster.control(DAEMON, "-wd", "-d")
         with open(cluster.settings.config_path, "a", encoding="utf-8") as file:

@@ -64,7 +64,8 @@ def ask_who(proxy: Proxy, client: requests.Session | None = None) -> str:
 @contextlib.contextmanager
 def slow_request(proxy: Proxy, address: str, port: int, delay_ms: int) -> Iterator[list[int]]:
     """Run a request of delay_ms during a block; yield the list to which its status code is appended."""
-    requests.post(f"http://{address}:{port}/delay", json={"delay": delay_ms}, timeout=10).raise_for_status()
+    order = {"delay": delay_ms, "checks": False}
+    requests.post(f"http://{address}:{port}/delay", json=order, timeout=10).raise_for_status()
     answers: list[int] = []
     client = threading.Thread(target=lambda: answers.append(requests.get(frontend(proxy), timeout=30).status_code))
     client.start()
