@@ -8,7 +8,7 @@ from typing import Any
 
 from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.lab import balancer as tree
-from serf_haproxy.lab import launch, plan, ports, processes, programs, records, report, watch
+from serf_haproxy.lab import behaviour, launch, plan, ports, processes, programs, records, report, watch
 from serf_haproxy.lab import node as web
 from serf_haproxy.lab.records import ALIVE, CRASHED, LEFT, Balancer, Node, Record
 from serf_haproxy.lab.services import NodeOptions, Wish, change_port
@@ -33,11 +33,13 @@ class Lab:
     Attributes:
         lab_dir: The directory of the lab, an absolute path.
         port_base: The first port number for `up`; None for the default, or for the number that the lab has.
+        settings: Further SERF_HAPROXY_* variables for the balancers that `up` starts.
     """
 
     def __init__(self, lab_dir: str | os.PathLike[str] | None = None, port_base: int | None = None) -> None:
         self.lab_dir = os.path.abspath(lab_dir or default_dir(os.environ))
         self.port_base = port_base
+        self.settings: dict[str, str] = {}
 
     def up(
         self,
@@ -64,6 +66,7 @@ class Lab:
         plan.check_vacant(self.lab_dir)
         record = plan.plan_lab(self.lab_dir, self.port_base, nodes, balancers, services)
         record.has_https = has_https
+        record.environ |= self.settings
         programs.check_present()
         plan.check_ports(record, record.balancers.values(), record.nodes.values())
         try:
@@ -142,6 +145,32 @@ class Lab:
             raise InputError(f"no change for the tags of {name}: give KEY=VALUE or --delete KEY")
         with self._open() as record:
             web.change_tags(record, _find_alive(record, name), tags, deleted)
+
+    def slow(self, name: str, times: float | None = None, delay_ms: int | None = None, checks: bool = True) -> None:
+        """Make a live node slow: its work takes `times` as long, or each answer `delay_ms` longer.
+
+        Args:
+            name: The node.
+            times: A factor, None for no change.
+            delay_ms: Milliseconds, None for no change.
+            checks: Whether the delay is for the answers to health checks too.
+        """
+        with self._open() as record:
+            node = _find_alive(record, name)
+            if times is not None:
+                behaviour.behave(record, node, times=times)
+            if delay_ms is not None:
+                behaviour.delay(record, node, delay_ms, checks)
+
+    def break_(self, name: str, status: int) -> None:
+        """Have a live node answer each request with a status at once; its health checks stay good."""
+        with self._open() as record:
+            behaviour.behave(record, _find_alive(record, name), status=status)
+
+    def heal(self, name: str) -> None:
+        """Make a slow or broken node ordinary again."""
+        with self._open() as record:
+            behaviour.heal(record, _find_alive(record, name))
 
     def balancer_up(self, name: str, wait_s: float = WAIT_S) -> None:
         """Start a balancer that is new or down, and wait until it serves all live nodes."""

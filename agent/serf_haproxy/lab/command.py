@@ -6,6 +6,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from serf_haproxy.lab import command_traffic as traffic
+
 if TYPE_CHECKING:
     from serf_haproxy.lab.cluster import Lab
 
@@ -46,6 +48,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     _add_waiting(balancer, 60)
     add("status", _status)
     add("env", _env).add_argument("--balancer", metavar="NAME", help="a balancer (default: the first one)")
+    traffic.add_commands(add)
     add("demo", _demo).add_argument("--once", action="store_true", help="end after the last step; do not stay up")
     add("down", _down).add_argument("--keep", action="store_true", help="keep the logs and other files")
 
