@@ -52,6 +52,21 @@ bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	run size.py
 	$(if $(QUICK),,$(BIN)/python tests/benchmarks/document.py)
 
+.PHONY: study
+
+# It goes on where it was interrupted: a cell with a result of the same code is skipped.
+study: ## Run the study of HAProxy's algorithms and renew docs/study.md: a day; QUICK=1 runs a little and changes no file.
+study: install $(VENV)/bench-installed
+	@set -e; study() { echo "== study $$*"; $(BIN)/python tests/benchmarks/study "$$@"; }; \
+	if [ -n "$(QUICK)" ]; then \
+	    made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; cp docs/study.md "$$made"; \
+	    for case in slow equal broken; do study run --case $$case --count 5 --quick --results "$$made/study" || true; done; \
+	    study page --results "$$made/study" --docs "$$made/study.md"; \
+	    sed -n '/^## Which algorithm fits/,$$p' "$$made/study.md"; \
+	else \
+	    failed=0; study run || failed=1; study page; exit $$failed; \
+	fi
+
 $(VENV)/bench-installed: $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@

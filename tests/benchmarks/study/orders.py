@@ -1,0 +1,179 @@
+"""The orders that the literature and the goals expect of the algorithms, checked on the results."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from study.tables import Group, Result, read_ms, show_ms
+
+
+class Order(NamedTuple):
+    """One expectation: in a case, a measure of one algorithm is at most `factor` times that of another.
+
+    Attributes:
+        case: The name of the case.
+        load: The load, percent.
+        lesser: The algorithm that should have less.
+        greater: The other one.
+        factor: See above.
+        measure: "p99_ms", or "failed_percent".
+        reason: Why this is expected.
+        otherwise: What explains a deviation.
+    """
+
+    case: str
+    load: int
+    lesser: str
+    greater: str
+    factor: float
+    measure: str
+    reason: str
+    otherwise: str
+
+
+class Verdict(NamedTuple):
+    """What was found: the median of the ratios of single seeds and their range; whether it is as expected."""
+
+    order: Order
+    ratio: float
+    least: float
+    most: float
+    lesser: float
+    greater: float
+    holds: bool
+
+
+ORDERS = (
+    Order("slow", 50, "leastconn", "roundrobin", 1.0, "p99_ms", "It sees that requests pile up.", ""),
+    Order(
+        "slow", 50, "random(2)", "random(1)", 1.0, "p99_ms", "Two choices avoid the fuller queue (Mitzenmacher).", ""
+    ),
+    Order(
+        "slow",
+        50,
+        "leastconn",
+        "random(2)",
+        1.0,
+        "p99_ms",
+        "It compares all servers, not two.",
+        "",
+    ),
+    Order(
+        "slow",
+        50,
+        "random(2)",
+        "roundrobin",
+        1.0,
+        "p99_ms",
+        "It goes to the slow server only when it draws it twice, or the other one is fuller.",
+        "It draws the same server twice with one request of n²: of 5 servers 4 %, which is all that a slow one can do.",
+    ),
+    Order(
+        "equal",
+        75,
+        "leastconn",
+        "random(2)",
+        1.0,
+        "p99_ms",
+        "With equal servers the shortest of all queues is best.",
+        "",
+    ),
+    Order(
+        "equal", 75, "random(2)", "random(1)", 1.0, "p99_ms", "Two choices avoid the fuller queue (Mitzenmacher).", ""
+    ),
+    Order(
+        "broken",
+        50,
+        "roundrobin",
+        "leastconn",
+        1.0,
+        "failed_percent",
+        "A server that fails at once has the fewest open requests, and attracts more of them.",
+        "",
+    ),
+    Order(
+        "slow",
+        50,
+        "leastconn + weights",
+        "leastconn",
+        0.5,
+        "p99_ms",
+        "leastconn equalises what is open, so a slow server keeps a share; measured weights take it away (goal).",
+        "",
+    ),
+    Order(
+        "slow",
+        50,
+        "random(2) + weights",
+        "leastconn",
+        0.5,
+        "p99_ms",
+        "The same with random(2) (goal).",
+        "",
+    ),
+    Order(
+        "equal",
+        75,
+        "leastconn + weights",
+        "leastconn",
+        1.05,
+        "p99_ms",
+        "With equal servers measuring must not cost more than 5 % (goal).",
+        "The ranges of the seeds say how much of it is chance.",
+    ),
+)
+
+
+def check_orders(groups: Sequence[Group], orders: Sequence[Order] = ORDERS) -> list[Verdict]:
+    """Return a verdict for each expectation of which both algorithms have results of the same seeds."""
+    verdicts = []
+    for order in orders:
+        for group in groups:
+            if (group.case.name, group.load, group.count) == (order.case, order.load, 5):
+                pairs = _pair(group.results.get(order.lesser, ()), group.results.get(order.greater, ()))
+                if pairs:
+                    verdicts.append(_judge(order, pairs))
+    return verdicts
+
+
+def _pair(lesser: Sequence[Result], greater: Sequence[Result]) -> list[tuple[Result, Result]]:
+    others = {result["seed"]: result for result in greater}
+    return [(result, others[result["seed"]]) for result in lesser if result["seed"] in others]
+
+
+def _judge(order: Order, pairs: Sequence[tuple[Result, Result]]) -> Verdict:
+    values = [(_read(one, order.measure), _read(other, order.measure)) for one, other in pairs]
+    ratios = [_divide(one, other) for one, other in values]
+    ratio = statistics.median_low(ratios)
+    lesser, greater = (statistics.median_low([pair[side] for pair in values]) for side in (0, 1))
+    return Verdict(order, ratio, min(ratios), max(ratios), lesser, greater, ratio <= order.factor)
+
+
+def _read(result: Result, measure: str) -> float:
+    if measure == "failed_percent":
+        return 100 * float(result["failed"]) / float(result["requests"])
+    return read_ms(result, measure)
+
+
+def _divide(one: float, other: float) -> float:
+    """Return the ratio of two values, either of which may be infinite; two that are infinite are equal."""
+    if one == other:
+        return 1.0
+    return 0.0 if math.isinf(other) else one / other if other else math.inf
+
+
+def describe(verdict: Verdict) -> str:
+    """Return a line of Markdown about a verdict."""
+    order = verdict.order
+    unit = " %" if order.measure == "failed_percent" else " ms"
+    what = "failures" if order.measure == "failed_percent" else "p99"
+    limit = "at most that" if order.factor == 1 else f"at most {order.factor:g} times that"
+    found = f"{show_ms(verdict.lesser)}{unit} and {show_ms(verdict.greater)}{unit}"
+    ratio = f"ratio {verdict.ratio:.2f} (seeds: {verdict.least:.2f} to {verdict.most:.2f})"
+    mark = "Holds" if verdict.holds else "**Does not hold**"
+    line = (
+        f"- {mark}: {order.case}, {order.load} %: {what} of {order.lesser} {limit} of {order.greater}. {order.reason}"
+    )
+    deviation = f" {order.otherwise}" if not verdict.holds and order.otherwise else ""
+    return f"{line} Found: {found}; {ratio}.{deviation}"
