@@ -64,6 +64,7 @@ def _choose_lengths(case: Case, load: int, request_count: int) -> Lengths:
 
 def run(options: argparse.Namespace) -> int:
     """Run cells; return 0, or 1 when some are void."""
+    calm.ask_short_turns()
     results_dir = Path(options.results)
     code = results.read_code()
     until = datetime.datetime.combine(datetime.datetime.now().date(), datetime.time.fromisoformat(options.until))

@@ -106,7 +106,7 @@ def _load(cell: Cell, site: Site, names: list[str], lag_s: float) -> Found | Non
     argv = [sys.executable, generator.__file__]
     with (
         concurrent.futures.ThreadPoolExecutor() as threads,
-        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process,
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process,
     ):
         assert process.stdin
         assert process.stdout

@@ -54,6 +54,7 @@ class Site:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
+                start_new_session=True,  # Linux shares processors out between sessions
             )
         for name in names:
             said = self._processes[name].stdout
