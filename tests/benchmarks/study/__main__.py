@@ -1,14 +1,15 @@
 """Run the study, or write its page.
 
 Usage: .venv/bin/python tests/benchmarks/study run [--case NAME ...] [--load L] [--count N] [--algorithm NAME ...]
-           [--seeds 5] [--requests 20000] [--quick] [--keep] [--wait-s 60] [--tries 3] [--until HH:MM]
-           [--results docs/study]
+           [--seeds 5] [--requests 20000] [--quick] [--keep] [--wait-s 60] [--tries 3] [--lag-ms 5]
+           [--until HH:MM] [--results docs/study]
        .venv/bin/python tests/benchmarks/study page [--results docs/study] [--docs docs/study.md]
 
 `run` runs all cells, or those that the options choose, each after the other: for each case, load and number of servers
 all algorithms in turn for the first seed, then for the second. A cell whose result is there for this code is skipped,
 so a run that was interrupted goes on. A cell in which the generator was late is void: it is repeated up to --tries
-times once the machine is calm, then left out.
+times once the machine is calm, then left out. Where the machine never is calm, --lag-ms keeps void cells as well, and
+the page marks them.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from measure import REPO  # noqa: E402
 from study import calm, results  # noqa: E402
 from study.algorithms import list_algorithms  # noqa: E402
 from study.cases import Case, list_cases  # noqa: E402
-from study.cell import CAPACITY, Cell, Lengths, run_cell  # noqa: E402
+from study.cell import CAPACITY, LAG_S, Cell, Lengths, run_cell  # noqa: E402
 from study.page import write_page  # noqa: E402
 
 RESULTS_DIR = REPO / "docs" / "study"
@@ -70,14 +71,15 @@ def run(options: argparse.Namespace) -> int:
     until = datetime.datetime.combine(datetime.datetime.now().date(), datetime.time.fromisoformat(options.until))
     void_count = done_count = 0
     for cell in list_cells(options):
-        if results.is_done(results.read_results(results_dir), cell, None if options.keep else code):
+        if results.is_done(results.read_results(results_dir), cell, None if options.keep else code, options.lag_ms):
             continue
         result = None
         for attempt in range(1, options.tries + 1):
             if datetime.datetime.now() > until:
                 print(f"it is {options.until}: {done_count} cells are done, the others are left", flush=True)
                 return 1
-            if calm.wait_calm(options.wait_s) and (result := run_cell(cell)):
+            may_begin = calm.wait_calm(options.wait_s) or options.lag_ms > 1000 * LAG_S
+            if may_begin and (result := run_cell(cell, options.lag_ms / 1000)):
                 result["tries"] = attempt
                 results.write_result(results_dir, cell, results.describe(cell, result, code))
                 break
@@ -118,6 +120,8 @@ def main() -> int:
     runs.add_argument("--requests", type=int, default=20_000, help="requests that count in a cell; 0: 6 s of them")
     runs.add_argument("--keep", action="store_true", help="skip cells with a result of other code, too")
     runs.add_argument("--wait-s", type=float, default=60.0, help="longest wait for a calm machine")
+    explanation = "keep cells in which the generator was later than 5 ms, up to this; the page says that they are void"
+    runs.add_argument("--lag-ms", type=float, default=1000 * LAG_S, help=explanation)
     runs.add_argument("--tries", type=int, default=3)
     runs.add_argument("--until", default="23:59:59.9", metavar="HH:MM", help="begin no cell after this time of the day")
     pages = verbs.add_parser("page")

@@ -77,7 +77,7 @@ def run_cell(cell: Cell, lag_s: float = LAG_S) -> dict[str, Any] | None:
 
     Args:
         cell: The cell.
-        lag_s: A request that is sent later than this is late.
+        lag_s: A request that is sent later than this is late. With more than `LAG_S` there may be void results.
     """
     names = [f"s{number + 1}" for number in range(cell.count)]
     with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as text:
@@ -93,8 +93,8 @@ def run_cell(cell: Cell, lag_s: float = LAG_S) -> dict[str, Any] | None:
         return None
     answers, marks_s, weights = found
     result = sums.sum_up(cell, answers, marks_s, names)
-    result["lag_p99_ms"] = round(1000 * percentile([answer.lag_s for answer in answers], 99), 2)
-    return result | {"weights": weights}
+    late_s = percentile([answer.lag_s for answer in answers], 99)
+    return result | {"weights": weights, "lag_p99_ms": round(1000 * late_s, 2), "is_void": late_s > LAG_S}
 
 
 def _load(cell: Cell, site: Site, names: list[str], lag_s: float) -> Found | None:

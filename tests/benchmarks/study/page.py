@@ -14,7 +14,7 @@ from typing import Any
 from study import orders, results
 from study.algorithms import list_algorithms
 from study.cases import Case, list_cases
-from study.tables import Group, group_results, median_ms, show_ms, tabulate
+from study.tables import Group, count_void, group_results, median_ms, show_ms, tabulate
 
 _BLOCK = re.compile(r"(<!-- ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -48,14 +48,22 @@ def _show_runs(found: Mapping[str, Mapping[str, Any]]) -> str:
     counted = sorted(cell["requests"] for cell in cells)
     total = sum(cell["requests_in_all"] for cell in cells)
     machines = "; ".join(sorted({cell["machine"] for cell in cells}))
-    lag_ms = max(cell["lag_p99_ms"] for cell in cells)
+    void_count = count_void(cells)
+    lags_ms = sorted(cell["lag_p99_ms"] for cell in cells)
     lines = [
         f"- {len(cells)} cells, each one algorithm, case, load and seed, with {total:,} requests; seeds {min(seeds)} to"
         f" {max(seeds)}. Not every cell has all of them: the tables say how many.",
         f"- In a cell {counted[0]:,} to {counted[-1]:,} requests count, {counted[len(counted) // 2]:,} in the median."
         " A cell of the whole study has 20,000.",
-        f"- {machines}. In these cells the generator's lag at p99 was at most {lag_ms:.1f} ms.",
+        f"- {machines}. The generator's lag at p99 was {lags_ms[len(lags_ms) // 2]:.1f} ms in the median cell and"
+        f" at most {lags_ms[-1]:.1f} ms.",
     ]
+    if void_count:
+        lines.append(
+            f"- **{void_count} of the {len(cells)} cells are void by the rule below** (more than 5 ms): the machine was"
+            " busy with other work. They are shown as an indication: their latencies are too high by about the lag, all"
+            " algorithms' alike. Repeat them on a calm machine."
+        )
     lines += [f"- {count} cells measured at commit {commit}." for commit, count in sorted(commits.items())]
     return "\n".join(lines)
 

@@ -54,12 +54,21 @@ def read_code() -> dict[str, str]:
     return {"commit": f"{commit} {subject}{changed}", "code": trees + changed}
 
 
-def is_done(results: Mapping[str, Mapping[str, Any]], cell: Cell, code: Mapping[str, str] | None) -> bool:
-    """Return whether a cell has a result of this code, or of any code if None, with the same lengths or longer ones."""
+def is_done(
+    results: Mapping[str, Mapping[str, Any]], cell: Cell, code: Mapping[str, str] | None, lag_ms: float
+) -> bool:
+    """Return whether a cell has a result that need not be made again.
+
+    Args:
+        results: All results.
+        cell: The cell.
+        code: What `read_code` returns, if the result must be of this code; else None.
+        lag_ms: The greatest lag of the generator that is accepted.
+    """
     found = results.get(cell.case.name, {}).get(cell.key)
     if found is None or (code is not None and found["code"] != code["code"]):
         return False
-    return bool(found["lengths_s"][0] >= cell.lengths.fault_s)
+    return bool(found["lengths_s"][0] >= cell.lengths.fault_s and found["lag_p99_ms"] <= lag_ms)
 
 
 def _git(*words: str) -> str:

@@ -76,6 +76,11 @@ def show_ms(value_ms: float) -> str:
     return "∞" if math.isinf(value_ms) else f"{value_ms:,.0f}"
 
 
+def count_void(results: Iterable[Result]) -> int:
+    """Return how many results are void: the machine was too busy for them."""
+    return sum(bool(result["is_void"]) for result in results)
+
+
 def tabulate(group: Group) -> str:
     """Return the table of a group in Markdown."""
     has_sick, has_cookie = group.case.has_sick, bool(group.case.cookie)
@@ -86,13 +91,8 @@ def tabulate(group: Group) -> str:
     for name, results in group.results.items():
         p99 = [read_ms(result, "p99_ms") for result in results]
         total = sum(result["requests"] for result in results)
-        row = [
-            name,
-            len(results),
-            f"{total:,}",
-            show_ms(median_ms(results, "p50_ms")),
-            show_ms(median_ms(results, "p99_ms")),
-        ]
+        row: list[object] = [name, len(results), count_void(results) or "-", f"{total:,}"]
+        row += [show_ms(median_ms(results, key)) for key in ("p50_ms", "p99_ms")]
         row.append(f"{show_ms(min(p99))} to {show_ms(max(p99))}")
         row.append(show_ms(pooled_ms(results, 99.9)) if total >= ENOUGH_COUNT else "-")
         row.append(f"{100 * sum(result['failed'] for result in results) / total:.2f}")

@@ -95,7 +95,7 @@ def make_result(algorithm: str, seed: int, p99_ms: float | None) -> dict[str, An
         "machine": "a machine",
         "commit": "abc Do it",
     }
-    return found | about | {"p99_ms": p99_ms, "lag_p99_ms": 1.0}
+    return found | about | {"p99_ms": p99_ms, "lag_p99_ms": 1.0, "is_void": False}
 
 
 def test_orders_are_judged_by_the_median_of_the_seeds() -> None:
@@ -130,7 +130,7 @@ def test_the_page_is_filled_and_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "study" / "slow.json").write_text(json.dumps(cells))
     write_page(tmp_path / "study", page)
     text = page.read_text()
-    assert re.search(r"\| +leastconn \| +1 \| +800 \| +20 \| +123 \|", text)
+    assert re.search(r"\| +leastconn \| +1 \| +- \| +800 \| +20 \| +123 \|", text)
     assert "∞" in text
     assert "Not run yet: 5 servers at 10 %, 5 servers at 75 %, 12 servers at 50 %." in text
     assert "Holds: slow, 50 %: p99 of leastconn at most that of roundrobin" in text
@@ -150,10 +150,11 @@ def test_one_cell_from_end_to_end(tmp_path: Path) -> None:
     code = {"commit": "abc Do it", "code": "trees"}
     results.write_result(tmp_path, cell, results.describe(cell, found, code))
     kept = results.read_results(tmp_path)
-    assert results.is_done(kept, cell, code)
-    assert not results.is_done(kept, cell, code | {"code": "others"})
-    assert not results.is_done(kept, dataclasses.replace(cell, seed=2), code)
-    assert not results.is_done(kept, dataclasses.replace(cell, lengths=Lengths(fault_s=6.0)), code)
+    assert results.is_done(kept, cell, code, math.inf)
+    assert not results.is_done(kept, cell, code, -1.0)
+    assert not results.is_done(kept, cell, code | {"code": "others"}, math.inf)
+    assert not results.is_done(kept, dataclasses.replace(cell, seed=2), code, math.inf)
+    assert not results.is_done(kept, dataclasses.replace(cell, lengths=Lengths(fault_s=6.0)), code, math.inf)
 
 
 def test_a_generator_that_is_late_makes_a_cell_void() -> None:
