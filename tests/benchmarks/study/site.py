@@ -39,7 +39,8 @@ class Site:
 
     def doors(self) -> list[tuple[str, int]]:
         """Return where clients connect: one address and port for each balancer."""
-        return [daemon.proxy.settings.frontend_bind.rpartition(":")[::2] for daemon in self.daemons]  # type: ignore[misc]
+        places = [daemon.proxy.settings.frontend_bind.rpartition(":") for daemon in self.daemons]
+        return [(host, int(port)) for host, _, port in places]
 
     def start(self, *names: str) -> None:
         """Start applications at the same time; a name that has had one gets it back at the same place."""
@@ -80,7 +81,7 @@ class Site:
         """Kill an application."""
         process = self._processes[name]
         process.kill()
-        process.wait(10)
+        process.communicate(timeout=10)
 
     def end(self) -> None:
         """Kill all applications."""
@@ -104,7 +105,7 @@ class Site:
     def wait_up(self, *names: str) -> None:
         """Wait until all balancers have these servers up."""
         for daemon in self.daemons:
-            wait_for(lambda daemon=daemon: set(names) <= daemon.up().keys(), f"{names} are up", 30)  # type: ignore[misc]
+            wait_for(lambda daemon=daemon: set(names) <= daemon.up().keys(), f"{names} are up", 30)
 
     def read_weights(self) -> dict[str, float]:
         """Return the effective weight of each server at the first balancer."""
