@@ -33,7 +33,16 @@ class Order(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What was found: the median of the ratios of single seeds and their range; whether it is as expected."""
+    """What was found.
+
+    Attributes:
+        order: The expectation.
+        ratio: The median of the ratios of cells of one seed; `least` and `most` are their range.
+        lesser: The median of the first algorithm; `greater` is that of the other one.
+        holds: Whether it is as expected.
+        seed_count: The number of seeds.
+        void_count: The number of these of which a cell is void.
+    """
 
     order: Order
     ratio: float
@@ -42,6 +51,8 @@ class Verdict(NamedTuple):
     lesser: float
     greater: float
     holds: bool
+    seed_count: int
+    void_count: int
 
 
 ORDERS = (
@@ -147,7 +158,10 @@ def _judge(order: Order, pairs: Sequence[tuple[Result, Result]]) -> Verdict:
     ratios = [_divide(one, other) for one, other in values]
     ratio = statistics.median_low(ratios)
     lesser, greater = (statistics.median_low([pair[side] for pair in values]) for side in (0, 1))
-    return Verdict(order, ratio, min(ratios), max(ratios), lesser, greater, ratio <= order.factor)
+    void_count = sum(bool(one["is_void"] or other["is_void"]) for one, other in pairs)
+    return Verdict(
+        order, ratio, min(ratios), max(ratios), lesser, greater, ratio <= order.factor, len(pairs), void_count
+    )
 
 
 def _read(result: Result, measure: str) -> float:
@@ -170,7 +184,9 @@ def describe(verdict: Verdict) -> str:
     what = "failures" if order.measure == "failed_percent" else "p99"
     limit = "at most that" if order.factor == 1 else f"at most {order.factor:g} times that"
     found = f"{show_ms(verdict.lesser)}{unit} and {show_ms(verdict.greater)}{unit}"
-    ratio = f"ratio {verdict.ratio:.2f} (seeds: {verdict.least:.2f} to {verdict.most:.2f})"
+    seeds = f"{verdict.seed_count} seed{'s' * (verdict.seed_count > 1)}"
+    seeds += f", {verdict.void_count} of them void" if verdict.void_count else ""
+    ratio = f"ratio {verdict.ratio:.2f}, {verdict.least:.2f} to {verdict.most:.2f} ({seeds})"
     mark = "Holds" if verdict.holds else "**Does not hold**"
     line = (
         f"- {mark}: {order.case}, {order.load} %: {what} of {order.lesser} {limit} of {order.greater}. {order.reason}"

@@ -79,7 +79,8 @@ def _make_shares(results: Sequence[Result]) -> tuple[list[int], list[float]]:
     seconds: dict[int, list[float]] = collections.defaultdict(list)
     for result in results:
         for second, share in result["share_of_sick"]:
-            seconds[second].append(share)
+            if second >= -int(result["marks_s"][0]):  # the one before has begun too late to be a whole second
+                seconds[second].append(share)
     return list(seconds), [statistics.median(shares) for shares in seconds.values()]
 
 

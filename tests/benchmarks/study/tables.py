@@ -84,7 +84,7 @@ def count_void(results: Iterable[Result]) -> int:
 def tabulate(group: Group) -> str:
     """Return the table of a group in Markdown."""
     has_sick, has_cookie = group.case.has_sick, bool(group.case.cookie)
-    header = ["algorithm", "seeds", "requests", "p50, ms", "p99, ms", "range of p99", "p99.9, ms", "failed, %"]
+    header = ["algorithm", "seeds", "void", "requests", "p50, ms", "p99, ms", "range of p99", "p99.9, ms", "failed, %"]
     header += ["share of s1, %", "s left it after", "s came back after"] if has_sick else []
     header += ["fairness"] + (["clients that moved"] if has_cookie else [])
     rows = []

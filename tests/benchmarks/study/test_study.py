@@ -130,6 +130,7 @@ def test_the_page_is_filled_and_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "study" / "slow.json").write_text(json.dumps(cells))
     write_page(tmp_path / "study", page)
     text = page.read_text()
+    assert re.search(r"\| +algorithm \| seeds \| void \| requests \| p50, ms \| p99, ms \|", text)
     assert re.search(r"\| +leastconn \| +1 \| +- \| +800 \| +20 \| +123 \|", text)
     assert "∞" in text
     assert "Not run yet: 5 servers at 10 %, 5 servers at 75 %, 12 servers at 50 %." in text
