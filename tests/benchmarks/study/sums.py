@@ -49,7 +49,7 @@ def sum_up(
         "requests_in_all": len(answers),
         "shares": _shares(counted),
         "fairness": _round(fairness(collections.Counter(answer.server for answer in counted), speeds)),
-        "moved_clients": count_moves(answers),
+        "moved_clients": count_moves([answer for answer in answers if answer.at_s >= began_s]),
         "marks_s": [round(began_s, 2), round(ended_s, 2)],
         "divert_s": _find_divert(answers, marks_s, 1 / len(names)) if cell.case.has_sick else None,
         "recover_s": _find_recovery(answers, ended_s, 1 / len(names)) if cell.case.has_sick else None,
