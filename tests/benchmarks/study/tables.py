@@ -51,9 +51,14 @@ def read_ms(result: Result, key: str) -> float:
     return math.inf if result[key] is None else float(result[key])
 
 
+def median(values: Sequence[float]) -> float:
+    """Return the median; of two values in the middle the mean, or the greater one if it is infinite."""
+    return statistics.median(values) if math.isfinite(statistics.median_high(values)) else math.inf
+
+
 def median_ms(results: Sequence[Result], key: str) -> float:
     """Return the median over the seeds."""
-    return statistics.median_low([read_ms(result, key) for result in results])
+    return median([read_ms(result, key) for result in results])
 
 
 def pooled_ms(results: Sequence[Result], percent: float) -> float:
@@ -108,5 +113,5 @@ def tabulate(group: Group) -> str:
 
 def _show_seconds(results: Sequence[Result], key: str) -> str:
     """Return the median of times; a result without one counts as never."""
-    value_s = statistics.median_low([math.inf if result[key] is None else float(result[key]) for result in results])
+    value_s = median([math.inf if result[key] is None else float(result[key]) for result in results])
     return "never" if math.isinf(value_s) else f"{value_s:g}"
