@@ -15,10 +15,12 @@ from fakes.web import Web, answering
 from integration.proxy import Proxy, running_proxy
 from integration.test_services import get, offer, wait_up
 from serf_haproxy.control.outcome import Verdict
-from serf_haproxy.control.report import format_table, read_report, to_json
+from serf_haproxy.control.report import read_report
 from serf_haproxy.policy.announced import PAUSE_S, SETTLE_S
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import record
+from serf_haproxy.show.document import to_json
+from serf_haproxy.show.table import format_table
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -72,7 +74,7 @@ def test_an_announced_service_is_at_its_host(proxy: Proxy, web: Web) -> None:
     assert outcome.verdict is not Verdict.RELOADED
     assert outcome.again_s is not None
     assert outcome.again_s <= SETTLE_S
-    assert "it waits for" in format_table(read_report(proxy.settings))
+    assert "it waits for" in format_table(read_report(proxy.settings), width=0)
     reload_count = proxy.reload_count()
     age(proxy, SETTLE_S)
     assert proxy.run_pass().verdict is Verdict.RELOADED
@@ -86,7 +88,7 @@ def test_an_announced_service_is_at_its_host(proxy: Proxy, web: Web) -> None:
     proxy.run_pass()
     assert list_services(proxy) == {"blog", "shop", "wide"}, "it stays for an hour"
     assert proxy.reload_count() == reload_count + 1
-    assert "service blog (http, blog.apps.test, announced by members)" in format_table(read_report(proxy.settings))
+    assert "service blog (http, blog.apps.test, announced by members)" in format_table(read_report(proxy.settings), width=0)
 
 
 def test_the_operator_has_the_first_word(proxy: Proxy, web: Web, short_dir: Path) -> None:
@@ -122,7 +124,7 @@ def test_hostile_gossip_takes_few_reloads(proxy: Proxy, web: Web) -> None:
     assert proxy.reload_count() == reload_count + 1
     wait_up(proxy, ("blog", "n1"), ("shop", "n1"))
     assert get(proxy, "blog.apps.test") == get(proxy, "any.test", "/shop") == 200
-    assert "there are 3 already" in format_table(read_report(proxy.settings))
+    assert "there are 3 already" in format_table(read_report(proxy.settings), width=0)
 
 
 def test_a_member_without_a_proof_announces_nothing(short_dir: Path, web: Web) -> None:

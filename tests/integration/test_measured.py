@@ -14,8 +14,9 @@ import probe
 from integration.measured import Answer, Stage, running_stage
 from integration.proxy import Proxy, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon
-from serf_haproxy.control.report import read_report, to_json
+from serf_haproxy.control.report import read_report
 from serf_haproxy.serf.wake import wake
+from serf_haproxy.show.document import to_json
 
 NAMES = ("web1", "web2", "web3", "web4", "web5")
 SERVICE_S = 0.1

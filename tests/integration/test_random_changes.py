@@ -20,11 +20,12 @@ from integration.sticky import COOKIE, Connection, everywhere, worker_pid
 from integration.test_daemon import running_daemon
 from integration.test_services import wait_up
 from serf_haproxy.control.outcome import Verdict
-from serf_haproxy.control.report import format_table, read_report
+from serf_haproxy.control.report import read_report
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import record
 from serf_haproxy.services import Key
+from serf_haproxy.show.table import format_table
 
 CHANGE_COUNT = int(os.environ.get("RANDOM_CHANGES", "100"))
 SERF_CHANGE_COUNT = int(os.environ.get("RANDOM_CHANGES", "25"))

@@ -14,12 +14,13 @@ from integration.sticky import Connection, everywhere
 from integration.test_services import wait_up
 from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.control.reconcile import reconcile
-from serf_haproxy.control.report import format_table, read_report
+from serf_haproxy.control.report import read_report
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.policy.peers import SETTLE_S
 from serf_haproxy.policy.proof import Secret, make_proof
 from serf_haproxy.serf.events import Member, make_member
 from serf_haproxy.serf.roster import Roster
+from serf_haproxy.show.table import format_table
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
