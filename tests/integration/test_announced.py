@@ -88,7 +88,9 @@ def test_an_announced_service_is_at_its_host(proxy: Proxy, web: Web) -> None:
     proxy.run_pass()
     assert list_services(proxy) == {"blog", "shop", "wide"}, "it stays for an hour"
     assert proxy.reload_count() == reload_count + 1
-    assert "service blog (http, blog.apps.test, announced by members)" in format_table(read_report(proxy.settings), width=0)
+    assert "service blog (http, blog.apps.test, announced by members)" in format_table(
+        read_report(proxy.settings), width=0
+    )
 
 
 def test_the_operator_has_the_first_word(proxy: Proxy, web: Web, short_dir: Path) -> None:
