@@ -25,7 +25,7 @@ _MOST_PASSES = 3
 # The files that a healthy balancer may have beside the live file and in the state directory.
 _CONFIG_FILES = {"", ".good", ".state", ".rejected", ".before"}
 _STATE_FILES = {"last_pass.json", "flaps.json", "known.json", "served", "template.good", "pass.lock", "released"}
-_STATE_FILES |= {"daemon.lock", "resident.lock"}
+_STATE_FILES |= {"daemon.lock", "resident.lock", "history.jsonl"}
 
 
 @dataclasses.dataclass

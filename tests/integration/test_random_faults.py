@@ -41,7 +41,7 @@ SETTINGS = {
     "SERF_HAPROXY_FLAP_CUTOFF": "0",  # all live nodes have to serve at the end, also those that flapped
 }
 STATE_FILES = {"last_pass.json", "flaps.json", "known.json", "served", "serf.snapshot"}
-STATE_FILES |= {"pass.lock", "daemon.lock", "resident.lock"}
+STATE_FILES |= {"pass.lock", "daemon.lock", "resident.lock", "history.jsonl"}
 CONFIG_FILES = {"haproxy.cfg", "haproxy.cfg.good", "haproxy.cfg.state", "haproxy.cfg.rejected", "haproxy.cfg.before"}
 
 
