@@ -119,3 +119,20 @@ def test_following_may_begin_before_the_first_line(tmp_path: Path) -> None:
     kept.add([ONE])
     assert tail.read() == [ONE]
     tail.close()
+
+
+def test_the_last_lines_come_from_the_ends_of_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so much is read; a line that is cut at its beginning is left out, and so is damage."""
+    monkeypatch.setattr(history, "_MOST_BYTES", 2000)
+    kept = History(str(tmp_path))
+    assert kept.read_last(1000) == []
+    for number in range(14):
+        kept.add([ONE._replace(node=f"web{number}")])
+    assert [one.node for one in kept.read_last(10_000)] == [one.node for one in read(kept)]
+    lines = [path.read_text().splitlines() for path in (tmp_path / "history.jsonl.1", tmp_path / "history.jsonl")]
+    length = len(lines[0][0]) + 1
+    assert [one.node for one in kept.read_last(2 * length + 20)] == [
+        one.node for one in read(kept) if any(f'"{one.node}"' in line for part in lines for line in part[-2:])
+    ]
+    (tmp_path / "history.jsonl").write_bytes(b"\xff\n{}\n")
+    assert [one.node for one in kept.read_last(length + 5)] == [read(kept)[-1].node]

@@ -100,6 +100,9 @@ def test_paths_and_their_rules(proxy: Proxy) -> None:
         assert [one["name"] for one in status["members"]] == ["web1"]
         assert (member["state"], member["haproxy"]["address"]) == ("serving", f"127.0.0.1:{application.port}")
         assert f"server web1 127.0.0.1:{application.port}" in web.read("/v1/config")
+        happenings = json.loads(web.read("/v1/history"))["happenings"]
+        told = [one["what"] for one in happenings if (one["kind"], one["node"]) == ("node", "web1")]
+        assert [one.rpartition(" -> ")[2] for one in told] == ["serving"], happenings
         page = web.ask("/")
         assert page.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "script-src 'sha256-" in page.headers["Content-Security-Policy"]

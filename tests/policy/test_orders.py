@@ -147,6 +147,8 @@ def test_a_pause_and_a_reload_are_found() -> None:
     table = merge({}, [pause, reload], NOW_MS)
     assert list_active(table, NOW_MS)[1] == pause
     assert list_active(table, NOW_MS).reload == reload
+    drains = [make(node="web2"), make(node="web1"), make(STOP, node="web2", service="api")]
+    assert list_active(merge(table, drains, NOW_MS), NOW_MS).list_lasting() == [pause, drains[1], drains[2], drains[0]]
     assert list_active(table, NOW_MS + MINUTE).reload is None
     resumed = merge(table, [make(UNDONE, NOW_MS + 1, PAUSE, node="")], NOW_MS)
     assert list_active(resumed, NOW_MS).pause is None

@@ -108,13 +108,10 @@ def list_orders(args: argparse.Namespace) -> int:
     import time
 
     from serf_haproxy.control.give import Desk
-    from serf_haproxy.policy.orders import MAINT, PAUSE, explain, name_subject
+    from serf_haproxy.policy.orders import explain, list_active, name_subject
     from serf_haproxy.serf.printing import printable
 
-    now_ms = time.time_ns() // 1_000_000
-    table = Desk(load_settings(os.environ)).read()
-    orders = sorted(one.order for one in table.values() if one.order.is_active(now_ms))
-    orders = [order for order in orders if order.verb in (MAINT, PAUSE)]
+    orders = list_active(Desk(load_settings(os.environ)).read(), time.time_ns() // 1_000_000).list_lasting()
     if args.json:
         print(json.dumps({"version": 1, "orders": [order._asdict() for order in orders]}, indent=1))
         return 0

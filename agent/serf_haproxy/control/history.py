@@ -133,6 +133,26 @@ class History:
             except OSError as error:
                 raise SystemFault(f"cannot read {path}: {error.strerror}; run this as the daemon's user") from error
 
+    def read_last(self, most_bytes: int) -> list[Happening]:
+        """Return the last lines, the oldest first: those in so many bytes of the end of each file.
+
+        Raises:
+            SystemFault: A file cannot be read.
+        """
+        found: list[Happening] = []
+        for path in (self._older_path, self._path):
+            try:
+                with open(path, "rb") as file:
+                    start = max(0, os.fstat(file.fileno()).st_size - most_bytes - 1)  # with the line feed before it
+                    file.seek(start)
+                    lines = file.read(most_bytes + 1).decode(errors="replace").split("\n")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise SystemFault(f"cannot read {path}: {error.strerror}") from error
+            found += [one for line in lines[1 if start else 0 :] if (one := _parse(line))]
+        return found
+
     def follow(self, wanted: Wanted) -> "Tail":
         """Return what reads the lines that are added from now on."""
         return Tail(self._path, wanted)

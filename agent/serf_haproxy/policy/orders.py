@@ -145,6 +145,10 @@ class Orders(NamedTuple):
     reload: Order | None = None
     ends_in_s: float | None = None
 
+    def list_lasting(self) -> list[Order]:
+        """Return those to pause and about nodes, by node; the others are obeyed at once."""
+        return [*filter(None, [self.pause]), *(order for name in sorted(self.maint) for order in self.maint[name])]
+
     def find(self, key: Key) -> Order | None:
         """Return the order about a node in a service that counts: to stop before to drain, then the latest."""
         return next((order for order in self.maint.get(key[1], ()) if order.service in ("", key[0])), None)

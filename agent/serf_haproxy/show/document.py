@@ -68,6 +68,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "verdict": record.verdict,
         "reason": record.reason,
         "conditions": [one._asdict() for one in find_conditions(report)],
+        "orders": [order._asdict() for order in report.snapshot.orders.list_lasting()],
         "digest": record.digest,
         "took_s": record.took_s,
         "changed_at_s": record.changed_at_s,

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 
+from serf_haproxy.control.history import History
 from serf_haproxy.settings import Settings
 from serf_haproxy.web.access import Access
 from serf_haproxy.web.board import Board
@@ -27,7 +28,7 @@ def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     board = Board(settings)
-    routes = Routes(Access(settings), board, Page())
+    routes = Routes(Access(settings), board, Page(), History(settings.state_dir))
     server = await Server(settings.web_bind, routes.answer, routes.follow).start()
     tasks = [asyncio.create_task(board.run()), asyncio.create_task(_hear(board))]
     try:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+from serf_haproxy.control.history import History
+from serf_haproxy.errors import SystemFault
 from serf_haproxy.web import metrics
 from serf_haproxy.web.access import Access
 from serf_haproxy.web.board import Board
@@ -13,6 +15,7 @@ _JSON = "application/json"
 _FRESH_S = 1.0
 _PING_S = 15.0
 _WRITE_S = 10.0
+_HISTORY_BYTES = 256 * 1024  # of each of two files
 _STREAM_S = 3600.0  # then the page connects again
 
 
@@ -23,12 +26,14 @@ class Routes:
         access: Who may ask.
         board: What is shown.
         page: The page.
+        history: What the daemon has written down.
     """
 
-    def __init__(self, access: Access, board: Board, page: Page) -> None:
+    def __init__(self, access: Access, board: Board, page: Page, history: History) -> None:
         self._access = access
         self._board = board
         self._page = page
+        self._history = history
 
     async def answer(self, request: Request) -> Response:
         """Return the response to a request; one of type `text/event-stream` goes on with `follow`."""
@@ -53,6 +58,8 @@ class Routes:
             case ("metrics",):
                 await self._board.refresh(_FRESH_S)
                 return Response(200, self._board.metrics.format(), metrics.CONTENT_TYPE)
+            case ("v1", "history"):
+                return await self._show_history()
             case ("v1", "status" | "config") | ("v1", "services", _, "servers", _):
                 return await self._show_reading(request.path)
         return refuse(404, "there is no such path; see docs/reference/web.md")
@@ -68,6 +75,13 @@ class Routes:
                 found = await asyncio.to_thread(latest.explain, service, name)
                 return _format_json(found) if found else refuse(404, "there is no such node in this service")
         return _format_json(latest.document | {"read_s": latest.at_s})
+
+    async def _show_history(self) -> Response:
+        try:
+            found = await asyncio.to_thread(self._history.read_last, _HISTORY_BYTES)
+        except SystemFault as error:
+            return refuse(503, str(error))
+        return _format_json({"version": 1, "happenings": [one._asdict() for one in found]})
 
     async def follow(self, _request: Request, writer: asyncio.StreamWriter) -> None:
         """Send a page what changes, as server-sent events, until it goes or does not keep up."""
