@@ -15,10 +15,12 @@ from typing import NamedTuple
 import psutil
 import pytest
 
+import probe
 from fakes.web import answering
 from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon
+from integration.test_orders import run
 from serf_haproxy.serf.wake import wake
 
 BIND = "SERF_HAPROXY_WEB_BIND"
@@ -102,7 +104,7 @@ def test_paths_and_their_rules(proxy: Proxy) -> None:
         assert f"server web1 127.0.0.1:{application.port}" in web.read("/v1/config")
         happenings = json.loads(web.read("/v1/history"))["happenings"]
         told = [one["what"] for one in happenings if (one["kind"], one["node"]) == ("node", "web1")]
-        assert [one.rpartition(" -> ")[2] for one in told] == ["serving"], happenings
+        assert [one.rpartition(" -> ")[2] for one in told] == [f"serving 127.0.0.1:{application.port}"], happenings
         page = web.ask("/")
         assert page.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "script-src 'sha256-" in page.headers["Content-Security-Policy"]
@@ -145,6 +147,25 @@ def test_metrics_follow_what_happens(short_dir: Path) -> None:
         assert web.measure("serf_haproxy_runtime_commands_total") >= applied
         assert web.measure("serf_haproxy_pass_duration_seconds_count") >= applied
         assert abs(web.measure("serf_haproxy_last_good_pass_timestamp_seconds") - time.time()) < 120
+
+
+def test_metrics_tell_of_orders_and_of_changes_by_hand(proxy: Proxy) -> None:
+    """A gauge counts the orders that have effect, and a counter the servers that were put right."""
+    with answering() as application, serving(proxy) as web:
+        join(proxy, "web1", application.port)
+        wait_for(lambda: web.measure('serf_haproxy_servers_up{service="nodes"}') == 1, lambda: web.read("/metrics"))
+        assert web.measure("serf_haproxy_drifts_total") == 0
+        probe.change(proxy.settings, ["set server nodes/web1 state maint"])
+        wake(proxy.settings.wake_fifo)
+        wait_for(lambda: web.measure("serf_haproxy_drifts_total") == 1, lambda: web.read("/metrics"))
+        drained = 'serf_haproxy_orders{order="drain"}'
+        assert web.measure(drained) == 0
+        run(proxy, "maint", "set", "web1", "--reason", "disk")
+        wait_for(lambda: web.measure(drained) == 1, lambda: web.read("/metrics"))
+        (order,) = json.loads(web.read("/v1/status"))["orders"]
+        assert (order["node"], order["mode"], order["reason"]) == ("web1", "drain", "disk")
+        run(proxy, "maint", "unset", "web1")
+        wait_for(lambda: web.measure(drained) == 0, lambda: web.read("/metrics"))
 
 
 def test_events_are_timed(proxy: Proxy) -> None:

@@ -76,6 +76,7 @@ class Companion:
                 has_reloaded=outcome.has_reloaded,
                 command_count=command_count - before_count,
                 corrected_count=outcome.corrected_count,
+                drift_count=len(outcome.drifts),
                 is_repeated=False,
                 is_serf_up=is_serf_up,
             )

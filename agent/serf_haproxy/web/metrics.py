@@ -15,8 +15,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from serf_haproxy import __version__
-from serf_haproxy.control.outcome import ALONE, DIFFERS, FROZEN, HELD, LAST, SPLIT, Verdict
+from serf_haproxy.control.outcome import ALONE, DIFFERS, FROZEN, HELD, LAST, PAUSED, SPLIT, Verdict
 from serf_haproxy.policy.decision import State
+from serf_haproxy.policy.orders import DRAIN, MAINT, PAUSE, STOP
 from serf_haproxy.serf.events import STATUSES
 from serf_haproxy.web.news import ERROR, News
 from serf_haproxy.web.reading import Reading, count_up
@@ -27,7 +28,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _PREFIX = "serf_haproxy_"
 _PASS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 _APPLIED_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60)
-_CONDITIONS = (HELD, LAST, ALONE, FROZEN, DIFFERS, SPLIT)
+_CONDITIONS = (HELD, LAST, ALONE, FROZEN, DIFFERS, SPLIT, PAUSED)
 
 
 class Metrics:
@@ -59,6 +60,7 @@ class Metrics:
             self._reloads.labels(result)
         self._commands = counter("runtime_commands", "Commands given to HAProxy's runtime socket.")
         self._corrections = counter("corrections", "Node files that Serf's roster corrected.")
+        self._drifts = counter("drifts", "Servers that were changed by hand at HAProxy's socket, and put right.")
         self._events = counter("events", "Node files that Serf's events changed, by what Serf said.", "status")
         for status in STATUSES:
             self._events.labels(status)
@@ -77,6 +79,7 @@ class Metrics:
             self._reloads.labels("ok" if news.is_in_force else "failed").inc()
         self._commands.inc(max(0, news.command_count))
         self._corrections.inc(max(0, news.corrected_count))
+        self._drifts.inc(max(0, news.drift_count))
 
     def count_found(self, found: Found, reading: Reading) -> None:
         """Count what is new in a reading."""
@@ -138,6 +141,9 @@ def _list_gauges(reading: Reading) -> Iterator[Metric]:
     conditions = Tally(one["name"] for one in document["conditions"])
     names = dict.fromkeys((*_CONDITIONS, *conditions))
     yield _tally("condition", "1 while a condition lasts.", names, conditions, "name")
+    given = report.snapshot.orders.list_lasting()
+    orders = Tally(order.mode if order.verb == MAINT else order.verb for order in given)
+    yield _tally("orders", "Operators' orders that have effect.", (DRAIN, STOP, PAUSE), orders, "order")
     yield _gauge("refused_members", "Members that cannot have a node file.", len(report.record.refused))
     yield _gauge("services_faults", "Faults of the services file.", len(document["service_faults"]))
     yield _gauge("certificate_faults", "Faults of certificates.", len(document["certificate_faults"]))

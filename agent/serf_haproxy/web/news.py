@@ -19,6 +19,7 @@ class News(NamedTuple):
         has_reloaded: Whether the master was told to reload, with or without success.
         command_count: Commands given to HAProxy's runtime socket.
         corrected_count: Node files that the roster corrected.
+        drift_count: Servers that were changed by hand at HAProxy's socket, and put right.
         is_serf_up: Whether the daemon is connected to the Serf agent.
         are_settings_good: Whether the settings could be read when they were last asked for.
         is_repeated: Whether an earlier web process was told of the same pass, so that it does not count again.
@@ -32,6 +33,7 @@ class News(NamedTuple):
     has_reloaded: bool = False
     command_count: int = 0
     corrected_count: int = 0
+    drift_count: int = 0
     is_serf_up: bool = False
     are_settings_good: bool = True
     is_repeated: bool = False
