@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 import workers
 from integration.proxy import wait_for
@@ -34,14 +35,14 @@ def begin(lab_dir: Path, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def read_to(tour: "subprocess.Popen[str]", words: str) -> None:
-    """Read the output of a tour up to a line with these words."""
+def read_to(tour: "subprocess.Popen[str]", words: str) -> str:
+    """Read the output of a tour up to a line with these words; return the line."""
     assert tour.stdout
     said = []
     for line in tour.stdout:
         said.append(line)
         if words in line:
-            return
+            return line
     raise AssertionError("".join(said))
 
 
@@ -95,6 +96,9 @@ def test_an_interrupted_tour_says_so_and_leaves_nothing(lab_dir: Path, number: s
 def test_the_tour_stays_up_until_it_is_interrupted(lab_dir: Path) -> None:
     """Without --once the lab stays up and the stats page is shown; Ctrl-C then ends the tour with exit code 0."""
     with begin(lab_dir) as tour:
+        found = re.search(r"http://127\.0\.0\.1:[0-9]+/", read_to(tour, "  page  "))
+        assert found
+        assert "<title>" in requests.get(found[0], timeout=10).text
         read_to(tour, "stats page")
         read_to(tour, "Press Ctrl-C to stop")
         assert len(running_in(lab_dir)) > 10

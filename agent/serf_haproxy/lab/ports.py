@@ -31,6 +31,11 @@ class Ports(NamedTuple):
         return self.node_rpc
 
     @property
+    def page(self) -> int:
+        """The port of the page in the browser on the balancers; at the nodes' addresses it is that of applications."""
+        return self.app
+
+    @property
     def tcp(self) -> range:
         """The ports of services of mode tcp on the balancers."""
         return range(self.frontend + _FIRST_TCP, self.frontend + _FIRST_TCP + TCP_COUNT)

@@ -14,14 +14,14 @@ from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy.master import Master
 from serf_haproxy.haproxy.runtime import Runtime
 from serf_haproxy.haproxy.stat import ServerStatus
-from serf_haproxy.lab import processes, screen
+from serf_haproxy.lab import ports, processes, screen
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.lab.tour_checks import Finding, Step, has_weights, judge
 from serf_haproxy.lab.tour_steps import STEP_COUNT, WISHES, list_steps
 from serf_haproxy.lab.watch import greet
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.services.service import TCP
-from serf_haproxy.settings import Settings, load_settings
+from serf_haproxy.settings import Settings, load_settings, variable
 from serf_haproxy.show.explain import explain_node, format_explanation
 from serf_haproxy.show.table import format_table
 
@@ -138,16 +138,20 @@ def run_tour(lab: Lab, is_once: bool) -> int:
     screen.say(screen.bold("serf-haproxy keeps HAProxy's servers equal to the live nodes of a Serf cluster."))
     screen.say(f"This tour shows it in {STEP_COUNT} steps, with real processes on loopback, in less than a minute.")
     screen.say("A balancer starts first: HAProxy, the serf-haproxy daemon and a Serf agent, supervised by s6.")
+    page = f"{ports.address_balancer('lb1')}:{ports.number_ports(lab.port_base or ports.BASE).page}"
+    lab.settings[variable("web_bind")] = page
     lab.up(nodes=0, services=WISHES)  # cleans up after itself when it fails, so it stands before the `try`
     tour = Tour(lab)
     try:
+        screen.say(f"Watch it in a browser, if you like: http://{page}/")
         tour.run()
         balancer = lab.status()["balancers"][0]
         screen.say("", screen.bold("━━ All steps succeeded." if not tour.failures else "━━ These checks failed:"))
         screen.say(*(screen.red(f"  {failure}") for failure in tour.failures))
         if not is_once:
             screen.say("  The cluster stays up, so that you can try it:", "")
-            screen.say(f"  frontend    {balancer['frontend_url']}", f"  stats page  {balancer['stats_url']}")
+            screen.say(f"  frontend    {balancer['frontend_url']}", f"  page        http://{page}/")
+            screen.say(f"  stats page  {balancer['stats_url']}")
             screen.say(*(f"  {row['service']:11} {row['reached_at'][0]}" for row in lab.status()["services"][1:]), "")
             screen.say("  In another terminal, change the cluster:", "")
             screen.say(*(f"    .venv/bin/serf-haproxy lab {words}" for words in _TO_TRY))
