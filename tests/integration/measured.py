@@ -132,9 +132,9 @@ class Stage:
         with contextlib.suppress(OSError, EOFError, TimeoutError, ValueError, IndexError):
             async with asyncio.timeout(_ANSWER_S):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")
-                head, _, _ = (await reader.read()).partition(b"\r\n\r\n")
-                writer.close()
+                with contextlib.closing(writer):  # also when the stage ends before the answer
+                    writer.write(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")
+                    head, _, _ = (await reader.read()).partition(b"\r\n\r\n")
             first, *lines = head.decode().lower().split("\r\n")
             status = int(first.split()[1])
             node = next((line[8:] for line in lines if line.startswith("x-node: ")), "")
