@@ -117,7 +117,7 @@ def test_an_order_from_the_future_is_refused() -> None:
     ],
 )
 def test_a_field_that_is_wrong_is_refused(field: str, value: object) -> None:
-    """Each field of an order is checked, whoever has signed it."""
+    """Each field of an order is checked, also of a signed one."""
     fields = list(WEB1._replace(**{field: value})[:-1])
     with pytest.raises((ValueError, TypeError)):
         read_order(fields)

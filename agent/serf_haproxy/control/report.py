@@ -55,7 +55,7 @@ class Report(NamedTuple):
 
 
 def read_report(settings: Settings) -> Report:
-    """Observe and decide as a pass does, without acting. It takes less than two seconds, whoever does not answer.
+    """Observe and decide as a pass does, without acting. It takes less than two seconds, even if HAProxy or Serf hangs.
 
     Raises:
         SystemFault: The node directory or the published configuration cannot be read.
