@@ -8,7 +8,7 @@ import os
 import sys
 
 from serf_haproxy import errors
-from serf_haproxy.serf import events, nodes, wake
+from serf_haproxy.serf import events, handling, nodes, wake
 
 
 def main() -> int:
@@ -16,10 +16,12 @@ def main() -> int:
     nodes_dir = os.environ.get("SERF_HAPROXY_NODES_DIR") or "/run/serf-haproxy/nodes"
     wake_fifo = os.environ.get("SERF_HAPROXY_WAKE_FIFO") or "/run/serf-haproxy/wake"
     try:
-        event = events.read_event(os.environ.get("SERF_EVENT"), read_payload())
+        event = events.read_event(os.environ.get("SERF_EVENT"), handling.read_input(events.PAYLOAD_BYTES + 1))
     except errors.InputError as error:
-        return complain(error)
-    exit_code = max([complain(errors.InputError(reason)) for reason in event.refused], default=0)
+        return handling.complain("member_event", error)
+    exit_code = max(
+        [handling.complain("member_event", errors.InputError(reason)) for reason in event.refused], default=0
+    )
     status = events.STATUS_OF_EVENT[event.kind]
     changed = False
     for member in event.members:
@@ -29,35 +31,13 @@ def main() -> int:
             else:
                 changed |= nodes.record(nodes_dir, status, member)
         except errors.SystemFault as error:
-            exit_code = complain(error)
+            exit_code = handling.complain("member_event", error)
     try:
         if changed:
             wake.wake(wake_fifo)
     except errors.SystemFault as error:
-        exit_code = complain(error)
+        exit_code = handling.complain("member_event", error)
     return exit_code
-
-
-def read_payload() -> bytes:
-    """Return standard input, cut one byte after the largest payload that Serf can send; b"" when it is closed."""
-    chunks = []
-    missing = events.PAYLOAD_BYTES + 1
-    try:
-        while missing > 0 and (chunk := os.read(0, min(missing, 65536))):
-            chunks.append(chunk)
-            missing -= len(chunk)
-    except OSError:
-        return b""
-    return b"".join(chunks)
-
-
-def complain(error: errors.SerfHaproxyError) -> int:
-    """Write the error to standard error as one line; return its exit code."""
-    try:  # noqa: SIM105 - contextlib is not cheap
-        os.write(2, f"member_event: {error}\n".encode("ascii", "backslashreplace"))
-    except OSError:
-        pass  # standard error is closed; handle the rest of the event anyway
-    return error.exit_code
 
 
 if __name__ == "__main__":

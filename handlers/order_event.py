@@ -9,7 +9,9 @@ import os
 import sys
 
 from serf_haproxy import errors
-from serf_haproxy.serf import answers, inbox, wake
+from serf_haproxy.serf import answers, handling, inbox, wake
+
+_MOST_BYTES = inbox.MOST_BYTES + 2  # with the line feed that Serf adds, and one that shows that it is too long
 
 
 def main() -> int:
@@ -19,40 +21,18 @@ def main() -> int:
     kind = os.environ.get("SERF_EVENT")
     try:
         if kind == "user" and os.environ.get("SERF_USER_EVENT") == inbox.EVENT:
-            inbox.put(os.path.join(home, "inbox"), read_payload().rstrip(b"\n"))
+            inbox.put(os.path.join(home, "inbox"), handling.read_input(_MOST_BYTES).rstrip(b"\n"))
             wake.wake(wake_fifo, wake.ORDER_WORD)
         elif kind == "query":
             name = os.environ.get("SERF_QUERY_NAME", "")
-            os.write(1, answers.find(os.path.join(home, "answers"), name, read_payload()))
+            os.write(1, answers.find(os.path.join(home, "answers"), name, handling.read_input(_MOST_BYTES)))
         else:
             raise errors.InputError(f"register this handler for user:{inbox.EVENT} and {answers.FILTERS} alone")
     except errors.SerfHaproxyError as error:
-        return complain(error)
+        return handling.complain("order_event", error)
     except OSError as error:
-        return complain(errors.SystemFault(f"cannot answer: {error.strerror}"))
+        return handling.complain("order_event", errors.SystemFault(f"cannot answer: {error.strerror}"))
     return 0
-
-
-def read_payload() -> bytes:
-    """Return standard input, cut one byte after the largest payload that Serf can send; b"" when it is closed."""
-    chunks = []
-    missing = inbox.MOST_BYTES + 2
-    try:
-        while missing > 0 and (chunk := os.read(0, missing)):
-            chunks.append(chunk)
-            missing -= len(chunk)
-    except OSError:
-        return b""
-    return b"".join(chunks)
-
-
-def complain(error: errors.SerfHaproxyError) -> int:
-    """Write the error to standard error as one line; return its exit code."""
-    try:  # noqa: SIM105 - contextlib is not cheap
-        os.write(2, f"order_event: {error}\n".encode("ascii", "backslashreplace"))
-    except OSError:
-        pass  # standard error is closed
-    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ ORDER = (
 
 # Cheap: what each event loads, while Serf waits. Pure: no file, clock, process or network.
 CHEAP = ("errors", "serf/__init__", "serf/answers", "serf/events", "serf/inbox", "serf/nodes", "serf/printing")
-CHEAP += ("serf/wake",)
+CHEAP += ("serf/handling", "serf/wake")
 CHEAP_OUTSIDE = {"errno", "os", "stat", "sys", "time"}
 PURE = ("policy/*", "config/*", "*/law", "*/schedule", "balance/evidence")
 PURE_OUTSIDE = {"base64", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress"}

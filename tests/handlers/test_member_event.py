@@ -1,6 +1,5 @@
 """The event handler, run with Serf's environment and standard input, and by a real Serf agent."""
 
-import contextlib
 import os
 import re
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.wakes import hearing
 from serf_haproxy.serf.events import LINE_BYTES, format_line
 from serf_haproxy.serf.rpc import Connection, RpcAddress
 from serf_haproxy.settings import Settings
@@ -51,17 +51,8 @@ def run(handler: Path, nodes_dir: Path) -> Run:
 @pytest.fixture
 def wakes(nodes_dir: Path) -> Iterator[Callable[[], bytes]]:
     """Yield a function that returns the bytes written to the wake FIFO since its last call."""
-    path = nodes_dir.parent / "wake"
-    os.mkfifo(path)
-    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-
-    def read() -> bytes:
-        with contextlib.suppress(BlockingIOError):
-            return os.read(fd, 4096)
-        return b""
-
-    yield read
-    os.close(fd)
+    with hearing(nodes_dir.parent / "wake") as read:
+        yield read
 
 
 def read_nodes(nodes_dir: Path) -> dict[str, str]:
@@ -256,7 +247,7 @@ def test_handler_imports_only_the_cheap_set(handler: Path, nodes_dir: Path) -> N
     ours = {
         "serf_haproxy",
         "serf_haproxy.errors",
-        *(f"serf_haproxy.serf{name}" for name in ("", ".events", ".nodes", ".printing", ".wake")),
+        *(f"serf_haproxy.serf{name}" for name in ("", ".events", ".handling", ".nodes", ".printing", ".wake")),
     }
     assert ours <= imported - list_imports(["-c", ""]) <= ours | {"errno", "stat", "time"}
     assert not imported & HEAVY

@@ -1,6 +1,5 @@
 """The handler of orders and queries, run with Serf's environment and standard input, and by real Serf agents."""
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fakes.wakes import hearing
 from serf_haproxy.errors import SerfFault
 from serf_haproxy.policy.order_wire import EVENT_BYTES
 from serf_haproxy.serf import answers, inbox
@@ -51,16 +51,8 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def woken(home: Path) -> Iterator[Callable[[], bytes]]:
     """Yield a function that returns what was written to the wake FIFO since its last call."""
-    os.mkfifo(home / "wake")
-    fd = os.open(home / "wake", os.O_RDWR | os.O_NONBLOCK)
-
-    def read() -> bytes:
-        with contextlib.suppress(BlockingIOError):
-            return os.read(fd, 4096)
-        return b""
-
-    yield read
-    os.close(fd)
+    with hearing(home / "wake") as read:
+        yield read
 
 
 def run(home: Path, payload: bytes, **environ: str) -> subprocess.CompletedProcess[bytes]:
@@ -141,7 +133,7 @@ def test_only_cheap_modules_are_imported(home: Path) -> None:
     told = subprocess.run(argv, env=environ, input=b"x", capture_output=True, check=True).stderr.decode()
     imported = {line.rpartition("|")[2].strip() for line in told.splitlines() if line.startswith("import time:")}
     ours = {name for name in imported if name.startswith("serf_haproxy.serf.")}
-    assert ours == {f"serf_haproxy.serf.{name}" for name in ("answers", "inbox", "printing", "wake")}
+    assert ours == {f"serf_haproxy.serf.{name}" for name in ("answers", "handling", "inbox", "printing", "wake")}
     assert not imported & HEAVY
 
 
