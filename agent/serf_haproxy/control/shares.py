@@ -10,7 +10,7 @@ from serf_haproxy.errors import SystemFault
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import Key, format_key, parse_key
 from serf_haproxy.settings import Settings
-from serf_haproxy.system.files import read_text, write_durably
+from serf_haproxy.system.files import read_text, write_quickly
 
 _SHOWN = ("weight", "limit", "factor", "wait_s", "failed_share", "times", "reason")
 _BYTES = 2**24
@@ -24,7 +24,7 @@ def locate_shares(settings: Settings) -> str:
 def write_shares(path: str, shares: Mapping[Key, Mapping[str, Any]]) -> None:
     """Write what was found; a file that cannot be written is missing for `status` alone."""
     with contextlib.suppress(SystemFault):
-        write_durably(path, json.dumps({format_key(key): share for key, share in shares.items()}) + "\n")
+        write_quickly(path, json.dumps({format_key(key): share for key, share in shares.items()}) + "\n")
 
 
 def read_shares(path: str) -> dict[Key, dict[str, Any]]:

@@ -28,19 +28,9 @@ def write_durably(path: str, text: str, mode: int = 0o644, is_exact: bool = Fals
     Raises:
         SystemFault: The file cannot be written; the previous one is untouched.
     """
-    temporary = f"{path}.{os.urandom(_RANDOM_BYTES).hex()}{_SUFFIX}"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        with open(fd, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            if is_exact:
-                os.fchmod(fd, mode)
-            file.write(text)
-            file.flush()
-            os.fsync(fd)
-        rename_durably(temporary, path)
+        _replace(path, text, mode, is_exact)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
         raise SystemFault(f"cannot write {path}: {error.strerror}; the previous file is untouched") from error
 
 
@@ -50,16 +40,28 @@ def write_quickly(path: str, text: str) -> None:
     Raises:
         SystemFault: The file cannot be written; the previous one is untouched.
     """
+    try:
+        _replace(path, text, is_flushed=False)
+    except OSError as error:
+        raise SystemFault(f"cannot write {path}: {error.strerror}") from error
+
+
+def _replace(path: str, text: str, mode: int = 0o644, is_exact: bool = False, *, is_flushed: bool = True) -> None:
     temporary = f"{path}.{os.urandom(_RANDOM_BYTES).hex()}{_SUFFIX}"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with open(fd, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            if is_exact:
+                os.fchmod(fd, mode)
             file.write(text)
-        os.replace(temporary, path)
-    except OSError as error:
+            if is_flushed:
+                file.flush()
+                os.fsync(fd)
+        (rename_durably if is_flushed else os.replace)(temporary, path)
+    except OSError:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        raise SystemFault(f"cannot write {path}: {error.strerror}") from error
+        raise
 
 
 def remove_temporaries(*paths: str) -> None:
