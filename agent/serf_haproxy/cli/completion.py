@@ -85,15 +85,20 @@ def _list_cases(commands: Sequence[Command], give: str, files: str) -> Iterator[
     yield "    esac"
 
 
-def _list_bash(commands: Sequence[Command]) -> Iterator[str]:
+def _list_walk(commands: Sequence[Command], words: str) -> Iterator[str]:
+    """Yield the lines that find the command in the shell's words, bash's and zsh's alike."""
     known = "|".join(_quote(_join(command.words)) for command in commands if command.words)
-    yield "# bash completion of serf-haproxy: source <(serf-haproxy completion bash)"
-    yield "_serf_haproxy() {"
-    yield '    local at="" word cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}"'
-    yield '    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do'
+    yield f'    for word in "{words}"; do'
     yield f'        case "$at $word" in {known}) at="$at $word" ;; esac'
     yield "    done"
     yield '    case "$at $prev" in'
+
+
+def _list_bash(commands: Sequence[Command]) -> Iterator[str]:
+    yield "# bash completion of serf-haproxy: source <(serf-haproxy completion bash)"
+    yield "_serf_haproxy() {"
+    yield '    local at="" word cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}"'
+    yield from _list_walk(commands, "${COMP_WORDS[@]:1:COMP_CWORD-1}")
     yield from _list_cases(
         commands,
         'mapfile -t COMPREPLY < <(compgen -W "{}" -- "$cur")',
@@ -104,14 +109,10 @@ def _list_bash(commands: Sequence[Command]) -> Iterator[str]:
 
 
 def _list_zsh(commands: Sequence[Command]) -> Iterator[str]:
-    known = "|".join(_quote(_join(command.words)) for command in commands if command.words)
     yield "#compdef serf-haproxy"
     yield "_serf_haproxy() {"
     yield '    local at="" word prev="${words[CURRENT-1]}"'
-    yield '    for word in "${(@)words[2,CURRENT-1]}"; do'
-    yield f'        case "$at $word" in {known}) at="$at $word" ;; esac'
-    yield "    done"
-    yield '    case "$at $prev" in'
+    yield from _list_walk(commands, "${(@)words[2,CURRENT-1]}")
     yield from _list_cases(commands, "compadd -- {}", "_files")
     yield "}"
     yield 'if [ "${funcstack[1]}" = _serf-haproxy ]; then _serf_haproxy "$@"'
