@@ -21,6 +21,14 @@ def _nothing(_site: Site, _names: list[str]) -> None:
     return
 
 
+def _slow_down(site: Site, _names: list[str]) -> None:
+    site.tell(SICK, f"times {TIMES:g}")
+
+
+def _speed_up(site: Site, _names: list[str]) -> None:
+    site.tell(SICK, "times 1")
+
+
 def _heat(site: Site, _names: list[str]) -> None:
     """Let a server join that is slow at first, as one with empty caches is."""
     site.start("cold")
@@ -101,8 +109,8 @@ def list_cases() -> dict[str, Case]:
             "slow",
             "One server is ten times slower, and heals",
             "After 2 s one server takes ten times as long for everything; later it is as before.",
-            lambda site, _: site.tell(SICK, f"times {TIMES:g}"),
-            lambda site, _: site.tell(SICK, "times 1"),
+            _slow_down,
+            _speed_up,
             speed=1 / TIMES,
             loads=((50, 5), (10, 5), (75, 5), (50, 12)),
         ),
@@ -199,8 +207,8 @@ def _list_of_clients() -> list[Case]:
             "slow-sticky",
             "Sticky sessions, and one server is ten times slower",
             "200 equal clients with a cookie; after 2 s one server takes ten times as long.",
-            lambda site, _: site.tell(SICK, f"times {TIMES:g}"),
-            lambda site, _: site.tell(SICK, "times 1"),
+            _slow_down,
+            _speed_up,
             speed=1 / TIMES,
             cookie=_COOKIE,
             loads=((5, 5),),
@@ -220,8 +228,8 @@ def _list_of_clients() -> list[Case]:
             "two-balancers",
             "Two balancers before the same servers, one of which is ten times slower",
             "Each gets half of the requests and knows nothing of the other. After 2 s one server is ten times slower.",
-            lambda site, _: site.tell(SICK, f"times {TIMES:g}"),
-            lambda site, _: site.tell(SICK, "times 1"),
+            _slow_down,
+            _speed_up,
             speed=1 / TIMES,
             balancer_count=2,
             algorithms=_CHOICE,
@@ -230,8 +238,8 @@ def _list_of_clients() -> list[Case]:
             "slow-bimodal",
             "One server is ten times slower, and requests are short or long",
             "One request of ten is twenty times as long as the others; after 2 s one server is ten times slower.",
-            lambda site, _: site.tell(SICK, f"times {TIMES:g}"),
-            lambda site, _: site.tell(SICK, "times 1"),
+            _slow_down,
+            _speed_up,
             speed=1 / TIMES,
             service="bimodal",
         ),
