@@ -4,7 +4,6 @@ import base64
 import contextlib
 import itertools
 import json
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from containers.engine import need
 from integration.proxy import wait_for
 
 _KEYS = {"Enter": "\r", "Escape": "", "ArrowDown": "", "ArrowUp": ""}
@@ -104,21 +104,6 @@ class Tab:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
 
-def find_chromium() -> str:
-    """Return Chromium's path; install Debian's where there is none.
-
-    Raises:
-        AssertionError: It cannot be installed.
-    """
-    if not shutil.which("chromium"):
-        for words in (["update"], ["install", "--no-install-recommends", "chromium"]):
-            got = subprocess.run(["apt-get", "-qq", "-y", *words], capture_output=True, text=True, check=False)
-            assert got.returncode == 0, got.stderr
-    path = shutil.which("chromium")
-    assert path
-    return path
-
-
 @contextlib.contextmanager
 def browsing() -> Iterator[Tab]:
     """Run Chromium and yield its tab."""
@@ -126,8 +111,9 @@ def browsing() -> Iterator[Tab]:
         words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         words += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
         words += ["--remote-debugging-port=0", f"--user-data-dir={directory}", "about:blank"]
+        need("chromium")
         with open(Path(directory, "log"), "wb") as log:
-            process = subprocess.Popen([find_chromium(), *words], stdout=log, stderr=log)
+            process = subprocess.Popen(["chromium", *words], stdout=log, stderr=log)
         try:
             port_file = Path(directory, "DevToolsActivePort")
             said = Path(directory, "log").read_text

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from integration.debian import unpack
 from integration.proxy import free_port, wait_for
 
 
@@ -21,13 +22,7 @@ def find_programs(directory: Path) -> dict[str, str]:
     names = ("prometheus", "promtool")
     found = {name: shutil.which(name) for name in names}
     if not all(found.values()):
-        got = subprocess.run(
-            ["apt-get", "-qq", "download", "prometheus"], cwd=directory, capture_output=True, text=True, check=False
-        )
-        assert got.returncode == 0, f"cannot download Debian's prometheus; run apt-get update: {got.stderr}"
-        package = next(directory.glob("prometheus_*.deb"))
-        subprocess.run(["dpkg-deb", "-x", package, directory], check=True)
-        package.unlink()
+        unpack(directory, "prometheus")
         found = {name: str(directory / "usr" / "bin" / name) for name in names}
     return {name: str(path) for name, path in found.items()}
 

@@ -15,6 +15,7 @@ import pytest
 
 import probe
 from fakes.servers import at_once, serving_tcp
+from integration.debian import unpack
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_services import offer, wait_up
 from serf_haproxy.control.outcome import Verdict
@@ -109,10 +110,7 @@ def redis_program(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[s
     if program := shutil.which("redis-server"):
         return program, dict(os.environ)
     directory = tmp_path_factory.mktemp("redis")
-    got = subprocess.run(["apt-get", "-qq", "download", *PACKAGES], cwd=directory, capture_output=True, check=False)
-    assert got.returncode == 0, got.stderr
-    for package in sorted(directory.glob("*.deb")):
-        subprocess.run(["dpkg-deb", "-x", package, directory], check=True)
+    unpack(directory, *PACKAGES)
     libraries = ":".join(str(path) for path in directory.glob("usr/lib/*-linux-gnu"))
     return str(directory / "usr/bin/redis-server"), os.environ | {"LD_LIBRARY_PATH": libraries}
 
