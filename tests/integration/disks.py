@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-CLONE_NEWNS = 0x00020000  # linux/sched.h
+CLONE_NEWNS, CLONE_FS = 0x00020000, 0x00000200  # linux/sched.h
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18  # linux/mount.h
 MNT_DETACH = 2
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878  # linux/fs.h
@@ -34,6 +34,8 @@ def private_mounts() -> Iterator[None]:
             _must(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "make the mounts private")
             yield
         finally:
+            # A thread that began meanwhile shares the working directory, and the kernel then refuses the return.
+            _must(_libc.unshare(CLONE_FS), "take an own working directory")
             _must(_libc.setns(before, CLONE_NEWNS), "return to the previous mount namespace")
             os.chdir(work_dir)
     finally:

@@ -21,6 +21,7 @@ from serf_haproxy.show.document import to_json
 NAMES = ("web1", "web2", "web3", "web4", "web5")
 SERVICE_S = 0.1
 RATE = 40.0  # a fifth of what the five can do
+SHORT_S, SHORT_RATE = 0.02, 100.0  # many requests, a tenth of what the five can do
 SPAN_S = float(os.environ.get("MEASURED_S", "10"))  # how long two balancers are compared
 LONG_S = 120.0  # the slowest hundredth of less time says little
 MOST_LAG_S = 0.02
@@ -175,25 +176,27 @@ def test_two_balancers_agree(short_dir: Path, stage: Stage) -> None:
         assert [middle[name] for name in NAMES[1:]] == [100] * 4
 
 
-def test_fewer_requests_meet_a_slow_server_than_with_the_fewest_connections(short_dir: Path, stage: Stage) -> None:
-    """Beside each other, leastconn gives the slow one of five servers twice as many requests, or more.
+def test_fewer_requests_meet_a_slow_server_than_with_the_fewest_connections(short_dir: Path) -> None:
+    """Beside each other, leastconn gives the slow one of five servers more requests.
 
-    With MEASURED_S=300 the slowest hundredth of all requests is compared too: with measured weights it takes half as
-    long, or less.
+    At a tenth of what the five can do, it gets about 6 % with leastconn and 1 to 2 % with measured weights. Among 1,000
+    requests, three quarters of the former are more than five standard deviations away. With MEASURED_S=300 the slowest
+    hundredth of all requests is compared too: with measured weights it takes half as long, or less.
     """
     rest = {"SERF_HAPROXY_BALANCE": "leastconn"}
     with (
-        running_stage(NAMES, SERVICE_S) as other,
+        running_stage(NAMES, SHORT_S) as stage,
+        running_stage(NAMES, SHORT_S) as other,
         balancing(short_dir / "a", stage, **MEASURED) as measured,
         balancing(short_dir / "b", other, **rest) as static,
     ):
         stage["web1"].times = other["web1"].times = 10
-        stage.load(port_of(measured), RATE)
-        other.load(port_of(static), RATE)
+        stage.load(port_of(measured), SHORT_RATE)
+        other.load(port_of(static), SHORT_RATE)
         wait_for(lambda: weights(measured)["web1"] <= 10, lambda: str(weights(measured)))
         few, many = observe_both(stage, measured, other, static)
         print(f"p99 {p99_s(few):.3f} instead of {p99_s(many):.3f} s")
-        assert share(few, "web1") <= share(many, "web1") / 2, f"{share(few, 'web1'):.3f} {share(many, 'web1'):.3f}"
+        assert share(few, "web1") <= 0.75 * share(many, "web1"), f"{share(few, 'web1'):.3f} {share(many, 'web1'):.3f}"
         if are_latencies_true(stage, other):
             assert p99_s(few) <= p99_s(many) / 2
 
