@@ -87,6 +87,10 @@ class Membership:
                 self._is_packed = True
             return serf_rpc.say(serf_rpc.header(seq)) + self._packed
 
+    def list_members(self) -> list[dict[str, object]]:
+        """Return all members in the form of the command `members`."""
+        return [self._member(member) for member in list(self.members.values())]
+
     def follow(self, connection: Any, seq: int) -> bytes:
         """Register a connection that follows the log; return the answer."""
         self._monitors.append(connection)
@@ -109,7 +113,7 @@ def serving(membership: Membership, address: tuple[str, int]) -> Iterator[Member
                 "monitor": lambda seq: membership.follow(self.request, seq),
             }
             with contextlib.suppress(OSError):
-                serf_rpc.speak(answers)(self.request)
+                serf_rpc.speak(answers, list_members=membership.list_members)(self.request)
 
     class Server(socketserver.ThreadingTCPServer):
         allow_reuse_address = True

@@ -1,7 +1,8 @@
 """A fake RPC port of a Serf agent, whose answers the test chooses."""
 
+import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgpack
 
@@ -25,8 +26,16 @@ def member(name: str, address: bytes = b"\x7f\x00\x01\x01", status: str = "alive
     return {"Name": name, "Addr": address, "Status": status, "Tags": tags}
 
 
-def speak(answers: Mapping[str, Answer] | None = None, *members: Mapping[str, object]) -> Talk:
-    """Answer commands like Serf, with these members; `answers` replaces the answers of single commands."""
+def speak(
+    answers: Mapping[str, Answer] | None = None,
+    *members: Mapping[str, object],
+    list_members: Callable[[], Iterable[Mapping[str, object]]] | None = None,
+) -> Talk:
+    """Answer commands like Serf, with these members; `answers` replaces the answers of single commands.
+
+    The command `members-filtered` chooses from these members, or from what `list_members` returns.
+    """
+    list_members = list_members or (lambda: members)
     proper: dict[str, Answer] = {
         "handshake": lambda seq: say(header(seq)),
         "auth": lambda seq: say(header(seq)),
@@ -37,11 +46,18 @@ def speak(answers: Mapping[str, Answer] | None = None, *members: Mapping[str, ob
 
     def talk(connection: socket.socket) -> None:
         unpacker = msgpack.Unpacker()
+        filtered_seq = 0
         while data := connection.recv(65536):
             unpacker.feed(data)
             for message in unpacker:
-                if "Command" in message:  # otherwise it is the body of a command
+                if message.get("Command") == "members-filtered":
+                    filtered_seq = message["Seq"]  # its body says which
+                elif "Command" in message:  # otherwise it is the body of a command
                     connection.sendall(chosen[message["Command"]](message["Seq"]))
+                elif filtered_seq:
+                    listed = [one for one in list_members() if re.fullmatch(message["Name"], str(one["Name"]))]
+                    connection.sendall(say(header(filtered_seq), {"Members": listed}))
+                    filtered_seq = 0
 
     return talk
 

@@ -27,7 +27,8 @@ from serf_haproxy.control.outcome import Verdict, look_again_s
 from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.control.report import read_report
 from serf_haproxy.haproxy.workers import measure
-from serf_haproxy.serf.rpc import Connection, Monitor
+from serf_haproxy.serf.hints import Monitor
+from serf_haproxy.serf.rpc import Connection
 from serf_haproxy.serf.wake import wake
 from serf_haproxy.show.document import to_json
 

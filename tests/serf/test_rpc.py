@@ -20,8 +20,9 @@ from fakes.serf_rpc import Answer, header, member, pour_log, say, speak
 from fakes.servers import Talk, be_silent, close_at_once, drip, pour, serving_tcp
 from serf_haproxy.errors import SerfFault
 from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT, LINE_BYTES
+from serf_haproxy.serf.hints import Monitor
 from serf_haproxy.serf.roster import Roster
-from serf_haproxy.serf.rpc import Connection, Monitor, RpcAddress
+from serf_haproxy.serf.rpc import Connection, RpcAddress
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -533,19 +534,21 @@ def test_the_end_of_the_serf_agent_makes_the_connection_readable(start_serf: Cal
 
 
 @pytest.mark.parametrize(
-    ("lines", "is_hint"),
+    ("lines", "names"),
     [
-        (["[INFO] serf: EventMemberJoin: web1 127.0.1.1"], True),
-        (["[INFO] serf: EventMemberUpdate: web1"], True),
-        (["[DEBUG] serf: messageLeaveType: web1"], True),
-        (["[DEBUG] serf: messageLeaveType: web0"], False),
-        (["[DEBUG] serf: messageLeaveType: web0", "[DEBUG] serf: messageLeaveType: web1"], True),
-        (["[INFO] serf: EventMemberLeave: web9 127.0.1.9", "[DEBUG] serf: messageLeaveType: web0"], True),
-        (["[DEBUG] serf: messageJoinType: web1", "[DEBUG] memberlist: Stream connection from=127.0.0.1:1"], False),
-        ([], False),
+        (["[INFO] serf: EventMemberJoin: web1 127.0.1.1"], {"web1"}),
+        (["[INFO] serf: EventMemberUpdate: web1"], {"web1"}),
+        (["[INFO] serf: EventMemberUpdate: ../web1"], {""}),
+        (["[INFO] serf: EventMemberUpdate:"], {""}),
+        (["[DEBUG] serf: messageLeaveType: web1"], {"web1"}),
+        (["[DEBUG] serf: messageLeaveType: web0"], set()),
+        (["[DEBUG] serf: messageLeaveType: web0", "[DEBUG] serf: messageLeaveType: web1"], {"web1"}),
+        (["[INFO] serf: EventMemberLeave: web9 127.0.1.9", "[DEBUG] serf: messageLeaveType: web0"], {"web9", "web0"}),
+        (["[DEBUG] serf: messageJoinType: web1", "[DEBUG] memberlist: Stream connection from=127.0.0.1:1"], set()),
+        ([], set()),
     ],
 )
-def test_hints_in_log_lines(wait_until: Callable, lines: list[str], is_hint: bool) -> None:
+def test_hints_in_log_lines(wait_until: Callable, lines: list[str], names: set[str]) -> None:
     """A membership change and the first leave message of a member are hints; web0's was read before."""
     first, *rest = (
         say(header(2), {"Log": f"2026/01/01 00:00:00 {line}"})
@@ -566,7 +569,7 @@ def test_hints_in_log_lines(wait_until: Callable, lines: list[str], is_hint: boo
         wait_until(monitor.read_hint, "the hint at web0")
         is_first_read.set()
         assert select.select([monitor], [], [], 5)[0]
-        assert monitor.read_hint() is is_hint
+        assert monitor.read_hint() == names
         monitor.close()
 
 
@@ -579,7 +582,7 @@ def test_a_log_without_end_is_read_in_parts() -> None:
         monitor = Monitor(RpcAddress(*rpc))
         for _ in range(3):
             assert select.select([monitor], [], [], 5)[0]
-            assert monitor.read_hint() is False
+            assert not monitor.read_hint()
         monitor.close()
 
 
@@ -592,6 +595,23 @@ def test_invalid_log_messages_are_an_error(message: bytes) -> None:
         with pytest.raises(SerfFault):
             monitor.read_hint()
         assert monitor.fileno() == -1
+
+
+def test_a_few_members_are_asked_for_by_their_names(start_serf: Callable) -> None:
+    """A real Serf agent answers for exactly these names, whatever a pattern makes of them; unknown ones are missing."""
+    first = start_serf("web.1")
+    others = [start_serf(name, f"-join={first.gossip}") for name in ("web-1", "webx1", "web.10")]
+    assert len(others) == 3
+    connection = Connection(RpcAddress(*first.rpc))
+    deadline = time.monotonic() + 20
+    while len(connection.read_roster().members) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for names in ({"web.1"}, {"web.1", "web-1"}, {"web", "eb.1", "web.1|web-1"}):
+        _, members = connection.read_some(names)
+        assert members.keys() == names & {"web.1", "web-1"}
+        assert all(status == ALIVE for status, _ in members.values())
+    connection.close()
 
 
 def test_a_second_roster_has_all_changes() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from serf_haproxy.errors import SystemFault
+from serf_haproxy.policy.decision import Decision
 from serf_haproxy.serf import nodes
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import NodeFile, Stray
@@ -57,10 +58,40 @@ def hear(
     roster = ask() if needs_roster else None
     if roster is None:
         return Heard(files, strays)
-    corrections = correct(files, roster)
-    files, problems = _write_down(nodes_dir, files, corrections.record, roster.asked_ns)
+    files, corrections, problems = correct_files(nodes_dir, files, roster)
     strays = [stray for stray in strays if stray.name not in files]
     return Heard(files, strays, roster, corrections, problems)
+
+
+def correct_files(
+    nodes_dir: str, files: dict[str, NodeFile], roster: Roster
+) -> tuple[dict[str, NodeFile], Corrections, tuple[str, ...]]:
+    """Write what a roster corrects; return the node files, what was corrected, and why some could not be written."""
+    corrections = correct(files, roster)
+    files, problems = _write_down(nodes_dir, files, corrections.record, roster.asked_ns)
+    return files, corrections, problems
+
+
+def add_early(heard: Heard, early: Sequence[tuple[str, Member]]) -> Heard:
+    """Return what a pass heard, with the node files that were corrected ahead of it."""
+    corrections = heard.corrections
+    more = tuple(one for one in early if one not in corrections.record)
+    return heard._replace(corrections=corrections._replace(record=corrections.record + more)) if more else heard
+
+
+def forget_absent(nodes_dir: str, heard: Heard, decision: Decision) -> Heard:
+    """Remove the node files of members that Serf does not know and that are not servers any more."""
+    names = {server.name for server in decision.servers} if heard.corrections.absent else set()
+    forgotten = tuple(name for name in heard.corrections.absent if name not in names)
+    problems = []
+    for name in forgotten:
+        try:
+            nodes.forget(nodes_dir, name)
+        except SystemFault as error:
+            problems.append(str(error))
+    files = {name: file for name, file in heard.files.items() if name not in forgotten} if forgotten else heard.files
+    corrections = heard.corrections._replace(absent=forgotten)
+    return heard._replace(files=files, corrections=corrections, problems=(*heard.problems, *problems))
 
 
 def _write_down(

@@ -6,15 +6,16 @@ repeated, and every decision follows from files and from HAProxy's answers: the 
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from serf_haproxy.config.ids import is_id_of
 from serf_haproxy.control.attempt import Attempt, find_new
 from serf_haproxy.control.conclude import complete, make_record, remember_served
-from serf_haproxy.control.corrections import Heard, hear
+from serf_haproxy.control.corrections import add_early, forget_absent, hear
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.fallback import apply_best, want
 from serf_haproxy.control.faults import list_faults
+from serf_haproxy.control.hasten import Ask, hasten
 from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.observe import Given, observe
 from serf_haproxy.control.old_workers import look_after_old_workers
@@ -26,13 +27,13 @@ from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
 from serf_haproxy.policy.orders import explain
 from serf_haproxy.policy.snapshot import Snapshot
-from serf_haproxy.serf import nodes
 from serf_haproxy.serf.roster import Roster
 from serf_haproxy.services import find_service
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.locks import locked
 
 _LOCK_S = 60.0
+_FEW_COUNT = 100  # members that are decided ahead of a pass
 
 
 class Reconciler:
@@ -71,6 +72,7 @@ class Reconciler:
         started_s = time.time()
         settings, edges, memory = self._settings, self._edges, self.memory
         with locked(edges.state.pass_lock_path, _LOCK_S, "another pass"):
+            early = memory.end_ground()
             complaints = edges.orders.take_given()
             record, served = edges.state.read_record(), edges.state.read_served()
             heard = hear(edges.nodes_dir, ask, self._list_served(served), is_resync, memory.files)
@@ -85,20 +87,36 @@ class Reconciler:
             decision = decide(snapshot, memory.memo)
             edges.state.remember_flaps(decision.flaps, snapshot.flaps)
             outcome = self._act(snapshot, decision, record, on_step, pause)
-            heard = self._forget_absent(heard, decision)
+            heard = forget_absent(edges.nodes_dir, add_early(heard, early), decision)
             memory.files = heard.files
-            outcome = complete(outcome, snapshot, decision, heard, record)
-            outcome = memory.silence.explain(outcome, snapshot, decision, edges)
+            finished = complete(outcome, snapshot, decision, heard, record)
+            outcome = memory.silence.explain(finished, snapshot, decision, edges)
             complaints += look_after_old_workers(settings, edges.master, bool(heard.roster) or outcome.has_reloaded)
             complaints += memory.aftermath.tell(settings, edges, snapshot, decision, outcome)
             outcome = dataclasses.replace(outcome, problems=outcome.problems + complaints)
             self._keep_services(outcome, snapshot)
             memory.remember(remember_served(edges.state, outcome, decision, heard, served), decision)
             faults = list_faults(settings, snapshot, outcome, record)
-            record = make_record(outcome, snapshot, decision, heard, record)
-            self._write(dataclasses.replace(record, faults=faults), started_s)
+            self._write(make_record(outcome, snapshot, decision, heard, record), faults, started_s)
+            memory.keep_ground(outcome, snapshot, decision, settings, edges)
             on_step("recorded")
         return expect_retry(settings, outcome, record)
+
+    def hasten(self, names: Collection[str], ask: Ask) -> bool:
+        """Bring HAProxy to what a few members say, ahead of a pass; return whether the pass may wait a little.
+
+        Args:
+            names: The members, of which a change was announced; "" for one that is not known.
+            ask: Asks Serf about them.
+
+        Raises:
+            SystemFault: A node file cannot be read.
+        """
+        ground = self.memory.ground
+        if ground is None or "" in names or len(names) > _FEW_COUNT:
+            return False
+        with locked(self._edges.state.pass_lock_path, _LOCK_S, "another pass"):
+            return hasten(names, ask, ground, self._edges, self.memory.renderer)
 
     def list_balancers(self) -> tuple[str, tuple[str, ...]]:
         """Return the name of this balancer's node, "" while it is not known, and those of others that are alive."""
@@ -188,26 +206,10 @@ class Reconciler:
         if outcome.is_in_force and outcome.digest and tables != state.read_services():
             state.write_services(tables)
 
-    def _forget_absent(self, heard: Heard, decision: Decision) -> Heard:
-        """Remove the node files of members that Serf does not know and that are not servers any more."""
-        names = {server.name for server in decision.servers} if heard.corrections.absent else set()
-        forgotten = tuple(name for name in heard.corrections.absent if name not in names)
-        problems = []
-        for name in forgotten:
-            try:
-                nodes.forget(self._edges.nodes_dir, name)
-            except SystemFault as error:
-                problems.append(str(error))
-        files = (
-            {name: file for name, file in heard.files.items() if name not in forgotten} if forgotten else heard.files
-        )
-        corrections = heard.corrections._replace(absent=forgotten)
-        return heard._replace(files=files, corrections=corrections, problems=(*heard.problems, *problems))
-
-    def _write(self, record: Record, started_s: float) -> None:
-        """Write the record with the times of the pass, which began at `started_s`, and with the settings."""
+    def _write(self, record: Record, faults: list[object], started_s: float) -> None:
+        """Write the record with the refused servers, the settings, and the times of the pass, begun at `started_s`."""
         at_s = time.time()
-        record = dataclasses.replace(record, settings=self._said, at_s=at_s, took_s=at_s - started_s)
+        record = dataclasses.replace(record, faults=faults, settings=self._said, at_s=at_s, took_s=at_s - started_s)
         self._edges.state.write_record(record)
 
     def _is_file_missing(self, snapshot: Snapshot) -> bool:

@@ -45,12 +45,10 @@ class Renderer:
     def __init__(self) -> None:
         self.parser = Parser()
         self._compiler = Compiler()
-        self.render = functools.lru_cache(maxsize=2)(self._render)  # most passes find nothing new
+        self.render = functools.lru_cache(maxsize=2)(self.make)  # most passes find nothing new
 
-    def _render(
-        self, template: str, servers: Servers, settings: Settings, services: tuple[Service, ...] = ()
-    ) -> Config:
-        """Return the configuration for some servers.
+    def make(self, template: str, servers: Servers, settings: Settings, services: tuple[Service, ...] = ()) -> Config:
+        """Return the configuration for some servers, and remember nothing.
 
         Args:
             template: The template's text. Without `settings.template_path` it is the built-in one.

@@ -7,7 +7,7 @@ import select
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from serf_haproxy.balance.loop import make_balance
 from serf_haproxy.control.directories import prepare_directories
@@ -17,9 +17,9 @@ from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.control.state import State
 from serf_haproxy.daemon.companion import Companion
 from serf_haproxy.daemon.courier import Courier
-from serf_haproxy.daemon.schedule import Intervals, Schedule
+from serf_haproxy.daemon.schedule import make_schedule
 from serf_haproxy.daemon.telling import Teller
-from serf_haproxy.daemon.watch import Watch
+from serf_haproxy.daemon.watch import make_watch
 from serf_haproxy.daemon.watchdog import Watchdog
 from serf_haproxy.errors import SerfHaproxyError, SettingsError, SystemFault
 from serf_haproxy.serf.client import Client
@@ -46,11 +46,11 @@ class Daemon:
         self._load_settings = load_settings
         self._notify_fd = notify_fd
         self._settings = load_settings()
-        self._schedule = _make_schedule(self._settings)
+        self._schedule = make_schedule(self._settings)
         self._client = _make_client(self._settings)
         self._reconciler = Reconciler(self._settings)
         self._courier = Courier(self._settings)
-        self._watch = _make_watch(self._settings)
+        self._watch = make_watch(self._settings)
         self._balance = make_balance(self._settings)
         self._wake_fd = -1
         self._signals: set[int] = set()
@@ -148,12 +148,22 @@ class Daemon:
                 self._hear_wakes()
             elif key.data in self._courier.watched():
                 self._hasten(self._courier.look())
-            elif self._client.look(key.data):
-                self._schedule.ask_at(0.0)
+            elif names := self._client.look(key.data):
+                self._hear_hint(names)
             elif not self._client.is_up():
                 self._schedule.ask_at(self._client.next_try_s())
         if self._watch.has_changed():
             self._schedule.wake(time.monotonic())
+
+    def _hear_hint(self, names: Collection[str]) -> None:
+        """Bring HAProxy to what the members of a hint say; the pass follows, at once where that was not possible."""
+        limit_s = self._settings.check_timeout_s
+        with self._watchdog.watching(limit_s):
+            is_done = self._reconciler.hasten(names, self._client.ask_some)
+        if is_done:
+            self._schedule.wake(time.monotonic())
+        else:
+            self._schedule.ask_at(0.0)
 
     def _hear_wakes(self) -> None:
         """Read the wakes: one for an order is no reason for a pass, since any member of the gossip can send orders."""
@@ -223,7 +233,7 @@ class Daemon:
         self._settings, self._client, self._courier = settings, _make_client(settings), Courier(settings)
         self._companion.follow(settings)
         self._reconciler = Reconciler(settings, self._reconciler.memory)
-        self._schedule, self._watch = _make_schedule(settings), _make_watch(settings)
+        self._schedule, self._watch = make_schedule(settings), make_watch(settings)
         self._balance = make_balance(settings, self._balance)
         self._schedule.wake(time.monotonic() - settings.max_wait_s)
         log.info("settings, services file and template were read again")
@@ -233,16 +243,6 @@ class Daemon:
             os.write(self._notify_fd, b"\n")
             os.close(self._notify_fd)
             self._notify_fd = None
-
-
-def _make_schedule(settings: Settings) -> Schedule:
-    return Schedule(Intervals.choose(settings))
-
-
-def _make_watch(settings: Settings) -> Watch:
-    certificates = [settings.certificates_dir] if settings.https_bind else []
-    template = [settings.template_path] if settings.template_path else []
-    return Watch([settings.services_file, *template, *certificates])
 
 
 def _make_client(settings: Settings) -> Client:

@@ -133,3 +133,8 @@ class Schedule:
 
     def _pass_due_s(self) -> float:
         return min(self._pass_at_s, self._wake_due_s(), math.inf if self._retry_at_s is None else self._retry_at_s)
+
+
+def make_schedule(settings: Settings) -> Schedule:
+    """Return the schedule that the settings describe."""
+    return Schedule(Intervals.choose(settings))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 
 from serf_haproxy.control.certificate_files import FILE_COUNT, list_files
+from serf_haproxy.settings import Settings
 
 
 class Watch:
@@ -58,3 +59,10 @@ def _describe(path: str) -> object:
     except OSError as error:
         return error.errno
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode, found.st_uid, found.st_gid
+
+
+def make_watch(settings: Settings) -> Watch:
+    """Return the watch over the operator's files that the settings name."""
+    certificates = [settings.certificates_dir] if settings.https_bind else []
+    template = [settings.template_path] if settings.template_path else []
+    return Watch([settings.services_file, *template, *certificates])

@@ -48,12 +48,13 @@ def judge(files: Mapping[str, NodeFile], rules: Rules, memo: Memo) -> dict[str, 
     judged = {}
     for name in sorted(files):
         file, earlier = files[name], before.get(name)
-        judged[name] = earlier if earlier and earlier.file is file else _judge_member(file, rules)
+        judged[name] = earlier if earlier and earlier.file is file else judge_member(file, rules)
     memo.judged[rules.service] = rules, judged
     return judged
 
 
-def _judge_member(file: NodeFile, rules: Rules) -> Judgement:
+def judge_member(file: NodeFile, rules: Rules) -> Judgement:
+    """Return what a member alone comes to under the rules of a service."""
     member, since_ns = file.member, file.mtime_ns
     if rules.is_balancer(member):
         entry = Entry(State.IGNORED, "it is a balancer", None, since_ns, cause=Cause.BALANCER)

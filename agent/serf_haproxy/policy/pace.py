@@ -83,6 +83,18 @@ def set_paces(servers: tuple[Server, ...], before: Checks, sight: Sight) -> tupl
     return tuple([_set_pace(server, interval_s, slow) for server in servers]), Checks(interval_s, since_ns, paces)
 
 
+def find_first_ms(before: Checks, new_count: int, rate: float) -> int:
+    """Return how often new servers are checked until they are up, milliseconds.
+
+    Args:
+        before: How often servers were checked as of the last decision.
+        new_count: How many are new.
+        rate: The most checks a second, of all servers together.
+    """
+    out_count = new_count + sum(1 for pace in before.paces.values() if pace.down_ns)
+    return FASTEST_MS << _find_exponent(out_count * 1000 / FASTEST_MS, rate / 2)
+
+
 def _set_pace(server: Server, interval_s: int, slow: Mapping[Key, int]) -> Server:
     down_ms = slow.get((server.service, server.name), FASTEST_MS)
     if (server.check_interval_s, server.down_interval_ms) == (interval_s, down_ms):

@@ -2,10 +2,13 @@
 
 import logging
 import time
+from collections.abc import Collection
 
 from serf_haproxy.errors import SerfAway, SerfFault
+from serf_haproxy.serf.hints import Monitor
+from serf_haproxy.serf.listing import Members
 from serf_haproxy.serf.roster import Roster
-from serf_haproxy.serf.rpc import Connection, Monitor, RpcAddress
+from serf_haproxy.serf.rpc import Connection, RpcAddress
 
 log = logging.getLogger("serf-haproxy")
 
@@ -57,6 +60,16 @@ class Client:
         self._failure_count, self._is_told, self._patient_until_s = 0, False, 0.0
         return roster
 
+    def ask_some(self, names: Collection[str]) -> tuple[int, Members] | None:
+        """Return when a few members were asked about, and those that Serf knows; None when it gives no answer."""
+        if self._connection is None:
+            return None
+        try:
+            return self._connection.read_some(names)
+        except SerfFault as error:
+            self._drop(error)
+            return None
+
     def send_event(self, name: str, payload: bytes) -> bool:
         """Send a user event over the connection that there is; return whether the Serf agent took it."""
         if self._connection is None:
@@ -72,8 +85,8 @@ class Client:
         """Return the open connections; give one that turns readable to `look`."""
         return [connection for connection in (self._connection, self._monitor) if connection]
 
-    def look(self, connection: Connection) -> bool:
-        """Read from a connection that turned readable; return whether to ask for the roster at once.
+    def look(self, connection: Connection) -> frozenset[str]:
+        """Read from a connection that turned readable; return the members of which a change is announced.
 
         A connection that broke is dropped; `next_try_s` then says when to ask.
         """
@@ -84,7 +97,7 @@ class Client:
                 self._drop(error)
         elif connection is self._connection:
             self._drop(SerfFault("Serf closed its RPC connection"))
-        return False
+        return frozenset()
 
     def is_up(self) -> bool:
         """Return whether the last exchange succeeded and no connection has broken since."""

@@ -1,4 +1,4 @@
-"""The local Serf agent's RPC: the roster and the early hints.
+"""The local Serf agent's RPC: the roster, and questions about a few members.
 
 The published clients trust the Serf agent: one member whose tag is not UTF-8 makes every answer unreadable for them,
 and an error of the server looks like success. This client reads any bytes, limits the time of every exchange, and
@@ -9,9 +9,10 @@ answer is a header {Seq, Error} and, for some commands, a body.
 """
 
 import contextlib
+import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -24,7 +25,6 @@ from serf_haproxy.serf.wire import BROKEN, Wire
 from serf_haproxy.system.files import read_text
 
 _PATIENCE = 4  # judging the members may take this many times the time limit of an exchange
-_LEAVING_COUNT = 10_000  # more members than ever leave between two events
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h: the clock that gives files their mtime
 
 
@@ -93,6 +93,25 @@ class Connection:
         except SerfFault:
             self.close()
             raise
+
+    def read_some(self, names: Collection[str]) -> tuple[int, Members]:
+        """Ask for a few members; return when, on the clock of the files' mtimes, and those that Serf knows.
+
+        Args:
+            names: Valid node names.
+
+        Raises:
+            SerfFault: The exchange failed; the connection is closed.
+        """
+        asked_ns = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+        # Serf puts the pattern between ^ and $, but an alternative in it would end there.
+        pattern = f"(?:{'|'.join(map(re.escape, sorted(names)))})"
+        deadline = time.monotonic() + self._timeout_s
+        self._exchange("members-filtered", {"Name": pattern})
+        with self._closing_on_failure("members-filtered"):
+            listed = self._wire.receive_members(deadline, _PATIENCE * self._timeout_s)
+            members, _ = Listing().read(listed)
+        return asked_ns, {name: members[name] for name in names if name in members}
 
     def read_self_name(self) -> str:
         """Ask for the name of the Serf agent's own node.
@@ -178,55 +197,6 @@ class Connection:
         except SerfFault:
             self.close()
             raise
-
-
-class Monitor(Connection):
-    """A connection on which the Serf agent sends its log lines as it writes them.
-
-    They are the only early sign of a change: the Serf agent logs a join some 10 ms after it happened, and holds the
-    event back for one to three seconds. It logs that a member is about to leave with level debug only, once for each
-    time that it hears so; the first line is the news. A line is text, and any node may choose its own name: it is a
-    hint to ask for the roster, never evidence.
-    """
-
-    def __init__(self, address: RpcAddress) -> None:
-        super().__init__(address)
-        self._leaving: set[bytes] = set()
-        self._exchange("monitor", {"LogLevel": "debug"})
-        self._socket.setblocking(False)
-
-    def read_hint(self) -> bool:
-        """Read once, without waiting; return whether a log line announces a change of the membership.
-
-        What is left unread makes the connection readable again.
-
-        Raises:
-            SerfFault: The Serf agent has gone or breaks its protocol; the connection is closed.
-        """
-        is_hint = False
-        try:
-            for message in self._wire.read_present():
-                if not isinstance(message, dict):
-                    raise TypeError(f"it has {type(message).__name__}, not a map")
-                line = message.get(b"Log")
-                is_hint = (isinstance(line, bytes) and self._is_news(line)) or is_hint
-        except (OSError, *BROKEN) as error:
-            self.close()
-            raise SerfFault(f"Serf's RPC at {self._name} broke off its log: {error}") from error
-        except SerfFault:
-            self.close()
-            raise
-        return is_hint
-
-    def _is_news(self, line: bytes) -> bool:
-        if b" serf: EventMember" in line:
-            self._leaving.clear()  # a member that has left may come back and leave again
-            return True
-        _, is_leave, name = line.partition(b" serf: messageLeaveType: ")
-        if not is_leave or name in self._leaving or len(self._leaving) >= _LEAVING_COUNT:
-            return False
-        self._leaving.add(name)
-        return True
 
 
 def _field(message: object, key: bytes, kind: type) -> Any:
