@@ -12,12 +12,10 @@ KEY = ("nodes", "web1")
 HEADER = "# srv_name srv_uweight srv_iweight"
 
 
-def layout(weight: int, is_measured: bool = True) -> Layout:
+def layout(weight: int, is_measured: bool = True, is_split: bool = False) -> Layout:
     """Return a configuration of one server."""
-    section = frozenset(["nodes"])
-    return Layout(
-        {KEY: Line("10.0.0.1:80", weight, ("check",))}, section, "", measured=section if is_measured else frozenset()
-    )
+    servers = {KEY: Line("10.0.0.1:80", weight, ("check",))}
+    return Layout(servers, frozenset(["nodes"]), "", measured={"nodes": is_split} if is_measured else {})
 
 
 def seen(weight: int) -> Seen:
@@ -47,6 +45,19 @@ def test_a_server_keeps_its_part_of_the_limit(before: int, limit: int, running: 
     assert weigh(goal, layout(before), KEY, seen(running)) == weight
     expected = () if weight == running else (f"set server nodes/web1 weight {weight}",)
     assert diff(goal, layout(before), {KEY: seen(running)}).commands == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "running", "weight"),
+    [(100, 100, 7, 7), (100, 100, 193, 193), (100, 100, 0, 100), (100, 50, 193, 50), (100, 0, 7, 0), (1, 100, 1, 100)],
+    ids=["less", "more", "drained by hand", "another part", "drain", "newly measured"],
+)
+def test_with_a_split_a_server_may_have_more(before: int, given: int, running: int, weight: int) -> None:
+    """Any weight but 0 is right, since the loop keeps the total; where the split gives another one, it is that."""
+    goal, former = layout(given, is_split=True), layout(before, is_split=True)
+    assert weigh(goal, former, KEY, seen(running)) == weight
+    expected = () if weight == running else (f"set server nodes/web1 weight {weight}",)
+    assert diff(goal, former, {KEY: seen(running)}).commands == expected
 
 
 def test_without_measured_weights_only_the_line_counts() -> None:

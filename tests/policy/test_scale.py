@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from serf_haproxy.policy.scale import scale_up
 from serf_haproxy.policy.server import Server
+from serf_haproxy.policy.split import share_out
 
 
 def servers(weights: list[int | None]) -> list[Server]:
@@ -42,3 +43,19 @@ def test_the_ratio_of_weights_stays(weights: list[int]) -> None:
     assert all(factor.denominator == 1 for factor in factors)
     assert max(scaled, default=0) <= 256
     assert [weight == 0 for weight in scaled] == [weight == 0 for weight in weights]
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 9)), min_size=2, max_size=20), st.integers(1, 99))
+def test_a_split_with_room_below_stays_exact(rows: list[tuple[int, int]], share: int) -> None:
+    """The weights of a split grow too where they are measured, and the versions keep their ratio."""
+    shares = {"v1": share, "v2": 100 - share}
+    members = [
+        Server(f"web{number}", "10.0.0.1", 80, weight, version=f"v{1 + version}")
+        for number, (version, weight) in enumerate(rows)
+    ]
+    totals = dict.fromkeys(shares, 0)
+    for server in scale_up(share_out(shares, members, lambda _: True)):
+        assert 0 <= (server.weight or 0) <= 256
+        totals[server.version] += server.weight or 0
+    if {server.version for server in members} == shares.keys():
+        assert totals["v1"] * shares["v2"] == totals["v2"] * shares["v1"] > 0

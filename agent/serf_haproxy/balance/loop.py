@@ -10,7 +10,9 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from serf_haproxy.balance.law import Pool, Share, weigh
+from serf_haproxy.balance.division import divide, find_factors
+from serf_haproxy.balance.evidence import Course
+from serf_haproxy.balance.law import FLOOR, Pool, Share, weigh
 from serf_haproxy.config.commands import name_of
 from serf_haproxy.config.parse import Parser
 from serf_haproxy.control.edges import make_edges
@@ -33,6 +35,24 @@ _ASK_S = 1.0
 _FAULT_S, _FAULT_MAX_S = 0.5, 10.0
 _NOTE_S, _FRESH_S = 1.0, 10.0  # how often what was found is written down for `status`: new weights, the same weights
 _LOW, _FULL = 0.5, 0.95  # a server is logged when its factor falls below the one, and when it is back above the other
+
+
+# The sections with measured weights. Where a split shares the requests, the versions of the servers; else nothing.
+Versions = Mapping[str, Mapping[str, str]]
+
+
+class Place(NamedTuple):
+    """Where servers are among which requests are shared.
+
+    Attributes:
+        section: The section.
+        is_backup: Whether they are backups: these get requests at other times.
+        version: Their version, where a split decides what each version gets.
+    """
+
+    section: str
+    is_backup: bool
+    version: str
 
 
 class Places(NamedTuple):
@@ -61,9 +81,10 @@ class Balance:
 
     def __init__(self, places: Places, former: "Balance | None" = None) -> None:
         self._places = places
-        self._pools: dict[tuple[str, bool], Pool] = former._pools if former else {}
+        self._pools: dict[Place, Pool] = former._pools if former else {}
         self._low: set[Key] = former._low if former else set()
         self._limits: dict[str, dict[str, int]] = {}
+        self._versions: Versions = {}
         self._looked_s: float | None = None
         self._due_s = math.inf
         self._pause_s = _LOOK_S
@@ -71,26 +92,26 @@ class Balance:
         self._noted_s, self._is_noted = 0.0, False
         self._fault_count = 0
 
-    def follow(self, measured: frozenset[str], parser: Parser, has_reloaded: bool) -> None:
+    def follow(self, measured: Versions, parser: Parser, has_reloaded: bool) -> None:
         """Take over what a pass has decided.
 
         Args:
-            measured: The sections with measured weights.
+            measured: The sections with measured weights, and versions.
             parser: That of the pass, which has read the published configuration.
             has_reloaded: Whether a new worker runs, which counts from zero.
         """
         text = self._places.config_file.read_live() if measured else None
         servers = parser.read_published(text).servers if text else {}
-        self._limits = {}
+        before, self._limits, self._versions = self._limits, {}, measured
         for (section, name), line in servers.items():
             if section in measured:
                 self._limits.setdefault(section, {})[name] = line.weight
-        self._pools = {key: pool for key, pool in self._pools.items() if key[0] in self._limits}
+        self._pools = {place: pool for place, pool in self._pools.items() if place.section in self._limits}
         if has_reloaded:
             self._looked_s = None
         if not self._limits:
             self._due_s = math.inf
-        elif self._due_s == math.inf:
+        elif self._due_s == math.inf or self._limits != before:
             self._due_s = 0.0
 
     def due_s(self) -> float:
@@ -137,20 +158,35 @@ class Balance:
         elapsed_s = 0.0 if before_s is None else now_s - before_s
         is_busy = False
         commands = []
-        for place, group in _group(traffic).items():
-            section = place[0]
-            self._pools[place], shares = weigh(
-                self._pools.get(place, Pool()), group, self._limits.get(section, {}), elapsed_s
-            )
+        for place, group in _group(traffic, self._versions).items():
+            weights, shares = self._weigh(place, group, elapsed_s)
             is_busy = is_busy or bool(shares)
+            for name, weight in weights.items():
+                if weight != group[name].weight:
+                    commands.append(f"set server {name_of((place.section, name))} weight {weight}")
             for name, share in shares.items():
-                if share.weight != group[name].weight:
-                    commands.append(f"set server {name_of((section, name))} weight {share.weight}")
-                self._report((section, name), share)
+                self._report((place.section, name), share._replace(weight=weights[name]))
         complaints = self._places.runtime.change(commands)
         if complaints:
             log.warning("%s", f"HAProxy refuses weights: {'; '.join(complaints[:3])}")
         return is_busy
+
+    def _weigh(
+        self, place: Place, group: Mapping[str, Traffic], elapsed_s: float
+    ) -> tuple[Mapping[str, int], Mapping[str, Share]]:
+        """Return the weights that servers should have, where that is known, and what was found while requests come."""
+        limits = self._limits.get(place.section, {})
+        present = {name: one.weight for name, one in group.items() if one.weight and one.is_up and limits.get(name)}
+        is_divided = bool(self._versions.get(place.section))
+        pool = self._pools.get(place)
+        if pool is None and is_divided:
+            factors = find_factors({name: limits[name] for name in present}, present)
+            pool = Pool({name: Course(max(FLOOR, factor)) for name, factor in factors.items()})
+        self._pools[place], shares = weigh(pool or Pool(), group, limits, elapsed_s)
+        if not is_divided:
+            return {name: share.weight for name, share in shares.items()}, shares
+        factors = {name: course.factor for name, course in self._pools[place].courses.items()}
+        return divide({name: limits[name] for name in factors}, factors, present), shares
 
     def _report(self, key: Key, share: Share) -> None:
         """Keep what was found of a server, and log it where that is news."""
@@ -178,11 +214,12 @@ class Balance:
         self._noted_s, self._is_noted = now_s, True
 
 
-def _group(traffic: Mapping[Key, Traffic]) -> dict[tuple[str, bool], dict[str, Traffic]]:
-    """Return the servers by section and by whether they are backups: these get requests at other times."""
-    groups: dict[tuple[str, bool], dict[str, Traffic]] = {}
+def _group(traffic: Mapping[Key, Traffic], versions: Versions) -> dict[Place, dict[str, Traffic]]:
+    """Return the servers by where they are."""
+    groups: dict[Place, dict[str, Traffic]] = {}
     for (section, name), one in traffic.items():
-        groups.setdefault((section, one.is_backup), {})[name] = one
+        version = versions.get(section, {}).get(name, "")
+        groups.setdefault(Place(section, one.is_backup, version), {})[name] = one
     return groups
 
 

@@ -82,12 +82,15 @@ def weigh(goal: Layout, before: Layout, key: Key, running: Seen) -> int:
     """Return the weight that a server should have now.
 
     With measured weights that is the part of its line's weight that it has; if the line's weight changes, the same part
-    of the new one.
+    of the new one. Where a split shares the requests, servers of a version may have more than their lines' weights,
+    and the loop of measured weights keeps the total; if its line's weight changes, a server begins with that.
     """
     most = goal.servers[key].weight
     if key[0] not in goal.measured or not most:
         return most
     former = before.servers.get(key, goal.servers[key]).weight
+    if goal.measured[key[0]]:
+        return running.weight if running.weight and former == most else most
     if not 0 < running.weight <= former:
         return most
     return running.weight if former == most else max(1, round(running.weight * most / former))

@@ -58,7 +58,7 @@ class Layout(NamedTuple):
         fixed: The servers that only a reload can change. None where HAProxy alone knows what the line says.
         cookied: Those of the sections in which an added server gets a cookie only when HAProxy is told.
         by_id: Those of the sections in which the algorithm chooses by the servers' ids.
-        measured: The sections with measured weights: a line has the most that its server may get. No line says so.
+        measured: The sections with measured weights, and whether a split shares their requests (`diff.weigh`).
     """
 
     servers: dict[Key, Line]
@@ -67,7 +67,7 @@ class Layout(NamedTuple):
     fixed: Mapping[Key, Line | None] = {}
     cookied: frozenset[str] = frozenset()
     by_id: frozenset[str] = frozenset()
-    measured: frozenset[str] = frozenset()
+    measured: Mapping[str, bool] = {}
 
 
 class _Draft(NamedTuple):
@@ -144,8 +144,8 @@ class Parser:
             remaining = self._read_section(head, lines, inherited, (own, foreign), layout) if has_servers else lines
             rest.update("".join(f"{line}\n" for line in remaining).encode("utf-8", "surrogateescape"))
         digest = rest.hexdigest()[:16]
-        sets = map(frozenset, (layout.cookied, layout.by_id))
-        return Layout(layout.servers, frozenset(layout.sections), digest, layout.fixed, *sets)
+        cookied, by_id = frozenset(layout.cookied), frozenset(layout.by_id)
+        return Layout(layout.servers, frozenset(layout.sections), digest, layout.fixed, cookied, by_id)
 
     def _read_defaults(self, head: list[str], lines: Sequence[str], named: dict[str, _Defaults]) -> _Defaults:
         """Return what the sections after a `defaults` section inherit: `defaults [NAME] [from BASE]`."""

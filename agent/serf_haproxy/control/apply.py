@@ -87,8 +87,8 @@ def runs_published(edges: Edges) -> bool:
     live, running = edges.config_file.read_live(), edges.runtime.read_running()
     if live is None or running is None:
         return False
-    measured = frozenset(map(str, edges.state.read_record().measured))
-    return _runs(live, Parser().read_published(live)._replace(measured=measured), running)
+    before = Parser().read_published(live)._replace(measured=edges.state.read_record().measured)
+    return _runs(live, before, running)
 
 
 def _list_drifts(goal: Config, before: Layout, running: Running | None, *, is_settled: bool) -> tuple[Drift, ...]:

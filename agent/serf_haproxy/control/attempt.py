@@ -31,7 +31,7 @@ class Attempt(NamedTuple):
         left: Servers whose difference a reload has not ended, with its signature (`config.diff.sign`).
         decided: The servers that were decided, and whether each is new or elsewhere than before.
         emptied: Servers in maintenance whose idle connections have been closed, kept from pass to pass.
-        measured: The sections with measured weights.
+        measured: The sections with measured weights, and whether a split shares their requests.
         ordered: Why there is to be a reload although nothing needs one; "" where there is not.
     """
 
@@ -45,7 +45,7 @@ class Attempt(NamedTuple):
     left: Mapping[Key, str] = {}
     decided: Mapping[Key, bool] = {}
     emptied: set[Key] | None = None
-    measured: frozenset[str] = frozenset()
+    measured: Mapping[str, bool] = {}
     ordered: str = ""
 
     def read_before(self) -> Layout:

@@ -146,7 +146,7 @@ def make_record(outcome: Outcome, snapshot: Snapshot, decision: Decision, heard:
         unfit=list(decision.unfit.values()),
         left=before.left if outcome.left is None else {"/".join(key): said for key, said in outcome.left.items()},
         withheld=before.withheld,
-        measured=sorted(snapshot.services.measured),
+        measured=dict(snapshot.services.measured),
         authorities=list_copies(snapshot.services) if outcome.is_in_force else before.authorities,
         strays={printable(stray.name): printable(stray.reason) for stray in heard.strays},
         certificate_faults=list(outcome.certificate_faults),

@@ -28,7 +28,8 @@ class Memory:
         memo: The memo of decisions.
         renderer: The renderer, with its parser.
         silence: What was said of servers that have never come up.
-        measured: The sections with measured weights as of the last pass.
+        measured: The sections with measured weights as of the last pass; where a split shares the requests, the
+            versions of the servers by name.
         vetting: Tries new and changed tables of the services file.
         aftermath: Tells what is new after each pass.
         ground: On what a few members can be decided ahead of the next pass; None where they cannot.
@@ -42,7 +43,7 @@ class Memory:
         self.memo = Memo()
         self.renderer = Renderer()
         self.silence = Silence()
-        self.measured: frozenset[str] = frozenset()
+        self.measured: dict[str, dict[str, str]] = {}
         self.vetting = Vetting()
         self.aftermath = Aftermath()
         self.ground: Ground | None = None

@@ -24,7 +24,7 @@ from serf_haproxy.control.record import Record
 from serf_haproxy.control.withheld import expect_retry
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.policy.decide import decide
-from serf_haproxy.policy.decision import Decision
+from serf_haproxy.policy.decision import Decision, list_versions
 from serf_haproxy.policy.orders import explain
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.serf.roster import Roster
@@ -94,7 +94,7 @@ class Reconciler:
             complaints += look_after_old_workers(settings, edges.master, bool(heard.roster) or outcome.has_reloaded)
             complaints += memory.aftermath.tell(settings, edges, snapshot, decision, outcome)
             outcome = dataclasses.replace(outcome, problems=outcome.problems + complaints)
-            self._keep_services(outcome, snapshot)
+            self._keep_services(outcome, snapshot, decision)
             memory.remember(remember_served(edges.state, outcome, decision, heard, served), decision)
             faults = list_faults(settings, snapshot, outcome, record)
             self._write(make_record(outcome, snapshot, decision, heard, record), faults, started_s)
@@ -199,10 +199,10 @@ class Reconciler:
             return dataclasses.replace(outcome, again_s=look_again_s(0))
         return outcome
 
-    def _keep_services(self, outcome: Outcome, snapshot: Snapshot) -> None:
+    def _keep_services(self, outcome: Outcome, snapshot: Snapshot, decision: Decision) -> None:
         """Keep the tables of the services file that are in force; those that wait for a reload have no digest yet."""
         state, tables = self._edges.state, snapshot.services.tables
-        self.memory.measured = snapshot.services.measured
+        self.memory.measured = list_versions(snapshot.services.measured, decision)
         if outcome.is_in_force and outcome.digest and tables != state.read_services():
             state.write_services(tables)
 

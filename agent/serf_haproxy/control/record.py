@@ -65,7 +65,7 @@ class Record:
         certificate_faults: One line for each fault of a certificate.
         certificate_ends: When each good certificate of the operator's directory ends, seconds since the epoch.
         withheld: Tables of the services file that HAProxy cannot run (`control.withheld`).
-        measured: The sections with measured weights.
+        measured: The sections with measured weights, and whether a split shares their requests.
         authorities: The copies of files of authorities that were last in force, by the operator's file.
         announced: Services that members announce: name to when one last did, seconds since the epoch.
         announced_at_s: When these names last changed, seconds since the epoch.
@@ -97,7 +97,7 @@ class Record:
     authorities: dict[str, str] = dataclasses.field(default_factory=dict)
     announced: dict[str, int] = dataclasses.field(default_factory=dict)
     announced_at_s: float = 0.0
-    measured: list[Any] = dataclasses.field(default_factory=list)
+    measured: dict[str, bool] = dataclasses.field(default_factory=dict)
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
     heard_at_s: float = 0.0
 

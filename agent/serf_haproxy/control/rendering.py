@@ -86,5 +86,5 @@ class Renderer:
 
 def _mark_measured(config: Config, services: tuple[Service, ...]) -> Config:
     """Return a configuration that says which of its sections have measured weights."""
-    measured = frozenset(service.name for service in services if service.is_measured)
+    measured = {service.name: bool(service.split) for service in services if service.is_measured}
     return config._replace(layout=config.layout._replace(measured=measured)) if measured else config

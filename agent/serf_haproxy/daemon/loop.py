@@ -201,7 +201,7 @@ class Daemon:
         self._companion.tell(outcome, began_s, self._reconciler.command_count, is_serf_up=self._client.is_up())
         self._watch.follow(self._reconciler.list_service_files())
         memory = self._reconciler.memory
-        measured = frozenset[str]() if outcome.verdict is Verdict.PAUSED else memory.measured
+        measured = {} if outcome.verdict is Verdict.PAUSED else memory.measured
         self._balance.follow(measured, memory.renderer.parser, outcome.has_reloaded)
         self._teller.log(outcome)
         self._schedule.end(time.monotonic(), outcome)

@@ -84,7 +84,7 @@ def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Deci
         times_s.append(find_pause(list_news(snapshot), snapshot.at_ns))
         servers = share_out(snapshot.rules.shares, servers, snapshot.is_up)
         remembered = mark_spared(remembered, servers)
-    elif snapshot.rules.is_measured:
+    if snapshot.rules.is_measured:
         servers = scale_up(servers)
     known = remember_servers(snapshot, remembered)
     kept_flaps = {(service, name): flap for name, flap in flaps.items()}

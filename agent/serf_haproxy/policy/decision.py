@@ -80,3 +80,12 @@ class Decision(NamedTuple):
     def find(self, state: State) -> dict[Key, Entry]:
         """Return the entries of one state other than serving."""
         return {key: entry for key, entry in self.notable.items() if entry.state is state}
+
+
+def list_versions(measured: Mapping[str, bool], decision: Decision) -> dict[str, dict[str, str]]:
+    """Return the services with measured weights; for one that is split, the versions of its servers by name."""
+    versions: dict[str, dict[str, str]] = {service: {} for service in measured}
+    for server in decision.servers if any(measured.values()) else ():
+        if measured.get(server.service):
+            versions[server.service][server.name] = server.version
+    return versions

@@ -77,9 +77,9 @@ class Services(NamedTuple):
     announced: Announced = Announced()
 
     @property
-    def measured(self) -> frozenset[str]:
-        """The names of those with measured weights."""
-        return frozenset(service.name for service in self.listed if service.is_measured)
+    def measured(self) -> Mapping[str, bool]:
+        """The names of those with measured weights, and whether a split shares their requests between versions."""
+        return {service.name: bool(service.split) for service in self.listed if service.is_measured}
 
     @property
     def names(self) -> frozenset[str]:

@@ -68,12 +68,6 @@ RULES = (
         f"measured needs balance {', '.join(WEIGHED[:-1])} or {WEIGHED[-1]}; it is {{service.balance}}",
     ),
     Rule(
-        "weights",
-        _one_of("weights", MEASURED),
-        _one_of("split", ()),
-        "measured does not fit split, which decides about the weights",
-    ),
-    Rule(
         "balance",
         _one_of("balance", HASH),
         _none_of("hash_key", ""),

@@ -184,7 +184,7 @@ class Options:
     @property
     def is_measured(self) -> bool:
         """Whether its servers' weights follow what HAProxy measures of them."""
-        return self.weights == words.MEASURED and self.balance in words.WEIGHED and not self.split
+        return self.weights == words.MEASURED and self.balance in words.WEIGHED
 
     @property
     def hash_fetch(self) -> str:
