@@ -227,6 +227,17 @@ def test_s6_reloads_haproxy_when_no_master_socket_answers(short_dir: Path) -> No
         assert scan.wait(20) == 0
 
 
+def test_check_warns_of_what_an_operator_hardly_wants(proxy: Proxy) -> None:
+    """Measured weights with the fewest connections are valid, and `check` says what they do not do."""
+    combination = {"SERF_HAPROXY_BALANCE": "leastconn", "SERF_HAPROXY_WEIGHTS": "measured"}
+    for environment, warning in (({}, ""), (combination, "serf-haproxy: warning: service nodes: balance: leastconn")):
+        environ = os.environ | proxy.environment | environment
+        said = subprocess.run([*COMMAND, "check"], env=environ, capture_output=True, text=True, check=True)
+        assert "are valid" in said.stdout
+        assert bool(said.stderr) == bool(warning)
+        assert said.stderr.startswith(warning)
+
+
 def test_once_check_render_and_status_agree(proxy: Proxy) -> None:
     """`render` prints what `once` publishes, `check` accepts it, and `status` shows it with HAProxy's state."""
     import json

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.services.file import Services, Source, Table, read_from
+from serf_haproxy.services.options import find_advice
 from serf_haproxy.services.route import read_route, sort_routes
 from serf_haproxy.services.service import KEYS, Service, make_default
 from serf_haproxy.settings import Settings
@@ -55,6 +56,16 @@ def test_tables_say_what_differs_from_the_settings() -> None:
     assert find(PG + 'health = "http"\n', "pg").health == "http"
     assert find(text + '[nodes]\nbalance = "first"\n', DEFAULT_SERVICE, **settings).balance == "first"
     assert find(text + '[nodes]\nbalance = "first"\n', DEFAULT_SERVICE, **settings).cookie == "SRV"
+
+
+@pytest.mark.parametrize(
+    ("balance", "weights", "is_told"),
+    [("leastconn", "measured", True), ("leastconn", "static", False), ("random", "measured", False)],
+)
+def test_what_an_operator_hardly_wants_is_said(balance: str, weights: str, is_told: bool) -> None:
+    """Measured weights do not help the fewest connections against a server that fails at once."""
+    service = find(f'{SHOP}balance = "{balance}"\nweights = "{weights}"\n', "shop")
+    assert [line.partition(":")[0] for line in find_advice(service)] == ["balance"] * is_told
 
 
 FAULTY = [

@@ -19,6 +19,7 @@ def check(_args: argparse.Namespace) -> int:
     """Check the settings, the services, the template and the resulting configuration; change nothing."""
     from serf_haproxy.control.trial import try_config
     from serf_haproxy.serf.printing import printable
+    from serf_haproxy.services.options import find_advice
 
     settings = load_settings(os.environ)
     trial = try_config(settings)
@@ -34,6 +35,9 @@ def check(_args: argparse.Namespace) -> int:
         return EXIT_INPUT
     if faults:
         return EXIT_INPUT
+    for service in trial.services:
+        for line in find_advice(service):
+            print(f"serf-haproxy: warning: service {service.name}: {line}", file=sys.stderr)
     services, lines = ", ".join(service.name for service in trial.services), trial.text.count("\n")
     print(f"settings, services, template and configuration are valid ({lines} lines; services: {services})")
     return 0

@@ -90,7 +90,7 @@ def _make_rules(
         flaps=FlapRules(service.flap_cutoff, service.flap_half_life_s),
         split=service.split,
         is_sticky=service.is_sticky,
-        is_measured=service.is_measured,
+        measured_by=service.balance if service.is_measured else "",
     )
 
 

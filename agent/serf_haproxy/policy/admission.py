@@ -57,7 +57,8 @@ class Rules(NamedTuple):
         service: The service's name.
         are_named: Whether the operator has named services: only then do the tags `svc.NAME` count.
         split: The share of each version of the service, percent; empty where versions do not matter.
-        is_measured: Whether the service has measured weights, which need room below the members' own.
+        measured_by: HAProxy's algorithm where the service has measured weights, which need room below the members' own;
+            "" where it has not.
     """
 
     default_port: int
@@ -78,7 +79,7 @@ class Rules(NamedTuple):
     service: str = DEFAULT_SERVICE
     are_named: bool = False
     split: tuple[tuple[str, int], ...] = ()
-    is_measured: bool = False
+    measured_by: str = ""
 
     @property
     def shares(self) -> Mapping[str, int]:
@@ -88,7 +89,7 @@ class Rules(NamedTuple):
     @property
     def gives_weights(self) -> bool:
         """Whether servers get other weights than their members ask for."""
-        return bool(self.split) or self.is_measured
+        return bool(self.split or self.measured_by)
 
     def has_share(self, server: Server) -> bool:
         """Return whether a server may get requests: the operator gives its version a share, or splits nothing."""

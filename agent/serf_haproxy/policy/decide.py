@@ -84,8 +84,8 @@ def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Deci
         times_s.append(find_pause(list_news(snapshot), snapshot.at_ns))
         servers = share_out(snapshot.rules.shares, servers, snapshot.is_up)
         remembered = mark_spared(remembered, servers)
-    if snapshot.rules.is_measured:
-        servers = scale_up(servers)
+    if snapshot.rules.measured_by:
+        servers = scale_up(servers, snapshot.rules.measured_by)
     known = remember_servers(snapshot, remembered)
     kept_flaps = {(service, name): flap for name, flap in flaps.items()}
     return Decision(entries, notable, servers, kept_flaps, unfit, known, min(times_s, default=None))

@@ -1,6 +1,6 @@
 """Which options of a service do not fit each other: one table, for the reader and for the schema."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from serf_haproxy.services.service import HTTP, HTTP_ONLY, KEYS, TCP, Options
@@ -110,6 +110,17 @@ RULES = (
     *(Rule(key, _TCP, _one_of(key, KEYS[key].default), "needs mode http") for key in HTTP_ONLY),
 )
 
+# What HAProxy runs as it is told, and what an operator hardly wants.
+ADVICE = (
+    Rule(
+        "balance",
+        _one_of("weights", MEASURED),
+        _none_of("balance", "leastconn"),
+        "leastconn gives a server that fails at once up to half of all requests, whatever its measured weight; "
+        "random does not",
+    ),
+)
+
 
 def list_rules(is_default: bool) -> tuple[Rule, ...]:
     """Return the rules of the default service, or of any other one."""
@@ -118,6 +129,15 @@ def list_rules(is_default: bool) -> tuple[Rule, ...]:
 
 def find_misfits(service: Options) -> Iterator[str]:
     """Yield a line for each option that does not fit another one, with its key first."""
-    for rule in list_rules(service.is_default):
+    yield from _find_broken(list_rules(service.is_default), service)
+
+
+def find_advice(service: Options) -> Iterator[str]:
+    """Yield a line for each option that works otherwise than an operator would expect, with its key first."""
+    yield from _find_broken(ADVICE, service)
+
+
+def _find_broken(rules: Iterable[Rule], service: Options) -> Iterator[str]:
+    for rule in rules:
         if rule.when.holds(service) and not rule.needs.holds(service):
             yield f"{rule.key}: {rule.said.format(service=service)}"
