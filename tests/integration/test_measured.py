@@ -17,6 +17,7 @@ from integration.test_daemon import log_path, running_daemon
 from serf_haproxy.control.report import read_report
 from serf_haproxy.serf.wake import wake
 from serf_haproxy.show.document import to_json
+from serf_haproxy.show.table import format_table
 
 NAMES = ("web1", "web2", "web3", "web4", "web5")
 SERVICE_S = 0.1
@@ -81,6 +82,8 @@ def test_a_slow_server_gets_less_and_recovers(short_dir: Path, stage: Stage) -> 
             return "times the usual" in members["web1"].get("reason", "") and members["web1"]["weight"] <= 20
 
         wait_for(is_told, "the report says so")
+        told = format_table(read_report(proxy.settings), width=0).splitlines()
+        assert any("web1" in line and "% of its weight: a request costs" in line for line in told), told
         assert probe.runs_published(proxy.settings)
         stage["web1"].times = 1
         began_s = time.monotonic()

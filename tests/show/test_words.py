@@ -2,7 +2,8 @@
 
 import pytest
 
-from serf_haproxy.show.words import format_span, shorten
+from serf_haproxy.show.table import explain_member
+from serf_haproxy.show.words import format_part, format_span, shorten
 
 
 @pytest.mark.parametrize(("span_s", "said"), [(-5, "0s"), (0.9, "0s"), (119, "119s"), (120, "2m"), (7200, "2h")])
@@ -15,3 +16,29 @@ def test_spans_have_one_unit(span_s: float, said: str) -> None:
 def test_a_text_that_is_too_long_ends_in_dots(width: int, said: str) -> None:
     """Dots stand for what is left out."""
     assert shorten("abcdefghi", width) == said
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        (None, ""),
+        ({"factor": 0.034}, "3%"),
+        ({"factor": 1.0}, "100%"),
+        ({"factor": None}, ""),
+        ({"factor": "1"}, ""),
+        ({"factor": 10**400}, ""),
+        ({"factor": float("nan")}, ""),
+    ],
+)
+def test_the_measured_part_of_a_weight_is_a_percentage(measured: dict[str, object] | None, said: str) -> None:
+    """What another program has written into the file of shares shows nothing, and breaks nothing."""
+    assert format_part(measured) == said
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"), [(0.03, "gets 3% of its weight: it is slow"), (1.0, ""), (None, "")], ids=str
+)
+def test_the_table_says_why_a_server_gets_less(factor: float | None, said: str) -> None:
+    """A server that serves and gets less than its weight has a reason; one that gets all of it has none."""
+    member = {"state": "serving", "left_s": None, "trouble": "", "measured": {"factor": factor, "reason": "it is slow"}}
+    assert explain_member(member) == said

@@ -14,7 +14,7 @@ from serf_haproxy.services.service import Service
 from serf_haproxy.settings import variable
 from serf_haproxy.show.document import to_json
 from serf_haproxy.show.rules import RULES
-from serf_haproxy.show.words import format_span
+from serf_haproxy.show.words import format_part, format_span
 
 _LABEL, _WIDTH = 12, 100  # characters
 
@@ -121,7 +121,8 @@ def _list_parts(found: Mapping[str, Any], now_s: float) -> Iterator[tuple[str, s
         place = f"{found['address']} port {found['port']}"
         yield "server", f"{place}, weight {found['wanted_weight']}{version}{backup}"
     if measured := found["measured"]:
-        share = f"weight {measured['weight']} of {measured['limit']}"
+        part = format_part(measured)
+        share = f"weight {measured['weight']}, {part + ' of' if part else 'of'} {measured['limit']}"
         yield "measured", f"{share}: {measured['reason'] or 'as the node asks'}"
     yield "HAProxy", _format_view(found)
     for index, text in enumerate(found["would_change"]):

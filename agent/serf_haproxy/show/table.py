@@ -11,13 +11,13 @@ from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.show.document import to_json
 from serf_haproxy.show.levels import Level
-from serf_haproxy.show.words import Paint, format_span, keep_plain, shorten
+from serf_haproxy.show.words import Paint, format_part, format_span, keep_plain, shorten
 
 WIDTH = 80  # columns, where no terminal says another number
 NARROW = ("service", "name", "state", "check", "weight", "address", "why")
 WIDE = (
-    *("level", "service", "name", "status", "evidence", "state", "since", "check", "weight", "sessions", "address"),
-    *("role", "why"),
+    *("level", "service", "name", "status", "evidence", "state", "since", "check", "weight", "measured", "sessions"),
+    *("address", "role", "why"),
 )
 SORTS = ("level", "name", "state", "since", "address")
 
@@ -132,6 +132,7 @@ def _find_cell(one: Mapping[str, Any], column: str) -> str:
     makers: dict[str, Callable[[], object]] = {
         "address": lambda: f"{one['address'] or ''}:{one['port'] or ''}".strip(":"),
         "check": lambda: one["check"] and one["check"]["status"],
+        "measured": lambda: format_part(one["measured"]),
         "sessions": lambda: one["session_count"],
         "since": lambda: one["since_s"] and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one["since_s"])),
         "why": lambda: explain_member(one),
@@ -141,10 +142,12 @@ def _find_cell(one: Mapping[str, Any], column: str) -> str:
 
 
 def explain_member(one: Mapping[str, Any]) -> str:
-    """Return why a node is not simply serving and up, and for how long."""
+    """Return why a node is not simply serving and up with its whole weight, and for how long."""
     left = "" if one["left_s"] is None else f", for {one['left_s']:.0f} s more"
     reason = "" if one["state"] == "serving" else one["reason"] + left
-    return "; ".join(part for part in (one["trouble"], reason) if part)
+    part = format_part(one["measured"])
+    less = "" if part in ("", "100%") else f"gets {part} of its weight: {one['measured']['reason'] or 'as measured'}"
+    return "; ".join(part for part in (one["trouble"], reason, less) if part)
 
 
 def _rank(one: Mapping[str, Any], sort: str) -> Any:

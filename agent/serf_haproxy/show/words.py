@@ -1,6 +1,7 @@
 """Spans, widths and colours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from serf_haproxy.show.levels import Level
 
@@ -17,6 +18,12 @@ def format_span(span_s: float) -> str:
         if span_s >= 2 * size_s:
             return f"{int(span_s // size_s)}{unit}"
     return f"{max(0, int(span_s))}s"
+
+
+def format_part(measured: Mapping[str, Any] | None) -> str:
+    """Return how much of its weight a server gets, such as `3%`; "" where that is not measured, or not known."""
+    factor = (measured or {}).get("factor")
+    return f"{100 * factor:.0f}%" if isinstance(factor, (int, float)) and 0 <= factor <= 1 else ""
 
 
 def shorten(text: str, width: int) -> str:
