@@ -15,7 +15,8 @@ import probe
 from integration.cluster import Cluster, make_cluster
 from integration.proxy import wait_for
 from integration.test_daemon import COMMAND
-from serf_haproxy.control.order_secrets import find_secrets
+from serf_haproxy.control.order_secrets import OrderSecrets
+from serf_haproxy.policy.answer_wire import Question, decode
 from serf_haproxy.policy.order_wire import ORDER, Message, encode
 from serf_haproxy.policy.orders import DRAIN, MAINT, UNDONE, Order
 from serf_haproxy.policy.proof import Secret
@@ -162,7 +163,7 @@ def test_a_pause_and_a_release_count_everywhere(cluster: Cluster) -> None:
 def test_forged_replayed_and_old_orders_do_nothing(cluster: Cluster) -> None:
     """What any member of the gossip can send changes no decision, causes no pass, and is told in the log."""
     settings = settings_of(cluster, LB1)
-    secrets = find_secrets(settings)
+    secrets = OrderSecrets(settings).read()
     now_ms = time.time_ns() // 1_000_000
     # It is dated ahead, so that it is later than what other tests have ordered.
     order = Order(MAINT, "", "web1", DRAIN, now_ms + 3000, "lb9", 0, "mallory", "forged")
@@ -200,7 +201,7 @@ def test_forged_replayed_and_old_orders_do_nothing(cluster: Cluster) -> None:
 
 
 def test_any_node_can_ask(cluster: Cluster) -> None:
-    """Queries from a node without anything of ours but Serf are answered by both balancers, in 1 KiB."""
+    """Queries from a node without anything of ours but Serf are answered by both balancers, signed and dated."""
     run(cluster, LB1, "maint", "set", "web1", "--reason", "disk swap")
     wait_weights(cluster, web1=0, web2=1)
     row = cluster.node("web2")
@@ -209,8 +210,9 @@ def test_any_node_can_ask(cluster: Cluster) -> None:
     wanted = {
         "lb-status": "nodes: 2 servers, 2 up, 1 draining",
         "lb-ready": "ready",
-        "lb-explain": "web1\tnodes draining 127.0.1.",
+        "lb-explain": "nodes draining 127.0.1.",
     }
+    secrets = OrderSecrets(settings_of(cluster, LB1)).read()
     for name, text in wanted.items():
         answers: dict[str, str] = {}
 
@@ -219,7 +221,9 @@ def test_any_node_can_ask(cluster: Cluster) -> None:
             is_done = False
             while not is_done:
                 more, is_done = query.read_answers()
-                found |= {node: payload.decode() for node, payload in more}
+                for node, payload in more:
+                    question = Question(name, "web1" if name == "lb-explain" else "", node)
+                    found[node] = decode(payload, question, secrets, time.time_ns() // 1_000_000).text
                 time.sleep(0.01)
             query.close()
             return found.keys() == {LB1, LB2} and all(text in answer for answer in found.values())

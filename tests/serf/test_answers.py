@@ -26,8 +26,8 @@ def directory(tmp_path: Path) -> str:
     [
         ("lb-status", b"", b"lb1 UNCHANGED: fine\n"),
         ("lb-ready", b"anything", b"ready\n"),
-        ("lb-explain", b"web1\n", b"web1\tapi serving\nweb1\tnodes draining"),
-        ("lb-explain", b"web10", b"web10\tnodes serving"),
+        ("lb-explain", b"web1\n", b"api serving\nnodes draining"),
+        ("lb-explain", b"web10", b"nodes serving"),
         ("lb-explain", b"web", b"web is not known here"),
         ("lb-explain", b"", b" is not known here"),
         ("lb-explain", b"\x1b[2J\xff", b"\\x1b[2J\\ufffd is not known here"),

@@ -1,16 +1,14 @@
 """The operator's directory of certificates. A file that has not changed is not read again."""
 
 import os
-import time
 from typing import NamedTuple
 
 from serf_haproxy.config.certificates import FILE_BYTES, NAME, Certificate, read_certificate
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.settings import variable
-from serf_haproxy.system.files import read_text
+from serf_haproxy.system.files import find_stamp, read_text
 
 FILE_COUNT = 2000  # a directory with more files is surely the wrong one
-_SETTLED_NS = 1_000_000_000  # the clock of the files ticks every few milliseconds: a younger one may change unseen
 
 
 class Found(NamedTuple):
@@ -83,7 +81,7 @@ def list_files(directory: str) -> list[str]:
 
 def _read_file(path: str, before: _Content | None) -> _Content | None:
     """Return the content of a file, from memory where it has not changed; None where there is no file."""
-    stamp = _find_stamp(path)
+    stamp = find_stamp(path)
     if before and stamp and before.stamp == stamp:
         return before
     try:
@@ -99,12 +97,3 @@ def _read_file(path: str, before: _Content | None) -> _Content | None:
         return _Content(None, None, f"cannot be read: {str(error).partition(': ')[2]}; {remedy}")
     except ValueError as error:
         return _Content(stamp, None, str(error))
-
-
-def _find_stamp(path: str) -> tuple[int, ...] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    is_settled = time.time_ns() - found.st_ctime_ns > _SETTLED_NS
-    return (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns) if is_settled else None

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from serf_haproxy.control.edges import Edges, make_edges
 from serf_haproxy.control.observe import read_nodes
-from serf_haproxy.control.order_secrets import find_secrets
+from serf_haproxy.control.order_secrets import OrderSecrets
 from serf_haproxy.errors import InputError
 from serf_haproxy.policy.order_wire import find_excess, read_order
 from serf_haproxy.policy.orders import MAINT, UNDONE, Order, Table
+from serf_haproxy.policy.peers import list_others
 from serf_haproxy.policy.proof import Secret
 from serf_haproxy.serf.wake import ORDER_WORD, wake
 from serf_haproxy.settings import Settings
@@ -43,6 +44,7 @@ class Desk:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._edges: Edges = make_edges(settings)
+        self._order_secrets = OrderSecrets(settings)
         self._now_ms = time.time_ns() // 1_000_000
 
     def read(self) -> Table:
@@ -101,11 +103,10 @@ class Desk:
     def _has_others(self) -> bool:
         """Return whether there is another balancer."""
         self_name, roles = self._edges.state.read_record().self_name, self._settings.balancer_roles
-        files = read_nodes(self._settings.nodes_dir).files
-        return any(file.member.role in roles for name, file in files.items() if name != self_name)
+        return bool(list_others(read_nodes(self._settings.nodes_dir).files, roles, self_name))
 
     def _secrets(self) -> tuple[Secret, ...]:
-        return find_secrets(self._settings)
+        return self._order_secrets.read()
 
 
 def _find_user() -> str:

@@ -6,12 +6,14 @@ from serf_haproxy.control.hasten import Ground, make_ground
 from serf_haproxy.control.health import Silence
 from serf_haproxy.control.outcome import Outcome
 from serf_haproxy.control.rendering import Renderer
+from serf_haproxy.control.replies import Replies
 from serf_haproxy.control.vetting import Vetting
-from serf_haproxy.policy.decision import Decision
+from serf_haproxy.policy.decision import Decision, Entry
 from serf_haproxy.policy.judgement import Memo
 from serf_haproxy.policy.partial import make_basis
+from serf_haproxy.policy.peers import list_others
 from serf_haproxy.policy.snapshot import Snapshot
-from serf_haproxy.serf.events import Member
+from serf_haproxy.serf.events import ALIVE, Member
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import Key
 from serf_haproxy.settings import Settings
@@ -33,6 +35,8 @@ class Memory:
         vetting: Tries new and changed tables of the services file.
         aftermath: Tells what is new after each pass.
         ground: On what a few members can be decided ahead of the next pass; None where they cannot.
+        replies: What queries of Serf are answered.
+        balancers: The name of this balancer's node, "" while it is not known, and those of others that are alive.
     """
 
     def __init__(self) -> None:
@@ -47,6 +51,10 @@ class Memory:
         self.vetting = Vetting()
         self.aftermath = Aftermath()
         self.ground: Ground | None = None
+        self.replies = Replies()
+        self.balancers: tuple[str, tuple[str, ...]] = ("", ())
+        self._entries: dict[Key, Entry] = {}
+        self._seen: object = None
 
     def end_ground(self) -> list[tuple[str, Member]]:
         """Note that a pass begins; return what was corrected in node files ahead of it: status and member."""
@@ -65,3 +73,20 @@ class Memory:
     def remember(self, served: str, decision: Decision) -> None:
         """Keep what the state directory has of the servers' node files."""
         self.served = served, [server.name for server in decision.servers]
+
+    def tell(
+        self, settings: Settings, edges: Edges, snapshot: Snapshot, decision: Decision, outcome: Outcome
+    ) -> tuple[str, ...]:
+        """Tell of a pass what is new: add to the history, and write the answers; return complaints."""
+        before, self._entries = self._entries, decision.entries
+        changed = [key for key, entry in decision.entries.items() if before.get(key) is not entry]
+        self._note_balancers(snapshot)
+        complaints = self.aftermath.tell(edges, snapshot, decision, outcome, changed)
+        return complaints + self.replies.write(settings, snapshot, decision, outcome, changed)
+
+    def _note_balancers(self, snapshot: Snapshot) -> None:
+        roles, self_name = snapshot.rules.balancer_roles, snapshot.rules.self_name
+        if (seen := (snapshot.files, roles, self_name)) != self._seen:
+            self._seen = seen
+            others = list_others(snapshot.files, roles, self_name)
+            self.balancers = self_name, tuple(name for name, file in others.items() if file.status == ALIVE)

@@ -16,7 +16,7 @@ from serf_haproxy.control.record import DAMAGE
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.policy.order_wire import read_order
 from serf_haproxy.policy.orders import MOST, Order, Orders, Standing, Subject, Table, follow, list_active, merge, prune
-from serf_haproxy.system.files import read_text, remove_temporaries, write_durably
+from serf_haproxy.system.files import find_stamp, read_text, remove_temporaries, write_durably
 
 _GIVEN_COUNT = 1024  # more than one command ever gives, many times over
 _GIVEN_BYTES = 65536
@@ -35,6 +35,7 @@ class OrderBook:
         self._path = os.path.join(state_dir, "orders.json")
         self._given_dir = os.path.join(state_dir, "given")
         self._read: tuple[str, dict[Subject, Standing], int] = ("", {}, 0)  # most passes read what they read before
+        self._stamp: tuple[int, ...] | None = None
 
     def read(self) -> Table:
         """Return the orders; what is damaged is left out."""
@@ -164,9 +165,13 @@ class OrderBook:
         self._read = text, dict(table), reloaded_ms
 
     def _look(self) -> None:
+        stamp = find_stamp(self._path)
+        if stamp is not None and stamp == self._stamp:
+            return
         text = read_text(self._path) or ""
         if text != self._read[0]:
             self._read = text, *_parse(text)
+        self._stamp = stamp
 
 
 def _parse(text: str) -> tuple[dict[Subject, Standing], int]:

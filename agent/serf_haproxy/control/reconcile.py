@@ -92,7 +92,7 @@ class Reconciler:
             finished = complete(outcome, snapshot, decision, heard, record)
             outcome = memory.silence.explain(finished, snapshot, decision, edges)
             complaints += look_after_old_workers(settings, edges.master, bool(heard.roster) or outcome.has_reloaded)
-            complaints += memory.aftermath.tell(settings, edges, snapshot, decision, outcome)
+            complaints += memory.tell(settings, edges, snapshot, decision, outcome)
             outcome = dataclasses.replace(outcome, problems=outcome.problems + complaints)
             self._keep_services(outcome, snapshot, decision)
             memory.remember(remember_served(edges.state, outcome, decision, heard, served), decision)
@@ -120,7 +120,7 @@ class Reconciler:
 
     def list_balancers(self) -> tuple[str, tuple[str, ...]]:
         """Return the name of this balancer's node, "" while it is not known, and those of others that are alive."""
-        return self.memory.aftermath.balancers
+        return self.memory.balancers
 
     @property
     def command_count(self) -> int:

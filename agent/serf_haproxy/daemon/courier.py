@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from serf_haproxy.control.edges import find_serf
 from serf_haproxy.control.order_book import OrderBook
-from serf_haproxy.control.order_secrets import find_secrets
+from serf_haproxy.control.order_secrets import OrderSecrets
 from serf_haproxy.control.state import State
 from serf_haproxy.errors import SerfFault, SystemFault
 from serf_haproxy.policy.order_wire import ORDER, PAGE, PAGES, Message, decode, digest_orders, encode, make_pages
@@ -52,6 +52,7 @@ class Courier:
         self._settings = settings
         self._book = OrderBook(settings.state_dir)
         self._lock_path = State(settings.state_dir).pass_lock_path
+        self._secrets = OrderSecrets(settings)
         self._has_mail = True
         self._query: Query | None = None
         self._is_one_asked = False
@@ -118,7 +119,7 @@ class Courier:
     def _find_secrets(self) -> tuple[Secret, ...] | None:
         """Return the secrets that sign orders, () where all members are trusted; None where Serf is not to be heard."""
         try:
-            secrets = find_secrets(self._settings)
+            secrets = self._secrets.read()
         except SystemFault as error:
             self._complain(f"orders from Serf do not count: {error}")
             return None

@@ -114,7 +114,7 @@ class Daemon:
             work()
         except SerfHaproxyError as error:
             self._teller.tell({str(error): logging.ERROR})
-            self._reconciler.memory.aftermath.tell_failure(self._settings, str(error))
+            self._reconciler.memory.replies.tell_failure(self._settings, str(error))
             self._companion.tell_error()
             self._schedule.fail(time.monotonic())
         except Exception:
@@ -178,7 +178,7 @@ class Daemon:
 
     def _work(self, is_first: bool = False) -> None:
         """Make a pass if one is due; a pass that is only due to ask Serf waits until there is a connection to Serf."""
-        self._reconciler.memory.aftermath.renew(self._settings)
+        self._reconciler.memory.replies.renew(self._settings)
         self._hasten(self._courier.work(self._client, *self._reconciler.list_balancers()))
         now_s = time.monotonic()
         is_resync = self._schedule.is_resync_due(now_s, self._client.is_up())

@@ -51,6 +51,13 @@ class Entry(NamedTuple):
     cause: Cause = Cause.OTHER
     order: Order | None = None
 
+    @property
+    def outline(self) -> str:
+        """The state, with the server's address and weight where it has one."""
+        server = self.server
+        weight = "" if server is None or server.weight is None else f" weight {server.weight}"
+        return str(self.state) if server is None else f"{self.state} {server.endpoint}{weight}"
+
 
 class Decision(NamedTuple):
     """What follows from a snapshot.

@@ -14,12 +14,11 @@ undo what was ordered after it, since each order has its own time.
 import hashlib
 import hmac
 import json
-import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from serf_haproxy.policy.orders import FORMS, MOST, Order
-from serf_haproxy.policy.proof import Secret
+from serf_haproxy.policy.proof import Secret, pack_fields
 from serf_haproxy.serf.events import NAME_BYTES, name_fault
 from serf_haproxy.services import NAME
 
@@ -169,4 +168,4 @@ def _read(fields: Any) -> Message:
 
 
 def _sign(secret: Secret, body: bytes) -> str:
-    return secret.sign(b"".join(struct.pack(">I", len(field)) + field for field in (_DOMAIN, body)))
+    return secret.sign(pack_fields((_DOMAIN, body)))

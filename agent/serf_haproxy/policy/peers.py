@@ -9,7 +9,7 @@ are required, a balancer has only itself as a peer: that keeps its own table thr
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from serf_haproxy.policy.address import HostAddress, read_address
@@ -86,6 +86,17 @@ def find_peers(rules: Rules, files: Mapping[str, NodeFile], before: Mapping[str,
     this = Peer(rules.self_name, format_endpoint(host, port), is_self=True)
     listed = (this, *(Peer(name, others[name]) for name in sorted(others)))
     return Peers(listed, min(times_s, default=None))
+
+
+def list_others(files: Mapping[str, NodeFile], roles: Collection[str], self_name: str) -> dict[str, NodeFile]:
+    """Return the node files of the other balancers by name, whatever their status.
+
+    Args:
+        files: Node files by name.
+        roles: The roles of balancers.
+        self_name: The name of this balancer's node.
+    """
+    return {name: file for name, file in files.items() if file.member.role in roles and name != self_name}
 
 
 def _judge(file: NodeFile, was_peer: bool, at_ns: int) -> tuple[bool, float | None]:

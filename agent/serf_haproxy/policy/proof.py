@@ -159,11 +159,15 @@ def read_secrets(text: str) -> tuple[Secret, ...]:
     return tuple(Secret(line.encode("utf-8", "surrogateescape")) for line in lines)
 
 
+def pack_fields(fields: Iterable[bytes]) -> bytes:
+    """Return a message to sign: each field behind its length in four bytes, so that no byte can move to another one."""
+    return b"".join(struct.pack(">I", len(field)) + field for field in fields)
+
+
 def _message(name: str, address: str, tags: Mapping[str, str], offer: Offer | None) -> bytes:
     fields = [_DOMAIN, name, address]
     for key in ("role",) if offer else SIGNED_TAGS:
         if key in tags:
             fields += [key, tags[key]]
     fields += [offer.tag, offer.signed] if offer else []
-    encoded = [field.encode("utf-8", "surrogatepass") for field in fields]
-    return b"".join(struct.pack(">I", len(field)) + field for field in encoded)
+    return pack_fields(field.encode("utf-8", "surrogatepass") for field in fields)

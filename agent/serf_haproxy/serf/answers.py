@@ -3,10 +3,10 @@
     lb-status             the balancer in short
     lb-ready              "ready", or why it is not
     lb-explain NODE       what was decided about a node, in each of its services
-    lb-orders PAGE        the orders of this balancer, signed; what balancers ask each other
+    lb-orders PAGE        the orders of this balancer; what balancers ask each other
 
-The daemon renews the time of the file `status` every few seconds. If that is old, the daemon does not run, and the
-answers say so.
+The daemon has signed and dated what its files say (`policy.answer_wire`), where it has a secret. It renews the file
+`status` every few seconds. If that is old, the daemon does not run, and the answers say so, unsigned.
 """
 
 import os
@@ -57,9 +57,9 @@ def find(answers_dir: str, name: str, payload: bytes) -> bytes:
 
 
 def _explain(lines: bytes, node: str) -> bytes:
-    """Return the lines about a node: each begins with its name and a tab."""
+    """Return the lines about a node: in the file each begins with its name and a tab."""
     start = f"{node}\t".encode()
-    found = [line for line in lines.split(b"\n") if line.startswith(start)]
+    found = [line[len(start) :] for line in lines.split(b"\n") if line.startswith(start)]
     return b"\n".join(found) or f"{printable(node, 60)} is not known here".encode()
 
 

@@ -4,11 +4,13 @@ import contextlib
 import os
 import re
 import stat
+import time
 
 from serf_haproxy.errors import SystemFault
 
 WRITTEN_BYTES = 2**20  # a file that an operator writes is surely shorter: a longer one is another one by mistake
 _RANDOM_BYTES = 8
+_SETTLED_NS = 1_000_000_000  # the clock of the files ticks every few milliseconds: a younger one may change unseen
 _SUFFIX = ".tmp"
 _TEMPORARY = re.compile(rf"(.+)\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}\.tmp", re.DOTALL)
 
@@ -84,6 +86,16 @@ def read_mode(path: str) -> int | None:
     except OSError:
         return None
     return stat.S_IMODE(found.st_mode) & 0o777 if stat.S_ISREG(found.st_mode) else None
+
+
+def find_stamp(path: str) -> tuple[int, ...] | None:
+    """Return what is different after each change of a file; None where there is no file, or it changed just now."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    is_settled = time.time_ns() - found.st_ctime_ns > _SETTLED_NS
+    return (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns) if is_settled else None
 
 
 def rename_durably(source: str, target: str) -> None:
