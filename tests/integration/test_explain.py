@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import probe
 from integration.balancer import Balancer
+from integration.proxy import wait_for
 from integration.test_status import COMMAND, run
 
 pytestmark = pytest.mark.usefixtures("time_limit")
@@ -33,6 +35,35 @@ def test_a_node_that_serves_is_explained(balancer: Balancer) -> None:
     ]
     for pattern in wanted:
         assert re.search(f"^{pattern}", shown.stdout, re.M), (pattern, shown.stdout)
+
+
+def test_an_explanation_has_the_last_events(balancer: Balancer) -> None:
+    """Decisions, orders and drifts about the node, the newest last, and what a pause and a failing check add."""
+    probe.change(balancer.settings, ["set server nodes/web1 state maint"])
+    balancer.run_pass()
+    balancer.wait_up("web1", "web2")
+    run(balancer, "maint", "set", "web1", "--reason", "disk swap", "--by", "alice")
+    run(balancer, "maint", "set", "web9", "--reason", "another one")
+    balancer.run_pass()
+    shown = run(balancer, "explain", "web1").stdout
+    events = " ".join(shown.partition("\nevents ")[2].partition("\nchanges if")[0].split())
+    endpoint, ago = f"127.0.0.1:{balancer.ports['web1']}", r" [\d-]+ [\d:]+Z \(\d+s ago\) "
+    wanted = (
+        rf"unknown -> serving {endpoint}; it is alive in Serf",
+        "drift: it was in maintenance; changed at HAProxy's socket; it is put right",
+        r"order: maint drain; an order drains it: disk swap \(alice at lb1, \S+\) \(by alice\)",
+        rf"served -> draining {endpoint} weight 0; an order drains it: disk swap \(alice at lb1, \S+\) \(by alice\)",
+    )
+    assert re.fullmatch("".join(ago + pattern for pattern in wanted), f" {events}"), shown
+    assert "another one" not in shown
+    run(balancer, "pause")
+    balancer.run_pass()
+    balancer.webs["web2"].status = 503
+    wait_for(lambda: "HAProxy's health check of it succeeds" in run(balancer, "explain", "web2").stdout, "it is down")
+    changes = run(balancer, "explain", "web2").stdout.partition("changes if")[2]
+    assert re.match(" +the pause ends, by `serf-haproxy resume`", changes)
+    (found,) = json.loads(run(balancer, "explain", "web1", "-o", "json").stdout)["explanations"]
+    assert {one["kind"] for one in found["events"]} == {"node", "drift", "order"}
 
 
 def test_a_node_is_explained_while_serf_and_haproxy_are_away(balancer: Balancer) -> None:

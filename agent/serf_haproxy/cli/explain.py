@@ -10,7 +10,9 @@ from serf_haproxy.settings import load_settings
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command `explain`."""
-    text = "Explain a node: what Serf says, what was decided and why, HAProxy's view, and what would change it."
+    text = (
+        "Explain a node: what Serf says, the decision and its rule, HAProxy's view, last events, what would change it."
+    )
     parser = commands.add_parser("explain", help=text, description=text)
     parser.set_defaults(command=explain)
     parser.add_argument("node", metavar="NODE", help="the node's name")

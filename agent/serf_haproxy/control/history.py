@@ -23,6 +23,7 @@ from serf_haproxy.system.moments import format_time
 NODE, ORDER, DRIFT, PASS = "node", "order", "drift", "pass"
 
 _MOST_BYTES = 4 * 1024 * 1024
+_RECENT_BYTES = 512 * 1024  # what is read within milliseconds
 _LINE_COUNT = 2000  # of one pass
 _TEXT = 500  # characters
 
@@ -152,6 +153,14 @@ class History:
                 raise SystemFault(f"cannot read {path}: {error.strerror}") from error
             found += [one for line in lines[1 if start else 0 :] if (one := _parse(line))]
         return found
+
+    def read_recent(self, wanted: Wanted, most: int) -> list[Happening]:
+        """Return the last lines that are wanted, so many at most, the oldest first: of the end of the history alone.
+
+        Raises:
+            SystemFault: A file cannot be read.
+        """
+        return [one for one in self.read_last(_RECENT_BYTES) if wanted.has(one)][-most:]
 
     def follow(self, wanted: Wanted) -> "Tail":
         """Return what reads the lines that are added from now on."""

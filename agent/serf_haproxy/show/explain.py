@@ -1,11 +1,13 @@
-"""Why a node is as it is: Serf's word, the decision and its rule, HAProxy's view, and what would change it."""
+"""Why a node is as it is: Serf's word, the decision and its rule, HAProxy's view, events, and what would change it."""
 
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from serf_haproxy.control.history import NODE, History, Wanted
 from serf_haproxy.control.report import Report
+from serf_haproxy.errors import SystemFault
 from serf_haproxy.policy.cause import Cause
 from serf_haproxy.serf.events import unescape
 from serf_haproxy.serf.printing import printable
@@ -17,6 +19,9 @@ from serf_haproxy.show.rules import RULES
 from serf_haproxy.show.words import format_part, format_span
 
 _LABEL, _WIDTH = 12, 100  # characters
+_EVENT_COUNT = 5
+_RESUME = "the pause ends, by `serf-haproxy resume`: until then nothing at HAProxy changes"
+_CHECK = "HAProxy's health check of it succeeds; the service's health_path says what it asks for"
 
 
 def explain_node(report: Report, name: str, service: str = "", roster: Roster | None = None) -> list[dict[str, Any]]:
@@ -46,6 +51,8 @@ def _explain(report: Report, member: Mapping[str, Any], roster: Roster | None) -
             text = text.replace(word, printable(value))
         return text
 
+    changes = [_RESUME] if report.snapshot.orders.pause else []
+    changes += [_CHECK] if member["trouble"].startswith("its health check") else []
     return {
         **member,
         "heard": {
@@ -59,8 +66,18 @@ def _explain(report: Report, member: Mapping[str, Any], roster: Roster | None) -
         "settings": [_find_setting(report, member["service"], key) for key in rule.keys],
         "total_count": status.total_count if status else 0,
         "unchanged_s": status.unchanged_s if status else None,
-        "would_change": [fill(text) for text in rule.changes],
+        "events": _list_events(report, name, member["service"] or ""),
+        "would_change": [*changes, *(fill(text) for text in rule.changes)],
     }
+
+
+def _list_events(report: Report, name: str, service: str) -> list[dict[str, Any]] | None:
+    """Return the last lines of the history about a node; None where this user may not read it."""
+    try:
+        found = History(report.settings.state_dir).read_recent(Wanted(name, service), _EVENT_COUNT)
+    except SystemFault:
+        return None
+    return [one._asdict() for one in found]
 
 
 def _find_setting(report: Report, name: str | None, key: str) -> dict[str, str]:
@@ -125,8 +142,21 @@ def _list_parts(found: Mapping[str, Any], now_s: float) -> Iterator[tuple[str, s
         share = f"weight {measured['weight']}, {part + ' of' if part else 'of'} {measured['limit']}"
         yield "measured", f"{share}: {measured['reason'] or 'as the node asks'}"
     yield "HAProxy", _format_view(found)
+    yield from _list_happenings(found["events"], now_s)
     for index, text in enumerate(found["would_change"]):
         yield "changes if" if not index else "or if", text
+
+
+def _list_happenings(events: list[dict[str, Any]] | None, now_s: float) -> Iterator[tuple[str, str]]:
+    if events is None:
+        yield "events", "this user may not read the history"
+        return
+    for index, one in enumerate(events):
+        kind, by = "" if one["kind"] == NODE else f"{one['kind']}: ", f" (by {one['by']})" if one["by"] else ""
+        what = f"{_format_time(one['at_s'], now_s)} {kind}{one['what']}; {one['why']}{by}"
+        yield "" if index else "events", what
+    if not events:
+        yield "events", "none that the history still has"
 
 
 def _format_view(found: Mapping[str, Any]) -> str:
