@@ -36,6 +36,15 @@ def make_pair(*hosts: str, days: int = 30, kind: Sequence[str] = CURVE) -> Pair:
         return Pair(Path(certificate).read_text(), Path(key).read_text())
 
 
+def make_authority(days: int) -> str:
+    """Return the certificate of an authority that ends in some days."""
+    with tempfile.TemporaryDirectory() as directory:
+        key, certificate = f"{directory}/key", f"{directory}/cert"
+        made = ("-keyout", key, "-out", certificate, "-subj", "/CN=authority", "-days", str(days))
+        _openssl("req", "-x509", "-newkey", *CURVE, "-nodes", *made)
+        return Path(certificate).read_text()
+
+
 def write_pair(path: Path, *hosts: str, days: int = 30) -> str:
     """Write a new certificate with its key to a file, at once as a hook should; return the certificate."""
     pair = make_pair(*hosts, days=days)

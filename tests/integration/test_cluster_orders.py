@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ from integration.proxy import wait_for
 from integration.test_daemon import COMMAND
 from serf_haproxy.control.order_secrets import OrderSecrets
 from serf_haproxy.policy.answer_wire import Question, decode
+from serf_haproxy.policy.answer_wire import encode as encode_answer
 from serf_haproxy.policy.order_wire import ORDER, Message, encode
 from serf_haproxy.policy.orders import DRAIN, MAINT, UNDONE, Order
 from serf_haproxy.policy.proof import Secret
@@ -229,6 +231,30 @@ def test_any_node_can_ask(cluster: Cluster) -> None:
             return found.keys() == {LB1, LB2} and all(text in answer for answer in found.values())
 
         wait_for(ask, lambda: str(answers))  # noqa: B023
+
+
+def test_the_doctor_asks_the_other_balancer(cluster: Cluster) -> None:
+    """It believes a signed answer alone, and reads from its date how the clocks differ."""
+    mark = "balancer lb2 says ready, signed; its clock differs by less than 30 s"
+    wait_for(lambda: mark in run(cluster, LB1, "doctor", codes=(0, 1)), mark)
+    settings = settings_of(cluster, LB2)
+    secrets, question = OrderSecrets(settings).read(), Question("lb-ready", "", LB2)
+    other = "balancer lb2 answers, and it is signed with another secret"
+    control(cluster, LB2, "daemon", "-wD", "-d")
+    try:
+        for age_s, signing, cross in (
+            (300, secrets, "the clock of lb2 is about 30. s behind this one"),
+            (-300, secrets, "the clock of lb2 is about (29.|300) s ahead of this one"),
+            (0, (Secret(b"0123456789abcdef"),), other),
+            (0, (), f"{other}, for another question, or not at all"),
+        ):
+            answer = encode_answer(question, "ready", time.time_ns() // 1_000_000 - 1000 * age_s, signing)
+            Path(settings.answers_dir, "ready").write_text(answer)
+            os.utime(Path(settings.answers_dir, "status"))
+            shown = run(cluster, LB1, "doctor", codes=(1,))
+            assert re.search(f"^. {cross}", shown, re.M), shown
+    finally:
+        control(cluster, LB2, "daemon", "-wU", "-u")
 
 
 def test_an_order_to_reload_counts_everywhere(cluster: Cluster) -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from fakes.certificates import make_authority, write_pair
 from integration.balancer import Balancer
+from integration.proxy import free_port
 from integration.test_status import COMMAND, run
 from serf_haproxy.serf.wake import open_fifo
+from serf_haproxy.settings import variable
 
 GOOD, BAD = "\u221a ", "\u00d7 "
 
@@ -57,6 +60,68 @@ def test_each_fault_has_a_remedy(balancer: Balancer) -> None:
     ):
         assert any(re.search(pattern, line) for line in crosses), (pattern, shown.stdout)
     assert all(": " in line for line in crosses)
+
+
+def list_crosses(balancer: Balancer) -> list[str]:
+    """Return the doctor's lines with a cross."""
+    return [line for line in run(balancer, "doctor").stdout.splitlines() if line.startswith(BAD)]
+
+
+def test_certificates_that_end_soon_are_told(balancer: Balancer, tmp_path: Path) -> None:
+    """Those of the HTTPS listener and those of authorities, by the operator's file; one that ends late is no fault."""
+    directory = tmp_path / "certificates"
+    directory.mkdir()
+    late, soon, authority = directory / "late.pem", directory / "soon.pem", tmp_path / "ca.pem"
+    write_pair(late, "late.test", days=90)
+    authority.write_text(make_authority(days=90))
+    Path(balancer.settings.services_file).write_text(f'[nodes]\ntls = true\ntls_ca_file = "{authority}"\n')
+    https = {"https_bind": f"127.0.0.1:{free_port()}", "certificates_dir": str(directory)}
+    balancer.environment |= {variable(key): value for key, value in https.items()}
+    balancer.settings = balancer.settings.replace(**https)
+    balancer.run_pass()
+    shown = run(balancer, "doctor").stdout
+    assert re.search(f"^{GOOD}.* ends in 89d, and no other one sooner$", shown, re.M), shown
+    write_pair(soon, "soon.test", days=3)
+    authority.write_text(make_authority(days=5))
+    balancer.run_pass()
+    crosses = list_crosses(balancer)
+    assert any(re.search(r"certificate soon.pem ends in 2d: renew it", line) for line in crosses), crosses
+    assert any(re.search(f"an authority in {authority} ends in 4d: renew it", line) for line in crosses), crosses
+
+
+def test_rights_that_are_too_wide_are_told(balancer: Balancer, tmp_path: Path) -> None:
+    """A secret that others can read, and a file that others can change and the balancer obeys."""
+    secret = tmp_path / "secret"
+    secret.write_text("a secret of sixteen")
+    secret.chmod(0o604)
+    services = Path(balancer.settings.services_file)
+    services.write_text("")
+    services.chmod(0o666)
+    balancer.environment |= {"SERF_HAPROXY_ORDERS_SECRET_FILE": str(secret)}
+    crosses = list_crosses(balancer)
+    assert f"{BAD}{secret} is a secret that every user can read: `chmod o= {secret}`" in crosses
+    assert f"{BAD}{services} can be changed by every user: `chmod o-w {services}`" in crosses
+    secret.chmod(0o640)
+    services.chmod(0o664)
+    assert "no other user can change settings and state, or read secrets" in run(balancer, "doctor").stdout
+
+
+@pytest.mark.parametrize(
+    ("says", "cross"),
+    [
+        ("HAProxy version 2.4.22 2023/02/14", "HAProxy version 2.4.22 2023/02/14: install HAProxy 2.6 or newer"),
+        ("HAProxy version 3.9.1 2029/01/01", "is 3.9.1: restart HAProxy"),
+        ("nginx version: nginx/1.22", "nginx version: nginx/1.22: change SERF_HAPROXY_HAPROXY_BIN"),
+    ],
+)
+def test_versions_are_told(balancer: Balancer, tmp_path: Path, says: str, cross: str) -> None:
+    """A HAProxy that is too old, is none, or is another one than that which runs."""
+    program = tmp_path / "haproxy"
+    program.write_text(f'#!/bin/sh\n[ "$1" = -v ] && echo "{says}"\n')
+    program.chmod(0o755)
+    balancer.environment["SERF_HAPROXY_HAPROXY_BIN"] = str(program)
+    crosses = list_crosses(balancer)
+    assert any(cross in line for line in crosses), crosses
 
 
 def test_wrong_settings_are_all_told(balancer: Balancer) -> None:

@@ -1,39 +1,25 @@
 """The doctor: what a balancer needs, looked at once, each with a remedy where it is not so."""
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 from serf_haproxy.control.answers import DOWN, FROZEN, UP, Answer
-from serf_haproxy.control.edges import make_edges
+from serf_haproxy.control.authorities import list_copies
 from serf_haproxy.control.report import Report, read_report
 from serf_haproxy.control.trial import try_config
-from serf_haproxy.errors import HaproxyFault, SerfHaproxyError, SettingsError
+from serf_haproxy.errors import SerfHaproxyError, SettingsError
 from serf_haproxy.haproxy.socket import BRIEF, PROMPT, Limits
 from serf_haproxy.settings import Loaded, Settings, describe_unknown, load_with_origins, variable
+from serf_haproxy.show.check import Check
 from serf_haproxy.show.levels import Level, list_findings
-from serf_haproxy.system.processes import run
+from serf_haproxy.show.machine import look_at_disk, look_at_limits, look_at_programs, look_at_rights, look_at_run
+from serf_haproxy.show.neighbours import look_at_balancers
+from serf_haproxy.show.words import format_span
+from serf_haproxy.system.certificates import find_first_end
 
-_VERSION_S = 5.0
-_FREE_BYTES, _FREE_SHARE = 16 * 2**20, 0.02
 _FUTURE_S = 5.0
-_FILE_COUNT = 4096  # fewer are a default, not a choice
-
-
-class Check(NamedTuple):
-    """One thing that was looked at.
-
-    Attributes:
-        is_good: Whether it is as it should be.
-        what: What was found.
-        remedy: What to do, "" where nothing is to do.
-    """
-
-    is_good: bool
-    what: str
-    remedy: str = ""
+_RENEW_S = 14 * 86400  # a certificate that ends sooner should have been renewed: certbot does so 30 days before
 
 
 def examine(environ: Mapping[str, str]) -> Iterator[Check]:
@@ -51,16 +37,20 @@ def examine(environ: Mapping[str, str]) -> Iterator[Check]:
     yield from _look_at_settings(loaded, environ)
     settings = loaded.settings
     yield from _look_at_paths(settings)
-    yield from _survive(lambda: _look_at_program(settings))
+    yield from look_at_rights(settings, loaded.path)
+    yield from _survive(lambda: look_at_programs(settings))
     limits = PROMPT
     try:
         report = read_report(settings)
         yield from _look_at_report(report)
+        yield from _survive(lambda: look_at_run(settings, report.haproxy.version))
+        yield from _survive(lambda: look_at_balancers(report))
+        yield from _look_at_certificates(report)
         limits = PROMPT if report.haproxy.state == UP else BRIEF
     except SerfHaproxyError as error:
         yield _tell(error)
     yield from _survive(lambda: _look_at_configuration(settings, limits))
-    yield from _look_at_limits(settings, limits)
+    yield from look_at_limits(settings, limits)
 
 
 def _survive(look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
@@ -71,7 +61,8 @@ def _survive(look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
 
 
 def _tell(error: SerfHaproxyError) -> Check:
-    return Check(False, str(error), "see the line itself")
+    what, _, remedy = str(error).rpartition("; ")
+    return Check(False, what or remedy, remedy if what else "look at the daemon's log")
 
 
 def _look_at_settings(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Check]:
@@ -93,7 +84,7 @@ def _look_at_paths(settings: Settings) -> Iterator[Check]:
         elif not os.access(path, os.W_OK | os.X_OK):
             yield Check(False, f"{path} cannot be written by this user", "run the command as the daemon's user")
         else:
-            yield _look_at_disk(path)
+            yield look_at_disk(path)
     fifo = settings.wake_fifo
     try:
         is_fifo = stat.S_ISFIFO(os.stat(fifo).st_mode)
@@ -101,21 +92,6 @@ def _look_at_paths(settings: Settings) -> Iterator[Check]:
         is_fifo = False
     remedy = "" if is_fifo else f"start the daemon, which makes it; handlers need the same {variable('wake_fifo')}"
     yield Check(is_fifo, f"{fifo} {'is' if is_fifo else 'is not'} the FIFO by which handlers wake the daemon", remedy)
-
-
-def _look_at_disk(path: str) -> Check:
-    found = os.statvfs(path)
-    free_bytes = found.f_bavail * found.f_frsize
-    is_good = free_bytes > _FREE_BYTES and free_bytes > _FREE_SHARE * found.f_blocks * found.f_frsize
-    text = f"{path} can be written; {free_bytes / 2**20:.0f} MiB are free"
-    return Check(is_good, text, "" if is_good else "make room on its disk")
-
-
-def _look_at_program(settings: Settings) -> Iterator[Check]:
-    said = run([settings.haproxy_bin, "-v"], _VERSION_S)
-    first = (said.output.splitlines() or ["it says nothing"])[0]
-    is_good = said.status == 0 and first.startswith("HAProxy version")
-    yield Check(is_good, f"{settings.haproxy_bin}: {first}", "" if is_good else f"change {variable('haproxy_bin')}")
 
 
 def _look_at_report(report: Report) -> Iterator[Check]:
@@ -150,6 +126,21 @@ def _look_at_answer(name: str, answer: Answer) -> Check:
     return Check(False, answer.fault, remedy.get(answer.state, "run the command as the daemon's user"))
 
 
+def _look_at_certificates(report: Report) -> Iterator[Check]:
+    """Look when certificates end: those of the directory, and those of authorities by which servers are checked."""
+    ends = {f"certificate {name}": float(end_s) for name, end_s in report.record.certificate_ends.items()}
+    for path, copy in list_copies(report.snapshot.services).items():
+        end_s = find_first_end(copy)
+        ends |= {} if end_s is None else {f"an authority in {path}": end_s}
+    for name, end_s in ends.items():
+        if (left_s := end_s - report.at_s) < _RENEW_S:
+            when = f"ended {format_span(-left_s)} ago" if left_s < 0 else f"ends in {format_span(left_s)}"
+            yield Check(False, f"{name} {when}", "renew it, and see why that was not done by itself")
+    if ends and min(ends.values()) - report.at_s >= _RENEW_S:
+        name = min(ends, key=lambda each: ends[each])
+        yield Check(True, f"{name} ends in {format_span(ends[name] - report.at_s)}, and no other one sooner")
+
+
 def _look_at_configuration(settings: Settings, limits: Limits) -> Iterator[Check]:
     trial = try_config(settings, limits)
     for fault in trial.faults:
@@ -158,17 +149,3 @@ def _look_at_configuration(settings: Settings, limits: Limits) -> Iterator[Check
         yield Check(True, f"HAProxy accepts the configuration that follows now ({len(trial.services)} services)")
     else:
         yield Check(False, f"HAProxy refuses: {trial.words.splitlines()[0]}", "`serf-haproxy render` prints the rest")
-
-
-def _look_at_limits(settings: Settings, limits: Limits) -> Iterator[Check]:
-    try:
-        pid = make_edges(settings, limits).master.read_account().pid
-        with open(f"/proc/{pid}/limits") as file:
-            found = re.search(r"^Max open files +\w+ +(\w+)", file.read(), re.MULTILINE)
-    except (HaproxyFault, OSError):  # it does not run, which is said already, or this user may not look
-        return
-    most = int(found[1]) if found and found[1].isdecimal() else settings.file_limit
-    is_good = most >= min(_FILE_COUNT, settings.file_limit)
-    what = f"HAProxy may open {most} files: two for each connection, of which {variable('maxconn')} allows"
-    remedy = "raise the limit of open files of HAProxy's service"
-    yield Check(is_good, f"{what} {settings.maxconn}", "" if is_good else remedy)

@@ -28,6 +28,19 @@ def read_authorities(path: str) -> str:
     return _select_certificates(text)
 
 
+def find_first_end(path: str) -> float | None:
+    """Return when the first certificate of an authority in a file ends, seconds since the epoch; None for none."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=read_authorities(path))
+    except ValueError:  # another line tells it
+        return None
+    ends_s = [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in context.get_ca_certs()]
+    return float(min(ends_s)) if ends_s else None
+
+
 @functools.lru_cache(maxsize=16)  # each pass reads the files, and most find them as they were
 def _select_certificates(text: str) -> str:
     import ssl
