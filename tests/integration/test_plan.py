@@ -1,9 +1,12 @@
 """`plan` says what the next pass does, and changes nothing."""
 
+import contextlib
 import difflib
 import json
 import os
 import random
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +16,20 @@ import probe
 from fakes.web import Web, answering
 from integration.proxy import Proxy, wait_for
 from integration.test_status import run
+from serf_haproxy.control.give import Desk, Wish
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.plan import How, make_plan
+from serf_haproxy.errors import InputError
+from serf_haproxy.policy.orders import DRAIN, MAINT, ON, PAUSE, RELOAD, STOP, UNDONE
 
 CASE_COUNT = int(os.environ.get("PLAN_CASES", "30"))
-VERDICTS = {Verdict.UNCHANGED: How.NONE, Verdict.APPLIED: How.RUNTIME, Verdict.RELOADED: How.RELOAD}
+VERDICTS = {
+    Verdict.UNCHANGED: How.NONE,
+    Verdict.APPLIED: How.RUNTIME,
+    Verdict.RELOADED: How.RELOAD,
+    Verdict.PAUSED: How.PAUSED,
+}
+BRIEF_S = 0.3  # how long an order lasts that ends before the plan is made
 
 
 @pytest.fixture
@@ -36,7 +48,8 @@ def read_all(proxy: Proxy) -> dict[str, bytes]:
 def change(proxy: Proxy, webs: list[Web], rng: random.Random) -> str:
     """Change something at random; return what."""
     name, port = f"web{rng.randrange(6)}", rng.choice(webs).port
-    kind = rng.choice(["join", "join", "tags", "leave", "fail", "drift", "settings", "remove", "wrong", "nothing"])
+    kinds = "join join tags leave fail drift settings remove wrong nothing maint maint unset brief pause resume resume"
+    kind = rng.choice([*kinds.split(), "reload"])
     if kind == "join":
         proxy.record(name, port)
     elif kind == "tags":
@@ -52,12 +65,32 @@ def change(proxy: Proxy, webs: list[Web], rng: random.Random) -> str:
         probe.change(
             proxy.settings, [f"set server nodes/{rng.choice(names)} {rng.choice(['weight 7', 'state maint'])}"]
         )
+    elif kind in ("maint", "unset", "brief", "pause", "resume", "reload"):
+        give(proxy, kind, name, rng)
     elif kind == "settings":
         key, value = rng.choice(
             [("balance", "leastconn"), ("balance", "random"), ("health_path", "/x"), ("cookie", "C")]
         )
         proxy.settings = proxy.settings.replace(**{key: value})
     return f"{kind} {name}"
+
+
+def give(proxy: Proxy, kind: str, name: str, rng: random.Random) -> None:
+    """Give an order, which waits for the next pass; a brief one has ended by then."""
+    desk, wish = Desk(proxy.settings), Wish(reason="a test")
+    if kind == "unset":
+        with contextlib.suppress(InputError):  # there is none
+            desk.give(desk.undo(name, "", wish))
+    elif kind == "brief":
+        desk.give([desk.make(MAINT, STOP, wish._replace(until_s=time.time() + BRIEF_S), node=name)])
+        proxy.run_pass()
+        time.sleep(BRIEF_S)
+    elif kind == "maint":
+        desk.give([desk.make(MAINT, rng.choice([DRAIN, STOP]), wish, node=name)])
+    elif kind == "reload":
+        desk.give([desk.make(RELOAD, ON, wish)])
+    else:
+        desk.give([desk.make(PAUSE, ON if kind == "pause" else UNDONE, wish)])
 
 
 def settle(proxy: Proxy) -> None:
@@ -85,9 +118,33 @@ def test_the_plan_equals_what_the_next_pass_does(proxy: Proxy, webs: list[Web]) 
         outcome = proxy.run_pass()
         hows.add(plan.how)
         live = probe.read_live(proxy.settings) or ""
-        other = list(difflib.unified_diff(plan.after.splitlines(), live.splitlines(), lineterm="", n=0))
+        planned = plan.before if plan.how is How.PAUSED else plan.after
+        other = list(difflib.unified_diff(planned.splitlines(), live.splitlines(), lineterm="", n=0))
         assert (plan.how, other) == (VERDICTS.get(outcome.verdict), []), (story, outcome)
-    assert {How.RUNTIME, How.RELOAD} <= hows
+    assert {How.RUNTIME, How.RELOAD, How.PAUSED} <= hows
+
+
+def test_a_pause_and_a_hold_that_ends_are_planned(proxy: Proxy, webs: list[Web]) -> None:
+    """What a pause holds back is shown all the same; a hold is planned as what it is, and when it may end."""
+    for number, web in enumerate(webs):
+        proxy.record(f"web{number}", web.port)
+    proxy.run_pass()
+    proxy.wait_up("web0", "web1", "web2")
+    assert run(proxy, "pause", "--reason", "upgrade").returncode == 0
+    proxy.record("web1", webs[1].port, weight="7")
+    shown = run(proxy, "plan")
+    assert shown.returncode == 0
+    assert "~ nodes/web1  127.0.0.1:" in shown.stdout
+    assert "nothing until `serf-haproxy resume`: an order to pause: upgrade (" in shown.stdout
+    run(proxy, "resume")
+    proxy.run_pass()
+    for number in (0, 2):
+        proxy.record(f"web{number}", webs[number].port, status="failed")
+    held = make_plan(proxy.settings)
+    assert (held.how, held.changes_in_s is not None) == (How.NONE, True)
+    assert re.search(r"the decision may change without news in \d+", run(proxy, "plan").stdout)
+    released = make_plan(proxy.settings.replace(guard_hold_s=0.0))
+    assert [(sign, name) for sign, name, _ in released.servers] == [("-", "nodes/web0"), ("-", "nodes/web2")]
 
 
 def test_a_plan_changes_nothing_and_says_how(proxy: Proxy, webs: list[Web]) -> None:

@@ -32,7 +32,7 @@ def plan(args: argparse.Namespace) -> int:
     settings = load_settings(environ)
     found = make_plan(settings.replace(**{key: os.path.abspath(path) for key, path in files.items() if path}))
     print(_to_json(found) if args.output == "json" else _format(found, settings.config_path))
-    return EXIT_INPUT if found.how is How.REFUSED else int(found.how is not How.NONE)
+    return EXIT_INPUT if found.how is How.REFUSED else int(found.how not in (How.NONE, How.PAUSED))
 
 
 def _to_json(found: "Plan") -> str:
@@ -47,6 +47,8 @@ def _to_json(found: "Plan") -> str:
         "diff": "\n".join(_diff(found, "haproxy.cfg")),
         "words": printable(found.words),
         "faults": list(map(printable, found.faults)),
+        "pause": printable(found.pause),
+        "changes_in_s": found.changes_in_s,
     }
     return json.dumps(document, indent=1)
 
@@ -54,6 +56,7 @@ def _to_json(found: "Plan") -> str:
 def _format(found: "Plan", path: str) -> str:
     from serf_haproxy.control.plan import How
     from serf_haproxy.serf.printing import printable
+    from serf_haproxy.show.words import format_span
 
     lines = [f"WARNING services file: {fault}" for fault in found.faults]
     lines += [f"{sign} {name}  {text}" for sign, name, text in found.servers]
@@ -65,8 +68,11 @@ def _format(found: "Plan", path: str) -> str:
         How.RELOAD: "by a reload",
         How.START: "HAProxy does not answer: it is published for its start",
         How.REFUSED: "not at all, since HAProxy refuses it:",
+        How.PAUSED: f"nothing until `serf-haproxy resume`: {found.pause}",
     }
     lines += [how[found.how], *found.words.splitlines()]
+    if found.changes_in_s is not None:
+        lines.append(f"the decision may change without news in {format_span(found.changes_in_s)}")
     return "\n".join(printable(line, 16384) for line in lines)
 
 

@@ -43,9 +43,8 @@ class OrderBook:
         return self._read[1]
 
     def read_active(self, now_ms: int) -> Orders:
-        """Return the orders that have effect; an order to reload only until it has been obeyed."""
-        self._look()
-        orders = list_active(self._read[1], now_ms)
+        """Return the orders that have effect, with those in `given/`; one to reload only until it has been obeyed."""
+        orders = list_active(self.read_all(now_ms), now_ms)
         if orders.reload is not None and orders.reload.at_ms <= self._read[2]:
             return orders._replace(reload=None)
         return orders

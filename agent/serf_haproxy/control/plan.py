@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from serf_haproxy.config.additions import finds_refused
 from serf_haproxy.config.commands import name_of
-from serf_haproxy.config.diff import Changes, explain, find_differences
+from serf_haproxy.config.diff import Changes, find_differences
+from serf_haproxy.config.diff import explain as explain_difference
 from serf_haproxy.config.parse import Layout, Line, Parser
 from serf_haproxy.config.render import Config
 from serf_haproxy.control.apply import find_changes
@@ -17,6 +18,7 @@ from serf_haproxy.control.preview import Preview, preview, preview_vetted
 from serf_haproxy.control.trial import try_config
 from serf_haproxy.haproxy.config_file import ConfigFile
 from serf_haproxy.haproxy.socket import BRIEF, PROMPT
+from serf_haproxy.policy.orders import explain
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.services import SUCCESSOR, Key
 from serf_haproxy.settings import Settings
@@ -30,6 +32,7 @@ class How(enum.StrEnum):
     RELOAD = "reload"
     START = "start"  # it does not answer: the file is published for its start, or a reload is tried
     REFUSED = "refused"  # HAProxy refuses the configuration
+    PAUSED = "paused"  # an order to pause holds it back
 
 
 class Plan(NamedTuple):
@@ -44,6 +47,8 @@ class Plan(NamedTuple):
         commands: What the runtime socket would be told; none where a reload does it all.
         words: HAProxy's words where it refuses the configuration, else "".
         faults: One line for each fault of the services file.
+        pause: The order to pause in words, "" for none: all else is then what follows once it ends.
+        changes_in_s: After how many seconds the decision may change without news; None for never.
     """
 
     how: How
@@ -53,6 +58,8 @@ class Plan(NamedTuple):
     commands: tuple[str, ...]
     words: str
     faults: tuple[str, ...]
+    pause: str = ""
+    changes_in_s: float | None = None
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -74,16 +81,20 @@ def make_plan(settings: Settings) -> Plan:
     how = _find_how(goal, snapshot, changes)
     if how is How.RUNTIME and changes and finds_refused(changes.commands, goal.text, found.edges.runtime.read_age()[1]):
         how = How.RELOAD
+    how = How.RELOAD if snapshot.orders.reload and running is not None else how
+    pause = explain(snapshot.orders.pause) if snapshot.orders.pause else ""
     limits = BRIEF if running is None else PROMPT
     words = try_config(settings, limits).words if how is not How.NONE and goal.text != live else None
     return Plan(
-        How.REFUSED if words else how,
+        How.PAUSED if pause else How.REFUSED if words else how,
         live or "",
         goal.text,
         (*_compare(before, goal.layout), *(_list_drifts(goal, before, snapshot) if how is not How.NONE else ())),
         changes.commands if changes else (),
         words or "",
         snapshot.services.faults,
+        pause,
+        found.decision.changes_in_s,
     )
 
 
@@ -128,7 +139,7 @@ def _list_drifts(goal: Config, before: Layout, snapshot: Snapshot) -> tuple[tupl
     if servers is None:
         return ()
     return tuple(
-        ("!", name_of(key), explain(goal.layout, key, servers.get(key)).removeprefix(f"{name_of(key)} "))
+        ("!", name_of(key), explain_difference(goal.layout, key, servers.get(key)).removeprefix(f"{name_of(key)} "))
         for key in find_differences(goal.layout, servers)
         if before.servers.get(key) == goal.layout.servers[key]
     )
