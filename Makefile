@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+HANDLERS := handlers/member_event handlers/order_event handlers/ready_for_traffic
 DEBIAN_PACKAGES := serf haproxy s6 execline perl-base python3-venv curl openssl
 # An ordinary user's PATH on Debian lacks the directory of haproxy.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -85,7 +86,7 @@ lint: install ## Run ruff and mypy.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-install: packages $(VENV)/installed handlers/member_event handlers/order_event ## Install Debian's packages, the venv and the handlers.
+install: packages $(VENV)/installed $(HANDLERS) ## Install Debian's packages, the venv and the handlers.
 
 # Debian's packages, only when a program of theirs is missing; with sudo where we are not root.
 packages:
@@ -105,7 +106,7 @@ $(VENV)/installed: pyproject.toml agent/serf_haproxy/__init__.py
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-handlers/member_event handlers/order_event: %: %.py handlers/install $(VENV)/installed
+$(HANDLERS): %: %.py handlers/install $(VENV)/installed
 	@handlers/install "$(CURDIR)/$(BIN)/python" $@
 
 # The pinned dependencies, for Debian 13's Python.
@@ -131,7 +132,7 @@ pins: ## Pin the newest versions of the images' dependencies, with hashes.
 	printf '%s\n' 'hatchling>=1.25' | pin build
 
 clean: ## Remove what make has made.
-	rm -rf $(VENV) handlers/member_event handlers/order_event dist images/wheels .coverage
+	rm -rf $(VENV) $(HANDLERS) dist images/wheels .coverage
 
 .PHONY: docs man
 

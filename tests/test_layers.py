@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "serf_haproxy"
 PACKAGE_DIR = ROOT / "agent" / PACKAGE
-HANDLERS = (ROOT / "handlers" / "member_event.py", ROOT / "handlers" / "order_event.py")
+HANDLERS = tuple(ROOT / "handlers" / f"{name}.py" for name in ("member_event", "order_event", "ready_for_traffic"))
 
 # A module imports from rooms further left and from its own room. The package itself and __main__ stand at the ends.
 ORDER = (
@@ -21,8 +21,8 @@ ORDER = (
 
 # Cheap: what each event loads, while Serf waits. Pure: no file, clock, process or network.
 CHEAP = ("errors", "serf/__init__", "serf/answers", "serf/events", "serf/inbox", "serf/nodes", "serf/printing")
-CHEAP += ("serf/handling", "serf/wake")
-CHEAP_OUTSIDE = {"errno", "os", "stat", "sys", "time"}
+CHEAP += ("serf/handling", "serf/wake", "haproxy/__init__", "haproxy/readiness")
+CHEAP_OUTSIDE = {"_socket", "errno", "os", "stat", "sys", "time"}
 PURE = ("policy/*", "config/*", "*/law", "*/schedule", "balance/evidence")
 PURE_OUTSIDE = {"base64", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress"}
 PURE_OUTSIDE |= {"binascii", "calendar", "json"}

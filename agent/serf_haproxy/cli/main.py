@@ -26,6 +26,7 @@ from serf_haproxy.cli import (
     run,
     schema,
     settings,
+    standby,
     status,
     watch,
     web,
@@ -35,7 +36,7 @@ from serf_haproxy.serf.printing import printable
 
 # In the order in which the help lists them. Each module has `add_parser(commands)`.
 COMMANDS = (
-    *(run, once, check, plan, render, boot, maint, pause, release, reload, history, proof),
+    *(run, once, check, plan, render, boot, maint, pause, standby, release, reload, history, proof),
     *(status, watch, explain, doctor, ready, settings, schema, completion, web, lab),
 )
 

@@ -2,6 +2,7 @@
 
 from serf_haproxy.control.aftermath import Aftermath
 from serf_haproxy.control.edges import Edges
+from serf_haproxy.control.facts import Facts
 from serf_haproxy.control.hasten import Ground, make_ground
 from serf_haproxy.control.health import Silence
 from serf_haproxy.control.outcome import Outcome
@@ -36,6 +37,7 @@ class Memory:
         aftermath: Tells what is new after each pass.
         ground: On what a few members can be decided ahead of the next pass; None where they cannot.
         replies: What queries of Serf are answered.
+        facts: What the question is answered whether traffic should come here.
         balancers: The name of this balancer's node, "" while it is not known, and those of others that are alive.
     """
 
@@ -52,6 +54,7 @@ class Memory:
         self.aftermath = Aftermath()
         self.ground: Ground | None = None
         self.replies = Replies()
+        self.facts = Facts()
         self.balancers: tuple[str, tuple[str, ...]] = ("", ())
         self._entries: dict[Key, Entry] = {}
         self._seen: object = None
@@ -82,7 +85,13 @@ class Memory:
         changed = [key for key, entry in decision.entries.items() if before.get(key) is not entry]
         self._note_balancers(snapshot)
         complaints = self.aftermath.tell(edges, snapshot, decision, outcome, changed)
-        return complaints + self.replies.write(settings, snapshot, decision, outcome, changed)
+        complaints += self.replies.write(settings, snapshot, decision, outcome, changed)
+        return complaints + self.facts.write(settings, edges, snapshot, outcome)
+
+    def tell_failure(self, settings: Settings, text: str) -> None:
+        """Tell that a pass ended with an error."""
+        self.replies.tell_failure(settings, text)
+        self.facts.tell_failure(settings, text)
 
     def _note_balancers(self, snapshot: Snapshot) -> None:
         roles, self_name = snapshot.rules.balancer_roles, snapshot.rules.self_name

@@ -170,9 +170,14 @@ class Replies:
         return [self._counted[2]] if self._counted[2] else []
 
 
-def _judge(snapshot: Snapshot, outcome: Outcome) -> str:
-    """Return "ready", or why the balancer is not."""
+def find_fault(snapshot: Snapshot, outcome: Outcome) -> str:
+    """Return why the balancer is not ready; "" where it is."""
     is_ready = outcome.is_in_force or outcome.verdict is Verdict.PAUSED
     fault = "HAProxy does not answer" if snapshot.running is None else "" if is_ready else outcome.reason
-    fault = fault or ("it is alone" if outcome.has_condition(ALONE) else "")
+    return fault or ("it is alone" if outcome.has_condition(ALONE) else "")
+
+
+def _judge(snapshot: Snapshot, outcome: Outcome) -> str:
+    """Return "ready", or why the balancer is not."""
+    fault = find_fault(snapshot, outcome)
     return f"not ready: {printable(fault, _TEXT)}" if fault else "ready"

@@ -1,5 +1,6 @@
 """The report: snapshot, decision, HAProxy's view and the last outcome. The one source of all that is shown."""
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.preview import preview
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.shares import locate_shares, read_shares
-from serf_haproxy.haproxy import workers
+from serf_haproxy.haproxy import readiness, workers
 from serf_haproxy.haproxy.socket import PROMPT
 from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.haproxy.workers import OldWorkers
@@ -35,6 +36,7 @@ class Report(NamedTuple):
         shares: What servers with measured weights get, and why (`control.shares`).
         serf: Whether the Serf agent answers now.
         haproxy: Whether HAProxy answers now.
+        standby: Why traffic should go to another balancer, by an operator's word; "" where it should not.
     """
 
     settings: Settings
@@ -47,6 +49,7 @@ class Report(NamedTuple):
     shares: Mapping[Key, dict[str, Any]] = {}
     serf: Answer = Answer()
     haproxy: Answer = Answer()
+    standby: str = ""
 
     @property
     def at_s(self) -> float:
@@ -79,4 +82,5 @@ def read_report(settings: Settings) -> Report:
             read_shares(locate_shares(settings)) if snapshot.services.measured else {},
             serf.result(),
             haproxy,
+            readiness.read_flag(os.path.dirname(settings.wake_fifo)),
         )

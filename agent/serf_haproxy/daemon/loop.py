@@ -114,7 +114,7 @@ class Daemon:
             work()
         except SerfHaproxyError as error:
             self._teller.tell({str(error): logging.ERROR})
-            self._reconciler.memory.replies.tell_failure(self._settings, str(error))
+            self._reconciler.memory.tell_failure(self._settings, str(error))
             self._companion.tell_error()
             self._schedule.fail(time.monotonic())
         except Exception:

@@ -139,6 +139,9 @@ def _judge_programs(report: Report) -> Iterator[Finding]:
     if report.is_daemon_running is False:
         how = "start `serf-haproxy run`, or its s6 service"
         yield Finding(Level.CRITICAL, "daemon", f"it does not run, so no change of the cluster reaches HAProxy; {how}")
+    if report.standby:
+        how = "`serf-haproxy standby off` ends a standby"
+        yield Finding(Level.WARNING, "standby", f"{report.standby}; traffic should go to another balancer; {how}")
 
 
 def _judge_settings(report: Report) -> Iterator[Finding]:
