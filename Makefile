@@ -14,7 +14,7 @@ UNIT_WORKERS ?= 4
 # SEED=N repeats the order and the random numbers of a test run, which prints its seed.
 PYTEST := $(BIN)/pytest tests $(if $(SEED),--randomly-seed=$(SEED))
 SIDE_BY_SIDE := --dist=loadscope --no-loadscope-reorder
-UNIT := --ignore=tests/integration --ignore=tests/containers --ignore=tests/benchmarks
+UNIT := $(foreach part,integration containers benchmarks standby,--ignore=tests/$(part))
 
 .PHONY: help demo check unit test bench fuzz lint install packages wheels pins clean
 

@@ -22,3 +22,19 @@ def unpack(directory: Path, *packages: str) -> None:
     for package in sorted(directory.glob("*.deb")):
         subprocess.run(["dpkg-deb", "-x", package, directory], check=True)
         package.unlink()
+
+
+def unpack_all(directory: Path, package: str) -> None:
+    """Download a package and what it needs that is not installed here, and unpack all into a directory.
+
+    Raises:
+        AssertionError: They cannot be had.
+    """
+    words = ["apt-get", "install", "--simulate", "--no-install-recommends", package]
+    with workers.locked("packages"):
+        planned = subprocess.run(words, capture_output=True, text=True, check=False)
+        if planned.returncode:
+            subprocess.run(["apt-get", "-qq", "update"], capture_output=True, check=False)
+            planned = subprocess.run(words, capture_output=True, text=True, check=False)
+    missing = {line.split()[1] for line in planned.stdout.splitlines() if line.startswith("Inst ")}
+    unpack(directory, *sorted(missing | {package}))

@@ -1,0 +1,1 @@
+"""Two balancers and one address, in network namespaces of their own."""
