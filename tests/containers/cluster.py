@@ -18,7 +18,7 @@ from integration.proxy import wait_for
 # The options that docs/reference/image-security.md recommends. Every test uses them.
 CONFINED = (
     "--read-only",
-    "--tmpfs=/run:exec",
+    "--tmpfs=/run",
     "--cap-drop=ALL",
     "--cap-add=CHOWN",
     "--cap-add=KILL",

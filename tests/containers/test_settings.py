@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from containers.cluster import FAIL_S, Cluster, Container
+from containers.cluster import CONFINED, FAIL_S, Cluster, Container
 from containers.conftest import MakeCluster
+from containers.engine import PREFIX
 from containers.keys import KEY, RPC_KEY, secret_options
 from integration.proxy import wait_for
 
@@ -58,7 +59,34 @@ def test_an_invalid_setting_ends_the_balancer(settings_cluster: Cluster) -> None
     """An invalid setting ends the container with exit code 100 and a line that names it."""
     balancer = settings_cluster.balancer("lb1", SERF_HAPROXY_QUIET_S="soon")
     assert balancer.wait_end() == 100
-    assert "SERF_HAPROXY_QUIET_S='soon': must be 0 to 10 seconds" in balancer.log()
+    *_, reason, end = balancer.log().splitlines()
+    assert reason == "haproxy: serf-haproxy: SERF_HAPROXY_QUIET_S='soon': must be 0 to 10 seconds"
+    assert end == "haproxy: init: haproxy has failed permanently, last exit code 100: stopping the container"
+
+
+def test_a_misspelt_setting_is_told(settings_cluster: Cluster) -> None:
+    """`docker logs` names a variable that is no setting, and the nearest one."""
+    balancer = settings_cluster.balancer("lb1", SERF_HAPROXY_QUIETS="1")
+    told = "SERF_HAPROXY_QUIETS: there is no such setting; did you mean SERF_HAPROXY_QUIET_S?"
+    wait_for(lambda: told in balancer.log(), balancer.log)
+
+
+def test_a_read_only_root_without_a_place_to_write_ends_the_container(settings_cluster: Cluster) -> None:
+    """`--read-only` without `--tmpfs /run` ends the container with 100 and one line that names the option."""
+    options = [option for option in CONFINED if not option.startswith("--tmpfs")]
+    broken = settings_cluster.start("broken", f"{PREFIX}/balancer", *options)
+    assert broken.wait_end() == 100
+    assert broken.log() == "init: /run/serf-haproxy cannot be made: mount a volume there, or a tmpfs on /run\n"
+
+
+def test_an_idle_container_logs_nothing(settings_cluster: Cluster) -> None:
+    """Health checks and looks at the cluster, which are clients of Serf's RPC, leave no line."""
+    balancer = settings_cluster.balancer()
+    wait_for(lambda: " alive " in balancer.serf("members", is_checked=False), "Serf answers")
+    read_log = lambda: balancer.exec("cat", "/var/lib/serf-haproxy/log/serf/current", user="log")  # noqa: E731
+    balancer.serf("join", "192.0.2.1:1", is_checked=False)
+    wait_for(lambda: "joining: [192.0.2.1:1]" in read_log(), "a later line of Serf's is there")
+    assert "Accepted client" not in read_log() + balancer.log()
 
 
 def test_an_invalid_setting_ends_the_web_application(settings_cluster: Cluster) -> None:
@@ -128,16 +156,18 @@ def test_a_long_request_is_cut_before_docker_kills(settings_cluster: Cluster) ->
     assert [web.state["ExitCode"], balancer.state["ExitCode"]] == [0, 0]
 
 
-def test_each_log_line_has_the_name_of_its_service(settings_cluster: Cluster) -> None:
-    """`docker logs` shows all services by name; rotated files have the same lines with their times."""
-    balancer = settings_cluster.balancer()
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_each_log_line_has_the_name_of_its_service(settings_cluster: Cluster, is_shown: bool) -> None:
+    """`docker logs` shows all services by name, requests only if asked; the files have all lines, with times."""
+    balancer = settings_cluster.balancer("lb1", **({"ACCESS_LOG": "yes"} if is_shown else {}))
     balancer.wait_servers()
     requests.get(balancer.url("/logged"), timeout=10)
     names = {"haproxy:", "daemon:", "serf:"}
-    wait_for(lambda: "/logged" in balancer.log(), "the request is logged")
+    written = lambda: balancer.exec("cat", "/var/lib/serf-haproxy/log/haproxy/current", user="log")  # noqa: E731
+    wait_for(lambda: "/logged" in written(), "the request is logged")
+    assert [line[:2] for line in written().splitlines() if "/logged" in line] == ["20"]
     wait_for(lambda: {line.split(" ")[0] for line in balancer.log().splitlines()} == names, "each service has logged")
-    written = balancer.exec("cat", "/var/lib/serf-haproxy/log/haproxy/current", user="log")
-    assert [line[:2] for line in written.splitlines() if "/logged" in line] == ["20"]
+    assert ("/logged" in balancer.log()) == is_shown
 
 
 def test_former_names_of_the_daemon_work(settings_cluster: Cluster) -> None:
