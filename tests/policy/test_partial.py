@@ -38,7 +38,7 @@ FURTHER = (
     (),
     (SHOP,),
     (SHOP._replace(split=(("v1", 90), ("v2", 10))),),
-    (SHOP._replace(is_measured=True),),
+    (SHOP._replace(measured_by="random"),),
     (SHOP._replace(is_sticky=True),),
 )
 TAGS: tuple[dict[str, str], ...] = (

@@ -110,7 +110,7 @@ def _decide_server(key: Key, file: NodeFile, former: Server | None, basis: Basis
         server = server._replace(weight=0)
     elif entry is not None and entry.server == server:
         return former
-    if rules.is_measured and server.weight != 0:
+    if rules.measured_by and server.weight != 0:
         raise Undecided  # one more weight may change the scale of all
     if former is None:
         if key in (basis.snapshot.view.known or ()):
