@@ -1,14 +1,9 @@
 """Add the man page and the shell completions, made from the command line's parser, to the wheel.
 
 Usage by hand: .venv/bin/python agent/hatch_build.py DIR writes them to DIR, laid out as below /usr/share.
-
-The man page is made at build time by argparse-manpage. Where that is missing, as in the build of the images, the wheel
-goes without it: the program does not need it.
 """
 
 import argparse
-import importlib.util
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,20 +40,11 @@ validates them.
 """
 
 
-class WideFormatter(argparse.HelpFormatter):
-    """A formatter that breaks no line, whatever the terminal."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=10_000)
-
-
 class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, unused-ignore, type-arg]
     """The hook that hatchling calls before it builds the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         """Write the files and name them as shared data."""
-        if not has_manpage():
-            self.app.display_warning("no man page: argparse-manpage is missing")
         share_dir = Path(self.root, "dist", "share")
         for path in write_share(share_dir):
             build_data["shared_data"][str(share_dir / path)] = f"share/{path}"
@@ -68,38 +54,53 @@ def write_share(share_dir: Path) -> list[str]:
     """Write the man page and the completions below a directory; return their paths in it."""
     sys.path.insert(0, str(AGENT_DIR))
     texts = {path: make_completion(shell) for shell, path in COMPLETIONS.items()}
-    texts |= {MAN_PAGE: make_man_page()} if has_manpage() else {}
+    texts[MAN_PAGE] = make_man_page()
     for path, text in texts.items():
         (share_dir / path).parent.mkdir(parents=True, exist_ok=True)
         (share_dir / path).write_text(text)
     return list(texts)
 
 
-def has_manpage() -> bool:
-    """Return whether the man page can be made here."""
-    return importlib.util.find_spec("argparse_manpage") is not None
-
-
 def make_man_page() -> str:
     """Return the man page, the same for every day and terminal."""
-    from argparse_manpage.manpage import Manpage
-
     from serf_haproxy import __version__
     from serf_haproxy.cli.main import build_parser
 
     parser = build_parser()
-    for command in list_parsers(parser):
-        command.description = None  # the page would repeat the help text
-        command.formatter_class = WideFormatter
-    parser.description = DESCRIPTION
-    data = {
-        "description": "keep HAProxy's servers equal to the members of a Serf cluster",
-        "manual_title": "User Commands",
-        "project_name": "serf-haproxy",
-        "version": __version__,
-    }
-    text = str(Manpage(parser, format="single-commands-section", _data=data))
-    return re.sub(r'^(\.TH \S+ "1") "[^"]*"', r'\1 ""', text, count=1, flags=re.MULTILINE).rstrip() + SEE_ALSO
+    lines = [
+        f'.TH SERF-HAPROXY 1 "" "serf-haproxy {__version__}" "User Commands"',
+        ".ad l",
+        ".nh",
+        ".SH NAME",
+        escape("serf-haproxy - keep HAProxy's servers equal to the members of a Serf cluster"),
+        ".SH SYNOPSIS",
+        ".B serf\\-haproxy",
+        "[\\-\\-version] COMMAND ...",
+        ".SH DESCRIPTION",
+        escape(DESCRIPTION),
+        ".SH COMMANDS",
+    ]
+    for command, text in list_commands(parser):
+        lines += [f".SS {escape(command.prog)}", escape(text)]
+        actions = [each for each in command._actions if each.help and each.help != argparse.SUPPRESS]
+        for action in actions:
+            if isinstance(action, argparse._HelpAction):
+                continue
+            lines += [".TP", f".B {escape(name_action(action))}", escape(str(action.help))]
+    return "\n".join(lines) + SEE_ALSO
+
+
+def name_action(action: argparse.Action) -> str:
+    """Return an option or argument as it is typed, with a placeholder for its value."""
+    value = "|".join(map(str, action.choices)) if action.choices else action.metavar or action.dest
+    words = [", ".join(action.option_strings), "" if action.nargs == 0 else str(value)]
+    return " ".join(filter(None, words))
+
+
+def escape(text: str) -> str:
+    """Return a text so that roff shows it as it is."""
+    text = " ".join(text.split()).replace("\\", "\\e").replace("-", "\\-")
+    return f"\\&{text}" if text.startswith((".", "'")) else text
 
 
 def make_completion(shell: str) -> str:
@@ -110,13 +111,13 @@ def make_completion(shell: str) -> str:
     return completion.make_completion(build_parser(), shell)
 
 
-def list_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Yield a parser and those of all its commands."""
-    yield parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                yield from list_parsers(command)
+def list_commands(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.ArgumentParser, str]]:
+    """Yield the parser of each command below a parser, those of groups before their commands, with its help text."""
+    for group in parser._actions:
+        if isinstance(group, argparse._SubParsersAction):
+            for choice in group._choices_actions:
+                yield group.choices[choice.dest], str(choice.help)
+                yield from list_commands(group.choices[choice.dest])
 
 
 if __name__ == "__main__":

@@ -128,6 +128,17 @@ def test_all_commands_are_documented() -> None:
     assert {word for word in list_words(build_parser()) if word not in text} == set()
 
 
+@pytest.mark.skipif(shutil.which("man") is None, reason="man is not installed")
+def test_man_finds_the_page_beside_the_program(tmp_path: Path) -> None:
+    """With the wheel's layout `man` finds the page by PATH alone."""
+    load(ROOT / "agent" / "hatch_build.py").write_share(tmp_path / "share")
+    (tmp_path / "bin").mkdir()
+    path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    argv = ["man", "--where", "serf-haproxy"]
+    found = subprocess.run(argv, env={"PATH": path}, capture_output=True, text=True, check=True).stdout
+    assert found.strip() == str(tmp_path / "share" / "man" / "man1" / "serf-haproxy.1")
+
+
 def test_the_man_page_has_every_command_and_option(tmp_path: Path) -> None:
     """The man page names every command and option, and groff has no complaint about it."""
     text = load(ROOT / "agent" / "hatch_build.py").make_man_page()

@@ -173,6 +173,15 @@ def test_the_capabilities_are_documented_and_needed(cluster: Cluster) -> None:
     assert complaints == [True]
 
 
+def test_the_man_page_is_where_man_looks(balancer: Balancer) -> None:
+    """`man` looks into share/man beside each directory of PATH; the page has every command."""
+    assert "/opt/serf-haproxy/bin" in balancer.exec("sh", "-c", "echo $PATH").split(":")
+    page = balancer.exec("cat", "/opt/serf-haproxy/share/man/man1/serf-haproxy.1")
+    assert page.startswith(".TH SERF-HAPROXY 1 ")
+    for command in ("run", "status", "explain", "maint set", "doctor"):
+        assert f".SS serf\\-haproxy {command}\n" in page
+
+
 def test_the_former_name_of_the_daemons_user_works(balancer: Balancer, web: Container) -> None:
     """`docker exec -u agent` runs `serf-haproxy status` as the user serf-haproxy."""
     assert balancer.exec("id", user="agent") == balancer.exec("id", user="serf-haproxy")
