@@ -286,3 +286,19 @@ def test_json_has_what_the_reference_promises(balancer: Balancer) -> None:
         "A service": document["services"]["nodes"].keys(),
     }.items():
         assert set(re.findall(r"^\| `(\w+)`", sections[title], re.M)) == set(keys)
+
+
+@pytest.mark.parametrize(
+    "words", [("status", "--watch", "1"), ("history", "-f"), ("watch", "--plain")], ids=lambda one: one[0]
+)
+def test_ctrl_c_is_quiet(balancer: Balancer, words: tuple[str, ...]) -> None:
+    """A command that goes on ends at Ctrl-C without a word on standard error."""
+    argv, environ = [*COMMAND, *words], os.environ | balancer.environment
+    with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.read(1)  # it has begun
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 130
