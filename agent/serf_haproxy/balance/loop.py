@@ -128,12 +128,12 @@ class Balance:
         try:
             with locked(self._places.lock_path, 0.0, "a pass"):
                 is_busy = self._change_weights(looked_s)
-        except SystemFault:  # another process makes a pass
-            self._due_s, self._fault_count = now_s + _LOOK_S, fault_count
-            return
         except HaproxyFault as error:
             if not fault_count:
                 log.warning("%s", f"weights stay as they are: {error}")
+            return
+        except SystemFault:  # another process makes a pass
+            self._due_s, self._fault_count = now_s + _LOOK_S, fault_count
             return
         self._fault_count = 0
         self._note(now_s, is_busy)
