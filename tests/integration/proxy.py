@@ -129,8 +129,23 @@ class Proxy:
 def running_proxy(directory: Path, **environment: str) -> Iterator[Proxy]:
     """Run a HAProxy in a directory for the duration of a block."""
     proxy = Proxy(directory, **environment)
-    try:
-        proxy.start()
-        yield proxy
-    finally:
-        proxy.stop()
+    with _holding(proxy.settings.rpc_addr):
+        try:
+            proxy.start()
+            yield proxy
+        finally:
+            proxy.stop()
+
+
+@contextlib.contextmanager
+def _holding(address: tuple[str, int]) -> Iterator[None]:
+    """Keep a port, on which nothing listens yet, from tests of other runs for the duration of a block.
+
+    Otherwise another run's Serf may take it, and this test's daemon follow that one's members. Our own Serf can listen
+    there all the same: both sockets have SO_REUSEADDR, and this one does not listen.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # the test itself has a listener there
+            held.bind(address)
+        yield
