@@ -1,6 +1,8 @@
 """Measured weights in the comparison of what runs with what should, and in the file that a reload gets."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serf_haproxy.config.diff import diff, find_differences, sign, weigh
 from serf_haproxy.config.parse import Layout, Line
@@ -45,6 +47,15 @@ def test_a_server_keeps_its_part_of_the_limit(before: int, limit: int, running: 
     assert weigh(goal, layout(before), KEY, seen(running)) == weight
     expected = () if weight == running else (f"set server nodes/web1 weight {weight}",)
     assert diff(goal, layout(before), {KEY: seen(running)}).commands == expected
+
+
+@given(*[st.integers(0, 256)] * 3)
+def test_no_weight_exceeds_the_limit(before: int, limit: int, running: int) -> None:
+    """Whatever ran and whatever the limit was, a pass and a reload give a server no more than its limit now."""
+    goal, former = layout(limit), layout(before)
+    assert weigh(goal, former, KEY, seen(running)) <= limit
+    written = format_state(Config("", "", goal), {KEY: False}, {KEY: seen(running)}, HEADER, former)
+    assert int(written.splitlines()[2].split()[1]) <= limit
 
 
 @pytest.mark.parametrize(

@@ -94,17 +94,24 @@ def test_a_slow_server_gets_less_and_recovers(short_dir: Path, stage: Stage) -> 
 
 @pytest.mark.parametrize("balance", ["random", "roundrobin"])
 def test_a_server_that_fails_at_once_gets_hardly_anything(short_dir: Path, stage: Stage, balance: str) -> None:
-    """From two seconds after a server begins to answer 500 at once, at most one request in a hundred fails."""
+    """Once a server that answers 500 at once has the least weight, at most one request in a hundred fails.
+
+    How soon that is the product's own clock says, in the simulation of `balance/test_law.py`: here the machine may be
+    busy. Of 800 requests about 4 fail, and four standard deviations above one in a hundred are 19.
+    """
     with balancing(short_dir, stage, **(MEASURED | {"SERF_HAPROXY_BALANCE": balance})) as proxy:
-        stage.load(port_of(proxy), RATE)
+        stage.load(port_of(proxy), SHORT_RATE)
         wait_for(lambda: len(stage.answers) > RATE, "requests are answered")
         stage["web1"].status = 500
         broke_s = time.monotonic()
-        wait_for(lambda: time.monotonic() > broke_s + 10, "ten seconds have passed")
-        answers = stage.select(port_of(proxy), broke_s + 2)
+        wait_for(lambda: weights(proxy)["web1"] == 1, lambda: str(weights(proxy)))
+        print(f"hardly anything after {time.monotonic() - broke_s:.1f} s")
+        began_s, before_count = time.monotonic(), len(stage.answers)
+        wait_for(lambda: len(stage.answers) > before_count + 8 * SHORT_RATE, "requests are answered")
+        answers = stage.select(port_of(proxy), began_s)
         failed = [one for one in answers if one.status != 200]
-        assert len(answers) > 4 * RATE
-        assert len(failed) <= 0.01 * len(answers) + 2, f"{len(failed)} of {len(answers)}"
+        most = 0.01 * len(answers)
+        assert len(failed) <= most + 4 * math.sqrt(most), f"{len(failed)} of {len(answers)}"
 
 
 def test_the_order_of_an_operator_wins_at_once(short_dir: Path, stage: Stage) -> None:
@@ -151,17 +158,26 @@ def test_shares_outlive_reloads_and_daemons(short_dir: Path, stage: Stage) -> No
 
 
 def test_a_long_answer_is_not_a_slow_one(short_dir: Path, stage: Stage) -> None:
-    """What counts is the first byte: a server that takes seconds for the rest keeps its weight."""
+    """What counts is the first byte: a server that takes seconds for the rest gets its whole weight.
+
+    An equal server has less now and then, by chance, and comes back. One that seemed slow never would.
+    """
     with balancing(short_dir, stage, **MEASURED) as proxy:
         stage["web1"].held_s = 2.0
         stage["web2"].times = 10
         stage.load(port_of(proxy), RATE)
         wait_for(lambda: weights(proxy)["web2"] <= 10, lambda: str(weights(proxy)))
-        assert weights(proxy)["web1"] > 50
+        count = len(stage.answers)
+        wait_for(lambda: len(stage.answers) > count + 5 * RATE, "requests are answered")
+        wait_for(lambda: weights(proxy)["web1"] == 100, lambda: str(weights(proxy)))
+        assert weights(proxy)["web2"] <= 50
 
 
 def test_two_balancers_agree(short_dir: Path, stage: Stage) -> None:
-    """Two balancers measure alone, and give a slow server the same small share; the others keep theirs."""
+    """Two balancers measure alone, and give a slow server the same small share; the others keep theirs.
+
+    In 1,500 simulations of these five seconds the slow server had 16 at most, and the others together 88 or more.
+    """
     with (
         balancing(short_dir / "a", stage, **MEASURED) as first,
         balancing(short_dir / "b", stage, **MEASURED) as second,
@@ -174,9 +190,8 @@ def test_two_balancers_agree(short_dir: Path, stage: Stage) -> None:
         for _ in range(50):
             seen += [weights(first), weights(second)]
             time.sleep(0.1)
-        middle = {name: statistics.median(one[name] for one in seen) for name in NAMES}
-        assert middle["web1"] <= 20
-        assert [middle[name] for name in NAMES[1:]] == [100] * 4
+        assert statistics.mean(one["web1"] for one in seen) <= 30
+        assert statistics.mean(one[name] for one in seen for name in NAMES[1:]) >= 70
 
 
 def test_fewer_requests_meet_a_slow_server_than_with_the_fewest_connections(short_dir: Path) -> None:
@@ -207,6 +222,8 @@ def test_fewer_requests_meet_a_slow_server_than_with_the_fewest_connections(shor
 def test_equal_servers_lose_nothing(short_dir: Path, stage: Stage) -> None:
     """Beside each other at constant load, equal servers keep their measured weights, and nothing swings.
 
+    In 1,500 simulations of ten seconds the weights were 91 or more on average. A fifth of 400 requests is more than
+    nine standard deviations away from 0.4.
     With MEASURED_S=600 the slowest hundredth of all requests is compared too: it takes at most 5 % longer.
     """
     with (
