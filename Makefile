@@ -61,7 +61,7 @@ study: install $(VENV)/bench-installed
 	@set -e; study() { echo "== study $$*"; $(BIN)/python tests/benchmarks/study "$$@"; }; \
 	if [ -n "$(QUICK)" ]; then \
 	    made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; cp docs/study.md "$$made"; \
-	    for case in slow equal broken; do study run --case $$case --count 5 --quick --results "$$made/study" || true; done; \
+	    for case in slow equal broken; do study run --case $$case --count 5 --quick --wait-s 5 --tries 1 --lag-ms 1000 --results "$$made/study" || true; done; \
 	    study page --results "$$made/study" --docs "$$made/study.md"; \
 	    sed -n '/^## Which algorithm fits/,$$p' "$$made/study.md"; \
 	else \

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import probe
 from integration.measured import Stage, running_stage
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon
@@ -106,21 +105,6 @@ def test_the_weight_of_an_agent_is_left_alone(short_dir: Path, stage: Stage) -> 
         wait_for(lambda: len(stage.answers) > count + 2 * RATE, "requests are answered")
         assert weights(proxy)["web2"] == 25
         assert log_path(proxy).read_text().count("DRIFT") == before
-
-
-def test_what_a_hand_has_changed_is_repaired_and_the_part_stays(short_dir: Path, stage: Stage) -> None:
-    """A weight above the limit and a maintenance that nobody ordered are undone; a slow server keeps its small part."""
-    with balancing(short_dir, stage, **MEASURED) as proxy:
-        stage["web1"].times = 10
-        stage.load(port_of(proxy), RATE)
-        wait_for(lambda: weights(proxy)["web1"] <= 10, lambda: str(weights(proxy)))
-        by_hand = ["set server nodes/web2 weight 256", "set server nodes/web3 state maint"]
-        assert probe.change(proxy.settings, by_hand) == []
-        wake(proxy.settings.wake_fifo)
-        wait_for(lambda: weights(proxy)["web2"] <= 100, lambda: str(weights(proxy)))
-        proxy.wait_up("web3")
-        assert weights(proxy)["web1"] <= 20
-        assert proxy.reload_count() == 0
 
 
 def test_a_frozen_haproxy_stops_the_loop_for_a_while(short_dir: Path, stage: Stage) -> None:

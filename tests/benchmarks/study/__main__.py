@@ -127,7 +127,7 @@ def main() -> int:
     pages = verbs.add_parser("page")
     pages.set_defaults(verb=page)
     pages.add_argument("--docs", default=str(REPO / "docs" / "study.md"), metavar="PATH")
-    runs.add_argument("--quick", action="store_true", help="a load of 50 %%, one seed, some algorithms, 6 s of requests")
+    runs.add_argument("--quick", action="store_true", help="a load of 50 %%, one seed, some algorithms, 6 s")
     for verb in (runs, pages):
         verb.add_argument("--results", default=str(RESULTS_DIR), metavar="DIR")
     options = parser.parse_args()
