@@ -50,6 +50,7 @@ bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	run gossip.py $(if $(QUICK),--agents 10 --rest-s 5); \
 	run look.py $(if $(QUICK),--counts 10 --span-s 2); \
 	run handler.py $(if $(QUICK),--rounds 5); \
+	run takeover.py $(if $(QUICK),--rounds 5 --faults "set aside" "not come back"); \
 	run size.py
 	$(if $(QUICK),,$(BIN)/python tests/benchmarks/document.py)
 

@@ -2,7 +2,7 @@
 
 Usage: ready_for_traffic [--allow-stale] [--service NAME]...
 
-`serf-haproxy ready --for traffic` says the same and costs ten times as much. `handlers/install` makes the executable of
+`serf-haproxy ready --for traffic` says the same and costs several times as much. `handlers/install` makes the executable of
 this file and the absolute path of an interpreter. It imports only cheap modules.
 """
 

@@ -166,6 +166,13 @@ def wait_until() -> WaitUntil:
 
 
 @pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """Yield a directory whose path is short enough for Unix sockets (107 bytes)."""
+    with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
 def nodes_dir(tmp_path: Path) -> Path:
     """Return an empty node directory."""
     path = tmp_path / "nodes"

@@ -170,7 +170,7 @@ def test_the_completions_have_every_command_and_option(shell: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("st", "status"),
+        ("st", "standby status"),
         ("status --so", "--sort"),
         ("status --sort ", "level name state since address"),
         ("status -o w", "wide"),
@@ -241,6 +241,7 @@ def test_variables_of_the_tree_and_the_images_are_documented() -> None:
         REFERENCE_DIR / "images.md",
         REFERENCE_DIR / "settings.md",
         DOCS_DIR / "how-to" / "run-further-services.md",
+        DOCS_DIR / "how-to" / "run-two-balancers.md",
     ]
     written = set(re.findall(r"\w+", "".join(page.read_text() for page in pages)))
     assert read - written - {"PWD", "STOPPING", "SERF_RPC_AUTH"} == set()

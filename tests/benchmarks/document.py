@@ -1,11 +1,12 @@
 """Write the results in JSON into the tables of docs/benchmarks.md, and draw the plots.
 
-Usage: .venv/bin/python tests/benchmarks/document.py [--results DIR] [--docs PATH]
+Usage: .venv/bin/python tests/benchmarks/document.py [--results DIR] [--docs PATH...]
 
 It fails when a result was made by a command that is not in `make bench`.
 
 The text between `<!-- NAME.TABLE -->` and `<!-- end -->` is replaced by that table in NAME.json, the text after
-`<!-- NAME -->` by the command, the machine and the goals. The plots are NAME.svg, in the directory of the JSON files.
+`<!-- NAME -->` by the command, the machine and the goals: in docs/benchmarks.md and in the page about two balancers.
+The plots are NAME.svg, in the directory of the JSON files.
 The same results make the same bytes.
 """
 
@@ -30,8 +31,8 @@ def main(options: argparse.Namespace) -> None:
     """Rewrite the tables of the document, and draw the plots that have results."""
     results_dir = Path(options.results)
     results = {path.stem: json.loads(path.read_text()) for path in sorted(results_dir.glob("*.json"))}
-    document = Path(options.docs)
-    document.write_text(BLOCK.sub(lambda found: fill(found, results), document.read_text()))
+    for document in map(Path, options.docs):
+        document.write_text(BLOCK.sub(lambda found: fill(found, results), document.read_text()))
     mpl.rcParams |= {"svg.hashsalt": "serf-haproxy", "svg.fonttype": "none", "font.size": 9, "axes.grid": True}
     mpl.rcParams |= {"grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
     for name, draw in PLOTS.items():
@@ -134,5 +135,6 @@ if __name__ == "__main__":
     mpl.use("svg")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", default=str(RESULTS_DIR), metavar="DIR")
-    parser.add_argument("--docs", default=str(REPO / "docs" / "benchmarks.md"), metavar="PATH")
+    pages = [str(REPO / "docs" / name) for name in ("benchmarks.md", "how-to/run-two-balancers.md")]
+    parser.add_argument("--docs", nargs="+", default=pages, metavar="PATH")
     main(parser.parse_args())

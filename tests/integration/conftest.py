@@ -1,7 +1,6 @@
 """Fixtures of the tests with a real HAProxy, Serf and s6."""
 
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +12,6 @@ from integration.balancer import Balancer, running_balancer
 from integration.proxy import Proxy, running_proxy
 
 _MIGRATE = Path("/proc/sys/net/ipv4/tcp_migrate_req")
-
-
-@pytest.fixture
-def short_dir() -> Iterator[Path]:
-    """Yield a directory whose path is short enough for Unix sockets (107 bytes)."""
-    with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory:
-        yield Path(directory)
 
 
 @pytest.fixture

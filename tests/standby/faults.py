@@ -132,7 +132,7 @@ FAULTS = (
     Fault("the daemon is frozen", freeze(is_worker=False), is_graceful=True, moves=False),
     Fault("Serf is killed and does not come back", end_for_good("serf"), is_graceful=True, moves=False),
     Fault("daemon and Serf are dead for a minute", end_for_good("daemon", "serf"), True, moves=True, lasts_s=75.0),
-    Fault("the same at both", end_for_good("daemon", "serf", is_everywhere=True), True, moves=False, lasts_s=75.0),
+    Fault("the same at both", end_for_good("daemon", "serf", is_everywhere=True), True, moves=None, lasts_s=75.0),
     Fault("the network of the machine is cut", cut, is_graceful=False, moves=True),
     Fault("the machine loses its power", lose_power, is_graceful=False, moves=True),
     Fault("keepalived is killed", kill_keepalived, is_graceful=False, moves=True),

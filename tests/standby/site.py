@@ -24,6 +24,7 @@ import psutil
 from integration import debian
 from integration.proxy import wait_for
 from serf_haproxy.haproxy.arrivals import QUESTION, read_arrivals
+from serf_haproxy.haproxy.runtime import Runtime
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.lab import programs
 
@@ -86,6 +87,8 @@ class Balancer:
         self.home.mkdir()
         for part in ("nodes", "state", "log"):
             (self.home / part).mkdir()
+        # A copy, which a test can replace by another version.
+        self.haproxy_path = Path(shutil.copy2(shutil.which("haproxy") or "haproxy", self.home / "haproxy"))
         shutil.copytree(ROOT / "s6", self.scan, ignore=shutil.ignore_patterns("supervise", "event", "rpc-key.random*"))
         home = str(self.home)
         self.environ = programs.base_environ({}) | {
@@ -98,6 +101,7 @@ class Balancer:
             "SERF_HAPROXY_CERTIFICATE_COPIES_DIR": f"{home}/copies",
             "SERF_HAPROXY_MASTER_SOCKET": f"{home}/master.sock",
             "SERF_HAPROXY_RUNTIME_SOCKET": f"{home}/admin.sock",
+            "SERF_HAPROXY_HAPROXY_BIN": f"{home}/haproxy",
             "SERF_HAPROXY_SERVICE_DIR": f"{home}/service/haproxy",
             "SERF_HAPROXY_RPC_AUTH_FILE": f"{home}/service/daemon/rpc-auth",
             "SERF_HAPROXY_BALANCER_NAME": name,
@@ -110,6 +114,7 @@ class Balancer:
             "LOG_DIR": f"{home}/log",
             "HANDOVER_S": "4",
         }
+        self.runtime = Runtime(f"{home}/admin.sock", f"{home}/master.sock")
         self.tree: subprocess.Popen[bytes] | None = None
         self.keepalived: subprocess.Popen[bytes] | None = None
 
@@ -131,7 +136,7 @@ class Balancer:
     def start_keepalived(self) -> None:
         """Start keepalived with the example's configuration."""
         conf = self.home / "keepalived.conf"
-        text = EXAMPLE.read_text().replace(CHECK, self._make_check()).replace("router_id lb1", f"router_id {self.name}")
+        text = EXAMPLE.read_text().replace(CHECK, self.make_check()).replace("router_id lb1", f"router_id {self.name}")
         # Tests run below /tmp, which all may write to, and keepalived rightly trusts no script there.
         conf.write_text(self._exchange(text.replace("    enable_script_security\n", "")))
         argv = [
@@ -189,7 +194,7 @@ class Balancer:
 
     def look(self, *options: str) -> tuple[int, str]:
         """Return what the check says."""
-        done = subprocess.run([self._make_check(), *options], capture_output=True, text=True, check=False, timeout=10)
+        done = subprocess.run([self.make_check(), *options], capture_output=True, text=True, check=False, timeout=10)
         return done.returncode, done.stdout.strip()
 
     def is_trusted(self) -> bool:
@@ -200,12 +205,16 @@ class Balancer:
 
     def count_connections(self) -> int:
         """Return how many connections clients have opened."""
-        answer = ask(self.environ["SERF_HAPROXY_RUNTIME_SOCKET"], QUESTION, 5)
+        answer = ask(self.runtime.socket_path, QUESTION, 5)
         return sum(read_arrivals(answer).values())
 
     def has_address(self) -> bool:
         """Return whether the address is here."""
         return f" {ADDRESS}/" in self.space.run("ip", "-4", "-o", "address", "show", "dev", "eth0")
+
+    def ask_by(self, *argv: str) -> None:
+        """Run a program with the balancer's settings that should find it ready."""
+        subprocess.run(argv, env=self.environ, stdout=subprocess.DEVNULL, check=True, timeout=60)
 
     def pid(self, service: str) -> int:
         """Return the process id of a service."""
@@ -228,7 +237,7 @@ class Balancer:
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def _make_check(self) -> str:
+    def make_check(self) -> str:
         """Return the path of a script that runs the check with the environment of this balancer."""
         path = self.home / "check"
         if not path.exists():
@@ -310,11 +319,13 @@ class Site:
         balancers: The two balancers.
     """
 
-    def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, directory: Path, stack: contextlib.ExitStack, packages: tuple[str, ...] = ("keepalived", "nftables")
+    ) -> None:
         self._directory, self._stack = directory, stack
         programs_dir = directory / "programs"
         programs_dir.mkdir()
-        for package in ("keepalived", "nftables"):
+        for package in packages:
             debian.unpack_all(programs_dir, package)
         self.client = self._make_space("client")
         self.client.run("ip", "link", "add", "br0", "type", "bridge")
@@ -333,9 +344,11 @@ class Site:
             balancer.start()
         for balancer in self.balancers:
             wait_for(lambda one=balancer: one.look()[0] == 0, lambda one=balancer: f"{one.name}: {one.look()}")
-            balancer.keep_connections()
-            balancer.start_keepalived()
-        wait_for(lambda: self.find_owner() is not None, "a balancer has the address")
+            if "keepalived" in packages:
+                balancer.keep_connections()
+                balancer.start_keepalived()
+        if "keepalived" in packages:
+            wait_for(lambda: self.find_owner() is not None, "a balancer has the address")
 
     def find_owner(self) -> Balancer | None:
         """Return the balancer that has the address; None where not exactly one has it."""

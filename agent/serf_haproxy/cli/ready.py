@@ -29,7 +29,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     purpose = (
         "traffic: requests should come here. It prints why not, and exits with 1 for a balancer that serves, but by "
     )
-    purpose += "old news. The program ready_for_traffic says the same for a tenth of the cost"
+    purpose += "old news. The program ready_for_traffic says the same for a fraction of the cost"
     parser.add_argument("--for", dest="purpose", choices=["traffic"], help=purpose)
     parser.add_argument("--allow-stale", action="store_true", help="with --for: exit with 0 instead of 1")
     service = (
