@@ -2,8 +2,8 @@
 
 Usage: ready_for_traffic [--allow-stale] [--service NAME]...
 
-`serf-haproxy ready --for traffic` says the same and costs several times as much. `handlers/install` makes the executable of
-this file and the absolute path of an interpreter. It imports only cheap modules.
+`serf-haproxy ready --for traffic` says the same and costs several times as much. `handlers/install` makes the
+executable of this file and the absolute path of an interpreter. It imports only cheap modules.
 """
 
 import os
