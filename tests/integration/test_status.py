@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import probe
 from integration.balancer import Balancer, list_haproxy, stopped
 from integration.proxy import Proxy, wait_for
+from serf_haproxy.control.report import Reader, Report
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import record
 from serf_haproxy.show.document import to_json
@@ -61,6 +63,36 @@ def test_serf_that_is_down_is_critical(balancer: Balancer) -> None:
     assert shown.returncode == Level.CRITICAL
     assert shown.stdout.startswith("CRITICAL: 2/2 servers up | Serf down ")
     assert re.search(r"^CRITICAL Serf: .* cannot be reached: .*; start the Serf agent", shown.stdout, re.M)
+
+
+def test_a_reader_that_has_read_before_reports_the_same(balancer: Balancer) -> None:
+    """What a reader keeps to save time changes no report: not after a change, a loss, a pass, or without HAProxy."""
+    reader = Reader(balancer.settings)
+    nodes_dir = Path(balancer.settings.nodes_dir)
+    services = Path(balancer.settings.services_file)
+
+    def describe(report: Report) -> dict[str, object]:
+        """Return the report, without what passes with time."""
+        document = to_json(report) | {"read_at_s": 0, "haproxy": report.haproxy.state}
+        for one in document["members"]:
+            one["left_s"] = one["held_s"] = one["damped_s"] = None
+        return document
+
+    steps: dict[str, Callable[[], object]] = {
+        "nothing": lambda: None,
+        "another port": lambda: balancer.record("web1", 9),
+        "a node that joins": lambda: balancer.record("web3", 10),
+        "a node that left": lambda: balancer.record("web2", balancer.ports["web2"], status="left"),
+        "a pass": balancer.run_pass,
+        "a service": lambda: services.write_text('[shop]\nroutes = ["shop.example.com"]\n'),
+        "a fault": lambda: services.write_text('[shop]\ncolour = "red"\n'),
+        "a file that is gone": (nodes_dir / "web3").unlink,
+        "no HAProxy": lambda: balancer.stop(signal.SIGKILL),
+    }
+    reader.read()
+    for name, step in steps.items():
+        step()
+        assert describe(reader.read()) == describe(balancer.read()), name
 
 
 def test_serf_that_is_frozen_is_critical(balancer: Balancer) -> None:

@@ -23,19 +23,24 @@ from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.server import read_running
 from serf_haproxy.policy.snapshot import Known, Running, Snapshot, View
 from serf_haproxy.serf import nodes
+from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import Key
 from serf_haproxy.services.file import Services
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.interfaces import list_local_addresses
 
 
-def read_nodes(nodes_dir: str) -> Heard:
+def read_nodes(nodes_dir: str, before: dict[str, NodeFile] | None = None) -> Heard:
     """Return the node files as they are, without asking Serf; none when there is no node directory.
+
+    Args:
+        nodes_dir: The node directory.
+        before: What an earlier call returned, which is not read again where it has not changed.
 
     Raises:
         SystemFault: The node directory cannot be read.
     """
-    return Heard(*nodes.load(nodes_dir)) if os.path.isdir(nodes_dir) else Heard({}, [])
+    return Heard(*nodes.load(nodes_dir, before)) if os.path.isdir(nodes_dir) else Heard({}, [])
 
 
 class Given(NamedTuple):

@@ -35,25 +35,39 @@ class Preview(NamedTuple):
     renderer: Renderer
 
 
-def preview(
-    settings: Settings, is_only_shown: bool = False, are_copies_written: bool = False, limits: Limits = PROMPT
-) -> Preview:
+def preview(settings: Settings, are_copies_written: bool = False, limits: Limits = PROMPT) -> Preview:
     """Observe and decide as a pass does.
 
     Args:
         settings: The settings.
-        is_only_shown: Whether the decision is only shown: what a missing file of secrets concerns is then left out.
         are_copies_written: Whether HAProxy is to load the configuration, and so needs its copies of certificates.
         limits: How long to wait for an answer of HAProxy's.
 
     Raises:
         SystemFault: A file cannot be read.
     """
-    edges, memory = make_edges(settings, limits), Memory()
-    record = edges.state.read_record()
+    edges = make_edges(settings, limits)
     if are_copies_written:
-        edges.services_file.copy_authorities(edges.state.read_services(), record.authorities)
-    snapshot = observe(Given(settings, edges, record, read_nodes(edges.nodes_dir), is_only_shown))
+        edges.services_file.copy_authorities(edges.state.read_services(), edges.state.read_record().authorities)
+    return look(settings, edges, Memory())
+
+
+def look(settings: Settings, edges: Edges, memory: Memory, *, is_only_shown: bool = False) -> Preview:
+    """Observe and decide as a pass does.
+
+    Args:
+        settings: The settings.
+        edges: Where to read.
+        memory: The caller's memory, which makes the next look cheaper.
+        is_only_shown: Whether the decision is only shown: what a missing file of secrets concerns is then left out.
+
+    Raises:
+        SystemFault: A file cannot be read.
+    """
+    record = edges.state.read_record()
+    heard = read_nodes(edges.nodes_dir, memory.files)
+    memory.files = heard.files
+    snapshot = observe(Given(settings, edges, record, heard, is_only_shown))
     return Preview(edges, record, snapshot, decide(snapshot, memory.memo), memory.renderer)
 
 

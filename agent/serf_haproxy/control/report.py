@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from serf_haproxy.control.answers import Answer, ask_haproxy, ask_serf
 from serf_haproxy.control.edges import make_edges
-from serf_haproxy.control.preview import preview
+from serf_haproxy.control.memory import Memory
+from serf_haproxy.control.preview import look
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.shares import locate_shares, read_shares
 from serf_haproxy.haproxy import readiness, workers
@@ -58,16 +59,40 @@ class Report(NamedTuple):
 
 
 def read_report(settings: Settings) -> Report:
-    """Observe and decide as a pass does, without acting. It takes less than two seconds, even if HAProxy or Serf hangs.
+    """Return one report, as `Reader` does."""
+    return Reader(settings).read()
 
-    Raises:
-        SystemFault: The node directory or the published configuration cannot be read.
+
+class Reader:
+    """Reads reports one after another; what has not changed since the one before is not read again.
+
+    Args:
+        settings: The settings.
     """
-    nodes.check_dir(settings.nodes_dir)
-    with ThreadPoolExecutor(2) as pool:
-        serf = pool.submit(ask_serf, settings)
-        old_workers = pool.submit(workers.measure_old, make_edges(settings, PROMPT).master)
-        edges, record, snapshot, decision, _ = preview(settings, is_only_shown=True)
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._edges = make_edges(settings, PROMPT)
+        self._memory = Memory()
+
+    def read(self) -> Report:
+        """Observe and decide as a pass does, without acting.
+
+        It takes less than two seconds, even if HAProxy or Serf hangs.
+
+        Raises:
+            SystemFault: The node directory or the published configuration cannot be read.
+        """
+        nodes.check_dir(self._settings.nodes_dir)
+        self._edges.services_file.authorities.forget()
+        with ThreadPoolExecutor(2) as pool:
+            serf = pool.submit(ask_serf, self._settings)
+            old_workers = pool.submit(workers.measure_old, self._edges.master)
+            return self._decide(serf, old_workers)
+
+    def _decide(self, serf: "Future[Answer]", old_workers: "Future[OldWorkers | None]") -> Report:
+        settings, edges = self._settings, self._edges
+        _, record, snapshot, decision, _ = look(settings, edges, self._memory, is_only_shown=True)
         haproxy = ask_haproxy(edges, snapshot.running)
         rows = edges.runtime.read_status() if snapshot.running else None
         places = snapshot.view.places

@@ -2,11 +2,17 @@
 
 import csv
 import io
+import operator
 from typing import NamedTuple
 
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import SUCCESSOR, Key
+
+_COLUMNS = (
+    *("pxname", "svname", "mode", "status", "addr", "check_status", "check_code", "last_chk", "check_desc", "chkfail"),
+    *("weight", "scur", "stot", "lastchg", "rtime", "ctime"),
+)
 
 
 class ServerStatus(NamedTuple):
@@ -52,35 +58,36 @@ def read_stat(answer: str) -> dict[Key, ServerStatus]:
         HaproxyFault: It is not such an answer.
     """
     try:
-        rows = csv.DictReader(io.StringIO(answer.removeprefix("# "), newline=""))
+        names, *rows = csv.reader(io.StringIO(answer.removeprefix("# "), newline=""))
+        choose = operator.itemgetter(*map(names.index, _COLUMNS))
+        found = (choose(row) for row in rows if len(row) == len(names))
         return {
-            (row["pxname"], row["svname"]): _read_row(row)
-            for row in rows
-            if row.get("svname") and row.get("status") and row["pxname"] != SUCCESSOR
+            (section, name): _read_row(mode, status, *rest)
+            for section, name, mode, status, *rest in found
+            if name and status and section != SUCCESSOR
         }
-    except (csv.Error, KeyError) as error:
+    except (csv.Error, ValueError) as error:
         raise HaproxyFault(f"HAProxy's statistics cannot be read: {printable(str(error), 100)}") from error
 
 
-def _read_row(row: dict[str, str]) -> ServerStatus:
-    status, check = row["status"], (row["check_status"] or "").removeprefix("* ")  # an asterisk: one is under way
+def _read_row(mode: str, status: str, address: str, check: str, code: str, *rest: str) -> ServerStatus:
+    said, meaning, failed, weight, current, total, unchanged, response, connect = rest
     is_up = status.startswith(("UP", "NOLB", "DRAIN"))
     # Only failures of a server that is up are counted as failed checks.
     return ServerStatus(
         status,
-        row["addr"] or "",
-        check,
-        row.get("check_code") or "",
-        printable(row.get("last_chk") or row.get("check_desc") or "", 100),
-        is_up or row.get("chkfail") not in ("0", "", None),
-        _read_count(row, "weight"),
-        _read_count(row, "scur") or 0,
-        _read_count(row, "stot") or 0,
-        _read_count(row, "lastchg"),
-        _read_count(row, "rtime" if row.get("mode") == "http" else "ctime"),
+        address,
+        check.removeprefix("* "),  # an asterisk: one is under way
+        code,
+        printable(said or meaning, 100),
+        is_up or failed not in ("0", ""),
+        _read_count(weight),
+        _read_count(current) or 0,
+        _read_count(total) or 0,
+        _read_count(unchanged),
+        _read_count(response if mode == "http" else connect),
     )
 
 
-def _read_count(row: dict[str, str], column: str) -> int | None:
-    text = row.get(column) or ""
+def _read_count(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 19 else None

@@ -20,7 +20,7 @@ from serf_haproxy.show.levels import (
     find_trouble,
     is_up,
     judge_node,
-    judge_report,
+    judge_whole,
     list_findings,
 )
 
@@ -49,14 +49,15 @@ def to_json(report: Report) -> dict[str, Any]:
     """Return the report as JSON has it, version 1."""
     record, decision = report.record, report.decision
     members = [describe_node(report, key, entry) for key, entry in decision.entries.items()]
+    findings = list_findings(report)
+    level = judge_whole(report, findings, (Level[one["level"].upper()] for one in members))
     members += [describe_refused(name, reason) for name, reason in record.refused.items()]
     servers = report.servers
     return {
         "version": VERSION,
-        "level": judge_report(report).word,
+        "level": level.word,
         "findings": [
-            {"level": one.level.word, "subject": one.subject, "text": printable(one.text)}
-            for one in list_findings(report)
+            {"level": one.level.word, "subject": one.subject, "text": printable(one.text)} for one in findings
         ],
         "at_s": record.at_s,
         "read_at_s": report.at_s,

@@ -1,7 +1,7 @@
 """How bad it is: a level and one line for all that is not as it should be. Nothing else judges."""
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from serf_haproxy.control.answers import DOWN, FROZEN
@@ -54,8 +54,13 @@ class Finding(NamedTuple):
 def judge_report(report: Report) -> Level:
     """Return the worst level of all findings and nodes."""
     nodes = (judge_node(report, key, entry) for key, entry in report.decision.entries.items())
+    return judge_whole(report, list_findings(report), nodes)
+
+
+def judge_whole(report: Report, findings: Iterable[Finding], nodes: Iterable[Level]) -> Level:
+    """Return the worst level of findings, of nodes, and of the members that cannot have a node file."""
     refused = (Level.WARNING for _ in report.record.refused)
-    return max((*(finding.level for finding in list_findings(report)), *nodes, *refused), default=Level.OK)
+    return max((*(finding.level for finding in findings), *nodes, *refused), default=Level.OK)
 
 
 def judge_node(report: Report, key: Key, entry: Entry) -> Level:

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from serf_haproxy.control.report import Reader
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.settings import Settings
 from serf_haproxy.show.levels import Level
-from serf_haproxy.web import reading
 from serf_haproxy.web.mask import compare, mask
 from serf_haproxy.web.metrics import Metrics
 from serf_haproxy.web.news import News
-from serf_haproxy.web.reading import Reading
+from serf_haproxy.web.reading import Reading, make_reading
 from serf_haproxy.web.sheet import Sheet
 from serf_haproxy.web.story import Story
 
@@ -42,6 +42,8 @@ class Board:
         self.config = ""
         self.diff: list[str] = []
         self._settings = settings
+        self._reader = Reader(settings)
+        self._live = ""  # the configuration as it is
         self._started_s = time.time()
         self._news: News | None = None
         self._story = Story()
@@ -116,9 +118,12 @@ class Board:
 
     def _read(self) -> tuple[Reading, str, list[str]]:
         """Return a new reading, the configuration without its secrets, and what was last changed in it."""
-        latest = reading.read(self._settings)
-        live = mask(latest.report.snapshot.live or "")
-        return latest, live, compare(self.config, live) if self.config and live != self.config else self.diff
+        latest = make_reading(self._reader.read())
+        live = latest.report.snapshot.live or ""
+        if live == self._live:
+            return latest, self.config, self.diff
+        self._live, config = live, mask(live)
+        return latest, config, compare(self.config, config) if self.config and config != self.config else self.diff
 
     def _take(self, latest: Reading, config: str, diff: list[str]) -> None:
         """Make a reading the last one, and send the pages what is new in it."""

@@ -3,10 +3,9 @@
 import time
 from typing import Any, NamedTuple
 
-from serf_haproxy.control.report import Report, read_report
+from serf_haproxy.control.report import Report
 from serf_haproxy.policy.decision import State
 from serf_haproxy.services import Key
-from serf_haproxy.settings import Settings
 from serf_haproxy.show.document import to_json
 from serf_haproxy.show.explain import explain_node
 from serf_haproxy.show.levels import Level, is_up
@@ -55,13 +54,8 @@ class Reading(NamedTuple):
         return [*key, _rank(one), one["state"], shown, address, *numbers, one["since_s"], why]
 
 
-def read(settings: Settings) -> Reading:
-    """Read a report.
-
-    Raises:
-        SystemFault: A file cannot be read.
-    """
-    report = read_report(settings)
+def make_reading(report: Report) -> Reading:
+    """Return a report with what is made of it."""
     return Reading(report, to_json(report), time.time())
 
 
