@@ -15,6 +15,19 @@ from websockets.sync.client import ClientConnection, connect
 from containers.engine import need
 from integration.proxy import wait_for
 
+# The middle of an element that has not moved for two frames, and that a click there would reach; null for none.
+_FIND_POINT = """async (selector) => {
+  const find = () => {
+    const {x, y, width, height} = document.querySelector(selector).getBoundingClientRect();
+    return [x + width / 2, y + height / 2];
+  };
+  if (!document.querySelector(selector)) return null;
+  document.querySelector(selector).scrollIntoView({block: "nearest"});
+  const before = find();
+  await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  const element = document.querySelector(selector), hit = element && document.elementFromPoint(...before);
+  return hit && element.contains(hit) && String(find()) === String(before) ? before : null;
+}"""
 _KEYS = {"Enter": "\r", "Escape": "", "ArrowDown": "", "ArrowUp": ""}
 
 
@@ -74,9 +87,11 @@ class Tab:
         wait_for(lambda: self.run(f"Boolean({expression})"), lambda: f"{expression}: {self.read('body')}")
 
     def click(self, selector: str) -> None:
-        """Click in the middle of an element with the mouse."""
-        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
-        x, y = self.run(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({box})")
+        """Click in the middle of an element with the mouse, after scrolling to it, once it rests and is on top."""
+        find = f"({_FIND_POINT})({json.dumps(selector)})"
+        points: list[list[float]] = []
+        wait_for(lambda: points.append(self.run(find)) or points[-1], lambda: f"{selector}: {self.read('body')}")
+        x, y = points[-1]
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

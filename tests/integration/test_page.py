@@ -12,7 +12,9 @@ import pytest
 from fakes.web import answering
 from integration.browser import Tab, browsing
 from integration.proxy import Proxy, wait_for
-from integration.test_web import join, serving
+from integration.test_daemon import log_path, running_daemon
+from integration.test_web import BIND, join, serving
+from integration.tunnel import tunnel
 from serf_haproxy.serf.wake import wake
 
 NODE = "document.querySelector('#node')"
@@ -65,6 +67,9 @@ def test_the_page_follows_the_cluster(proxy: Proxy, tab: Tab) -> None:
         tab.wait("document.querySelector('#problems').innerText.includes('nodes/web3')")
         assert tab.read("#rows .row").split()[1] == "web3"
         tab.wait("document.querySelector('#story').innerText.includes('in HAProxy after')")
+        get(proxy, 1)
+        tab.wait("document.querySelector('#story .way').innerText.includes('decided after')")
+        tab.wait("document.querySelector('#story').innerText.includes('first request after')")
         tab.wait("document.querySelector('#diff .added')")
         assert "server web3 127.0.0.1:9 " in tab.read("#diff")
         tab.click("#rows .row:nth-child(2)")
@@ -78,7 +83,7 @@ def test_the_page_follows_the_cluster(proxy: Proxy, tab: Tab) -> None:
         tab.press("ArrowDown")
         tab.press("Enter")
         tab.wait(f"{NODE}.open && document.querySelector('#node-name').textContent === 'nodes / web2'")
-        tab.click("#node button")
+        tab.click("#node form button")
         tab.wait(f"!{NODE}.open")
         assert all(url.startswith(f"http://127.0.0.1:{web.port}/") for url in tab.urls if url != "about:blank")
         if os.environ.get("SCREENSHOT"):
@@ -127,6 +132,57 @@ def test_the_page_comes_back_with_the_daemon(proxy: Proxy, tab: Tab) -> None:
     tab.faults[:] = browser_faults
 
 
+def test_orders_are_given_and_undone_on_the_page(proxy: Proxy, tab: Tab, short_dir: Path) -> None:
+    """By a forwarded Unix socket an order is given with its reason and end, shown with its author, and undone."""
+    path = str(short_dir / "web.sock")
+    with (
+        answering() as one,
+        answering() as two,
+        running_daemon(proxy, **{BIND: path}),
+        tunnel(path) as port,
+    ):
+        wait_for(lambda: os.path.exists(path), lambda: log_path(proxy).read_text())
+        join(proxy, "web1", one.port)
+        join(proxy, "web2", two.port)
+        proxy.wait_up("web1", "web2")
+        tab.open(f"http://localhost:{port}/")
+        tab.wait("document.querySelectorAll('#rows .row').length === 2")
+        tab.click("#rows .row")
+        tab.wait("document.querySelector('#node-name').textContent === 'nodes / web1'")
+        tab.wait(f"{NODE}.open && !document.querySelector('#maint').hidden")
+        tab.click("#maint summary")
+        tab.click("#maint-set")
+        tab.wait("document.querySelector('#maint-said').textContent.includes('the reason is missing')")
+        for name, text in (("reason", "<b>disk</b>"), ("until", "2h"), ("by", "alice")):
+            tab.click(f"#maint-{name}")
+            for key in text:
+                tab.press(key)
+        tab.click("#maint-set")
+        tab.wait("document.querySelector('#maint-said').textContent === 'the order is given'")
+        tab.click("#node form button")
+        tab.wait("document.querySelector('#orders').innerText.includes('drain: <b>disk</b> (alice at ')")
+        tab.wait("document.querySelector('#rows .row').innerText.includes('draining')")
+        tab.wait("document.querySelector('#story .order').innerText.includes('maint drain')")
+        assert "(by alice)" in tab.read("#story .order")
+        tab.click("#orders button")
+        tab.wait("document.querySelector('#orders-part').hidden")
+        tab.wait("document.querySelector('#rows .row').innerText.includes('serving')")
+
+
+def test_a_page_at_a_port_gives_no_orders(proxy: Proxy, tab: Tab) -> None:
+    """At loopback there is nothing to give an order with."""
+    with serving(proxy) as web:
+        join(proxy, "web1", 9)
+        tab.open(f"http://127.0.0.1:{web.port}/")
+        tab.wait("document.querySelectorAll('#rows .row').length === 1")
+        tab.click("#rows .row")
+        tab.wait(f"{NODE}.open")
+        assert tab.run("document.querySelector('#maint').hidden")
+
+
+# The names in the rows that are on the screen.
+LISTED = """[...document.querySelectorAll('#rows .row')].map((row) => row.children[1].textContent)"""
+
 # Time to make as many elements as a thousand rows have, without thought.
 BASELINE = """(() => {
   const began = performance.now(), host = document.createElement("div");
@@ -149,16 +205,31 @@ BASELINE = """(() => {
 
 
 def test_a_thousand_servers_are_drawn_at_once(proxy: Proxy, tab: Tab) -> None:
-    """A thousand rows take less than 100 ms, or on a busy machine not much more than the browser's bare work."""
+    """To draw a page with a thousand servers takes less than making bare elements for them; all can be reached."""
     for number in range(1000):
         proxy.record(f"web{number:04}", 10_000 + number)
     with serving(proxy) as web:
         tab.open(f"http://127.0.0.1:{web.port}/")
-        tab.wait("document.querySelectorAll('#rows .row').length === 1000")
+        tab.wait("document.querySelector('#count').textContent === '1000 of 1000'")
         baseline_ms = min(tab.run(BASELINE) for _ in range(3))
         first_ms = float(tab.run("document.documentElement.dataset.drawMs"))
         tab.wait("Number(document.documentElement.dataset.drawCount) >= 4")
         later_ms = float(tab.run("document.documentElement.dataset.drawMs"))
         print(f"first {first_ms:.0f} ms, later {later_ms:.0f} ms, bare {baseline_ms:.0f} ms")
-        assert first_ms < max(100.0, 6 * baseline_ms)
-        assert later_ms < max(100.0, 3 * baseline_ms)
+        assert first_ms < baseline_ms
+        assert later_ms < baseline_ms
+        assert tab.run("document.querySelectorAll('#rows .row').length") < 100
+        tab.run("stream.close()")  # the order rests
+        seen = set()
+        for step in range(0, 30_000, 400):
+            tab.run(f"scrollTo(0, {step})")
+            seen |= set(tab.run("new Promise(requestAnimationFrame).then(() => " + LISTED + ")"))
+        assert seen == {f"web{number:04}" for number in range(1000)}
+        tab.run("scrollTo(0, 0)")
+        for _ in range(60):
+            tab.press("j")
+        assert tab.run("document.activeElement.children[1].textContent === shown[59][1][NAME]")
+        top, bottom, height = tab.run(
+            "(({top, bottom}) => [top, bottom, innerHeight])(document.activeElement.getBoundingClientRect())"
+        )
+        assert 0 < top < bottom <= height

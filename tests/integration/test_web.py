@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -185,6 +186,62 @@ def test_events_are_timed(proxy: Proxy) -> None:
         assert web.measure('serf_haproxy_passes_total{outcome="applied"}') >= applied
 
 
+def read_story(web: Web) -> list[dict[str, Any]]:
+    """Return the lines that a page that is opened now gets first."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", web.port, timeout=20)) as connection:
+        connection.request("GET", "/v1/stream")
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        lines = itertools.islice(iter(response.readline, b""), 20)
+        data = next(line for line in lines if line.startswith(b"data: "))
+        return list(json.loads(data.removeprefix(b"data: "))["lines"])
+
+
+@pytest.mark.parametrize("algorithm", ["roundrobin", "static-rr"])
+def test_the_way_of_an_event_ends_with_the_first_request(short_dir: Path, algorithm: str) -> None:
+    """Each step has its time, with a server added at run time and with a reload; the first request is enclosed."""
+    chosen = {"SERF_HAPROXY_BALANCE": algorithm}
+    with (
+        answering() as application,
+        running_proxy(short_dir, **chosen) as proxy,
+        serving(proxy, **chosen) as web,
+    ):
+        wait_for(lambda: "serf_haproxy_haproxy_up" in web.read("/metrics"), "the first report")
+
+        def find_way() -> dict[str, float]:
+            """Return the way of the node's last decision, as far as it has come."""
+            web.read("/metrics")  # it is read anew
+            ways = [one["way"] for one in read_story(web) if (one["kind"], one["subject"]) == ("node", "web1")]
+            return dict(ways[-1] or {}) if ways else {}
+
+        before_s = time.time()
+        join(proxy, "web1", application.port)
+        wait_for(lambda: find_way().get("applied_s"), lambda: str(read_story(web)))
+        assert find_way()["asked_s"] is None
+        proxy.wait_up("web1")
+        began_s = time.time()
+        with contextlib.closing(http.client.HTTPConnection(proxy.settings.frontend_bind, timeout=20)) as client:
+            client.request("GET", "/")
+            assert client.getresponse().status == 200
+        ended_s = time.time()
+        wait_for(lambda: find_way().get("asked_s"), lambda: str(read_story(web)))
+        way = find_way()
+        # The clock of files runs a few milliseconds behind.
+        assert before_s - 0.1 < way["heard_s"] <= way["decided_s"] <= way["applied_s"] <= began_s
+        assert way["applied_s"] <= way["unasked_s"] <= ended_s
+        assert began_s <= way["asked_s"] < ended_s + 30
+
+
+def test_the_story_begins_before_the_process(proxy: Proxy) -> None:
+    """A web process that starts anew tells what the history has of the time before."""
+    with serving(proxy) as web:
+        join(proxy, "web1", 9)
+        first = web.find_process()
+        first.kill()
+        wait_for(lambda: not first.is_running() and web.is_up(), lambda: log_path(proxy).read_text())
+        wait_for(lambda: any(one["subject"] == "web1" for one in read_story(web)), lambda: str(read_story(web)))
+
+
 def test_haproxy_that_is_gone_is_told(proxy: Proxy) -> None:
     """Without HAProxy the process answers still: not ready, and HAProxy is not up."""
     with serving(proxy) as web:
@@ -219,7 +276,7 @@ def test_a_unix_socket_is_for_its_user(proxy: Proxy, short_dir: Path) -> None:
         with contextlib.closing(socket.socket(socket.AF_UNIX)) as client:
             client.settimeout(20)
             client.connect(str(path))
-            client.sendall(b"GET /v1/config HTTP/1.1\r\nHost: any\r\n\r\n")
+            client.sendall(b"GET /v1/config HTTP/1.1\r\nHost: localhost\r\n\r\n")
             return client.makefile("rb").read()
 
     def is_up() -> bool:

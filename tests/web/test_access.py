@@ -38,8 +38,10 @@ def test_at_loopback_a_name_of_another_site_is_refused(host: str, status: int) -
 
 
 def test_a_unix_socket_asks_for_nothing() -> None:
-    """Whoever can open the socket may ask, under any name."""
-    assert ask(Access(Settings(web_bind="/run/web.sock")), host="lb") == 200
+    """Whoever can open the socket may ask; where it is forwarded to a port, no other site's name leads there."""
+    access = Access(Settings(web_bind="/run/web.sock"))
+    assert [ask(access, host=host) for host in ("localhost", "localhost:1940", "127.0.0.1:1940")] == [200] * 3
+    assert [ask(access, host=host) for host in ("evil.example", "localhost.evil.example", "lb", "")] == [403] * 4
 
 
 def test_the_token_is_asked_for(tmp_path: Path) -> None:

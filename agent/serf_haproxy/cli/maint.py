@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from serf_haproxy.errors import EXIT_SYSTEM, InputError
+from serf_haproxy.errors import EXIT_SYSTEM
 from serf_haproxy.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -60,20 +60,10 @@ def read_wish(args: argparse.Namespace) -> "Wish":
     Raises:
         InputError: The time is wrong, or has passed.
     """
-    import time
+    from serf_haproxy.control.give import Wish, read_end
 
-    from serf_haproxy.control.give import Wish
-    from serf_haproxy.system.moments import read_time
-
-    until_s = 0.0
-    if text := getattr(args, "until", ""):
-        try:
-            until_s = read_time(text, time.time())
-        except ValueError as error:
-            raise InputError(f"--until: {error}") from error
-        if until_s <= time.time():
-            raise InputError(f"--until {text}: this time has passed")
-    return Wish(until_s, args.by, getattr(args, "reason", ""), args.local)
+    text = getattr(args, "until", "")
+    return Wish(read_end(text) if text else 0.0, args.by, getattr(args, "reason", ""), args.local)
 
 
 def set_order(args: argparse.Namespace) -> int:

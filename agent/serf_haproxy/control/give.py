@@ -16,6 +16,7 @@ from serf_haproxy.policy.peers import list_others
 from serf_haproxy.policy.proof import Secret
 from serf_haproxy.serf.wake import ORDER_WORD, wake
 from serf_haproxy.settings import Settings
+from serf_haproxy.system.moments import read_time
 
 
 class Wish(NamedTuple):
@@ -107,6 +108,21 @@ class Desk:
 
     def _secrets(self) -> tuple[Secret, ...]:
         return self._order_secrets.read()
+
+
+def read_end(text: str) -> float:
+    """Return when an order ends, seconds since the epoch.
+
+    Raises:
+        InputError: The text is no time, or this time has passed.
+    """
+    try:
+        end_s = read_time(text, time.time())
+    except ValueError as error:
+        raise InputError(f"until {text}: {error}") from error
+    if end_s <= time.time():
+        raise InputError(f"until {text}: this time has passed")
+    return end_s
 
 
 def _find_user() -> str:

@@ -162,9 +162,9 @@ class History:
         """
         return [one for one in self.read_last(_RECENT_BYTES) if wanted.has(one)][-most:]
 
-    def follow(self, wanted: Wanted) -> "Tail":
-        """Return what reads the lines that are added from now on."""
-        return Tail(self._path, wanted)
+    def follow(self, wanted: Wanted, last_bytes: int = 0) -> "Tail":
+        """Return what reads the lines that are added from now on, after those in so many bytes at the end."""
+        return Tail(self._path, wanted, last_bytes)
 
 
 class Tail:
@@ -173,13 +173,17 @@ class Tail:
     Args:
         path: The file.
         wanted: Which lines are wanted.
+        last_bytes: Lines in so many bytes at the end are read too.
     """
 
-    def __init__(self, path: str, wanted: Wanted) -> None:
+    def __init__(self, path: str, wanted: Wanted, last_bytes: int = 0) -> None:
         self._path, self._wanted = path, wanted
         self._file = self._open()
-        if self._file:
-            self._file.seek(0, os.SEEK_END)
+        if self._file and (start := max(0, self._file.seek(0, os.SEEK_END) - last_bytes)):
+            self._file.seek(start - 1)
+            self._file.readline()  # the rest of a line, or the line feed before the first one
+        elif self._file:
+            self._file.seek(0)
         self._rest = ""
 
     def read(self) -> list[Happening]:

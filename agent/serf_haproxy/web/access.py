@@ -23,17 +23,17 @@ class Access:
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.web_token_file
-        self._is_loopback = settings.is_web_local and not settings.web_bind.startswith("/")
+        self._is_local = settings.is_web_local
         self._read()
 
     def refuse(self, request: Request) -> Response | None:
         """Return why a request is refused, None where it is not.
 
-        A page of another site can have a browser on this machine ask at loopback, by a name of its own that leads
-        there. Such a request names that host.
+        A page of another site can have a browser on this machine ask at loopback, or at a port that SSH forwards to a
+        Unix socket, by a name of its own that leads there. Such a request names that host.
         """
-        if self._is_loopback and not _is_local(request.headers.get("host", "")):
-            return refuse(403, "at loopback ask for localhost, or for an IP address")
+        if self._is_local and not _is_local(request.headers.get("host", "")):
+            return refuse(403, "ask for the host localhost, or for an IP address")
         if not self._path:
             return None
         try:

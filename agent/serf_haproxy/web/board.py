@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from serf_haproxy.control.history import Happening, History, Tail, Wanted
 from serf_haproxy.control.report import Reader
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.settings import Settings
@@ -17,7 +18,7 @@ from serf_haproxy.web.metrics import Metrics
 from serf_haproxy.web.news import News
 from serf_haproxy.web.reading import Reading, make_reading
 from serf_haproxy.web.sheet import Sheet
-from serf_haproxy.web.story import Story
+from serf_haproxy.web.story import Line, Story
 
 log = logging.getLogger("serf-haproxy")
 
@@ -25,6 +26,7 @@ _WATCHED_S, _IDLE_S = 2.0, 15.0  # how often it is read while a page is open, an
 _LEAST_S = 0.5  # between two readings
 _REST_SHARE = 4  # a reading is followed by a rest of this many times what it took: a fifth of a processor at most
 _PATIENCE_S = 2.5  # a HAProxy that does not answer takes longer; what was read before is shown then
+_HISTORY_BYTES = 64 * 1024  # of what was before this process started
 _QUEUE_COUNT = 4  # messages that a page may be behind
 _SILENCE_S = 60.0
 
@@ -43,6 +45,9 @@ class Board:
         self.diff: list[str] = []
         self._settings = settings
         self._reader = Reader(settings)
+        self._history = History(settings.state_dir)
+        self._tail: Tail | None = None
+        self._told: list[Happening] = []  # by the history, and not yet in a reading
         self._live = ""  # the configuration as it is
         self._started_s = time.time()
         self._news: News | None = None
@@ -89,7 +94,7 @@ class Board:
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUE_COUNT)
         self._viewers.add(queue)
         if self.latest is not None:
-            queue.put_nowait(self._format(self.latest, self._sheet.list_all(), self._story.happenings, is_whole=True))
+            queue.put_nowait(self._format(self.latest, self._sheet.list_all(), self._story.lines, is_whole=True))
         self._hint.set()
         return queue
 
@@ -116,24 +121,25 @@ class Board:
                     pass
                 self._hint.clear()
 
-    def _read(self) -> tuple[Reading, str, list[str]]:
-        """Return a new reading, the configuration without its secrets, and what was last changed in it."""
-        latest = make_reading(self._reader.read())
-        live = latest.report.snapshot.live or ""
-        if live == self._live:
-            return latest, self.config, self.diff
-        self._live, config = live, mask(live)
-        return latest, config, compare(self.config, config) if self.config and config != self.config else self.diff
+    def _read(self) -> tuple[Reading, list[Happening]]:
+        """Return a new reading, and what has been added to the history since the one before."""
+        if self._tail is None:
+            self._tail = self._history.follow(Wanted(), _HISTORY_BYTES)
+        # First the history: the node files that its decisions follow from are in the report then.
+        self._told += self._tail.read()
+        report = self._reader.read()
+        self._show_config(report.snapshot.live or "")
+        told, self._told = self._told, []
+        return make_reading(report), told
 
-    def _take(self, latest: Reading, config: str, diff: list[str]) -> None:
+    def _take(self, latest: Reading, happenings: list[Happening]) -> None:
         """Make a reading the last one, and send the pages what is new in it."""
-        self.config, self.diff = config, diff
         is_first, self.latest = self.latest is None, latest
-        found = self._story.compare(latest)
+        found = self._story.compare(latest, happenings)
         self.metrics.count_found(found, latest)
         changed = self._sheet.update(latest)
         self._tell("")
-        message = self._format(latest, changed, found.happenings, is_whole=is_first) if self._viewers else b""
+        message = self._format(latest, changed, found.lines, is_whole=is_first) if self._viewers else b""
         for queue in list(self._viewers):
             try:
                 queue.put_nowait(message)
@@ -144,7 +150,7 @@ class Board:
         arrival, self._arrival = self._arrival, asyncio.Event()
         arrival.set()
 
-    def _format(self, latest: Reading, rows: dict[str, Any], happenings: Iterable[Any], *, is_whole: bool) -> bytes:
+    def _format(self, latest: Reading, rows: dict[str, Any], lines: Iterable[Line], *, is_whole: bool) -> bytes:
         document, news = latest.document, self._news
         return json.dumps(
             {
@@ -159,12 +165,22 @@ class Board:
                 "is_haproxy_up": latest.report.servers is not None,
                 "is_serf_up": news.is_serf_up if news else None,
                 "services": self._sheet.list_services(is_whole=is_whole),
-                "happenings": list(happenings),
+                "lines": [line._asdict() | {"way": line.way and line.way._asdict()} for line in lines],
                 "diff": self.diff,
+                "orders": document["orders"],
+                "can_order": self._settings.web_bind.startswith("/"),
                 **rows,
             },
             separators=(",", ":"),
         ).encode()
+
+    def _show_config(self, live: str) -> None:
+        """Show a configuration without its secrets, and what was changed in it."""
+        if live == self._live:
+            return
+        before, self._live, self.config = self.config, live, mask(live)
+        if before and before != self.config:
+            self.diff = compare(before, self.config)
 
     def _tell(self, fault: str) -> None:
         if fault and fault != self._fault:

@@ -51,7 +51,7 @@ class Metrics:
         )
         self._applied_s = Histogram(
             _PREFIX + "event_applied_seconds",
-            "From a node file that Serf's event changed to the end of the pass that changed HAProxy.",
+            "From a node file that was written to the end of the pass that changed HAProxy.",
             buckets=_APPLIED_S,
             registry=registry,
         )

@@ -8,6 +8,7 @@ from serf_haproxy.control.history import History
 from serf_haproxy.settings import Settings
 from serf_haproxy.web.access import Access
 from serf_haproxy.web.board import Board
+from serf_haproxy.web.maint import Maint
 from serf_haproxy.web.news import LINE_BYTES, parse_news
 from serf_haproxy.web.page import Page
 from serf_haproxy.web.routes import Routes
@@ -27,8 +28,8 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    board = Board(settings)
-    routes = Routes(Access(settings), board, Page(), History(settings.state_dir))
+    board, maint = Board(settings), Maint(settings)
+    routes = Routes(Access(settings), board, Page(), History(settings.state_dir), maint)
     server = await Server(settings.web_bind, routes.answer, routes.follow).start()
     tasks = [asyncio.create_task(board.run()), asyncio.create_task(_hear(board))]
     try:

@@ -1,4 +1,4 @@
-"""Requests and responses of HTTP/1.1, as little of it as is needed: GET and HEAD, one request for each connection."""
+"""Requests and responses of HTTP/1.1, as little of it as is needed: one request for each connection."""
 
 import asyncio
 import re
@@ -7,10 +7,13 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 HEAD_BYTES = 8192  # request line and headers together
+BODY_BYTES = 4096
+JSON = "application/json"
 
 _LINE = re.compile(r"([A-Z]{1,16}) (/[!-~]{0,2047}) HTTP/1\.[01]", re.ASCII)
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,64}", re.ASCII)
-_ONCE = ("host", "authorization")
+_ONCE = ("host", "authorization", "content-length", "content-type", "transfer-encoding", "origin", "sec-fetch-site")
+_LENGTH = re.compile(r"[0-9]{1,10}", re.ASCII)
 _REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -19,6 +22,9 @@ _REASONS = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    411: "Length Required",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
@@ -35,17 +41,21 @@ _ALWAYS = {
 
 
 class Request(NamedTuple):
-    """A request without its body, which is not read.
+    """A request.
 
     Attributes:
         method: Upper case.
         path: The parts of the path, decoded; [""] for "/". The query is left out.
         headers: By lower-case name.
+        body: The body of POST and DELETE; b"" for other methods, of which it is not read.
+        user: The number of the user at the other end of a Unix socket, None elsewhere.
     """
 
     method: str
     path: tuple[str, ...]
     headers: Mapping[str, str]
+    body: bytes = b""
+    user: int | None = None
 
 
 class Response(NamedTuple):
@@ -83,7 +93,7 @@ def refuse(status: int, text: str, **headers: str) -> Response:
 
 
 async def read_request(reader: asyncio.StreamReader) -> Request:
-    """Read the head of a request.
+    """Read a request.
 
     Raises:
         BadRequestError: It is too long, or no HTTP.
@@ -93,7 +103,27 @@ async def read_request(reader: asyncio.StreamReader) -> Request:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError as error:
         raise BadRequestError(431, f"the head of a request has at most {HEAD_BYTES} bytes") from error
-    return parse_head(head.decode("latin-1"))
+    request = parse_head(head.decode("latin-1"))
+    length = find_length(request)
+    return request._replace(body=await reader.readexactly(length)) if length else request
+
+
+def find_length(request: Request) -> int:
+    """Return how many bytes of a body follow the head; 0 for a method whose body is not read.
+
+    Raises:
+        BadRequestError: That is not clear, or too many.
+    """
+    text, coding = request.headers.get("content-length"), request.headers.get("transfer-encoding")
+    if (text is not None and (coding is not None or not _LENGTH.fullmatch(text))) or coding == "":
+        raise BadRequestError(400, "the length of the body is not clear")
+    if request.method not in ("POST", "DELETE"):
+        return 0
+    if coding is not None or (text is None and request.method == "POST"):
+        raise BadRequestError(411, "send the body as a whole, with Content-Length")
+    if int(text or 0) > BODY_BYTES:
+        raise BadRequestError(413, f"a body has at most {BODY_BYTES} bytes")
+    return int(text or 0)
 
 
 def parse_head(head: str) -> Request:

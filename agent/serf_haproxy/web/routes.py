@@ -1,4 +1,4 @@
-"""The paths: what each answers. Nothing here changes anything."""
+"""The paths: what each answers. Only orders about nodes change anything (`web.maint`)."""
 
 import asyncio
 import json
@@ -8,10 +8,10 @@ from serf_haproxy.errors import SystemFault
 from serf_haproxy.web import metrics
 from serf_haproxy.web.access import Access
 from serf_haproxy.web.board import Board
+from serf_haproxy.web.maint import Maint
 from serf_haproxy.web.page import Page
-from serf_haproxy.web.request import Request, Response, refuse
+from serf_haproxy.web.request import JSON, Request, Response, refuse
 
-_JSON = "application/json"
 _FRESH_S = 1.0
 _PING_S = 15.0
 _WRITE_S = 10.0
@@ -27,16 +27,23 @@ class Routes:
         board: What is shown.
         page: The page.
         history: What the daemon has written down.
+        maint: Takes orders about nodes.
     """
 
-    def __init__(self, access: Access, board: Board, page: Page, history: History) -> None:
+    def __init__(self, access: Access, board: Board, page: Page, history: History, maint: Maint) -> None:
         self._access = access
         self._board = board
         self._page = page
         self._history = history
+        self._maint = maint
 
     async def answer(self, request: Request) -> Response:
         """Return the response to a request; one of type `text/event-stream` goes on with `follow`."""
+        match request.path:
+            case ("v1", "nodes", node, "maint"):
+                return await self._order(request, node, "")
+            case ("v1", "services", service, "servers", node, "maint"):
+                return await self._order(request, node, service)
         if request.method not in ("GET", "HEAD"):
             return refuse(405, "only GET and HEAD: nothing is changed here", Allow="GET, HEAD")
         match request.path:
@@ -48,6 +55,11 @@ class Routes:
                 return Response(200, b"ok\n") if is_good else refuse(503, "HAProxy does not run what it should")
         refusal = self._access.refuse(request)
         return refusal or await self._show(request)
+
+    async def _order(self, request: Request, node: str, service: str) -> Response:
+        if refusal := self._access.refuse(request) or self._maint.refuse(request):
+            return refusal
+        return await asyncio.to_thread(self._maint.obey, request, node, service)
 
     async def _show(self, request: Request) -> Response:
         match request.path:
@@ -104,4 +116,4 @@ class Routes:
 
 
 def _format_json(value: object) -> Response:
-    return Response(200, json.dumps(value).encode() + b"\n", _JSON)
+    return Response(200, json.dumps(value).encode() + b"\n", JSON)

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 
 from serf_haproxy.errors import SystemFault
@@ -103,7 +105,7 @@ class Server:
             writer.write(b"" if is_short else response.body)
             await writer.drain()
         if is_stream and request is not None:
-            await self._stream(request, writer)
+            await self._stream(request, reader, writer)
             return
         writer.close()
         async with asyncio.timeout(_WRITE_S):
@@ -116,18 +118,33 @@ class Server:
         self._reading[writer] = None
         try:
             async with asyncio.timeout(_READ_S):
-                return None, await read_request(reader)
+                request = await read_request(reader)
+                return None, request._replace(user=_find_user(writer))
         except BadRequestError as error:
             return error.response, None
         finally:
             self._reading.pop(writer, None)
 
-    async def _stream(self, request: Request, writer: asyncio.StreamWriter) -> None:
+    async def _stream(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Follow until either side ends; what a client sends after its request ends it, too."""
         self._stream_count += 1
+        tasks = [asyncio.ensure_future(self._follow(request, writer)), asyncio.create_task(reader.read(1))]
         try:
-            await self._follow(request, writer)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stream_count -= 1
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _find_user(writer: asyncio.StreamWriter) -> int | None:
+    """Return the number of the user at the other end of a Unix socket."""
+    connection = writer.get_extra_info("socket")
+    if connection.family != socket.AF_UNIX:
+        return None
+    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(user)
 
 
 def remove_socket(bind: str) -> None:
