@@ -217,7 +217,17 @@ class Balancer:
         subprocess.run(argv, env=self.environ, stdout=subprocess.DEVNULL, check=True, timeout=60)
 
     def pid(self, service: str) -> int:
-        """Return the process id of a service."""
+        """Return the process id of a service.
+
+        Raises:
+            AssertionError: It does not run: a signal to -1, which s6 says then, would go to every process of the machine.
+        """
+        pid = self.find_pid(service)
+        assert pid > 1, f"{service} of {self.name} does not run"
+        return pid
+
+    def find_pid(self, service: str) -> int:
+        """Return the process id of a service, -1 while it does not run."""
         argv = ["s6-svstat", "-o", "pid", str(self.scan / service)]
         return int(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
 
