@@ -16,7 +16,7 @@ HANDLERS = tuple(ROOT / "handlers" / f"{name}.py" for name in ("member_event", "
 # A module imports from rooms further left and from its own room. The package itself and __main__ stand at the ends.
 ORDER = (
     *"__init__ errors system settings services serf policy config haproxy".split(),  # noqa: SIM905
-    *"control balance show web daemon lab cli __main__".split(),  # noqa: SIM905
+    *"control balance autoscale show web daemon lab cli __main__".split(),  # noqa: SIM905
 )
 
 # Cheap: what each event loads, while Serf waits. Pure: no file, clock, process or network.
@@ -24,8 +24,9 @@ CHEAP = ("errors", "serf/__init__", "serf/answers", "serf/events", "serf/inbox",
 CHEAP += ("serf/handling", "serf/wake", "haproxy/__init__", "haproxy/readiness")
 CHEAP_OUTSIDE = {"_socket", "errno", "os", "stat", "sys", "time"}
 PURE = ("policy/*", "config/*", "*/law", "*/schedule", "balance/evidence")
+PURE += tuple(f"autoscale/{name}" for name in "amount course reading scaling slots starts".split())  # noqa: SIM905
 PURE_OUTSIDE = {"base64", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress"}
-PURE_OUTSIDE |= {"binascii", "calendar", "json"}
+PURE_OUTSIDE |= {"binascii", "calendar", "heapq", "json"}
 PURE_OUTSIDE |= {"collections.abc", "contextlib", "math", "re", "string", "struct", "traceback", "typing"}
 PURE_OUTSIDE |= {"itertools", "jinja2", "jinja2.debug"}
 

@@ -1,0 +1,1 @@
+"""SCALE: servers that come and go with the load."""

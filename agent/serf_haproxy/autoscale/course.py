@@ -1,0 +1,62 @@
+"""The demand of the last minutes: its maximum over any window, from a few numbers. Pure.
+
+Only a demand that no later one has reached can ever be the maximum of a window that ends now. So a course keeps a
+staircase that falls, at most one step for each second: about six steps while the demand is steady.
+"""
+
+import math
+from typing import NamedTuple
+
+_GAP_S = 5.0  # a gap in what is known that is not longer hides no load that lasts
+
+
+class Course(NamedTuple):
+    """What is known of the demand.
+
+    Attributes:
+        steps: Seconds, by the clock of the readings, and the greatest demand in each; later ones are smaller.
+        whole_since_s: Since when the demand is known whole, without a gap; None while it is not.
+        whole_s: When it was known whole last.
+    """
+
+    steps: tuple[tuple[int, int], ...] = ()
+    whole_since_s: float | None = None
+    whole_s: float = -math.inf
+
+    def find_peak(self, now_s: float, window_s: float) -> int:
+        """Return the greatest demand of the last seconds; 0 if there was none."""
+        edge_s = now_s - window_s - 1  # the whole of the second in which the window begins
+        return next((demand for second, demand in self.steps if second > edge_s), 0)
+
+    def covers(self, now_s: float, window_s: float) -> bool:
+        """Return whether the demand of all the last seconds is known."""
+        return self.whole_since_s is not None and now_s - self.whole_since_s >= window_s
+
+
+def add(course: Course, now_s: float, demand: int | None, is_whole: bool, keep_s: float) -> Course:
+    """Return a course with one more look at the demand.
+
+    Args:
+        course: What was known.
+        now_s: Not before the look before.
+        demand: Requests in flight or queued; None if nothing is known of it.
+        is_whole: Whether that is all of it; else it is the least that it can be.
+        keep_s: The longest window that will be asked for.
+    """
+    since_s, whole_s = course.whole_since_s, course.whole_s
+    if now_s - whole_s > _GAP_S:
+        since_s = now_s if is_whole else None
+    whole_s = now_s if is_whole else whole_s
+    steps, second = course.steps, math.floor(now_s)
+    if demand is not None:
+        end = len(steps)
+        while end and steps[end - 1][1] <= demand:
+            end -= 1
+        steps = steps[:end]
+        if not steps or steps[-1][0] != second:
+            steps = (*steps, (second, demand))
+    edge_s = now_s - keep_s - 1
+    begin = 0
+    while begin < len(steps) and steps[begin][0] <= edge_s:
+        begin += 1
+    return Course(steps[begin:], since_s, whole_s)
