@@ -1,5 +1,6 @@
 """The law of scaling, for any load and any slots."""
 
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -175,3 +176,26 @@ def test_two_controllers_stay_within_max_and_converge(demands: tuple[int, int], 
     take_turns((max(demands), max(demands)), 220)
     assert list_verbs(take_turns((max(demands), max(demands)), 60)) == []
     assert world.count(State.SERVING) >= min(10, -(-max(demands) // 7))
+
+
+@pytest.mark.parametrize("load", [1, 3, 5, 8, 12, 17, 23, 30, 42, 60, 90])
+def test_a_constant_load_does_not_swing(load: int) -> None:
+    """With random requests at a constant rate no server that was taken away is started again, for half an hour."""
+    world = World(SCALING._replace(max=40), serving=load // 7 + 3)
+    chance = random.Random(load)
+    for _ in range(600):  # what was there at the beginning has gone
+        world.tick(draw(chance, load))
+    settled = len(world.plans)
+    for _ in range(1800):
+        world.tick(draw(chance, load))
+    verbs = list_verbs(world.plans[settled:])
+    assert Verb.DRAIN not in verbs or Verb.START not in verbs[verbs.index(Verb.DRAIN) :]
+
+
+def draw(chance: random.Random, mean: float) -> int:
+    """Return a number with Poisson's distribution: requests in flight at a constant rate."""
+    number, passed = 0, chance.expovariate(1)
+    while passed < mean:
+        number += 1
+        passed += chance.expovariate(1)
+    return number

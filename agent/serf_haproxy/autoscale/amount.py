@@ -7,8 +7,11 @@ from serf_haproxy.autoscale.reading import Memory, Reading
 from serf_haproxy.autoscale.scaling import Scaling
 from serf_haproxy.autoscale.slots import Tally
 
-_CHANCE = 1.0  # so many standard deviations of a demand of random requests are a margin
-_MARGIN = 0.5  # and so much of a server's capacity
+# With these numbers random requests at a constant rate bring no server back that has gone: docs/autoscale-study.md.
+_CHANCE = 0.4  # so many standard deviations of a demand of random requests are a margin
+_MARGIN = 0.4  # and so much of a server
+_TENTH = 10  # of many servers, one in so many may drain at the same time
+_CALM = 0.94  # of the share of its places that a peak may take: a server goes only below that
 
 
 class Sight(NamedTuple):
@@ -52,11 +55,20 @@ class _Obstacle(NamedTuple):
 
 def judge(sight: Sight) -> Verdict:
     """Return how many servers are to come and go."""
-    scaling, now_s = sight.scaling, sight.reading.now_s
+    scaling, course, now_s = sight.scaling, sight.memory.course, sight.reading.now_s
     floor = scaling.find_floor(sight.reading.week_min)
-    demand = sight.memory.course.find_peak(now_s, scaling.out_window_s)
-    needed = max(floor, min(scaling.max, divide(demand, scaling.capacity)))
-    return _grow(sight, needed, demand) if needed > sight.have else _shrink(sight, floor)
+    peak = course.find_peak(now_s, scaling.out_window_s)
+    asked, why = divide(_find_level(sight, peak), scaling.capacity), ""
+    places = scaling.server_maxconn * sight.have
+    if peak > places + math.sqrt(places):  # a shorter queue is chance, and soon over
+        asked = max(asked, divide(peak, scaling.peak_capacity))
+        why = f"{_say_count(peak, 'request')} at once are more than {_say_count(sight.have, 'server')} can take"
+    why = why or f"{_find_level(sight, peak):.1f} requests at once, on average, need {_say_count(asked, 'server')}"
+    needed = max(floor, min(scaling.max, asked))
+    if needed <= sight.have:
+        return _shrink(sight, floor)
+    why = why if asked >= needed else f"{_say_count(needed, 'server')} are the fewest now"
+    return _grow(sight, needed, f"{why}; {scaling.max} are the most" if asked > needed else why)
 
 
 def divide(demand: float, capacity: float) -> int:
@@ -64,17 +76,19 @@ def divide(demand: float, capacity: float) -> int:
     return math.ceil(demand / capacity - 1e-9)  # 57 / (0.57 * 100) is a little more than 1
 
 
-def _grow(sight: Sight, needed: int, demand: int) -> Verdict:
+def _find_level(sight: Sight, peak: int) -> float:
+    """Return the mean demand, of a load that is still there."""
+    return min(peak, sight.memory.course.mean or 0.0)
+
+
+def _grow(sight: Sight, needed: int, why: str) -> Verdict:
     """Return the verdict where there are too few servers."""
     scaling, tally, starts, now_s = sight.scaling, sight.tally, sight.memory.starts, sight.reading.now_s
     more = needed - sight.have
     new = max(0, more - tally.draining)  # those that drain come back first
     room = max(0, scaling.max - tally.existing)
     startable = min(room, starts.limit(new, tally.starting, now_s))
-    asked = divide(demand, scaling.capacity)
-    why = _say_demand(demand, scaling) if asked >= needed else f"{_say_count(needed, 'server')} are the fewest now"
     why = f"{why}; {sight.have} are there"
-    why += f", and {scaling.max} are the most" if asked > needed else ""
     if startable == new:
         return Verdict(needed, more, startable, why, None)
     if room < new and startable == room:
@@ -89,20 +103,22 @@ def _shrink(sight: Sight, floor: int) -> Verdict:
     """Return the verdict where there are enough servers, or too many."""
     scaling, tally, course, now_s = sight.scaling, sight.tally, sight.memory.course, sight.reading.now_s
     window_s = scaling.in_window_s
-    demand = course.find_peak(now_s, window_s)
-    needed = max(floor, divide(_add_margin(demand, scaling), scaling.capacity))
+    peak = course.find_peak(now_s, window_s)
+    needed = max(floor, _count_kept(peak, course.mean or 0.0, scaling))
     if needed == 0 and sight.have == 1:
         window_s = max(window_s, scaling.zero_after_s)
     if needed == 0:  # the last one goes alone
         needed = int(sight.have > 1 or course.find_peak(now_s, window_s) > 0)
-    why = f"{_say_demand(demand, scaling)} in the last {window_s:g} s; {sight.have} are there"
+    why = f"up to {_say_count(peak, 'request')} at once in the last {window_s:g} s, {course.mean or 0:.1f} on average"
+    why += f", need {_say_count(needed, 'server')}; {sight.have} are there"
     excess = sight.have - scaling.max
     if excess <= 0 and sight.have <= needed:
-        until_s = course.steps[0][0] + window_s + 1 if course.steps and sight.have > floor else None
+        until_s = course.peaks[0][0] + window_s + 1 if course.peaks and sight.have > floor else None
         return Verdict(sight.have, 0, 0, why, until_s)
     surplus = excess if excess > 0 else sight.have - needed
-    number = min(surplus, scaling.at_once - tally.draining, tally.serving - (needed > 0))
-    obstacle = _find_obstacle(sight, window_s, excess, number)
+    places = max(scaling.at_once, sight.have // _TENTH) - tally.draining
+    number = min(surplus, places, tally.serving - (needed > 0))
+    obstacle = _find_obstacle(sight, window_s, places, number)
     if obstacle:
         why = f"no server is taken away: {obstacle.why}"
         return Verdict(min(sight.have, scaling.max), 0, 0, why, obstacle.until_s)
@@ -110,10 +126,18 @@ def _shrink(sight: Sight, floor: int) -> Verdict:
     return Verdict(min(sight.have - number, scaling.max), -number, 0, why, None)
 
 
-def _find_obstacle(sight: Sight, window_s: float, excess: int, number: int) -> _Obstacle | None:
+def _count_kept(peak: int, mean: float, scaling: Scaling) -> int:
+    """Return how many servers are kept: with room for what chance adds to the mean, and for the peak."""
+    if not peak:
+        return 0
+    level = divide(mean + _CHANCE * math.sqrt(mean) + _MARGIN * scaling.capacity, scaling.capacity)
+    return max(level, divide(peak, _CALM * scaling.peak_capacity))
+
+
+def _find_obstacle(sight: Sight, window_s: float, places: int, number: int) -> _Obstacle | None:
     """Return what forbids to take servers away now; of servers beyond `max`, only what would lose requests."""
     scaling, tally, memory, now_s = sight.scaling, sight.tally, sight.memory, sight.reading.now_s
-    obstacle = None
+    excess, obstacle = sight.have - scaling.max, None
     if sight.reading.blind:
         obstacle = _Obstacle(sight.reading.blind)
     elif excess <= 0 and not memory.course.covers(now_s, window_s):
@@ -123,21 +147,11 @@ def _find_obstacle(sight: Sight, window_s: float, excess: int, number: int) -> _
         obstacle = _Obstacle(f"{_say_count(tally.starting, 'server')} still to come into service")
     elif excess <= 0 and now_s < memory.changed_s + scaling.cooldown_s:
         obstacle = _Obstacle("the last change is too recent", memory.changed_s + scaling.cooldown_s)
-    elif tally.draining >= scaling.at_once:
+    elif places <= 0:
         obstacle = _Obstacle(f"{_say_count(tally.draining, 'server')} still to be empty")
     elif number <= 0:
         obstacle = _Obstacle("it is the last one in service")
     return obstacle
-
-
-def _add_margin(demand: int, scaling: Scaling) -> float:
-    """Return the demand for which servers are left when one is taken away: with room for what chance adds to it."""
-    return demand + _CHANCE * math.sqrt(demand) + _MARGIN * scaling.capacity if demand else 0.0
-
-
-def _say_demand(demand: int, scaling: Scaling) -> str:
-    servers = _say_count(divide(demand, scaling.capacity), "server")
-    return f"{_say_count(demand, 'request')} at once need {servers} for {scaling.capacity:g} each"
 
 
 def _say_count(number: int, noun: str) -> str:

@@ -1,9 +1,9 @@
 """The law of scaling: from the demand for one service to the slots that are started, drained and stopped. Pure.
 
-The demand is what is in flight or queued, at all balancers together. Servers are added at once, for the greatest demand
-of the last seconds; what starts counts as capacity. They are taken away one at a time, when the greatest demand of the
-last minute or more allows it with a margin, and never while the demand is not known whole. So a plan that a sudden load
-made outlives that load by a whole window. `docs/explanation/autoscaling.md` has the rules and their reasons.
+The demand is what is in flight or queued, at all balancers together. Servers are added at once when requests have to
+wait, and when the mean demand needs them; what starts counts as capacity. They are taken away one at a time, when mean
+and peak of a whole window allow it with a margin, and never while the demand is not known whole. So what a sudden load
+has brought outlives that load by a whole window. `docs/explanation/autoscaling.md` has the rules and their reasons.
 """
 
 import enum
@@ -44,8 +44,9 @@ class Plan(NamedTuple):
             again, so whoever takes the steps has to pace what fails.
         reason: Why, in one line.
         until_s: When the decision may become another one though the demand stays; None if it does not.
-        demand_out: The demand for which servers are added: the greatest of `out_window_s`.
-        demand_in: The demand that keeps servers: the greatest of `in_window_s`.
+        demand_out: The greatest demand of `out_window_s`.
+        demand_in: The greatest demand of `in_window_s`.
+        mean: The mean demand of the last minute.
     """
 
     wanted: int
@@ -55,6 +56,7 @@ class Plan(NamedTuple):
     until_s: float | None
     demand_out: int
     demand_in: int
+    mean: float
 
 
 def decide(scaling: Scaling, reading: Reading, memory: Memory) -> tuple[Plan, Memory]:
@@ -67,9 +69,9 @@ def decide(scaling: Scaling, reading: Reading, memory: Memory) -> tuple[Plan, Me
     verdict = judge(Sight(scaling, reading, tally, memory))
     steps = choose(verdict, reading, tally, memory)
     windows_s = (scaling.out_window_s, scaling.in_window_s)
-    peaks = [memory.course.find_peak(reading.now_s, window_s) for window_s in windows_s]
-    have = tally.serving + tally.starting
-    return Plan(verdict.wanted, have, steps, verdict.reason, verdict.until_s, *peaks), memory
+    out, kept = (memory.course.find_peak(reading.now_s, window_s) for window_s in windows_s)
+    have, mean = tally.serving + tally.starting, memory.course.mean or 0.0
+    return Plan(verdict.wanted, have, steps, verdict.reason, verdict.until_s, out, kept, mean), memory
 
 
 def look(scaling: Scaling, reading: Reading, tally: Tally, memory: Memory) -> Memory:

@@ -27,9 +27,9 @@ class Scaling(NamedTuple):
         max: The most servers that may exist, with those that start, drain, stop or are in maintenance: 1 to 10,000.
         server_maxconn: Requests that a server takes at once; further ones wait in HAProxy: 1 to 1,000,000.
         target: The part of `server_maxconn` that a server should be used to: 0.1 to 1.
-        out_window_s: A server is added for the greatest demand of so many seconds: 1 to 60.
+        out_window_s: Servers are added for the greatest demand of so many seconds: 1 to 60.
         in_window_s: A server is taken away only if the greatest demand of so many seconds allows it: 10 to 3,600;
-            60 to 300 fit most.
+            60 to 300 fit most. For a load that comes and goes, longer than it is gone.
         cooldown_s: Least time from one change to the next server that is taken away: 0 to 3,600.
         start_limit_s: A server that is not in service by then is given up: longer than the application ever needs to
             start; 1 to 3,600.
@@ -37,7 +37,8 @@ class Scaling(NamedTuple):
             between two requests; 0 to 86,400.
         drain_limit_s: It is stopped after so long even if it is not empty: 1 to 86,400, at least `drain_least_s`.
         zero_after_s: The last server goes when there was no request for so long; with a `min` of 0. 10 to 86,400.
-        at_once: The most servers that drain at the same time: 1 to 1,000.
+        at_once: The most servers that drain at the same time, 1 to 1,000; where more than twenty are there, a tenth of
+            them may.
         peaks: Times of the week with more servers than `min`.
     """
 
@@ -57,8 +58,13 @@ class Scaling(NamedTuple):
 
     @property
     def capacity(self) -> float:
-        """The demand that one server is meant for."""
+        """The mean demand that one server is meant for."""
         return self.target * self.server_maxconn
+
+    @property
+    def peak_capacity(self) -> float:
+        """The demand of a moment that one server is meant for: halfway from its mean to what it can take."""
+        return (1 + self.target) / 2 * self.server_maxconn
 
     def find_floor(self, week_min: int | None) -> int:
         """Return the fewest servers at a minute of the week, at most `max`; None where the time is not known."""
