@@ -19,7 +19,7 @@ UNIT := $(foreach part,integration containers benchmarks standby,--ignore=tests/
 .PHONY: help demo check unit test bench fuzz lint install packages wheels pins clean
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
 
 demo: install ## Show the product in a cluster on loopback; ONCE=1 ends it after the tour.
 	@$(BIN)/serf-haproxy lab demo $(if $(ONCE),--once)
@@ -68,6 +68,12 @@ study: install $(VENV)/bench-installed
 	else \
 	    failed=0; study run || failed=1; study page; exit $$failed; \
 	fi
+
+.PHONY: autoscale-study
+
+autoscale-study: ## Simulate laws of scaling and renew docs/autoscale-study.md, with TRACES="FILE ..." of requests a minute.
+autoscale-study: install $(VENV)/bench-installed
+	$(BIN)/python tests/benchmarks/scaling $(TRACES)
 
 $(VENV)/bench-installed: $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -90,6 +90,13 @@ def test_several_may_drain_at_once_where_the_rules_say_so() -> None:
     assert [len(plan.steps) for plan in plans] == [4, 4, 1]
 
 
+def test_of_many_servers_a_fifth_may_drain_at_once() -> None:
+    """Of thirty servers six drain at the same time, of nine one."""
+    for serving, number in ((30, 6), (9, 1)):
+        world = World(SCALING._replace(max=40), serving=serving)
+        assert len(world.run(0, 62)[0].steps) == number
+
+
 def test_the_victim_has_the_least_to_do_and_is_the_newest() -> None:
     """Of the servers in service that one drains that has the least in flight, of these the newest."""
     world = World(serving=4)

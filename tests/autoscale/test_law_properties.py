@@ -90,7 +90,7 @@ def test_whatever_happens_the_number_stays_within_its_limits(
             plan = world.tick(demand, blind)
             assert scaling.min <= plan.wanted <= scaling.max
             assert len(world.slots) - world.count(State.ABSENT) <= scaling.max
-            assert world.count(State.DRAINING) <= scaling.at_once
+            assert world.count(State.DRAINING) <= max(scaling.at_once, NUMBER // 5)
             drains = list_verbs([plan]).count(Verb.DRAIN)
             assert not drains or before - drains >= scaling.min
             assert not (drains and blind)

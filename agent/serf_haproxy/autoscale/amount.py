@@ -10,7 +10,7 @@ from serf_haproxy.autoscale.slots import Tally
 # With these numbers random requests at a constant rate bring no server back that has gone: docs/autoscale-study.md.
 _CHANCE = 0.4  # so many standard deviations of a demand of random requests are a margin
 _MARGIN = 0.4  # and so much of a server
-_TENTH = 10  # of many servers, one in so many may drain at the same time
+_PART = 5  # of ten servers and more, one in so many may drain at the same time
 _CALM = 0.94  # of the share of its places that a peak may take: a server goes only below that
 
 
@@ -116,7 +116,7 @@ def _shrink(sight: Sight, floor: int) -> Verdict:
         until_s = course.peaks[0][0] + window_s + 1 if course.peaks and sight.have > floor else None
         return Verdict(sight.have, 0, 0, why, until_s)
     surplus = excess if excess > 0 else sight.have - needed
-    places = max(scaling.at_once, sight.have // _TENTH) - tally.draining
+    places = max(scaling.at_once, sight.have // _PART) - tally.draining
     number = min(surplus, places, tally.serving - (needed > 0))
     obstacle = _find_obstacle(sight, window_s, places, number)
     if obstacle:
@@ -130,6 +130,7 @@ def _count_kept(peak: int, mean: float, scaling: Scaling) -> int:
     """Return how many servers are kept: with room for what chance adds to the mean, and for the peak."""
     if not peak:
         return 0
+    mean = min(mean, peak)  # a queue that is over no longer counts
     level = divide(mean + _CHANCE * math.sqrt(mean) + _MARGIN * scaling.capacity, scaling.capacity)
     return max(level, divide(peak, _CALM * scaling.peak_capacity))
 

@@ -37,8 +37,8 @@ class Scaling(NamedTuple):
             between two requests; 0 to 86,400.
         drain_limit_s: It is stopped after so long even if it is not empty: 1 to 86,400, at least `drain_least_s`.
         zero_after_s: The last server goes when there was no request for so long; with a `min` of 0. 10 to 86,400.
-        at_once: The most servers that drain at the same time, 1 to 1,000; where more than twenty are there, a tenth of
-            them may.
+        at_once: The most servers that drain at the same time, 1 to 1,000; where ten or more are there, a fifth of them
+            may.
         peaks: Times of the week with more servers than `min`.
     """
 

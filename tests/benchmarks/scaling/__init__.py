@@ -1,0 +1,1 @@
+"""The study of scaling: the law, its peers and the optimum before the same load, in simulated time."""
