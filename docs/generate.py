@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from serf_haproxy.cli.main import build_parser
+from serf_haproxy.services.scaling import SCALE_KEYS
 from serf_haproxy.services.service import INHERITED, KEYS
 from serf_haproxy.settings import Settings, variable
 
@@ -36,6 +37,15 @@ def list_service_keys() -> str:
         kind, form, doc = (field.metadata[name] for name in ("kind", "form", "doc"))
         meaning = f"{doc}; default: the setting `{variable(key)}`" if key in INHERITED else doc
         lines.append(f"| `{key}` | {form} | {kind.allowed} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def list_scale_keys() -> str:
+    """Return the table of all keys of a service's table `scale`, in the order of the class `Scale`."""
+    lines = ["| Key | TOML | Allowed | Meaning |", "|---|---|---|---|"]
+    for key, field in SCALE_KEYS.items():
+        kind, form, doc = (field.metadata[name] for name in ("kind", "form", "doc"))
+        lines.append(f"| `{key}` | {form} | {kind.allowed} | {doc} |")
     return "\n".join(lines) + "\n"
 
 
@@ -124,6 +134,7 @@ def synopsis_of(action: argparse.Action) -> str:
 GENERATORS: dict[str, Callable[[], str]] = {
     "settings": list_settings,
     "services": list_service_keys,
+    "scale": list_scale_keys,
     "commands": list_commands,
 }
 

@@ -209,6 +209,8 @@ def test_settings_are_documented() -> None:
         "reference/services.md",
         "how-to/serve-several-services.md",
         "how-to/keep-clients-at-their-server.md",
+        "how-to/scale-with-the-load.md",
+        "reference/scale.md",
         "how-to/get-certificates-with-certbot.md",
     ],
 )

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serf_haproxy.services.file import Source, read_from
+from serf_haproxy.services.scaling import SCALE_KEYS
 from serf_haproxy.services.schema import make_schema
 from serf_haproxy.services.service import KEYS, LIST, NUMBER, TABLE, TRUTH
 from serf_haproxy.settings import Settings
@@ -16,6 +17,7 @@ from serf_haproxy.system.network import read_networks
 VALIDATOR = jsonschema.Draft202012Validator(make_schema())
 SETTINGS = Settings(https_bind=":443", trusted_proxies=read_networks("10.0.0.0/8"))  # which a schema cannot know
 ASCII = st.characters(codec="ascii", exclude_characters="\n")
+COMMANDS = {"executor": "command", "max": 2, "start": ["a", "{slot}"], "stop": ["b", "{number}"], "list": ["c"]}
 # Keys whose values a schema describes only roughly: it cannot count, nor know which networks there are.
 ROUGH: dict[str, list[str]] = {
     "bind": [":5432", "*:99", "10.0.0.1:5432", "[::1]:5432", "", "5432", "host:1", ":", ":1 ", "::1:5432:x"],
@@ -24,6 +26,25 @@ ROUGH: dict[str, list[str]] = {
     "health_status": ["200", "200-299,301", "", "2xx", "200,", ",200", "600", "200 201"],
 }
 ROUGH |= dict.fromkeys(("client_networks", "trusted_proxies"), ROUGH["networks"])
+
+
+SCALE: dict[str, Any] = {"executor": "docker", "max": 3, "template": "shop"}
+ARGUMENTS = [["run", "{slot}"], ["run", "x{number}"], ["run"], [], ["{slot}", 7], ["{slot}", ""], "run {slot}", True]
+SCALES = (
+    st.dictionaries(
+        st.sampled_from([*SCALE_KEYS, "maximum"]),
+        st.sampled_from(
+            [*ARGUMENTS, "command", "docker", "compose", "systemd", "app@", "a", "/run/x.sock", 0, 1, 1.0, 2.5]
+        ),
+        max_size=3,
+    )
+    .filter(lambda changes: not {"sticky_s", "drain_limit_s"} <= changes.keys())
+    .flatmap(
+        lambda changes: st.sampled_from(
+            [SCALE | changes, changes, COMMANDS | changes, {"executor": "compose", "project": "p", "max": 2} | changes]
+        )
+    )
+)
 
 
 def _make_text(key: str) -> st.SearchStrategy[str]:
@@ -44,6 +65,8 @@ def _make_value(key: str) -> st.SearchStrategy[Any]:
     form, schema = metadata["form"], metadata["kind"].schema
     if form == TRUTH:
         return st.sampled_from([True, False, True, False, 0, "true"])
+    if key == "scale":
+        return SCALES
     if form == TABLE:
         versions = st.sampled_from(["v1", "v2", "v2.1", "one", "v", "V1", "v1,v2"])
         whole = st.sampled_from([{"v1": 95, "v2": 5}, {"v1": 100}, {"v1": 100.0}, {}, "v1=100", ["v1"]])
@@ -98,6 +121,13 @@ def test_the_tables_that_are_varied_are_right(name: str) -> None:
 @example(("shop", {"ports": ["", ""]}))
 @example(("shop", {"roles": [""]}))
 @example(("pg", {"redirect_https": False}))
+@example(("shop", {"scale": SCALE}))
+@example(("shop", {"scale": SCALE, "server_maxconn": 10}))
+@example(("shop", {"scale": COMMANDS, "server_maxconn": 10}))
+@example(("shop", {"scale": SCALE | {"min": 0}, "server_maxconn": 10}))
+@example(("pg", {"scale": SCALE | {"min": 0}, "server_maxconn": 10}))
+@example(("pg", {"scale": SCALE | {"start": ["{slot}"]}, "server_maxconn": 10}))
+@example(("shop", {"scale": "docker", "server_maxconn": 10}))
 def test_the_schema_accepts_what_the_reader_accepts(described: tuple[str, dict[str, Any]]) -> None:
     """A generated table is valid if, and only if, the reader finds no fault in it."""
     name, changes = described

@@ -17,6 +17,8 @@ GOLDEN_DIR = Path(__file__).parents[1] / "golden"
 VALIDATOR = jsonschema.Draft202012Validator(make_schema())
 # What only counting, another service or the settings decide.
 BEYOND = (
+    "[shop] scale.max = 3: must be at least",
+    "[shop] scale.sticky_s = 9",
     '[shop] split = {"v1": 95, "v2": 6}',
     '[shop] client_networks = ["10.0.0.1/8"]',
     "[shop] drain_timeout_s = NaN",

@@ -68,6 +68,10 @@ def test_what_an_operator_hardly_wants_is_said(balance: str, weights: str, is_to
     assert [line.partition(":")[0] for line in find_advice(service)] == ["balance"] * is_told
 
 
+SCALED = SHOP + "server_maxconn = 5\n[shop.scale]\n"
+DOCKER = 'executor = "docker"\nmax = 3\ntemplate = "shop-template"\n'
+COMMAND = 'executor = "command"\nmax = 3\nlist = ["ls"]\nstart = ["touch", "{slot}"]\n'
+
 FAULTY = [
     ("[shop]\n", "[shop] routes: mode http needs at least one route"),
     ('[shop]\nroutes = ["a b"]\n', '[shop] routes = ["a b"]: must be a list of routes'),
@@ -154,6 +158,21 @@ FAULTY = [
     ("[web]\n", "[web] is the name of another section"),
     ("shop = 1\n", "[shop] must be a table"),
     ('[nodes]\nmode = "tcp"\nbind = ":1"\n', "[nodes] mode: nodes is the default service"),
+    (SHOP + "scale = 3\n", "[shop] scale: must be a table: [shop.scale], and its keys below"),
+    (SCALED + 'max = 0\nexecutor = "docker"\n', "[shop] scale.max = 0: must be a whole number, 1 to 1000"),
+    (SCALED + "maximum = 3\n", "[shop] scale.maximum: there is no such key"),
+    (SCALED + "max = 3\n", "[shop] scale.executor: it is needed: one of command, docker"),
+    (SCALED + 'executor = "docker"\nmax = 3\n', "[shop] scale.template: executor docker needs it: up to 128"),
+    (SCALED + DOCKER + 'unit = "app@"\n', "[shop] scale.unit: executor docker has no such key; it is one of systemd"),
+    (SCALED + DOCKER + "min = 4\n", "[shop] scale.max = 3: must be at least min, which is 4"),
+    (SCALED + DOCKER + "sticky_s = 9\ndrain_limit_s = 5\n", "[shop] scale.sticky_s = 9: must be at most drain_limit_s"),
+    (
+        SCALED + COMMAND.replace("{slot}", "x") + 'stop = ["rm", "{slot}"]\n',
+        "[shop] scale.start: one of its arguments must contain {slot} or",
+    ),
+    (SCALED + COMMAND + 'stop = "rm {slot}"\n', "[shop] scale.stop = 'rm {slot}': must be a list: a program"),
+    (SHOP + "[shop.scale]\n" + DOCKER, "[shop] scale: needs server_maxconn, how many requests a server takes at once"),
+    (PG + "server_maxconn = 5\n[pg.scale]\nmin = 0\n" + DOCKER, "[pg] scale.min = 0: needs mode http"),
 ]
 
 
@@ -426,3 +445,23 @@ def test_a_route_has_one_form(text: str) -> None:
         return
     assert read_route(route.text) == route
     assert set(" \"'\\#{}$\n\t,").isdisjoint(route.text)
+
+
+def test_a_table_says_how_a_service_scales() -> None:
+    """Slots are named like the service where nothing else is said; without the table nothing scales."""
+    scale = find(SCALED + DOCKER + "min = 0\n", "shop").scale
+    assert scale is not None
+    assert (scale.executor, scale.min, scale.max, scale.slots, scale.target) == ("docker", 0, 3, "shop-", 0.7)
+    assert find(SHOP, "shop").scale is None
+    composed = find(SCALED + 'executor = "compose"\nmax = 2\nproject = "p"\nslots = "s"\n', "shop").scale
+    assert composed is not None
+    assert (composed.container, composed.slots) == ("shop", "s")
+
+
+@pytest.mark.parametrize(("slots", "is_taken"), [("shop-", True), ("shop-1", True), ("shop-x", False), ("shop", False)])
+def test_no_two_services_have_one_slot(slots: str, is_taken: bool) -> None:
+    """The slots of two services never have the same names."""
+    other = f'[api]\nroutes = ["/api"]\nserver_maxconn = 5\n[api.scale]\nslots = "{slots}"\n{DOCKER}'
+    faults = read(SCALED + DOCKER + other).faults
+    said = "the servers of service"
+    assert [said in fault for fault in faults] == [True] * is_taken, faults

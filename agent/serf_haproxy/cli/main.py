@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from serf_haproxy import __version__
 from serf_haproxy.cli import (
+    autoscale,
     boot,
     check,
     completion,
@@ -36,7 +37,7 @@ from serf_haproxy.serf.printing import printable
 
 # In the order in which the help lists them. Each module has `add_parser(commands)`.
 COMMANDS = (
-    *(run, once, check, plan, render, boot, maint, pause, standby, release, reload, history, proof),
+    *(run, autoscale, once, check, plan, render, boot, maint, pause, standby, release, reload, history, proof),
     *(status, watch, explain, doctor, ready, settings, schema, completion, web, lab),
 )
 

@@ -3,9 +3,9 @@
     {"at_s": 1795662000.1, "balancer": "lb1", "kind": "node", "service": "nodes", "node": "web1",
      "what": "serving -> draining", "why": "an order drains it: ...", "by": "alice"}
 
-`kind` is "node" (another decision about it), "order", "drift" or "pass" (it changed something, or failed). The file is
-only added to, without waiting for the disk: a power cut may cost the last seconds. At a size it becomes the
-older one of two.
+`kind` is "node" (another decision about it), "order", "drift", "pass" (it changed something, or failed) or "scale" (the
+autoscaler started or stopped a server, or tried to). The file is only added to, without waiting for the disk: a power
+cut may cost the last seconds. At a size it becomes the older one of two.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import format_key
 from serf_haproxy.system.moments import format_time
 
-NODE, ORDER, DRIFT, PASS = "node", "order", "drift", "pass"
+NODE, ORDER, DRIFT, PASS, SCALE = "node", "order", "drift", "pass", "scale"
 
 _MOST_BYTES = 4 * 1024 * 1024
 _RECENT_BYTES = 512 * 1024  # what is read within milliseconds
@@ -34,7 +34,7 @@ class Happening(NamedTuple):
     Attributes:
         at_s: When, seconds since the epoch.
         balancer: The balancer that tells it, by its node name.
-        kind: NODE, ORDER, DRIFT or PASS.
+        kind: NODE, ORDER, DRIFT, PASS or SCALE.
         service: The service that it is about, "" for all or none.
         node: The node that it is about, "" for all or none.
         what: What happened.
@@ -110,10 +110,12 @@ class History:
                 size_bytes = os.fstat(fd).st_size
                 is_torn = size_bytes > 0 and os.pread(fd, 1, size_bytes - 1) != b"\n"  # a full disk, a power cut
                 os.write(fd, b"\n" + data if is_torn else data)
+                is_full = size_bytes + len(data) > _MOST_BYTES
+                # Both the daemon and the autoscaler write: the file may have become the older one a moment ago.
+                if is_full and os.path.samestat(os.fstat(fd), os.stat(self._path)):
+                    os.replace(self._path, self._older_path)
             finally:
                 os.close(fd)
-            if size_bytes + len(data) > _MOST_BYTES:
-                os.replace(self._path, self._older_path)
         except OSError as error:
             raise SystemFault(f"cannot write {self._path}: {error.strerror}; the history has a gap") from error
 

@@ -19,7 +19,8 @@ from serf_haproxy.settings import SOCKET_BYTES
 from serf_haproxy.system.files import write_durably
 from serf_haproxy.system.processes import run
 
-SERVICES = ("haproxy", "daemon", "serf")  # the directories in s6/
+SERVICES = ("haproxy", "daemon", "serf")  # the directories in s6/ of what a balancer needs
+_OTHERS = ("autoscale",)
 DAEMON = SERVICES[1]  # the service that runs `serf-haproxy run`
 _CERTIFICATE_DIRS = ("certificates", "copies")  # the user's, and the daemon's
 _SIGNS_BY = "SERF_HAPROXY_ORDERS_SECRET_FILE"
@@ -217,7 +218,7 @@ def _ask_s6(record: Record, balancer: Balancer, service: str, fields: str) -> li
 
 def _stop_orphans(scan: str) -> None:
     """Stop supervisors that have outlived their s6-svscan; their service directories identify them."""
-    services = [os.path.join(scan, service) for service in SERVICES]
+    services = [os.path.join(scan, service) for service in (*SERVICES, *_OTHERS)]
     for service_dir in [*services, *(os.path.join(service, "log") for service in services)]:
         if not os.path.isdir(service_dir):
             continue

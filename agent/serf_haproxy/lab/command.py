@@ -6,6 +6,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from serf_haproxy.lab import command_slots as slots
 from serf_haproxy.lab import command_traffic as traffic
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     add("env", _env).add_argument("--balancer", metavar="NAME", help="a balancer (default: the first one)")
     traffic.add_commands(add)
     add("demo", _demo).add_argument("--once", action="store_true", help="end after the last step; do not stay up")
+    slots.add_commands(add)
     add("down", _down).add_argument("--keep", action="store_true", help="keep the logs and other files")
 
 
@@ -85,11 +87,11 @@ def main(args: argparse.Namespace) -> int:
 
 def _up(lab: "Lab", args: argparse.Namespace) -> None:
     """Start a lab; return when all nodes are served through all balancers."""
-    from serf_haproxy.lab.services import read_wishes
+    from serf_haproxy.lab.services import add_scales, read_wishes
 
     wishes = [] if args.services is None else read_wishes(args.services)
     nodes = args.nodes if args.nodes is not None else 0 if wishes else 3
-    lab.up(nodes, args.balancers, _wait_s(args), wishes, args.https)
+    lab.up(nodes, args.balancers, _wait_s(args), add_scales(wishes, args.scale), args.https)
 
 
 def _add(lab: "Lab", args: argparse.Namespace) -> None:
@@ -198,6 +200,8 @@ def _add_up(up: argparse.ArgumentParser) -> None:
         " NAME=N:tcp are TCP, the others HTTP"
     )
     up.add_argument("--services", metavar="NAME=N,...", help=explanation)
+    explanation = "services of --services that scale with the load, each with its greatest number of servers: shop=5"
+    up.add_argument("--scale", metavar="NAME=MAX,...", default="", help=explanation)
     explanation = "also listen for clients with TLS; certificates go to SERF_HAPROXY_CERTIFICATES_DIR (see lab env)"
     up.add_argument("--https", action="store_true", help=explanation)
     _add_waiting(up, 60)

@@ -65,11 +65,13 @@ class Service:
         name: Its name.
         mode: http or tcp.
         port: The port for its clients on every balancer; 0 for mode http, whose clients use the frontend.
+        most: The greatest number of servers that the autoscaler may start; 0: it does not scale.
     """
 
     name: str
     mode: str
     port: int = 0
+    most: int = 0
 
 
 @dataclasses.dataclass

@@ -1,6 +1,8 @@
 """The services of a lab: their names, the balancers' services file, the tags of nodes, and where clients connect."""
 
+import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,17 +16,19 @@ from serf_haproxy.services.service import HTTP, TCP
 FILE_VARIABLE = "SERF_HAPROXY_SERVICES_FILE"
 TCP_NAMES = ("echo", "mysql", "pg", "redis", "smtp")  # without a mode, services of these names are TCP
 _NODE_COUNT = 100  # of one service
+_MAXCONN = 4  # requests that a server of a service that scales takes at once
 _PATHS = ("delay", "health", "idle", "retire")  # the web application's own paths, which a route would take away
 _WISH = re.compile(r"([^=:]*)=([0-9]{1,4})(?::(http|tcp))?", re.ASCII)
 _FORM = "must be NAME=COUNT or NAME=COUNT:MODE with the mode http or tcp, separated by commas"
 
 
 class Wish(NamedTuple):
-    """A service that a user wants: its name, its mode, and the number of its nodes."""
+    """A service that a user wants: its name, its mode, the number of its nodes, how many more the load may start."""
 
     name: str
     mode: str
     node_count: int
+    most: int = 0
 
 
 class NodeOptions(NamedTuple):
@@ -60,6 +64,23 @@ def read_wishes(text: str) -> list[Wish]:
     return list(wishes.values())
 
 
+def add_scales(wishes: Sequence[Wish], text: str) -> list[Wish]:
+    """Return services with what a text like `shop=5` says: how many servers of each the autoscaler may start.
+
+    Raises:
+        InputError: A number is wrong, or there is no such service.
+    """
+    scales = {}
+    for word in filter(None, text.split(",")):
+        name, sign, number = word.strip().partition("=")
+        if not sign or not (number.isascii() and number.isdecimal() and 0 < int(number) <= _NODE_COUNT):
+            raise InputError(f"--scale {word.strip()!a}: must be NAME=MAX, with a number from 1 to {_NODE_COUNT}")
+        if name not in [wish.name for wish in wishes]:
+            raise InputError(f"--scale {name!a}: --services names no such service")
+        scales[name] = int(number)
+    return [wish._replace(most=scales.get(wish.name, 0)) for wish in wishes]
+
+
 def check_name(name: str) -> str:
     """Return the name of a service of a lab.
 
@@ -91,7 +112,8 @@ def plan_services(record: Record, wishes: Sequence[Wish]) -> None:
     """Enter services into the record of a lab, those of mode tcp with a port of their own on every balancer."""
     tcp_ports = iter(record.ports.tcp)
     for wish in wishes:
-        record.services[wish.name] = Service(wish.name, wish.mode, next(tcp_ports) if wish.mode == TCP else 0)
+        port = next(tcp_ports) if wish.mode == TCP else 0
+        record.services[wish.name] = Service(wish.name, wish.mode, port, wish.most)
 
 
 def find_service(record: Record, name: str | None) -> str:
@@ -149,7 +171,24 @@ def write_file(record: Record, balancer: Balancer) -> str:
             tables.append(f'[{name}]\nmode = "tcp"\nbind = "{balancer.address}:{service.port}"')
         else:
             tables.append(f'[{name}]\nroutes = ["/{name}", "{name}.localhost"]')
+        if service.most:
+            tables[-1] += f"\nserver_maxconn = {_MAXCONN}\n\n{_write_scale(record, service)}"
     return "\n\n".join(tables) + "\n"
+
+
+def _write_scale(record: Record, service: Service) -> str:
+    """Return the table by which a service scales, with nodes of the lab."""
+    program = [sys.executable, "-P", "-m", "serf_haproxy", "lab"]
+    where = ["--dir", record.lab_dir]
+    keys = {
+        "executor": "command",
+        "max": service.most,
+        "in_window_s": 10,
+        "list": [*program, "slots", *where],
+        "start": [*program, "fill", "{slot}", "--service", service.name, *where],
+        "stop": [*program, "empty", "{slot}", *where],
+    }
+    return "\n".join([f"[{service.name}.scale]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())])
 
 
 def locate(record: Record, balancer: Balancer, service: str) -> str:

@@ -9,12 +9,12 @@ are required, a balancer has only itself as a peer: that keeps its own table thr
 """
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from serf_haproxy.policy.address import HostAddress, read_address
 from serf_haproxy.policy.admission import Rules
-from serf_haproxy.policy.proof import check_proof
+from serf_haproxy.policy.proof import Secret, check_proof
 from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, name_fault
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services.service import Peer
@@ -99,6 +99,18 @@ def list_others(files: Mapping[str, NodeFile], roles: Collection[str], self_name
     return {name: file for name, file in files.items() if file.member.role in roles and name != self_name}
 
 
+def has_proved(secrets: Sequence[Secret], name: str, file: NodeFile) -> bool:
+    """Return whether a node has a proof that one of the secrets made."""
+    address = _read_address(file.member.address)
+    if address is None or not file.member.tags_are_certain():
+        return False
+    try:
+        check_proof(secrets, name, address.text, file.member.tag_values())
+    except ValueError:
+        return False
+    return True
+
+
 def _judge(file: NodeFile, was_peer: bool, at_ns: int) -> tuple[bool, float | None]:
     """Return whether a balancer is a peer, and after how many seconds that changes without news; None for never."""
     age_s = (at_ns - file.mtime_ns) / 1e9
@@ -117,14 +129,7 @@ def _read_balancer(rules: Rules, name: str, file: NodeFile) -> HostAddress | Non
     member = file.member
     if name == rules.self_name or not rules.policy.secrets or not rules.is_balancer(member):
         return None
-    address = _read_address(member.address)
-    if address is None or not member.tags_are_certain():
-        return None
-    try:
-        check_proof(rules.policy.secrets, name, address.text, member.tag_values())
-    except ValueError:
-        return None
-    return address
+    return _read_address(member.address) if has_proved(rules.policy.secrets, name, file) else None
 
 
 def _read_address(text: str) -> HostAddress | None:

@@ -3,6 +3,7 @@
     lb-status             the balancer in short
     lb-ready              "ready", or why it is not
     lb-explain NODE       what was decided about a node, in each of its services
+    lb-demand             the load of services that scale: what their balancers ask each other
     lb-orders PAGE        the orders of this balancer; what balancers ask each other
 
 The daemon has signed and dated what its files say (`policy.answer_wire`), where it has a secret. It renews the file
@@ -17,7 +18,8 @@ from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.serf.printing import printable
 
 STATUS, READY, EXPLAIN, ORDERS = "lb-status", "lb-ready", "lb-explain", "lb-orders"
-FILTERS = f"query:{STATUS}, query:{READY}, query:{EXPLAIN}, query:{ORDERS}"
+DEMAND = "lb-demand"
+FILTERS = f"query:{STATUS}, query:{READY}, query:{EXPLAIN}, query:{ORDERS}, query:{DEMAND}"
 MOST_BYTES = 900  # of the 1024 bytes of an answer, Serf needs some for itself
 STALE_S = 30.0  # the daemon renews the answers much more often
 PAGE_COUNT = 256
@@ -43,6 +45,8 @@ def find(answers_dir: str, name: str, payload: bytes) -> bytes:
         if not (asked.isascii() and asked.isdecimal() and len(asked) < 4 and int(asked) < PAGE_COUNT):
             raise InputError(f"{name}: the payload is the number of a page")
         return _read(answers_dir, f"orders.{int(asked)}")[0]
+    if name == DEMAND:
+        return _read(answers_dir, "demand")[0]
     if name not in (STATUS, READY, EXPLAIN):
         raise InputError(f"{printable(name, 60)} is no query of ours: there are {FILTERS}")
     status, written_s = _read(answers_dir, "status")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from serf_haproxy.services.route import Route, read_route
+from serf_haproxy.services.scaling import is_shared
 from serf_haproxy.services.service import HTTP, Service
 from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system.network import overlap
@@ -18,6 +19,8 @@ def find_conflicts(service: Service, others: Iterable[Service], settings: Settin
         faults += [
             f"routes: {route} leads to service {other.name}" for route in service.routes if route in other.routes
         ]
+        if service.scale and other.scale and is_shared(service.scale.slots, other.scale.slots):
+            faults.append(f"scale.slots = {service.scale.slots}: the servers of service {other.name} have such names")
         if service.cookie and service.cookie == other.cookie and service.mode == other.mode == HTTP:
             faults += _find_shared_cookie(service, other)
     return faults

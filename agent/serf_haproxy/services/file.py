@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from serf_haproxy.services import DEFAULT_SERVICE, NAME, RESERVED
 from serf_haproxy.services.conflicts import find_conflicts
 from serf_haproxy.services.options import NOT_OF_DEFAULT, find_misfits
+from serf_haproxy.services.scaling import read_scale
 from serf_haproxy.services.service import HTTP, KEYS, Service, make_default, make_service
 from serf_haproxy.services.values import name_wrong, read_value
 from serf_haproxy.settings import Settings, variable
@@ -184,10 +185,15 @@ def _read_table(name: str, table: Any, settings: Settings) -> tuple[Service | No
         return None, ["is no name of a service: a letter a-z, then up to 30 of a-z, 0-9 and dash"]
     if name in RESERVED:
         return None, ["is the name of another section of the built-in template; choose another one"]
-    values, faults = {}, []
+    values: dict[str, Any] = {}
+    faults = []
     for key, value in table.items():
         if key not in KEYS:
             faults.append(f"{ascii(key)[1:-1]}: there is no such key")
+            continue
+        if key == "scale":
+            values[key], wrong = read_scale(value, name)
+            faults += wrong
             continue
         try:
             values[key] = read_value(key, value)
@@ -206,6 +212,8 @@ def _check(service: Service, values: Mapping[str, Any], settings: Settings) -> l
     said = f"{DEFAULT_SERVICE} is the default service, which gets what no route leads elsewhere"
     faults = [f"{key}: {said}" for key in NOT_OF_DEFAULT if service.is_default and key in values]
     faults += find_misfits(service)
+    if service.scale and not service.scale.min and service.mode != HTTP:
+        faults.append("scale.min = 0: needs mode http, whose requests can wait while there is no server")
     if values.get("redirect_https") and not (settings.https_bind or service.forwarded_for == "append"):
         faults.append(f"redirect_https: needs the setting {variable('https_bind')}, where clients then connect")
     return faults

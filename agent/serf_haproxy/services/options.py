@@ -89,6 +89,12 @@ RULES = (
         "needs server_maxconn, without which there is no queue",
     ),
     Rule(
+        "scale",
+        _none_of("scale", None),
+        _none_of("server_maxconn", 0),
+        "needs server_maxconn, how many requests a server takes at once",
+    ),
+    Rule(
         "tls",
         _TLS,
         _none_of("tls_ca_file", ""),

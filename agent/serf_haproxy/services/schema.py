@@ -9,19 +9,26 @@ from typing import Any
 
 from serf_haproxy.services import DEFAULT_SERVICE, RESERVED
 from serf_haproxy.services.options import NOT_OF_DEFAULT, Condition, list_rules
-from serf_haproxy.services.service import INHERITED, KEYS, LIST, NUMBER, SETTINGS, TABLE, TEXT, TRUTH
+from serf_haproxy.services.scaling import PLACE, SCALE_KEYS, SLOT, SPECIAL, list_needed
+from serf_haproxy.services.service import HTTP, INHERITED, KEYS, LIST, NUMBER, SETTINGS, TABLE, TEXT, TRUTH
 from serf_haproxy.settings import variable
 
 Schema = dict[str, Any]
 
 _TYPES = {TEXT: "string", NUMBER: "number", TABLE: "object", TRUTH: "boolean"}
+_ARGUMENTS: Schema = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": 100}
+_ZERO: Schema = {  # only requests of HTTP can wait while there is no server
+    "if": {"properties": {"mode": {"not": {"const": HTTP}}}, "required": ["mode"]},
+    "then": {"properties": {"scale": {"properties": {"min": {"minimum": 1}}}}},
+}
 _EMPTY: Schema = {"enum": ["", []]}  # a list of nothing
 
 
 def make_schema() -> Schema:
     """Return the schema."""
     taken = "|".join((*RESERVED, DEFAULT_SERVICE))
-    named = {"properties": _list_keys(), "additionalProperties": False, "allOf": _list_rules(is_default=False)}
+    rules = [*_list_rules(is_default=False), _ZERO]
+    named = {"properties": _list_keys(), "additionalProperties": False, "allOf": rules}
     default = {
         "properties": _list_keys(NOT_OF_DEFAULT),
         "additionalProperties": False,
@@ -46,12 +53,36 @@ def _describe(key: str) -> Schema:
     kind, form, doc = (KEYS[key].metadata[name] for name in ("kind", "form", "doc"))
     said = f"{doc}; default: the setting {variable(key)}" if key in INHERITED else doc
     schema: Schema = dict(kind.schema)
+    if key == "scale":
+        return {"description": said} | _describe_scale()
     if form == LIST:
         text = {"type": "string"} | schema
         word = text | {"minLength": 1}
         items = {"anyOf": [word, {"type": "integer"}]} if key == "ports" else word
         return {"description": said, "anyOf": [{"type": "array", "items": items} | _at_least(key), text]}
     return {"description": said, "type": _TYPES[form]} | schema
+
+
+def _describe_scale() -> Schema:
+    """Return the schema of the table `scale`."""
+    properties = {}
+    for key, field in SCALE_KEYS.items():
+        kind, form, doc = (field.metadata[name] for name in ("kind", "form", "doc"))
+        described = _ARGUMENTS if form == LIST else {"type": _TYPES[form]} | kind.schema
+        properties[key] = {"description": doc} | described
+    for key in ("start", "stop"):
+        properties[key] = properties[key] | {"contains": {"pattern": f"{_quote(SLOT)}|{_quote(PLACE)}"}}
+    rules = []
+    for executor in SCALE_KEYS["executor"].metadata["kind"].schema["enum"]:
+        others = {key: False for key, executors in SPECIAL.items() if executor not in executors}
+        then = {"required": list(list_needed(executor)), "properties": others}
+        rules.append({"if": {"properties": {"executor": {"const": executor}}}, "then": then})
+    table = {"type": "object", "properties": properties, "additionalProperties": False, "allOf": rules}
+    return table | {"required": list(list_needed(""))}
+
+
+def _quote(placeholder: str) -> str:
+    return placeholder.replace("{", "\\{").replace("}", "\\}")
 
 
 def _at_least(key: str) -> Schema:

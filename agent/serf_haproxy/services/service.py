@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from serf_haproxy.services import DEFAULT_SERVICE, words
 from serf_haproxy.services.route import HOSTS_PATTERN, ROUTE_PATTERN, read_hosts, read_routes
+from serf_haproxy.services.scaling import Scale
 from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system import kinds
 from serf_haproxy.system.kinds import Kind
@@ -37,6 +38,11 @@ _ROUTES = Kind(
     read_routes,
     {"pattern": ROUTE_PATTERN},
 )
+_SCALED = {
+    "kind": Kind("a table with keys of its own: [NAME.scale]", tuple),  # `services.scaling` reads it
+    "form": TABLE,
+    "doc": "servers that come and go with the load; needs server_maxconn; default: none",
+}
 _HOSTS = Kind("a list of hosts like db.example.com or *.example.com", read_hosts, {"pattern": HOSTS_PATTERN})
 
 
@@ -92,10 +98,7 @@ class Options:
         "the mode",
     )
     health_user: str = _key(
-        words.HEALTH_USER,
-        "haproxy",
-        TEXT,
-        "the user of the checks pgsql and mysql, without a password",
+        words.HEALTH_USER, "haproxy", TEXT, "the user of the checks pgsql and mysql, without a password"
     )
     health_status: str = _key(_STATUSES, "", TEXT, "statuses of a good health check", "2xx and 3xx")
     cookie: str = _key(kinds.COOKIE, "", TEXT, "name of a cookie that keeps a client at its server; mode http only")
@@ -108,6 +111,7 @@ class Options:
     split: tuple[tuple[str, int], ...] = _key(
         words.SPLIT, (), TABLE, "share of the requests that each version gets, percent"
     )
+    scale: Scale | None = dataclasses.field(default=None, metadata=_SCALED)
     hash_key: str = _key(words.HASH_KEY, "", TEXT, "what balance hash looks at: the same value goes to the same server")
     backups: str = _key(words.BACKUPS, "first", TEXT, "while no other server is up: the first backup server, or all")
     client_networks: tuple[Network, ...] = _key(

@@ -1,0 +1,109 @@
+"""The notes of the autoscaler: a file that says what it sees and decides, from which its next process goes on.
+
+What the law remembers is not in it: the law takes nothing away before it has seen a whole window. Its times are those
+of the monotonic clock, so another boot begins anew. Reading it trusts nothing in it.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from serf_haproxy.autoscale.pilot import Pilot
+from serf_haproxy.autoscale.slots import Slot, State
+from serf_haproxy.control.record import DAMAGE
+from serf_haproxy.errors import SystemFault
+from serf_haproxy.system.files import read_text, write_quickly
+
+NAME = "autoscale.json"
+_BYTES = 2**22
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class Kept(NamedTuple):
+    """What is remembered of one service.
+
+    Attributes:
+        slots: The slots, with the time since when each is in its state.
+        served: The slots whose servers have been in service.
+    """
+
+    slots: tuple[Slot, ...] = ()
+    served: frozenset[str] = frozenset()
+
+
+def write_notes(path: str, pilots: Mapping[str, Pilot], at_s: float, *, is_deciding: bool, why: str) -> None:
+    """Write the notes.
+
+    Args:
+        path: The file.
+        pilots: The pilots, by service.
+        at_s: The time, seconds since the epoch.
+        is_deciding: Whether this balancer decides.
+        why: Which one does, or why nothing is done.
+
+    Raises:
+        SystemFault: They cannot be written.
+    """
+    services = {name: _describe(pilot) for name, pilot in pilots.items()}
+    notes = {"version": 1, "boot": read_boot(), "at_s": at_s, "is_deciding": is_deciding, "why": why}
+    write_quickly(path, json.dumps(notes | {"services": services}) + "\n")
+
+
+def read_notes(path: str) -> dict[str, Any]:
+    """Return the notes; nothing where there are none, or damaged ones."""
+    try:
+        notes = json.loads(read_text(path, _BYTES) or "{}")
+        return notes if isinstance(notes, dict) else {}
+    except (SystemFault, *DAMAGE):
+        return {}
+
+
+def read_kept(notes: Mapping[str, Any], service: str, now_s: float) -> Kept:
+    """Return what is remembered of a service, if it is of this boot and from the last minutes."""
+    try:
+        told = notes["services"][service]["kept"]
+        noted_s = float(told["now_s"])
+        if notes["boot"] != read_boot() or not now_s - 60 < noted_s <= now_s:
+            return Kept()
+        slots = tuple(Slot(str(name), State(state), float(at_s)) for name, state, at_s in told["slots"])
+        return Kept(slots, frozenset(map(str, told["served"])))
+    except (*DAMAGE, LookupError):
+        return Kept()
+
+
+def read_boot() -> str:
+    """Return the id of this boot of the machine."""
+    return (read_text(_BOOT_ID) or "").strip()
+
+
+def locate_notes(state_dir: str) -> str:
+    """Return the path of the notes."""
+    return os.path.join(state_dir, NAME)
+
+
+def _describe(pilot: Pilot) -> dict[str, Any]:
+    plan, reading = pilot.plan, pilot.reading
+    if plan is None or reading is None:
+        return {}
+    kept = {
+        "now_s": reading.now_s,
+        "slots": [
+            (slot.name, slot.state.value, slot.since_s) for slot in pilot.slots if slot.state is not State.ABSENT
+        ],
+        "served": sorted(pilot.served),
+    }
+    states = {slot.name: slot.state.value for slot in pilot.slots if slot.state is not State.ABSENT}
+    return {
+        "min": pilot.rules.min,
+        "max": pilot.rules.max,
+        "capacity": pilot.rules.capacity,
+        "demand": reading.demand,
+        "fixed": pilot.fixed,
+        "wanted": plan.wanted,
+        "have": plan.have,
+        "reason": plan.reason,
+        "blind": reading.blind,
+        "slots": states,
+        "kept": kept,
+    }

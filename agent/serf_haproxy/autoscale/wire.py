@@ -1,0 +1,50 @@
+"""What balancers tell each other of their load: the text of an answer to the query `lb-demand`. Pure.
+
+    shop 117 shop-4=2
+    api 3
+
+A line for each service that scales: its name, the greatest demand at this balancer in the last second, and its servers
+that an order of the autoscaler drains, where that order is in effect, each with the requests that it still has.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+_LINE = re.compile(r"([a-z][a-z0-9-]{0,30}) ([0-9]{1,9})((?: [a-z0-9-]{1,60}=[0-9]{1,9})*)", re.ASCII)
+
+
+class Load(NamedTuple):
+    """The load of one service at one balancer.
+
+    Attributes:
+        demand: Requests in flight or queued.
+        drained: Requests in flight by server, of those that get no new ones because an order drains them.
+    """
+
+    demand: int
+    drained: Mapping[str, int] = {}
+
+
+def format_loads(loads: Mapping[str, Load]) -> str:
+    """Return the text."""
+    return "\n".join(
+        " ".join([name, str(load.demand), *(f"{slot}={count}" for slot, count in sorted(load.drained.items()))])
+        for name, load in sorted(loads.items())
+    )
+
+
+def parse_loads(text: str) -> dict[str, Load]:
+    """Return the loads of a text.
+
+    Raises:
+        ValueError: It is not such a text, or was cut.
+    """
+    loads = {}
+    for line in text.splitlines():
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise ValueError(f"{line[:40]!a} is not the load of a service")
+        pairs = (pair.split("=") for pair in found[3].split())
+        loads[found[1]] = Load(int(found[2]), {slot: int(count) for slot, count in pairs})
+    return loads
