@@ -85,7 +85,7 @@ def _is_stopped(pid: int) -> bool:
     return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
 
-def list_haproxy(balancer: Balancer) -> list[int]:
+def list_haproxy(balancer: Proxy) -> list[int]:
     """Return the process ids of HAProxy's master and its workers."""
     assert balancer.process
     return [balancer.process.pid, *(child.pid for child in psutil.Process(balancer.process.pid).children())]

@@ -74,7 +74,7 @@ def test_a_node_is_explained_while_serf_and_haproxy_are_away(balancer: Balancer)
     shown = run(balancer, "explain", "web3").stdout
     assert "quarantined: tag port='0' is not a whole number from 1 to 65535" in shown
     assert "it does not answer, so what it says now is not known" in shown
-    assert "HAProxy     does not have it" in shown
+    assert "HAProxy     no HAProxy listens on " in shown
 
 
 def test_an_explanation_is_json_too(balancer: Balancer) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import probe
 from fakes.web import Web, answering
+from integration.balancer import list_haproxy, stopped
 from integration.proxy import Proxy, wait_for
 from integration.test_status import run
 from serf_haproxy.control.give import Desk, Wish
@@ -164,6 +166,18 @@ def test_a_plan_changes_nothing_and_says_how(proxy: Proxy, webs: list[Web]) -> N
     assert read_all(proxy) == before
     document = json.loads(run(proxy, "plan", "-o", "json").stdout)
     assert (document["version"], document["how"], document["servers"][0]["sign"]) == (1, "run time", "+")
+
+
+def test_a_plan_for_a_frozen_haproxy_says_that_changes_wait(proxy: Proxy, webs: list[Web]) -> None:
+    """It is not about to start; one that does not run is."""
+    proxy.record("web1", webs[0].port)
+    proxy.run_pass()
+    with stopped(*list_haproxy(proxy)):
+        shown = run(proxy, "plan")
+    assert (shown.returncode, shown.stdout.split(":")[0]) == (1, "HAProxy is there and does not answer")
+    proxy.stop(signal.SIGKILL)
+    assert make_plan(proxy.settings).how is How.START
+    assert "HAProxy does not run: it is published for its start" in run(proxy, "plan").stdout
 
 
 def test_a_drift_is_planned(proxy: Proxy, webs: list[Web]) -> None:

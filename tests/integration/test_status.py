@@ -140,6 +140,21 @@ def test_a_frozen_haproxy_costs_no_patience(balancer: Balancer, words: list[str]
     assert min(took_s) < COMMAND_S - 0.5
 
 
+def test_what_a_haproxy_that_does_not_answer_has_is_not_said(balancer: Balancer) -> None:
+    """Neither does a service have 0 servers that are up, nor HAProxy none of a node: that is not known."""
+
+    def look(fault: str) -> None:
+        assert to_json(balancer.read())["services"]["nodes"]["up_count"] is None
+        explained = run(balancer, "explain", "web1").stdout
+        assert f"HAProxy     {fault}" in explained
+        assert "does not have it" not in explained
+
+    with stopped(*list_haproxy(balancer)):
+        look("HAProxy is there and does not answer")
+    balancer.stop(signal.SIGKILL)
+    look("no HAProxy listens on ")
+
+
 def test_a_daemon_that_does_not_run_is_critical(balancer: Balancer) -> None:
     """Without the daemon no change reaches HAProxy."""
     report = balancer.read()._replace(is_daemon_running=False)
@@ -232,6 +247,26 @@ def test_the_one_bad_node_of_304_is_first(balancer: Balancer) -> None:
     assert "quarantined" in read_first_row(balancer)
 
 
+def test_the_reason_is_readable_beside_the_longest_names(balancer: Balancer) -> None:
+    """A reason without room gets a line of its own, and the end of a name, in which names differ, is kept."""
+    for number in range(2):
+        balancer.record(f"{'a-long-name-of-a-rack-' * 3}{number:03}"[-64:], 0)
+    lines = format_table(balancer.read()).split("\n")
+    assert max(map(len, lines)) <= 80
+    for number in range(2):
+        row = next(index for index, line in enumerate(lines) if f"-{number:03} " in line)
+        assert lines[row + 1] == "    tag port='0' is not a whole number from 1 to 65535"
+    lines = format_table(balancer.read(), Choice(["web*"])).split("\n")
+    assert [line.split()[0] for line in lines if line.startswith(("name", "web"))] == ["name", "web1", "web2"]
+
+
+def test_nodes_that_get_less_come_before_those_that_simply_serve(balancer: Balancer) -> None:
+    """Of 300 nodes that are as they should be, the one that drains is not row 298."""
+    balancer.record("zzz", 9, drain="true")
+    names = [line.split("\t")[2] for line in format_tsv(balancer.read(), Choice()).split("\n")[1:]]
+    assert names.index("zzz") < names.index("web1")
+
+
 def test_nodes_are_chosen_and_sorted(balancer: Balancer) -> None:
     """Patterns, states, services and problems choose; the order is asked for; all formats follow."""
     balancer.record("web3", 0)
@@ -251,7 +286,10 @@ def test_nodes_are_chosen_and_sorted(balancer: Balancer) -> None:
     assert list_chosen("--state", "serving,ignored") == ["lb1", "web1", "web2"]
     assert list_chosen("--problems") == ["web3"]
     assert list_chosen("--service", "other") == []
-    assert "no node is as you ask" in run(balancer, "status", "nothing").stdout
+    assert "there is no node that you ask for" in run(balancer, "status", "nothing").stdout
+    assert "there is no service 'other'; there are nodes" in run(balancer, "status", "--service", "other").stdout
+    Path(balancer.settings.nodes_dir, "web3").unlink()
+    assert "there is no node with a problem" in run(balancer, "status", "--problems").stdout
     wrong = run(balancer, "status", "--state", "ill")
     assert (wrong.returncode, wrong.stderr.split(";")[0]) == (
         100,

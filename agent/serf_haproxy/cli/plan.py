@@ -66,7 +66,8 @@ def _format(found: "Plan", path: str) -> str:
         How.NONE: "nothing to change: HAProxy runs what it should",
         How.RUNTIME: f"at run time, by {count} commands" if count else "the file alone changes, not HAProxy",
         How.RELOAD: "by a reload",
-        How.START: "HAProxy does not answer: it is published for its start",
+        How.START: "HAProxy does not run: it is published for its start",
+        How.FROZEN: "HAProxy is there and does not answer: changes wait until it does; then the plan says more",
         How.REFUSED: "not at all, since HAProxy refuses it:",
         How.PAUSED: f"nothing until `serf-haproxy resume`: {found.pause}",
     }

@@ -30,7 +30,8 @@ class How(enum.StrEnum):
     NONE = "none"  # it runs it already
     RUNTIME = "run time"  # its servers are changed, or only the file is
     RELOAD = "reload"
-    START = "start"  # it does not answer: the file is published for its start, or a reload is tried
+    START = "start"  # it does not run: the file is published for its start, or a reload is tried
+    FROZEN = "frozen"  # it is there and does not answer: changes wait, then a reload is tried
     REFUSED = "refused"  # HAProxy refuses the configuration
     PAUSED = "paused"  # an order to pause holds it back
 
@@ -71,6 +72,7 @@ def make_plan(settings: Settings) -> Plan:
     """
     found = _preview(settings)
     snapshot = found.snapshot
+    is_silent = snapshot.running is None and found.edges.runtime.is_silent
     running, live = snapshot.running, snapshot.live
     path = found.edges.runtime.choose_path(running, live or "")
     named = settings.replace(runtime_socket=path) if path != settings.runtime_socket else settings
@@ -78,7 +80,7 @@ def make_plan(settings: Settings) -> Plan:
     goal = found.renderer.render(wanted.read_template(), wanted.servers, named, wanted.services)
     before = Parser().read_published(live or "")
     changes = find_changes(goal, before, running, found.record.read_left())
-    how = _find_how(goal, snapshot, changes)
+    how = How.FROZEN if is_silent else _find_how(goal, snapshot, changes)
     if how is How.RUNTIME and changes and finds_refused(changes.commands, goal.text, found.edges.runtime.read_age()[1]):
         how = How.RELOAD
     how = How.RELOAD if snapshot.orders.reload and running is not None else how

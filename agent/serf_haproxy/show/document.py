@@ -130,7 +130,7 @@ def _describe_check(status: ServerStatus) -> dict[str, Any]:
 
 def _describe_service(report: Report, service: Service) -> dict[str, Any]:
     entries = {key: entry for key, entry in report.decision.entries.items() if key[0] == service.name}
-    servers = report.servers or {}
+    servers = report.servers
     return {
         "mode": service.mode,
         "is_announced": service.name in report.snapshot.services.announced.seen_s,
@@ -141,7 +141,9 @@ def _describe_service(report: Report, service: Service) -> dict[str, Any]:
         "table": report.snapshot.peers.said if service.stick else None,
         "node_counts": dict(Counter(entry.state.value for entry in entries.values())),
         "server_count": sum(entry.server is not None for entry in entries.values()),
-        "up_count": sum(is_up(servers.get(key)) for key, entry in entries.items() if entry.server),
+        "up_count": None
+        if servers is None
+        else sum(is_up(servers.get(key)) for key, entry in entries.items() if entry.server),
     }
 
 

@@ -64,6 +64,7 @@ def _explain(report: Report, member: Mapping[str, Any], roster: Roster | None) -
         },
         "rule": rule.text,
         "settings": [_find_setting(report, member["service"], key) for key in rule.keys],
+        "haproxy_fault": "" if report.servers is not None else report.haproxy.fault or "it does not answer",
         "total_count": status.total_count if status else 0,
         "unchanged_s": status.unchanged_s if status else None,
         "events": _list_events(report, name, member["service"] or ""),
@@ -162,7 +163,7 @@ def _list_happenings(events: list[dict[str, Any]] | None, now_s: float) -> Itera
 def _format_view(found: Mapping[str, Any]) -> str:
     check = found["check"]
     if check is None:
-        return "does not have it"
+        return found["haproxy_fault"] or "does not have it"
     result = " ".join(part for part in (check["result"] or "unchecked", check["code"], check["text"]) if part)
     since = "" if found["unchanged_s"] is None else f" for {format_span(found['unchanged_s'])}"
     load = f"{found['session_count']} sessions now, {found['total_count']} since its worker started"

@@ -60,7 +60,8 @@ def _list_services(services: Mapping[str, Mapping[str, Any]], rates: Mapping[Key
     table = _make_table("service", "up", "per s")
     for name, one in services.items():
         rate = sum(each for key, each in rates.items() if key[0] == name)
-        table.add_row(printable(name), f"{one['up_count']}/{one['server_count']}", f"{rate:.1f}")
+        up = "?" if one["up_count"] is None else one["up_count"]
+        table.add_row(printable(name), f"{up}/{one['server_count']}", f"{rate:.1f}")
     return table
 
 

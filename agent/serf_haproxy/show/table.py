@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from serf_haproxy.control.answers import UNKNOWN
 from serf_haproxy.control.report import Report
-from serf_haproxy.serf.printing import printable
+from serf_haproxy.serf.printing import printable, quoted
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.show.document import to_json
 from serf_haproxy.show.levels import Level
-from serf_haproxy.show.words import Paint, format_part, format_span, keep_plain, shorten
+from serf_haproxy.show.words import Paint, format_part, format_span, keep_plain, shorten, shorten_middle
 
 WIDTH = 80  # columns, where no terminal says another number
 NARROW = ("service", "name", "state", "check", "weight", "address", "why")
@@ -19,9 +19,11 @@ WIDE = (
     *("level", "service", "name", "status", "evidence", "state", "since", "check", "weight", "measured", "sessions"),
     *("address", "role", "why"),
 )
+_ABSENT = ("ignored", "gone")  # rarely what is looked for
 SORTS = ("level", "name", "state", "since", "address")
 
-_LINE, _CELL, _NAME = 16384, 128, 24  # characters
+_LINE, _CELL, _NAME, _WHY = 16384, 128, 24, 20  # characters; the reason has so many beside its node, or goes below it
+_GAP, _BELOW = "  ", "    "
 
 
 class Choice(NamedTuple):
@@ -78,7 +80,7 @@ def format_table(report: Report, choice: Choice = ALL, width: int = WIDTH, paint
     columns = [one for one in (NARROW if width else WIDE) if one != "service" or _has_services(status)]
     lines += ["", *_format_rows(members, columns, width, paint)]
     if not members:
-        lines.append("no node is known" if not status["members"] else "no node is as you ask")
+        lines.append(_explain_none(status, choice))
     if len(status["services"]) > 1:
         lines += ["", *(_format_service(name, one) for name, one in status["services"].items())]
     lines += ["", printable(_format_pass(status, report.at_s), _LINE)]
@@ -86,6 +88,16 @@ def format_table(report: Report, choice: Choice = ALL, width: int = WIDTH, paint
         size = f"{old['memory_bytes'] / 2**20:.0f} MiB, the oldest for {format_span(old['oldest_s'])}"
         lines.append(f"{old['worker_count']} old workers finish their connections: {size}")
     return "\n".join(lines)
+
+
+def _explain_none(status: Mapping[str, Any], choice: Choice) -> str:
+    """Return why no node is shown."""
+    if not status["members"]:
+        return "no node is known"
+    if choice.service and choice.service not in status["services"]:
+        return f"there is no service {quoted(choice.service)}; there are {' '.join(status['services'])}"
+    is_narrow = choice.globs or choice.service or choice.states or not choice.are_problems
+    return f"there is no node {'that you ask for' if is_narrow else 'with a problem'}"
 
 
 def format_headline(status: Mapping[str, Any]) -> str:
@@ -120,12 +132,17 @@ def _format_rows(
         return
     cells = [[_find_cell(one, column) for column in columns] for one in members]
     if width:
-        cells = [[shorten(cell, _NAME) for cell in row[:-1]] + row[-1:] for row in cells]
+        cells = [[shorten_middle(cell, _NAME) for cell in row[:-1]] + row[-1:] for row in cells]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    room = width - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
+    is_below = bool(width) and room < min(_WHY, widths[-1])  # the reason gets a line of its own below its node
     for one, row in zip([None, *members], [columns, *cells], strict=True):
-        line = "  ".join(cell.ljust(each) for cell, each in zip(row, widths, strict=True)).rstrip()
         level = Level.OK if one is None else Level[one["level"].upper()]
+        shown = row[:-1] if is_below else row
+        line = _GAP.join(cell.ljust(each) for cell, each in zip(shown, widths, strict=False)).rstrip()
         yield paint(level, shorten(line, width) if width else line)
+        if one is not None and is_below and row[-1] != "-":
+            yield paint(level, shorten(f"{_BELOW}{row[-1]}", width))
 
 
 def _find_cell(one: Mapping[str, Any], column: str) -> str:
@@ -152,7 +169,7 @@ def explain_member(one: Mapping[str, Any]) -> str:
 
 def _rank(one: Mapping[str, Any], sort: str) -> Any:
     if sort == "level":
-        return -Level[one["level"].upper()]
+        return -Level[one["level"].upper()], one["state"] in _ABSENT or not explain_member(one)
     if sort == "since":
         return -(one["since_s"] or 0.0)
     return str(one[sort])
@@ -166,7 +183,8 @@ def _has_services(status: Mapping[str, Any]) -> bool:
 def _format_service(name: str, service: Mapping[str, Any]) -> str:
     where = service["bind"] or ", ".join(service["routes"]) or "all other requests"
     where += ", announced by members" if service["is_announced"] else ""
-    count = f"{service['up_count']} of {service['server_count']} servers are up"
+    up = "?" if service["up_count"] is None else service["up_count"]
+    count = f"{up} of {service['server_count']} servers are up"
     table = f"; its table of clients is {service['table']}" if service["table"] else ""
     return printable(f"service {name} ({service['mode']}, {where}): {count}{table}", _LINE)
 

@@ -31,6 +31,14 @@ def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 3)] + "..."
 
 
+def shorten_middle(text: str, width: int) -> str:
+    """Return a text that is no wider than a number of characters; names often differ at their end, so it is kept."""
+    if len(text) <= width:
+        return text
+    end = (width - 3) // 2
+    return f"{text[: width - 3 - end]}...{text[-end:]}"
+
+
 def keep_plain(_level: Level, text: str) -> str:
     """Return a text without colours."""
     return text
