@@ -10,6 +10,7 @@ import requests
 
 import probe
 from fakes.web import answering
+from integration.balancer import list_haproxy, stopped
 from integration.proxy import Proxy, wait_for
 from integration.test_daemon import COMMAND, running_daemon, said
 from integration.test_live import frontend, seen, slow_request
@@ -159,6 +160,38 @@ def test_an_order_without_the_daemon_waits_for_it(proxy: Proxy) -> None:
     assert proxy.servers() == {"web1"}
 
 
+def test_an_order_about_nothing_that_is_known_says_so(proxy: Proxy) -> None:
+    """A misspelt node or service is told, although the order counts when it comes; nothing claims it is drained."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+
+    def order(*words: str) -> tuple[str, str]:
+        argv = [*COMMAND, "maint", "set", *words, "--reason", "x"]
+        environ = os.environ | proxy.environment
+        done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()[-1], done.stderr
+
+    assert order("web1")[1] == order("web1", "--service", "nodes")[1] == ""
+    shown, doubt = order("wbe1", "--wait")
+    assert doubt == "serf-haproxy: no node wbe1 is known, and the order counts when it comes; did you mean web1\n"
+    assert shown == "wbe1: HAProxy has no server of it"
+    assert "web1 does not offer shop, and the order counts when it does" in order("web1", "--service", "shop")[1]
+
+
+def test_who_waits_for_a_drain_is_told_what_keeps_it(proxy: Proxy) -> None:
+    """Without a daemon, or with a HAProxy that does not answer, `--wait` says what it waits for."""
+    proxy.record("web1", 8001)
+    proxy.run_pass()
+    argv = [*COMMAND, "maint", "set", "web1", "--reason", "x", "--wait"]
+    environ = os.environ | proxy.environment
+    with subprocess.Popen(argv, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert "waiting for web1: HAProxy still gives it clients" in process.stderr.readline()
+        with stopped(*list_haproxy(proxy)):
+            assert "waiting for web1: HAProxy does not answer" in process.stderr.readline()
+        process.kill()
+
+
 def test_a_pause_changes_nothing_until_it_is_resumed(proxy: Proxy) -> None:
     """While there is a pause, joins and orders are seen and reported, and HAProxy and its file stay as they are."""
     with running_daemon(proxy):
@@ -267,7 +300,8 @@ def test_times_and_wrong_words_are_refused(proxy: Proxy) -> None:
         (("maint", "set", "we b", "--reason", "x"), "is no name of a node"),
         (("maint", "set", "web1", "--reason", "x", "--until", "tomorrow"), "is no time: write a span such as"),
         (("maint", "set", "web1", "--reason", "x", "--until", "2001-01-01T00:00Z"), "has passed"),
-        (("maint", "set", "web1", "--reason", "x" * 300), "too long"),
+        (("maint", "set", "web1", "--reason", "x" * 300), "the reason is too long: it has 300 characters, 200 are"),
+        (("maint", "set", "web1", "--reason", "a\x1b[31m"), "the reason has a character that cannot be printed"),
         (("maint", "unset", "web1"), "there is no order about web1"),
         (("history", "--since", "x"), "--since: 'x' is no time"),
     ]

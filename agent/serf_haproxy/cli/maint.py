@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from serf_haproxy.errors import EXIT_SYSTEM
@@ -9,8 +10,10 @@ from serf_haproxy.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from serf_haproxy.control.give import Wish
+    from serf_haproxy.policy.snapshot import Running
 
 _WAIT_S = 300.0
+_TELL_S = 1.0  # a daemon obeys within less
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -76,7 +79,9 @@ def set_order(args: argparse.Namespace) -> int:
     desk = Desk(settings)
     order = desk.make(MAINT, args.mode, read_wish(args), args.service, args.node)
     when = desk.give([order])
-    print(f"{args.node}: {printable(explain(order))}{when}")
+    print(f"{args.node}: {printable(explain(order))}{when}", flush=True)
+    if doubt := desk.find_doubt(args.node, args.service):
+        print(f"serf-haproxy: {printable(doubt)}", file=sys.stderr)
     return _wait(settings, args.node, args.service) if args.wait else 0
 
 
@@ -105,6 +110,8 @@ def list_orders(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"version": 1, "orders": [order._asdict() for order in orders]}, indent=1))
         return 0
+    if not orders:
+        print("there is no order", file=sys.stderr)
     for order in orders:
         print(f"{name_subject(order) or 'all'}: {printable(explain(order))}")
     return 0
@@ -116,21 +123,35 @@ def _add_subject(parser: argparse.ArgumentParser) -> None:
 
 
 def _wait(settings: Settings, node: str, service: str) -> int:
-    """Wait until HAProxy has no connection to a node's servers."""
-    import sys
+    """Wait until HAProxy has no connection to a node's servers; say what keeps it."""
     import time
 
     from serf_haproxy.control.edges import make_edges
+    from serf_haproxy.haproxy.socket import PROMPT
 
-    runtime, deadline_s, pause_s = make_edges(settings).runtime, time.monotonic() + _WAIT_S, 0.1
-    while time.monotonic() < deadline_s:
-        running = runtime.read_running()
-        servers = ((running and running.servers) or {}).items()
-        ours = [one for (section, name), one in servers if name == node and service in ("", section)]
-        if running and not any(one.connection_count or not (one.weight == 0 or one.is_maintained) for one in ours):
-            print(f"{node}: HAProxy has no connection to it")
+    runtime, began_s, pause_s, told = make_edges(settings, PROMPT).runtime, time.monotonic(), 0.1, ""
+    while (waited_s := time.monotonic() - began_s) < _WAIT_S:
+        obstacle, result = _look(runtime.read_running(), node, service)
+        if not obstacle:
+            print(f"{node}: {result}")
             return 0
+        if waited_s > _TELL_S and obstacle != told:
+            print(f"serf-haproxy: waiting for {node}: {obstacle}", file=sys.stderr)
+            told = obstacle
         time.sleep(pause_s)
         pause_s = min(2.0, 1.5 * pause_s)
-    print(f"serf-haproxy: {node} still has connections after {_WAIT_S:g} s; the order stays", file=sys.stderr)
+    print(f"serf-haproxy: {node}: {obstacle}, after {_WAIT_S:g} s; the order stays", file=sys.stderr)
     return EXIT_SYSTEM
+
+
+def _look(running: "Running | None", node: str, service: str) -> tuple[str, str]:
+    """Return what keeps a node from being free of connections, or "" and what there is to say."""
+    if running is None or running.servers is None:
+        return "HAProxy does not answer", ""
+    servers = running.servers.items()
+    ours = [one for (section, name), one in servers if name == node and service in ("", section)]
+    if any(one.weight != 0 and not one.is_maintained for one in ours):
+        return "HAProxy still gives it clients; `serf-haproxy status` says whether the daemon runs, or is paused", ""
+    if any(one.connection_count for one in ours):
+        return "HAProxy has connections to it", ""
+    return "", "HAProxy has no connection to it" if ours else "HAProxy has no server of it"

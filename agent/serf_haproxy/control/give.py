@@ -1,5 +1,6 @@
 """Giving an order on this balancer: from what an operator says to the daemon."""
 
+import difflib
 import os
 import pwd
 import time
@@ -10,11 +11,13 @@ from serf_haproxy.control.edges import Edges, make_edges
 from serf_haproxy.control.observe import read_nodes
 from serf_haproxy.control.order_secrets import OrderSecrets
 from serf_haproxy.errors import InputError
+from serf_haproxy.policy.claim import list_offers
 from serf_haproxy.policy.order_wire import find_excess, read_order
 from serf_haproxy.policy.orders import MAINT, UNDONE, Order, Table
 from serf_haproxy.policy.peers import list_others
 from serf_haproxy.policy.proof import Secret
 from serf_haproxy.serf.wake import ORDER_WORD, wake
+from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.moments import read_time
 
@@ -86,6 +89,21 @@ class Desk:
             where = f" in the service {service}" if service else ""
             raise InputError(f"there is no order about {node}{where}; 'serf-haproxy maint list' shows all orders")
         return [self.make(MAINT, UNDONE, wish._replace(is_local=one.is_local), one.service, one.node) for one in found]
+
+    def find_doubt(self, node: str, service: str) -> str:
+        """Return why an order may not do what was meant, since nothing has such a name; "" where it does."""
+        heard, record = read_nodes(self._settings.nodes_dir), self._edges.state.read_record()
+        names = heard.files.keys() | record.refused.keys()
+        if node not in names:
+            close = difflib.get_close_matches(node, sorted(names), 3)
+            hint = f"; did you mean {' or '.join(close)}" if close else ""
+            return f"no node {node} is known, and the order counts when it comes{hint}"
+        if not service:
+            return ""
+        file = heard.files.get(node)
+        if service not in (DEFAULT_SERVICE, *(list_offers(file.member) if file else ())):
+            return f"{node} does not offer {service}, and the order counts when it does"
+        return ""
 
     def give(self, orders: Sequence[Order]) -> str:
         """Give orders to the daemon; return what to say of when and where they count, "" for at once and everywhere.

@@ -139,9 +139,11 @@ def read_order(fields: Any, is_local: bool = False) -> Order:
         raise ValueError(f"{node!a} is no name of a node: {fault}")
     if not 0 < at_ms <= _LAST_MS or not 0 <= until_ms <= _LAST_MS or len(issuer) > NAME_BYTES:
         raise ValueError("its time or its issuer is out of range")
-    for text in (issuer, author, reason):
-        if len(text) > TEXT_CHARACTERS or not text.isprintable():
-            raise ValueError(f"{text[:20]!a} is too long, or has a character that cannot be printed")
+    for what, text in (("name of the balancer", issuer), ("name of who orders", author), ("reason", reason)):
+        if len(text) > TEXT_CHARACTERS:
+            raise ValueError(f"the {what} is too long: it has {len(text)} characters, {TEXT_CHARACTERS} are allowed")
+        if not text.isprintable():
+            raise ValueError(f"the {what} has a character that cannot be printed: {text[:20]!a}")
     return order
 
 
