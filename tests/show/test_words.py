@@ -36,9 +36,12 @@ def test_the_measured_part_of_a_weight_is_a_percentage(measured: dict[str, objec
 
 
 @pytest.mark.parametrize(
-    ("factor", "said"), [(0.03, "gets 3% of its weight: it is slow"), (1.0, ""), (None, "")], ids=str
+    ("factor", "weight", "said"),
+    [(0.03, 3, "gets 3% of its weight: it is slow"), (1.0, 100, ""), (None, 3, ""), (0.93, 100, ""), (0.03, 0, "")],
+    ids=str,
 )
-def test_the_table_says_why_a_server_gets_less(factor: float | None, said: str) -> None:
-    """A server that serves and gets less than its weight has a reason; one that gets all of it has none."""
-    member = {"state": "serving", "left_s": None, "trouble": "", "measured": {"factor": factor, "reason": "it is slow"}}
+def test_the_table_says_why_a_server_gets_less(factor: float | None, weight: int, said: str) -> None:
+    """A server that serves and gets less than its weight has a reason; one that gets all of it, or none, has none."""
+    measured = {"factor": factor, "limit": 100, "reason": "it is slow"}
+    member = {"state": "serving", "left_s": None, "trouble": "", "weight": weight, "measured": measured}
     assert explain_member(member) == said

@@ -162,8 +162,9 @@ def explain_member(one: Mapping[str, Any]) -> str:
     """Return why a node is not simply serving and up with its whole weight, and for how long."""
     left = "" if one["left_s"] is None else f", for {one['left_s']:.0f} s more"
     reason = "" if one["state"] == "serving" else one["reason"] + left
-    part = format_part(one["measured"])
-    less = "" if part in ("", "100%") else f"gets {part} of its weight: {one['measured']['reason'] or 'as measured'}"
+    part, measured = format_part(one["measured"]), one["measured"] or {}
+    is_less = part not in ("", "100%") and one["weight"] not in (0, measured.get("limit"))  # it may be of a while ago
+    less = "" if not is_less else f"gets {part} of its weight: {measured['reason'] or 'as measured'}"
     return "; ".join(part for part in (one["trouble"], reason, less) if part)
 
 
