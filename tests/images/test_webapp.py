@@ -243,14 +243,14 @@ def test_wrong_delay_is_refused(url: str, body: bytes) -> None:
 
 
 def test_kept_connection_answers_without_delay(url: str) -> None:
-    """On a kept connection, the median answer comes sooner than a delayed acknowledgement (40 ms)."""
+    """On a kept connection answers come sooner than a delayed acknowledgement (40 ms), which would delay all of them."""
     durations_s = []
     with requests.Session() as session:
         for _ in range(21):
             start_s = time.monotonic()
             assert session.get(url, timeout=DEADLINE_S).status_code == 200
             durations_s.append(time.monotonic() - start_s)
-    assert sorted(durations_s)[10] < 0.035
+    assert sorted(durations_s)[3] < 0.035  # on a busy machine others take longer
 
 
 def test_huge_body_is_refused(url: str) -> None:
