@@ -241,12 +241,13 @@ def test_variables_of_the_tree_and_the_images_are_documented() -> None:
     assert {"SERF_JOIN", "HAPROXY_STOP_S", "APP_PORT", "SERF_HAPROXY_CONFIG_PATH"} <= read
     pages = [
         REFERENCE_DIR / "images.md",
+        REFERENCE_DIR / "node-bundle.md",
         REFERENCE_DIR / "settings.md",
         DOCS_DIR / "how-to" / "run-further-services.md",
         DOCS_DIR / "how-to" / "run-two-balancers.md",
     ]
     written = set(re.findall(r"\w+", "".join(page.read_text() for page in pages)))
-    assert read - written - {"PWD", "STOPPING", "SERF_RPC_AUTH"} == set()
+    assert read - written - {"NF", "PWD", "STOPPING", "SERF_RPC_AUTH"} == set()
 
 
 def test_the_table_of_services_shows_every_default() -> None:

@@ -216,9 +216,9 @@ class Cluster:
         """Start web applications."""
         return [self.webapp(name, join=join) for name in names]
 
-    def start(self, name: str, image: str, *options: str) -> Container:
-        """Start another container with only these options."""
-        return self._add(Container, name, image, options)
+    def start(self, name: str, image: str, *options: str, command: Sequence[str] = ()) -> Container:
+        """Start another container with only these options, and with a command if it is not the image's own."""
+        return self._add(Container, name, image, options, command)
 
     @contextlib.contextmanager
     def holding(self, name: str, address: str, join: str = "lb1") -> Iterator[Container]:
@@ -251,9 +251,11 @@ class Cluster:
             said = self.engine(*words, f"--subnet={subnet}", self.network, is_checked=False)
         self.engine("network", "inspect", self.network)  # else it fails here, and says why
 
-    def _add(self, kind: type[AnyContainer], name: str, image: str, options: Sequence[str]) -> AnyContainer:
+    def _add(
+        self, kind: type[AnyContainer], name: str, image: str, options: Sequence[str], command: Sequence[str] = ()
+    ) -> AnyContainer:
         where = [f"--label={self.engine.label}", f"--network={self.network}", f"--network-alias={name}"]
-        started = self.engine("run", "--detach", f"--hostname={name}", *where, *options, image)
+        started = self.engine("run", "--detach", f"--hostname={name}", *where, *options, image, *command)
         container = kind(self.engine, name, self.network, started.split()[-1])
         self.containers.append(container)
         return container

@@ -81,7 +81,7 @@ class Engine:
 
 @contextlib.contextmanager
 def running_engine() -> Iterator[Engine]:
-    """Yield an engine with both images for the duration of a block; remove everything that was started in it.
+    """Yield an engine with all images for the duration of a block; remove everything that was started in it.
 
     All workers of a test run use the same engine. The first worker that needs it starts it and builds the images;
     `stop_engine` stops it when the run ends.
@@ -189,10 +189,10 @@ def _try_prepare() -> dict[str, Any]:
         engine = _answering_engine()
         ensure_base(engine)
         run(["make", "--directory", str(ROOT), "wheels"], 300)
-        for target in ("balancer", "webapp"):
+        for target in ("node", "balancer", "webapp"):
             engine.build(target, ROOT / "images" / "Dockerfile", ROOT, f"--target={target}")
     except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 every worker fails with it
-        return {"fault": f"no engine with both images: {error}"}
+        return {"fault": f"no engine with the images: {error}"}
     return {"environ": engine.environ, "base": engine.base}
 
 

@@ -93,7 +93,8 @@ def test_an_invalid_setting_ends_the_web_application(settings_cluster: Cluster) 
     """APP_PORT=http ends the web application's container with 100."""
     web = settings_cluster.webapp("web1", APP_PORT="http")
     assert web.wait_end() == 100
-    assert "APP_PORT='http'" in web.log()
+    assert "webapp: APP_PORT='http': allowed is a whole number, 1 to 65535" in web.log()
+    assert "Traceback" not in web.log()
 
 
 def test_an_advertised_address_is_used(settings_cluster: Cluster) -> None:
