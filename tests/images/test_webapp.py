@@ -243,7 +243,7 @@ def test_wrong_delay_is_refused(url: str, body: bytes) -> None:
 
 
 def test_kept_connection_answers_without_delay(url: str) -> None:
-    """On a kept connection answers come sooner than a delayed acknowledgement (40 ms), which would delay all of them."""
+    """On a kept connection answers come sooner than a delayed acknowledgement (40 ms), which delays all of them."""
     durations_s = []
     with requests.Session() as session:
         for _ in range(21):
