@@ -57,9 +57,10 @@ class Hands:
         self._tasks: dict[str, _Task] = {}
         self._settling: dict[str, tuple[Verb, float]] = {}  # done, and no list has shown it yet
         self._failures: dict[str, _Failure] = {}
-        self._listing: tuple[float, Future[Mapping[str, bool]]] | None = None
+        self._listing: tuple[float, int, Future[Mapping[str, bool]]] | None = None
         self._list_at_s = 0.0
-        self._listed_s = self._acted_s = float("-inf")
+        self._listed_s = float("-inf")
+        self._act_count = 0
         self.filled: Mapping[str, bool] = {}
         self.fault = "the executor has not been asked yet"
 
@@ -89,7 +90,7 @@ class Hands:
                 del self._tasks[slot]
                 acts.append(self._judge(slot, task, now_s))
         if acts:
-            self._list_at_s, self._acted_s = 0.0, now_s
+            self._list_at_s, self._act_count = 0.0, self._act_count + len(acts)
         self._list(now_s)
         return acts
 
@@ -107,20 +108,20 @@ class Hands:
         return Act(task.verb, slot, now_s - task.since_s, "")
 
     def _list(self, now_s: float) -> None:
-        if self._listing is not None and self._listing[1].done():
-            started_s, future = self._listing
+        if self._listing is not None and self._listing[2].done():
+            started_s, act_count, future = self._listing
             self._listing = None
             try:
                 filled = future.result()
             except SystemFault as error:
                 self.fault = str(error)
             else:
-                if started_s >= self._acted_s:  # else what was done meanwhile may not be in it
+                if act_count == self._act_count:  # else what was done meanwhile may not be in it
                     self.filled, self._listed_s, self.fault = filled, started_s, ""
                     self._settling.clear()
         if self._listing is None and now_s >= self._list_at_s:
             self._list_at_s = now_s + _LIST_S
-            self._listing = now_s, _run(self._executor.list_filled)
+            self._listing = now_s, self._act_count, _run(self._executor.list_filled)
 
 
 def _run(work: Callable[[], _Result]) -> Future[_Result]:
