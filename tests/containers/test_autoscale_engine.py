@@ -26,10 +26,12 @@ def socket_path(engine: Engine) -> str:
 def networks(engine: Engine) -> Iterator[tuple[str, str]]:
     """Yield two networks."""
     names = ("sea-inner", "sea-outer")
-    for name in names:
-        engine("network", "create", f"--label={engine.label}", name)
-    yield names
-    engine.remove_all()
+    try:
+        for name in names:
+            engine("network", "create", f"--label={engine.label}", name)
+        yield names
+    finally:
+        engine.remove_all()
 
 
 @pytest.fixture
