@@ -52,7 +52,7 @@ def look(proxy: Proxy, span_s: float, settle_s: float) -> Cost:
     """Look for some time at all servers."""
     assert proxy.process
     balance = make_balance(proxy.settings)
-    balance.follow(frozenset(["nodes"]), Parser(), has_reloaded=True)
+    balance.follow({"nodes": {}}, Parser(), has_reloaded=True)
     looks_s: list[float] = []
     began_s = time.monotonic()
     begun = False
