@@ -47,6 +47,7 @@ bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	run lost.py --reload $(if $(QUICK),--changes 8 --requests 0 --phase-s 4 --rate 1000,--changes 60 --requests 200000); \
 	run storm.py $(if $(QUICK),--members 50); \
 	run pass.py $(if $(QUICK),--rounds 2 --counts 10 1000); \
+	run pass.py --ahead $(if $(QUICK),--rounds 2 --counts 10 1000,--counts 10 1000 10000); \
 	run gossip.py $(if $(QUICK),--agents 10 --rest-s 5); \
 	run look.py $(if $(QUICK),--counts 10 --span-s 2); \
 	run handler.py $(if $(QUICK),--rounds 5); \

@@ -2,6 +2,7 @@
 
 Usage: .venv/bin/python tests/benchmarks/pass.py [--rounds 10] [--counts 10 100 ...] [--own-template] [--results DIR]
        .venv/bin/python tests/benchmarks/pass.py --services 20 [--rounds 10] [--counts 1000]
+       .venv/bin/python tests/benchmarks/pass.py --ahead [--rounds 10] [--counts 10 1000 10000]
 
 In each round one node changes its port, so that all passes are complete: read, render, apply, check, publish, record.
 "event": a handler has written the node file. "hint": the roster corrects the node file. "reload": like an event, but
@@ -12,7 +13,9 @@ thousands of checks a second would use the processor.
 
 With --own-template the same template is used as a user's template, which a child process renders. With --profile the
 functions that take the most time are printed instead. With --services the nodes of one cluster are in so many services,
-and passes there are compared, in turn, with those of a cluster that has them in one.
+and passes there are compared, in turn, with those of a cluster that has them in one. With --ahead a node joins in each
+round, and what it costs until HAProxy has it ahead of the pass is compared with that pass, by our CPU: the simulated
+Serf agent takes longer for its answer the more members there are.
 """
 
 import argparse
@@ -92,6 +95,10 @@ class Cluster:
             return {}
         self._balance = "leastconn" if self._balance == "roundrobin" else "roundrobin"
         return {"balance": self._balance}
+
+    def hasten(self, name: str) -> bool:
+        """Give HAProxy the server of a member ahead of the pass."""
+        return self._reconciler.hasten({name}, self.client.ask_some)
 
     def run(self, on_step: Any = str, **changes: Any) -> Outcome:
         """Run a pass."""
@@ -228,6 +235,36 @@ def compare(options: argparse.Namespace) -> None:
     report.write()
 
 
+def hasten(cluster: Cluster, number: int) -> tuple[float, float]:
+    """Let a node join; return our CPU until HAProxy has its server, and of the pass that follows, seconds."""
+    name = f"new{number}"
+    tags = {"role": "web", "port": "8080", "weight": "10"}
+    cluster.membership.put([Member(name, f"10.200.{number // 256}.{number % 256}", tags)])
+    cluster.membership.answer(0)  # packed now and not while it is measured
+    began_s = time.thread_time()
+    assert cluster.hasten(name)
+    hastened_s = time.thread_time()
+    assert cluster.run().verdict is Verdict.APPLIED
+    return hastened_s - began_s, time.thread_time() - hastened_s
+
+
+def compare_ahead(options: argparse.Namespace) -> None:
+    """Compare what a join costs until HAProxy has it, ahead of the pass and in the pass."""
+    report = Report("ahead", options)
+    rows, found = [], {}
+    for count in options.counts:
+        with running_cluster(count) as cluster:
+            pairs = [hasten(cluster, number) for number in range(options.rounds)]
+        ahead_s, pass_s = (median(side) for side in zip(*pairs, strict=True))
+        found[count] = ahead_s
+        rows.append((f"{count:,}", f"{1000 * ahead_s:.1f}", f"{1000 * pass_s:.1f}", f"{pass_s / ahead_s:.0f}"))
+    report.add_table("ahead", ("nodes", "ahead, CPU ms", "the pass, CPU ms", "times"), rows)
+    few, many = min(found), max(found)
+    goal = f"our CPU until HAProxy has a join among {many:,} is at most 3 times that among {few:,}"
+    report.add_goal(goal, f"{found[many] / found[few]:.2f}", found[many] <= 3 * found[few])
+    report.write()
+
+
 def profile(options: argparse.Namespace) -> None:
     """Print the functions in which a pass spends the most time."""
     for count in options.counts:
@@ -248,5 +285,7 @@ if __name__ == "__main__":
     parser.add_argument("--own-template", action="store_true")
     parser.add_argument("--profile", choices=["tottime", "cumtime"], help="print a profile in this order instead")
     parser.add_argument("--services", type=int, default=0, help="compare one service with so many")
+    parser.add_argument("--ahead", action="store_true", help="compare a join ahead of the pass with the pass")
     arguments = parser.parse_args()
-    (profile if arguments.profile else compare if arguments.services else main)(arguments)
+    way = compare if arguments.services else compare_ahead if arguments.ahead else main
+    (profile if arguments.profile else way)(arguments)

@@ -14,6 +14,7 @@ SMALLEST = (
     ("lost.py", "--changes", "6", "--requests", "0", "--phase-s", "1", "--rate", "100"),
     ("storm.py", "--members", "5", "--settle-s", "0"),
     ("pass.py", "--counts", "10", "--rounds", "1"),
+    ("pass.py", "--ahead", "--counts", "10", "--rounds", "1"),
     ("gossip.py", "--agents", "3", "--rest-s", "1"),
     ("handler.py", "--rounds", "20"),
     ("look.py", "--counts", "10", "--span-s", "1"),
