@@ -223,6 +223,8 @@ def _answering_engine() -> Engine:
 def _start_daemon(directory: Path) -> subprocess.Popen[bytes]:
     directory.mkdir()
     argv = ["dockerd", f"--data-root={directory}/data", f"--exec-root={directory}/exec", f"--pidfile={directory}/pid"]
+    # The default pools are enough for some thirty networks, and each worker has some.
+    argv += ["--default-address-pool=base=10.201.0.0/16,size=24"]
     argv += [f"--host=unix://{directory}/docker.sock", "--bridge=none"]
     with open(directory / "log", "wb") as log:
         daemon = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)

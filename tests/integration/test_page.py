@@ -21,6 +21,9 @@ NODE = "document.querySelector('#node')"
 SCREENSHOT = Path(__file__).parents[2] / "docs" / "page.png"
 
 
+_BROKEN = "Failed to load resource: net::ERR_EMPTY_RESPONSE"
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Tab]:
     """Yield a tab that all tests of this module use one after another."""
@@ -36,7 +39,10 @@ def tab(browser: Tab) -> Iterator[Tab]:
     browser.urls.clear()
     yield browser
     browser.open("about:blank")
-    assert browser.faults == []
+    # Of a connection that broke the browser makes another one; where that does not help, the test itself fails.
+    faults = [fault for fault in browser.faults if _BROKEN not in fault]
+    browser.faults.clear()
+    assert faults == []
 
 
 def get(proxy: Proxy, count: int) -> None:
