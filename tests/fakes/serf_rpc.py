@@ -50,6 +50,8 @@ def speak(
         while data := connection.recv(65536):
             unpacker.feed(data)
             for message in unpacker:
+                if not isinstance(message, dict):
+                    return  # another program has taken this port for that of its own server
                 if message.get("Command") == "members-filtered":
                     filtered_seq = message["Seq"]  # its body says which
                 elif "Command" in message:  # otherwise it is the body of a command
