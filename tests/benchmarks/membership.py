@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from measure import REPO
 
 from fakes import serf_rpc
+from fakes.servers import serving_in_thread
 
 HANDLER = str(REPO / "handlers" / "member_event")
 _LOG_WORD = {"member-join": "MemberJoin", "member-leave": "MemberLeave", "member-failed": "MemberFailed"}
@@ -119,11 +120,5 @@ def serving(membership: Membership, address: tuple[str, int]) -> Iterator[Member
         allow_reuse_address = True
         daemon_threads = True
 
-    with Server(address, Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield membership
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving_in_thread(Server(address, Handler)):
+        yield membership

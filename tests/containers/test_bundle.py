@@ -8,7 +8,6 @@ import requests
 
 from containers.applications import APPLICATIONS, NO_RIGHTS, build, start
 from containers.cluster import CONFINED, FAIL_S, Balancer, Cluster, Container
-from containers.conftest import MakeCluster
 from containers.engine import PREFIX, Engine
 from integration.load import Load, run_load
 from integration.proxy import wait_for
@@ -20,13 +19,6 @@ PSS = (
     "for p in /proc/[0-9]*; do kib=$(sed -n 's/^Pss: *\\([0-9]*\\).*/\\1/p' $p/smaps_rollup 2>/dev/null); "
     "[ -z \"$kib\" ] || echo $kib $(tr '\\0\\n' '  ' <$p/cmdline); done"
 )
-
-
-@pytest.fixture(scope="module")
-def cluster(make_cluster: MakeCluster) -> Iterator[Cluster]:
-    """Yield a cluster with a balancer, lb1, whose health checks ask with GET."""
-    with make_cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,19 @@ def serving(listener: socket.socket, talk: Talk) -> Iterator[None]:
             thread.join()
             for connection in connections:
                 connection.close()
+
+
+@contextlib.contextmanager
+def serving_in_thread(server: socketserver.BaseServer) -> Iterator[int]:
+    """Run a server in a thread for the length of the block, and close it; yield its port."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield int(server.server_address[1])
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextlib.contextmanager

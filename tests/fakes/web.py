@@ -2,9 +2,10 @@
 
 import contextlib
 import http.server
-import threading
 import time
 from collections.abc import Iterator
+
+from fakes.servers import serving_in_thread
 
 
 class Web:
@@ -55,12 +56,5 @@ def answering(port: int = 0, delay_s: float = 0.0) -> Iterator[Web]:
         def handle_error(self, *_: object) -> None:
             """Ignore a client that is gone."""
 
-    with Server(("127.0.0.1", port), Handler) as server:
-        web.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield web
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving_in_thread(Server(("127.0.0.1", port), Handler)) as web.port:
+        yield web

@@ -11,7 +11,6 @@ import socket
 import ssl
 import subprocess
 import textwrap
-import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 from containers.engine import need
 from fakes.certificates import write_pair
+from fakes.servers import serving_in_thread
 from fakes.web import answering
 from integration.proxy import Proxy, free_port, wait_for
 from integration.test_daemon import running_daemon
@@ -95,14 +95,9 @@ def serving_files(directory: Path) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             """Print nothing."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=directory)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+    handler = functools.partial(Handler, directory=directory)
+    with serving_in_thread(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as port:
+        yield port
 
 
 def find_block(start: str) -> str:

@@ -6,6 +6,8 @@ import socketserver
 import threading
 from collections.abc import Iterator
 
+from fakes.servers import serving_in_thread
+
 
 @contextlib.contextmanager
 def tunnel(path: str) -> Iterator[int]:
@@ -24,14 +26,8 @@ def tunnel(path: str) -> Iterator[int]:
         daemon_threads = True
         block_on_close = False
 
-    with Server(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving_in_thread(Server(("127.0.0.1", 0), Handler)) as port:
+        yield port
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:

@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from serf_haproxy.autoscale.council import Council
 from serf_haproxy.autoscale.fleet import Fleet
@@ -25,6 +25,7 @@ from serf_haproxy.serf.answers import STALE_S
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import find_stamp
 from serf_haproxy.system.locks import locked
+from serf_haproxy.system.signals import collecting
 
 log = logging.getLogger("serf-haproxy")
 
@@ -72,7 +73,7 @@ class Autoscaler:
         lock_path = os.path.join(self._settings.state_dir, "autoscale.lock")
         while not os.path.isdir(self._settings.state_dir) and not self._is_over():
             self._wait(-1, _IDLE_S)  # the daemon makes it
-        with self._signal_pipe() as signal_fd, locked(lock_path, _START_S, "another autoscaler"):
+        with collecting(self._signals) as signal_fd, locked(lock_path, _START_S, "another autoscaler"):
             while not self._is_over():
                 began_s = time.thread_time()
                 pause_s = self._survive()
@@ -113,19 +114,6 @@ class Autoscaler:
             log.info("%s", "scaling goes on")
         self._fault_count, self._said = 0, ""
         return pause_s
-
-    @contextlib.contextmanager
-    def _signal_pipe(self) -> Iterator[int]:
-        readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda caught, _frame: self._signals.add(caught))
-        try:
-            yield readable
-        finally:
-            signal.set_wakeup_fd(-1)
-            os.close(readable)
-            os.close(writable)
 
     def _wait(self, signal_fd: int, pause_s: float) -> None:
         """Wait, and read what other balancers answer meanwhile."""

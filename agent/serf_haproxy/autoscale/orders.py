@@ -6,7 +6,7 @@ from typing import NamedTuple
 from serf_haproxy.control.give import Desk, Wish
 from serf_haproxy.control.order_book import OrderBook
 from serf_haproxy.errors import InputError, SystemFault
-from serf_haproxy.policy.orders import DRAIN, MAINT, STOP, UNDONE, Order
+from serf_haproxy.policy.orders import DRAIN, MAINT, PAUSE, STOP, UNDONE, Order
 from serf_haproxy.settings import Settings
 
 AUTHOR = "autoscale"
@@ -51,9 +51,7 @@ class Orders:
         about = [order for order in active if order.verb == MAINT]
         ours = {order.node: order for order in about if order.author == AUTHOR and not order.service}
         others = [order for order in about if ours.get(order.node) is not order]
-        return Standing(
-            ours, others, any(order.verb != MAINT and order.mode for order in active if order.verb == "pause")
-        )
+        return Standing(ours, others, any(order.verb == PAUSE for order in active))
 
     def drain(self, slot: str, reason: str, limit_s: float, *, is_last: bool) -> None:
         """Have a server drained by all balancers.

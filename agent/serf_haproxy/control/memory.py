@@ -5,7 +5,7 @@ from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.facts import Facts
 from serf_haproxy.control.hasten import Ground, make_ground
 from serf_haproxy.control.health import Silence
-from serf_haproxy.control.outcome import Outcome
+from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.control.rendering import Renderer
 from serf_haproxy.control.replies import Replies
 from serf_haproxy.control.vetting import Vetting
@@ -68,7 +68,9 @@ class Memory:
         self, outcome: Outcome, snapshot: Snapshot, decision: Decision, settings: Settings, edges: Edges
     ) -> None:
         """Keep that on which a few members can be decided until the next pass."""
-        text = edges.config_file.read_live() if outcome.is_in_force else None
+        if not outcome.is_in_force:
+            return
+        text = snapshot.live if outcome.verdict is Verdict.UNCHANGED else edges.config_file.read_live()
         if text is not None:
             basis = make_basis(snapshot, decision, self.memo)
             self.ground = make_ground(outcome, basis, settings, text, self.renderer.parser)

@@ -1,13 +1,12 @@
 """The daemon: waits for wakes, signals, the clock and Serf, and makes one pass at a time."""
 
-import contextlib
 import logging
 import os
 import select
 import selectors
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 
 from serf_haproxy.balance.loop import make_balance
 from serf_haproxy.control.directories import prepare_directories
@@ -26,6 +25,7 @@ from serf_haproxy.serf.client import Client
 from serf_haproxy.serf.wake import MEMBER_WORD, drain, is_open_at, open_fifo
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.locks import locked
+from serf_haproxy.system.signals import collecting
 
 log = logging.getLogger("serf-haproxy")
 
@@ -72,7 +72,7 @@ class Daemon:
         with (
             locked(state.daemon_lock_path, _START_S, "another daemon"),
             locked(state.former_lock_path, _START_S, "another daemon"),
-            self._signal_pipe() as signal_fd,
+            collecting(self._signals) as signal_fd,
         ):
             self._wake_fd = open_fifo(self._settings.wake_fifo)
             self._survive(greet, signal_fd)
@@ -86,20 +86,6 @@ class Daemon:
             self._companion.stop()
             self._courier.close()
         log.info("stopped by a signal")
-
-    @contextlib.contextmanager
-    def _signal_pipe(self) -> Iterator[int]:
-        """Collect signals and make a descriptor readable, so that none is missed between looking and waiting."""
-        readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda caught, _frame: self._signals.add(caught))
-        try:
-            yield readable
-        finally:
-            signal.set_wakeup_fd(-1)
-            os.close(readable)
-            os.close(writable)
 
     def _obey(self) -> None:
         """Do what is due."""

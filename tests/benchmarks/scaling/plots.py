@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from styling import STYLE
 
 from scaling.cases import Case
 from scaling.measure_case import Run
@@ -13,15 +14,6 @@ mpl.use("svg")
 from matplotlib import pyplot
 
 _COLOURS = {"serf-haproxy": "#c8553d", "Knative": "#1b6ca8", "HPA": "#588157"}
-_STYLE = {
-    "svg.hashsalt": "serf-haproxy",
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 _POINTS = 400
 
 
@@ -30,7 +22,7 @@ def draw(case: Case, optimum: Array, runs: list[Run], directory: Path) -> str:
     begin, end = case.shown_s or (0, len(optimum))
     shown = slice(begin, min(end, len(optimum)))
     unit_s, unit = (3600.0, "hours") if shown.stop - shown.start > 10_000 else (60.0, "minutes")
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, (above, below) = pyplot.subplots(2, 1, figsize=(9, 4.6), layout="constrained", sharex=True)
         needed = runs[0].course.demand[shown] / case.shape.capacity
         times, least, most = _thin(needed)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from styling import STYLE
 
 from study.sums import STEP
 from study.tables import Group, Result
@@ -25,20 +26,11 @@ _COLOURS = {
     "source": "#b56576",
     "uri": "#e0a458",
 }
-_STYLE = {
-    "svg.hashsalt": "serf-haproxy",
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 def draw(group: Group, results_dir: Path) -> str:
     """Draw the plots of a group; return the name of the file. The same results make the same bytes."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         panel_count = 2 if group.case.has_sick else 1
         figure, panels = pyplot.subplots(1, panel_count, figsize=(9, 3.6), layout="constrained", squeeze=False)
         for name, results in group.results.items():
