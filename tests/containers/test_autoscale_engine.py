@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+import workers
 from containers.engine import Engine
 from serf_haproxy.autoscale.containers import SLOT_LABEL, Containers
 from serf_haproxy.autoscale.executor import ExecutorFault
 from serf_haproxy.services.scaling import Scale
 
-SLOT = "sea-1"
+# Workers of the tests share the engine.
+SEA = f"sea{workers.NUMBER}-"
+SLOT, OTHER = f"{SEA}1", f"{SEA}2"
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def socket_path(engine: Engine) -> str:
 @pytest.fixture
 def networks(engine: Engine) -> Iterator[tuple[str, str]]:
     """Yield two networks."""
-    names = ("sea-inner", "sea-outer")
+    names = (f"{SEA}inner", f"{SEA}outer")
     try:
         for name in names:
             engine("network", "create", f"--label={engine.label}", name)
@@ -38,13 +41,13 @@ def networks(engine: Engine) -> Iterator[tuple[str, str]]:
 def executor(engine: Engine, networks: tuple[str, str], socket_path: str) -> Iterator[Containers]:
     """Yield an executor whose template is a container that has never run."""
     inner, outer = networks
-    words = ["create", "--name=sea-template", f"--label={engine.label}", f"--network={inner}", "--network-alias=crew"]
+    words = ["create", f"--name={SEA}template", f"--label={engine.label}", f"--network={inner}", "--network-alias=crew"]
     words += ["--publish=127.0.0.1::80", "--env=SECRET=known", "--read-only", "--memory=64m", "--stop-timeout=7"]
     engine(*words, "--label=kind=boat", "--entrypoint=sleep", "serf-haproxy-test/webapp", "1000")
-    engine("network", "connect", "--alias=deck", outer, "sea-template")
-    scale = Scale(executor="docker", max=3, slots="sea-", template="sea-template", socket=socket_path)
-    yield Containers("sea", scale)
-    for slot in ("sea-1", "sea-2"):
+    engine("network", "connect", "--alias=deck", outer, f"{SEA}template")
+    scale = Scale(executor="docker", max=3, slots=SEA, template=f"{SEA}template", socket=socket_path)
+    yield Containers(SEA[:-1], scale)
+    for slot in (SLOT, OTHER):
         engine("rm", "--force", "--volumes", slot, is_checked=False)
 
 
@@ -58,7 +61,7 @@ def test_a_server_is_a_copy_of_the_template(engine: Engine, executor: Containers
     """A copy has image, environment, limits and networks of the template; its name is the slot, and it has no port."""
     assert executor.list_filled() == {}
     executor.start(SLOT)
-    copy, template = inspect(engine, SLOT), inspect(engine, "sea-template")
+    copy, template = inspect(engine, SLOT), inspect(engine, f"{SEA}template")
     assert copy["State"]["Running"]
     assert (copy["Config"]["Hostname"], copy["Image"]) == (SLOT, template["Image"])
     assert "SECRET=known" in copy["Config"]["Env"]
@@ -84,10 +87,10 @@ def test_starting_and_stopping_twice_is_once(engine: Engine, executor: Container
     assert executor.list_filled() == {SLOT: False}
     executor.start(SLOT)
     assert inspect(engine, SLOT)["Id"] != first
-    executor.start("sea-2")
+    executor.start(OTHER)
     for _ in range(2):
         executor.stop(SLOT)
-        assert executor.list_filled() == {"sea-2": True}
+        assert executor.list_filled() == {OTHER: True}
 
 
 def test_no_other_container_is_touched(engine: Engine, executor: Containers) -> None:
@@ -105,15 +108,15 @@ def test_no_other_container_is_touched(engine: Engine, executor: Containers) -> 
 
 def test_a_start_that_fails_leaves_nothing(engine: Engine, executor: Containers, socket_path: str) -> None:
     """A copy that cannot start is removed, and the fault has the engine's words."""
-    words = ("create", "--name=sea-broken", f"--label={engine.label}", "--entrypoint=/nonexistent")
+    words = ("create", f"--name={SEA}broken", f"--label={engine.label}", "--entrypoint=/nonexistent")
     engine(*words, "serf-haproxy-test/webapp")
-    scale = Scale(executor="docker", max=3, slots="sea-", template="sea-broken", socket=socket_path)
+    scale = Scale(executor="docker", max=3, slots=SEA, template=f"{SEA}broken", socket=socket_path)
     with pytest.raises(ExecutorFault, match=f"cannot start {SLOT}: 400, .*/nonexistent"):
-        Containers("sea", scale).start(SLOT)
+        Containers(SEA[:-1], scale).start(SLOT)
     assert executor.list_filled() == {}
-    missing = Containers("sea", Scale(max=3, slots="sea-", template="sea-none", socket=socket_path))
+    missing = Containers(SEA[:-1], Scale(max=3, slots=SEA, template=f"{SEA}none", socket=socket_path))
     with pytest.raises(
-        ExecutorFault, match="no container sea-none to copy; make it with 'docker create --name sea-none"
+        ExecutorFault, match=f"no container {SEA}none to copy; make it with 'docker create --name {SEA}none"
     ):
         missing.start(SLOT)
 
@@ -134,11 +137,11 @@ def test_two_controllers_start_one_container(engine: Engine, executor: Container
 
 def test_a_template_on_the_hosts_network_is_refused(engine: Engine, executor: Containers, socket_path: str) -> None:
     """Copies in one network would all have the same ports."""
-    words = ("create", "--name=sea-host", f"--label={engine.label}", "--network=host", "--entrypoint=sleep")
+    words = ("create", f"--name={SEA}host", f"--label={engine.label}", "--network=host", "--entrypoint=sleep")
     engine(*words, "serf-haproxy-test/webapp", "1")
-    scale = Scale(executor="docker", max=3, slots="sea-", template="sea-host", socket=socket_path)
+    scale = Scale(executor="docker", max=3, slots=SEA, template=f"{SEA}host", socket=socket_path)
     with pytest.raises(ExecutorFault, match="has the network host, where all copies have the same ports"):
-        Containers("sea", scale).start(SLOT)
+        Containers(SEA[:-1], scale).start(SLOT)
     assert executor.list_filled() == {}
 
 
@@ -146,9 +149,9 @@ def test_an_engine_that_is_away_is_told(tmp_path: Path) -> None:
     """A missing socket, and one on which no answer comes, are faults that name it."""
     import socket
 
-    scale = Scale(executor="docker", max=3, slots="sea-", template="t", socket=f"{tmp_path}/none")
+    scale = Scale(executor="docker", max=3, slots=SEA, template="t", socket=f"{tmp_path}/none")
     with pytest.raises(ExecutorFault, match=f"no answer of the engine at {tmp_path}/none: No such file"):
-        Containers("sea", scale).list_filled()
+        Containers(SEA[:-1], scale).list_filled()
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(f"{tmp_path}/s")
         silent.listen()
@@ -164,17 +167,17 @@ def test_a_project_of_compose_lends_its_container(engine: Engine, networks: tupl
     words = [f"--label=com.docker.compose.{key}={value}" for key, value in labels.items()]
     words += [f"--label={engine.label}", f"--network={networks[0]}", "--entrypoint=sleep"]
     engine("create", "--name=fleet_boat_1", *words, "serf-haproxy-test/webapp", "1000")
-    scale = Scale(executor="compose", max=3, slots="sea-", project="fleet", container="boat", socket=socket_path)
-    executor = Containers("sea", scale)
+    scale = Scale(executor="compose", max=3, slots=SEA, project="fleet", container="boat", socket=socket_path)
+    executor = Containers(SEA[:-1], scale)
     try:
         executor.start(SLOT)
-        executor.start("sea-2")
+        executor.start(OTHER)
         copied = inspect(engine, SLOT)["Config"]["Labels"]
         assert {key: copied[f"com.docker.compose.{key}"] for key in labels} == labels | {"container-number": "1001"}
-        assert executor.list_filled() == {SLOT: True, "sea-2": True}
+        assert executor.list_filled() == {SLOT: True, OTHER: True}
     finally:
         executor.stop(SLOT)
-        executor.stop("sea-2")
+        executor.stop(OTHER)
     engine("rm", "--force", "fleet_boat_1")
     with pytest.raises(
         ExecutorFault, match="the project fleet has no container of its service boat to copy; start one"

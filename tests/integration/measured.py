@@ -45,7 +45,7 @@ class Application:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of a connection; health checks use HEAD, and are answered at once."""
-        with contextlib.closing(writer), contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
+        with ending(writer), contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 is_check = head.startswith(b"HEAD")
@@ -60,6 +60,15 @@ class Application:
                     await asyncio.sleep(self.held_s)
                     writer.write(b"ok")
                 await writer.drain()
+
+
+@contextlib.contextmanager
+def ending(writer: asyncio.StreamWriter) -> Iterator[None]:
+    """End a connection with the block, whatever the other end has not read yet."""
+    try:
+        yield
+    finally:
+        writer.transport.abort()
 
 
 class Answer(NamedTuple):
@@ -132,7 +141,7 @@ class Stage:
         with contextlib.suppress(OSError, EOFError, TimeoutError, ValueError, IndexError):
             async with asyncio.timeout(_ANSWER_S):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                with contextlib.closing(writer):  # also when the stage ends before the answer
+                with ending(writer):  # also when the stage ends before the answer
                     writer.write(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")
                     head, _, _ = (await reader.read()).partition(b"\r\n\r\n")
             first, *lines = head.decode().lower().split("\r\n")
@@ -150,11 +159,12 @@ def running_stage(names: Iterable[str], service_s: float) -> Iterator[Stage]:
     def work() -> None:
         asyncio.set_event_loop(stage._loop)
         stage._loop.run_until_complete(stage.run(stopping))
-        tasks = asyncio.all_tasks(stage._loop)
-        for task in tasks:
-            task.cancel()
-        stage._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        stage._loop.run_until_complete(asyncio.sleep(0.01))  # in which the connections are closed
+        # A connection that was accepted at the last moment has no task yet.
+        while tasks := asyncio.all_tasks(stage._loop):
+            for task in tasks:
+                task.cancel()
+            stage._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            stage._loop.run_until_complete(asyncio.sleep(0.01))  # in which the connections are closed
         stage._loop.close()
 
     thread = threading.Thread(target=work)

@@ -93,7 +93,9 @@ def test_boot_makes_what_haproxy_needs(short_dir: Path) -> None:
 def test_haproxy_starts_with_the_last_confirmed_configuration(cluster: Cluster, damage: bytes | None) -> None:  # noqa: F811
     """When HAProxy is killed after the live file was damaged without a daemon, it restarts and serves."""
     live = Path(cluster.settings.config_path)
+    wait_for(lambda: "server web2 " in live.read_text(), "the file follows HAProxy")
     cluster.lab.add("web3")  # so that the previous configuration becomes the last confirmed one
+    wait_for(lambda: "server web3 " in live.read_text(), "the file follows HAProxy")
     cluster.control("daemon", "-wd", "-d")
     if damage is None:
         live.unlink()

@@ -207,7 +207,9 @@ def test_a_lab_of_the_previous_release_is_shown_and_taken_down(lab_dir: Path) ->
     (service_dir / DAEMON).rename(service_dir / "agent")
     restarted = lab(lab_dir, "balancer", "lb1", "up")
     assert restarted.returncode == 0, restarted.stderr
-    assert sorted(path.name for path in service_dir.iterdir() if not path.name.startswith(".")) == sorted(SERVICES)
+    assert sorted(path.name for path in service_dir.iterdir() if not path.name.startswith(".")) == sorted(
+        (*SERVICES, "autoscale")
+    )
     assert lab(lab_dir, "down").returncode == 0
     assert running_in(lab_dir) == []
     assert not lab_dir.exists()

@@ -74,7 +74,7 @@ def test_the_page_follows_the_cluster(proxy: Proxy, tab: Tab) -> None:
         assert tab.read("#rows .row").split()[1] == "web3"
         tab.wait("document.querySelector('#story').innerText.includes('in HAProxy after')")
         get(proxy, 1)
-        tab.wait("document.querySelector('#story .way').innerText.includes('decided after')")
+        tab.wait("document.querySelector('#story .way')?.innerText.includes('decided after')")
         tab.wait("document.querySelector('#story').innerText.includes('first request after')")
         tab.wait("document.querySelector('#diff .added')")
         assert "server web3 127.0.0.1:9 " in tab.read("#diff")
@@ -168,7 +168,7 @@ def test_orders_are_given_and_undone_on_the_page(proxy: Proxy, tab: Tab, short_d
         tab.click("#node form button")
         tab.wait("document.querySelector('#orders').innerText.includes('drain: <b>disk</b> (alice at ')")
         tab.wait("document.querySelector('#rows .row').innerText.includes('draining')")
-        tab.wait("document.querySelector('#story .order').innerText.includes('maint drain')")
+        tab.wait("document.querySelector('#story .order')?.innerText.includes('maint drain')")
         assert "(by alice)" in tab.read("#story .order")
         tab.click("#orders button")
         tab.wait("document.querySelector('#orders-part').hidden")

@@ -47,7 +47,9 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
         again_s = _wait_s(goal, running) if changes.deletions else None
         return Outcome(Verdict.UNCHANGED, "HAProxy runs what it should", goal.digest, again_s=again_s, left=left)
     on_step("compared")
-    is_confirmed = live is not None and running is not None and _runs(live, before, running, attempt.left)
+    is_confirmed = (
+        live is not None and running is not None and _runs(live, before, running, attempt.left, attempt.hastened)
+    )
     drifts = _list_drifts(goal, before, running, is_settled=live == goal.text) if changes and changes.commands else ()
     is_applied = changes is not None and change_servers(attempt, goal, running, changes) and not attempt.ordered
     on_step("applied")
@@ -96,13 +98,22 @@ def _list_drifts(goal: Config, before: Layout, running: Running | None, *, is_se
     return () if servers is None else list_drifts(goal.layout, before, servers, is_settled=is_settled)
 
 
-def _runs(live: str, before: Layout, running: Running, left: Mapping[Key, str] | None = None) -> bool:
-    """Return whether HAProxy runs what the live file says: such a file is worth keeping."""
-    description = fingerprint.description_of(live)
-    if running.servers is None or not description:
+def _runs(
+    live: str,
+    before: Layout,
+    running: Running,
+    left: Mapping[Key, str] | None = None,
+    hastened: frozenset[Key] = frozenset(),
+) -> bool:
+    """Return whether HAProxy runs what the live file says, but for servers ahead of it: it is worth keeping."""
+    description, servers = fingerprint.description_of(live), running.servers
+    if servers is None or not description:
         return bool(description) and running.description == description
+    if hastened:
+        before = before._replace(servers={key: line for key, line in before.servers.items() if key not in hastened})
+        servers = {key: seen for key, seen in servers.items() if key not in hastened}
     is_rest = fingerprint.rest_of(running.description) == fingerprint.rest_of(description)
-    changes = diff(before, before, running.servers, left)
+    changes = diff(before, before, servers, left)
     return is_rest and not changes.commands and not changes.fixed
 
 

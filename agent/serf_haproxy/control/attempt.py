@@ -32,6 +32,7 @@ class Attempt(NamedTuple):
         decided: The servers that were decided, and whether each is new or elsewhere than before.
         emptied: Servers in maintenance whose idle connections have been closed, kept from pass to pass.
         measured: The sections with measured weights, and whether a split shares their requests.
+        hastened: The servers that HAProxy was given ahead of this pass.
         ordered: Why there is to be a reload although nothing needs one; "" where there is not.
     """
 
@@ -46,6 +47,7 @@ class Attempt(NamedTuple):
     decided: Mapping[Key, bool] = {}
     emptied: set[Key] | None = None
     measured: Mapping[str, bool] = {}
+    hastened: frozenset[Key] = frozenset()
     ordered: str = ""
 
     def read_before(self) -> Layout:

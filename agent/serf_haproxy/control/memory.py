@@ -36,6 +36,7 @@ class Memory:
         vetting: Tries new and changed tables of the services file.
         aftermath: Tells what is new after each pass.
         ground: On what a few members can be decided ahead of the next pass; None where they cannot.
+        hastened: The servers that HAProxy was given ahead of the present pass.
         replies: What queries of Serf are answered.
         facts: What the question is answered whether traffic should come here.
         balancers: The name of this balancer's node, "" while it is not known, and those of others that are alive.
@@ -53,6 +54,7 @@ class Memory:
         self.vetting = Vetting()
         self.aftermath = Aftermath()
         self.ground: Ground | None = None
+        self.hastened: frozenset[Key] = frozenset()
         self.replies = Replies()
         self.facts = Facts()
         self.balancers: tuple[str, tuple[str, ...]] = ("", ())
@@ -61,8 +63,9 @@ class Memory:
 
     def end_ground(self) -> list[tuple[str, Member]]:
         """Note that a pass begins; return what was corrected in node files ahead of it: status and member."""
-        early, self.ground = self.ground.recorded if self.ground else [], None
-        return early
+        ground, self.ground = self.ground, None
+        self.hastened = frozenset(ground.basis.touched) if ground else frozenset()
+        return ground.recorded if ground else []
 
     def keep_ground(
         self, outcome: Outcome, snapshot: Snapshot, decision: Decision, settings: Settings, edges: Edges

@@ -180,6 +180,7 @@ class Reconciler:
             left=record.read_left(),
             decided=find_new(snapshot, decision, memory.served[0]),
             emptied=memory.emptied,
+            hastened=memory.hastened,
             measured=snapshot.services.measured,
             ordered=explain(order) if order else "",
         )
