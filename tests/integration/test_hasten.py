@@ -12,12 +12,11 @@ import probe
 from integration.agents import run_serf
 from integration.proxy import Proxy, free_port, wait_for
 from integration.test_daemon import running_daemon, said
-from serf_haproxy.control.edges import find_serf, make_edges
+from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.haproxy.runtime import Runtime
 from serf_haproxy.policy.orders import ON, PAUSE, Order
-from serf_haproxy.serf.client import Client
 from serf_haproxy.serf.events import ALIVE, make_member
 
 LATE = {"SERF_HAPROXY_QUIET_S": "8", "SERF_HAPROXY_MAX_WAIT_S": "8"}  # the pass comes much later
@@ -69,17 +68,7 @@ def test_a_join_and_a_leave_are_in_haproxy_before_the_file(proxy: Proxy) -> None
         assert proxy.reload_count() <= 1
 
 
-@pytest.fixture
-def client(proxy: Proxy) -> Iterator[Client]:
-    """Yield a client of a real Serf agent with one member, which the first pass has served."""
-    host, port = proxy.settings.rpc_addr
-    with run_serf("lb1", host, port, "role=balancer"):
-        client = Client(find_serf(proxy.settings), has_hints=False)
-        yield client
-        client.close()
-
-
-def test_where_haproxy_does_not_obey_the_pass_repairs(proxy: Proxy, client: Client) -> None:
+def test_where_haproxy_does_not_obey_the_pass_repairs(proxy: Proxy) -> None:
     """A command that HAProxy refuses is no success, and the pass that follows brings everything where it should be."""
     reconciler = Reconciler(proxy.settings)
     proxy.record("web1", 8001)
@@ -98,7 +87,7 @@ def test_where_haproxy_does_not_obey_the_pass_repairs(proxy: Proxy, client: Clie
 
 @pytest.mark.parametrize("fault", ["paused", "frozen", "no pass yet", "unknown member"])
 def test_nothing_is_hastened_where_the_ground_is_not_firm(
-    proxy: Proxy, client: Client, fault: str, monkeypatch: pytest.MonkeyPatch
+    proxy: Proxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """During a pause, while HAProxy does not answer, before the first pass, and for what Serf does not know."""
     reconciler = Reconciler(proxy.settings)
@@ -108,7 +97,7 @@ def test_nothing_is_hastened_where_the_ground_is_not_firm(
     if fault == "paused":
         now_ms = time.time_ns() // 1_000_000
         make_edges(proxy.settings).orders.take([Order(PAUSE, "", "", ON, now_ms, "lb1")], now_ms)
-        assert reconciler.reconcile(client.ask).verdict is Verdict.PAUSED
+        assert reconciler.reconcile(lambda: None).verdict is Verdict.PAUSED
     if fault == "frozen":
         monkeypatch.setattr(Runtime, "read_description", lambda _: None)
     member = make_member("web2", "127.0.1.2", {"role": "web", "port": "8002"})
