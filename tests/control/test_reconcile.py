@@ -8,8 +8,11 @@ import pytest
 
 from integration.proxy import Proxy
 from serf_haproxy.control.edges import make_edges
+from serf_haproxy.control.give import Desk, Wish
+from serf_haproxy.control.history import History, Wanted
 from serf_haproxy.control.preview import preview
 from serf_haproxy.control.reconcile import reconcile
+from serf_haproxy.policy.orders import DRAIN, MAINT
 from serf_haproxy.serf.events import make_member
 from serf_haproxy.serf.nodes import record
 from serf_haproxy.serf.roster import Roster
@@ -44,6 +47,21 @@ def test_an_event_during_the_answer_of_serf_counts(proxy: Proxy) -> None:
     proxy.record("web2", 8002)
     reconcile(proxy.settings, ask)
     assert Path(proxy.settings.nodes_dir, "web1").read_text().startswith("alive\t")
+
+
+def test_an_order_given_during_a_pass_is_told_before_what_it_does(proxy: Proxy) -> None:
+    """A command that gives an order between the steps of a pass: the history has the order, then its effect."""
+    for number in (1, 2):
+        proxy.record(f"web{number}", 8000 + number)
+    proxy.run_pass()
+
+    def ask() -> None:
+        desk = Desk(proxy.settings)
+        desk.give([desk.make(MAINT, DRAIN, Wish(author="alice", reason="disk swap"), node="web1")])
+
+    reconcile(proxy.settings, ask)
+    lines = History(proxy.settings.state_dir).read(Wanted())
+    assert [one.kind for one in lines if one.by == "alice"] == ["order", "node"]
 
 
 def test_observing_changes_nothing(proxy: Proxy) -> None:

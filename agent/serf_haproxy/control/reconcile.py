@@ -77,12 +77,12 @@ class Reconciler:
             record, served = edges.state.read_record(), edges.state.read_served()
             heard = hear(edges.nodes_dir, ask, self._list_served(served), is_resync, memory.files)
             edges.services_file.copy_authorities(edges.state.read_services(), record.authorities)
-            given = Given(settings, edges, record, heard)
-            snapshot = observe(given)
+            snapshot = observe(given := Given(settings, edges, record, heard))
             on_step("read")
             if heard.roster is None and self._is_file_missing(snapshot):
                 heard = hear(edges.nodes_dir, ask, (), True, heard.files)
                 snapshot = observe(given := given._replace(heard=heard))
+            complaints += edges.orders.take_given()  # what a command gave meanwhile is in the snapshot
             record, snapshot = memory.vetting.vet(given, snapshot, memory.renderer)
             decision = decide(snapshot, memory.memo)
             edges.state.remember_flaps(decision.flaps, snapshot.flaps)
