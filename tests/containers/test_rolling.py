@@ -13,6 +13,7 @@ from integration.proxy import wait_for
 
 ROLLS = int(os.environ.get("ROLLS", "3"))
 ROLL_S = 180.0  # at most; 8 s on an idle machine
+STOP_S = 40  # 5 s on an idle machine
 CLIENTS = 200
 THINK_S = 0.3  # limits the load on the machine
 
@@ -63,7 +64,7 @@ class Fleet:
         return web
 
     def _stop(self, web: Container) -> None:
-        self.slowest_stop_s = max(self.slowest_stop_s, web.stop())
+        self.slowest_stop_s = max(self.slowest_stop_s, web.stop(f"--time={STOP_S}"))
         self.exit_codes.add(web.state["ExitCode"])
         self.cluster.remove(web)
 
@@ -95,6 +96,5 @@ def test_rolling_replacements_lose_no_request(fleet: Fleet, delay_ms: int) -> No
             )
     assert seen.failures == []
     assert len(seen.nodes) > 3  # a new container may get the address of a removed one
-    # Exit code 137 would mean that the engine killed a container after 10 s. The time of `docker stop` says less on a
-    # busy machine.
+    # Exit code 137 would mean that a container did not end by itself, and was killed.
     assert fleet.exit_codes == {0}

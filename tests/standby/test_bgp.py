@@ -22,6 +22,9 @@ protocol kernel {{ ipv4 {{ export all; }}; }}
 template bgp balancer {{
     local {CLIENT} as 65000;
     hold time 3;
+    connect delay time 1;
+    connect retry time 1;
+    error wait time 1, 2;
     ipv4 {{ import all; export none; }};
 }}
 """
@@ -67,7 +70,12 @@ def site() -> Iterator[Site]:
         stack.callback(process.kill)
         for balancer in site.balancers:
             start_speaker(stack, balancer, programs_dir)
-        wait_for(lambda: find_way(site), lambda: (site.balancers[0].home / "exabgp.log").read_text()[-3000:])
+        ask_bird = [str(programs_dir / "usr/sbin/birdc"), "-s", str(directory / "bird.ctl"), "show", "route"]
+
+        def list_ways() -> str:
+            return subprocess.run(ask_bird, env=environ, capture_output=True, text=True, check=False, timeout=10).stdout
+
+        wait_for(lambda: all(f"via {at} " in list_ways() for at in BALANCERS.values()), list_ways)
         yield site
 
 
