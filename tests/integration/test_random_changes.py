@@ -5,6 +5,7 @@ RANDOM_CHANGES=500 makes 500 changes, RANDOM_SEED=N repeats them.
 
 import contextlib
 import csv
+import json
 import os
 import random
 import subprocess
@@ -100,6 +101,11 @@ class Node:
         return tuple(f"svc.{service}={port}{option}" for service, option in sorted(self.options.items()))
 
     @property
+    def told(self) -> dict[str, str]:
+        """Its tags as Serf lists them."""
+        return dict(tag.split("=", 1) for tag in self.tags)
+
+    @property
     def servers(self) -> dict[Key, Place]:
         """The servers that HAProxy should have for it: each with endpoint, weight, and whether it is a backup."""
         endpoint = f"{self.address}:{self.ports[self.place // 2]}"
@@ -135,6 +141,7 @@ def explain(proxy: Proxy, nodes: Iterable[Node]) -> str:
     wanted, found = expect(nodes), list_places(proxy)
     differing = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
     lines = [f"{key}: should be {wanted.get(key)}, is {found.get(key)}" for key in differing]
+    lines += [file.read_text().strip() for file in sorted(Path(proxy.settings.nodes_dir).iterdir())]
     return "\n".join([f"seed {SEED}", *lines, format_table(read_report(proxy.settings))])
 
 
@@ -327,11 +334,23 @@ def test_random_changes_of_real_members_take_no_reload(short_dir: Path, handler:
             failures = [failure for each in clients for failure in each.failures]
             assert failures == [], f"seed {SEED}, change {number}, {what}"
 
+        def list_heard() -> dict[str, tuple[str, dict[str, str]]]:
+            """Return status and tags of the members, as the balancer's Serf has them."""
+            argv = ["serf", "members", "-format=json", f"-rpc-addr={host}:{port}"]
+            listed = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout)
+            return {one["name"]: (one["status"], one["tags"]) for one in listed["members"]}
+
         def is_settled() -> bool:
             started = [agent.keep_running() for agent in agents.values()]
-            return not any(started) and list_places(proxy) == expect(nodes)
+            if not any(started) and list_places(proxy) == expect(nodes):
+                return True
+            heard = list_heard()
+            for node, agent in agents.items():  # on a busy machine, Serf gives up telling tags
+                if node.status == "alive" and heard.get(node.name) != ("alive", node.told):
+                    agent.follow()
+            return False
 
-        wait_for(is_settled, lambda: explain(proxy, nodes), 150)
+        wait_for(is_settled, lambda: f"{explain(proxy, nodes)}\nSerf says: {list_heard()}", 150)
         assert (worker_pid(proxy), proxy.reload_count()) == (pid, reload_count), f"seed {SEED}"
         for each in clients:
             each.stop()
