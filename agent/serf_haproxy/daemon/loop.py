@@ -16,6 +16,7 @@ from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.control.state import State
 from serf_haproxy.daemon.companion import Companion
 from serf_haproxy.daemon.courier import Courier
+from serf_haproxy.daemon.leaves import Leaves
 from serf_haproxy.daemon.schedule import make_schedule
 from serf_haproxy.daemon.telling import Teller
 from serf_haproxy.daemon.watch import make_watch
@@ -50,6 +51,7 @@ class Daemon:
         self._client = _make_client(self._settings)
         self._reconciler = Reconciler(self._settings)
         self._courier = Courier(self._settings)
+        self._leaves = Leaves()
         self._watch = make_watch(self._settings)
         self._balance = make_balance(self._settings)
         self._wake_fd = -1
@@ -125,7 +127,8 @@ class Daemon:
             selector.register(self._wake_fd, selectors.EVENT_READ)
             for connection in (*self._client.watched(), *self._courier.watched()):
                 selector.register(connection, selectors.EVENT_READ, connection)
-            timeout_s = max(0.0, min(self._schedule.due_s(), self._balance.due_s()) - time.monotonic())
+            due_s = min(self._schedule.due_s(), self._balance.due_s(), self._leaves.due_s())
+            timeout_s = max(0.0, due_s - time.monotonic())
             ready = [key for key, _ in selector.select(min(timeout_s, _WATCH_S))]
         for key in ready:
             if key.fileobj == signal_fd:
@@ -167,6 +170,8 @@ class Daemon:
         self._reconciler.memory.replies.renew(self._settings)
         self._hasten(self._courier.work(self._client, *self._reconciler.list_balancers()))
         now_s = time.monotonic()
+        if now_s >= self._leaves.due_s() and (look_at_s := self._leaves.ask(self._client, now_s)):
+            self._schedule.ask_at(look_at_s)
         is_resync = self._schedule.is_resync_due(now_s, self._client.is_up())
         if is_resync and not self._client.connect():
             self._schedule.ask_at(self._client.next_try_s())
@@ -187,6 +192,7 @@ class Daemon:
         self._companion.tell(outcome, began_s, self._reconciler.command_count, is_serf_up=self._client.is_up())
         self._watch.follow(self._reconciler.list_service_files())
         memory = self._reconciler.memory
+        self._leaves.follow(memory.files, time.monotonic())
         measured = {} if outcome.verdict is Verdict.PAUSED else memory.measured
         self._balance.follow(measured, memory.renderer.parser, outcome.has_reloaded)
         self._teller.log(outcome)

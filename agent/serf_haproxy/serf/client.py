@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from serf_haproxy.errors import SerfAway, SerfFault
 from serf_haproxy.serf.hints import Monitor
@@ -72,14 +72,11 @@ class Client:
 
     def send_event(self, name: str, payload: bytes) -> bool:
         """Send a user event over the connection that there is; return whether the Serf agent took it."""
-        if self._connection is None:
-            return False
-        try:
-            self._connection.send_event(name, payload)
-        except SerfFault as error:
-            self._drop(error)
-            return False
-        return True
+        return self._tell(lambda connection: connection.send_event(name, payload))
+
+    def force_leave(self, name: str) -> bool:
+        """Tell all members that one leaves, over the connection that there is; return whether the Serf agent does."""
+        return self._tell(lambda connection: connection.force_leave(name))
 
     def watched(self) -> list[Connection]:
         """Return the open connections; give one that turns readable to `look`."""
@@ -112,6 +109,17 @@ class Client:
         for connection in self.watched():
             connection.close()
         self._connection = self._monitor = None
+
+    def _tell(self, tell: Callable[[Connection], None]) -> bool:
+        """Tell the Serf agent something; return whether it took it."""
+        if self._connection is None:
+            return False
+        try:
+            tell(self._connection)
+        except SerfFault as error:
+            self._drop(error)
+            return False
+        return True
 
     def _drop(self, fault: SerfFault) -> None:
         """Close the connections because of a fault."""

@@ -146,6 +146,14 @@ class Connection:
         """
         self._exchange("event", {"Name": name, "Payload": payload, "Coalesce": False})
 
+    def force_leave(self, name: str) -> None:
+        """Have the Serf agent tell all members that one leaves, which one that is alive contradicts.
+
+        Raises:
+            SerfFault: Serf refuses it, or the exchange failed; the connection is closed.
+        """
+        self._exchange("force-leave", {"Node": name})
+
     def leave(self) -> None:
         """Have the Serf agent leave the cluster and end, which takes it a second or more; close the connection.
 
