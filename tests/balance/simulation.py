@@ -67,10 +67,18 @@ class Simulation:
         rate: Requests a second, of all balancers together.
         seed: Of its random numbers.
         balancer_count: How many balancers share the requests.
+        choose_pause_s: Returns the time until the next look.
     """
 
-    def __init__(self, servers: dict[str, Server], rate: float, seed: int, balancer_count: int = 1) -> None:
-        self.servers, self.rate = servers, rate
+    def __init__(
+        self,
+        servers: dict[str, Server],
+        rate: float,
+        seed: int,
+        balancer_count: int = 1,
+        choose_pause_s: Callable[[], float] = lambda: _LOOK_S,
+    ) -> None:
+        self.servers, self.rate, self.choose_pause_s = servers, rate, choose_pause_s
         self.chance = random.Random(seed)
         self.now_s = 0.0
         self.pools = [Pool() for _ in range(balancer_count)]
@@ -83,14 +91,15 @@ class Simulation:
 
     def run(self, span_s: float, on_look: Callable[[], object] = lambda: None) -> None:
         """Go on for some time; `on_look` is called after each look."""
-        end_s, look_s, due_s = self.now_s + span_s, self.now_s + _LOOK_S, self.now_s
+        end_s, due_s = self.now_s + span_s, self.now_s
+        looked_s, look_s = self.now_s, self.now_s + self.choose_pause_s()
         while self.now_s < end_s:
             due_s += self.chance.expovariate(self.rate)
             while look_s <= min(due_s, end_s):
                 self.now_s = look_s
-                self._look()
+                self._look(look_s - looked_s)
                 on_look()
-                look_s += _LOOK_S
+                looked_s, look_s = look_s, look_s + self.choose_pause_s()
             self.now_s = min(due_s, end_s)
             self._request()
 
@@ -106,10 +115,10 @@ class Simulation:
         self.failed_count += is_failed
         self.got.append(name)
 
-    def _look(self) -> None:
+    def _look(self, elapsed_s: float) -> None:
         for index, parts in enumerate(self._parts):
             weights = self.weights[index]
             traffic = {name: part.count(self.now_s, weights[name]) for name, part in parts.items()}
-            self.pools[index], shares = weigh(self.pools[index], traffic, dict.fromkeys(weights, LIMIT), _LOOK_S)
+            self.pools[index], shares = weigh(self.pools[index], traffic, dict.fromkeys(weights, LIMIT), elapsed_s)
             self.shares[index].update(shares)
             weights.update({name: share.weight for name, share in shares.items()})

@@ -13,6 +13,7 @@ from serf_haproxy.haproxy.traffic import Traffic
 _CONNECT_S = 0.05  # connections that are accepted within this time are alike
 _MEAN_COUNT = 512  # HAProxy's mean times are those of about so many requests
 _LEAST_COUNT = 3.0  # so many requests of a server count at most when it gets hardly any
+SPAN_S = 0.2  # a look speaks for so much time at most: what waits at a moment is chance, however long nobody looked
 _FAILURE_SIGHTS = 4.0  # a failure is as certain as so many requests seen waiting
 
 
@@ -52,14 +53,16 @@ class Look(NamedTuple):
     """What came between two looks at a server; names as in `Course`."""
 
     waited_s: float = 0.0
-    ended_count: int = 0
-    failed_count: int = 0
+    ended_count: float = 0.0
+    failed_count: float = 0.0
     sight_count: int = 0
     astray_count: int = 0
 
 
 def compare(course: Course, now: Traffic, elapsed_s: float) -> Look:
     """Return what came since the look before: nothing if there was none, or if the counters began anew.
+
+    After a gap the requests that ended are counted in part, as the time for which others waited is.
 
     Args:
         course: What is known.
@@ -78,7 +81,10 @@ def compare(course: Course, now: Traffic, elapsed_s: float) -> Look:
     waiting = min(_count_open(now) - astray_count, now.current_count)
     former = min(max(0, _count_open(before) - course.astray_count), before.current_count)
     ended_count = now.answered_count + now.broken_count - before.answered_count - before.broken_count
-    return Look((waiting + former) / 2 * elapsed_s, max(ended_count, failed_count), failed_count, waiting, astray_count)
+    span_s = min(elapsed_s, SPAN_S)
+    part = span_s / elapsed_s
+    waited_s = (waiting + former) / 2 * span_s
+    return Look(waited_s, part * max(ended_count, failed_count), part * failed_count, waiting, astray_count)
 
 
 def _count_open(traffic: Traffic) -> int:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from serf_haproxy.balance.evidence import Course, add, compare, forget
+from serf_haproxy.balance.evidence import SPAN_S, Course, add, compare, forget
 from serf_haproxy.haproxy.traffic import Traffic
 
 FLOOR = 0.01  # of the weight stays: a slow server is still tried, so that it can come back
@@ -25,6 +25,7 @@ _RATE_S = 3.0  # over which their rate is smoothed
 _DOWN, _UP = 4.0, 1.0  # fastest change of a factor's logarithm, per second
 _PUSHED_SHARE = 0.5  # of the servers may be pushed below this factor
 _PUSHED = 0.5
+_KEPT = 0.1  # another server's goal must be below so much of a pushed one's goal to take its place
 _CHANGE = 0.1  # smaller changes of a weight, relative to it, are not worth a command
 _SHOWN_SHARE = 0.005  # of failed requests is worth a word
 _LEAST_S = 0.0005  # waits below this are alike
@@ -108,7 +109,7 @@ def weigh(
     usual_cost = _rank(costs.values())
     times = {name: cost / usual_cost for name, cost in costs.items()}
     targets = {name: _find_target(times[name] / courses[name].doubt) for name in times}
-    spared = _spare(targets)
+    spared = _spare(targets, courses)
     shares = {}
     for name, course in courses.items():
         target = max(targets[name], _PUSHED) if name in spared else targets[name]
@@ -157,16 +158,25 @@ def _find_target(times: float) -> float:
     return 1.0 if times <= BAND else max(FLOOR, (BAND / times) ** _POWER)
 
 
-def _spare(targets: Mapping[str, float]) -> frozenset[str]:
-    """Return the servers that must not be pushed down, because enough others are: those that cost least of them."""
-    pushed = sorted((target, name) for name, target in targets.items() if target < _PUSHED)
+def _spare(targets: Mapping[str, float], courses: Mapping[str, Course]) -> frozenset[str]:
+    """Return the servers that must not be pushed down, because enough others are: those that cost least of them.
+
+    A server that is down gets few requests, so that its goal is uncertain: it keeps its place until it is back, or one
+    comes that is far worse. Otherwise equally bad servers would take turns, the one still down while the other falls.
+    """
+    low = {name for name in targets if courses[name].factor < _PUSHED}
+    pushed = sorted(
+        (target * (_KEPT if name in low else 1.0), name)
+        for name, target in targets.items()
+        if name in low or target < _PUSHED
+    )
     most = int(_PUSHED_SHARE * len(targets))
-    return frozenset(name for _, name in pushed[most:])
+    return frozenset(name for _, name in pushed[most:] if targets[name] < _PUSHED)
 
 
 def _approach(factor: float, target: float, elapsed_s: float) -> float:
     step = math.log(target / factor)
-    factor *= math.exp(min(_UP * elapsed_s, max(-_DOWN * elapsed_s, step)))
+    factor *= math.exp(min(_UP * elapsed_s, max(-_DOWN * min(elapsed_s, SPAN_S), step)))
     return min(1.0, max(FLOOR, factor))
 
 
