@@ -40,7 +40,10 @@ def _take_part(server: Traffic, part: float) -> Traffic:
         round(part * count) for count in (server.answered_count, server.broken_count, server.failed_count)
     )
     if not server.is_http:
-        return server._replace(started_count=round(part * server.started_count), failed_count=failed)
+        current = round(part * server.current_count)
+        return server._replace(
+            started_count=round(part * server.started_count), failed_count=failed, current_count=current
+        )
     waiting = server.started_count - server.answered_count - server.broken_count if part else 0
     started = answered + broken + waiting
     return server._replace(
@@ -167,6 +170,15 @@ def test_a_look_after_a_gap_says_no_more_than_another_one() -> None:
     pool, shares = weigh(pool, now, limits, 2.0)
     assert shares["a"].weight > 40
     assert {shares[name].weight for name in "bcde"} == {LIMIT}
+
+
+def test_connections_that_stay_open_count_when_they_are_made() -> None:
+    """In mode tcp a server that refuses connections gets hardly anything, though no other connection has ended."""
+    refusing = traffic(1000, is_http=False, failed_count=1000)
+    open_ones = traffic(1000, is_http=False, current_count=1000)
+    shares = look(a=refusing, b=open_ones, c=open_ones)
+    assert shares["a"].weight == 1
+    assert shares["b"].weight == shares["c"].weight == LIMIT
 
 
 _COUNTERS = st.builds(

@@ -3,6 +3,7 @@
 import pytest
 
 from serf_haproxy.errors import HaproxyFault
+from serf_haproxy.haproxy.sections import read_numbers
 from serf_haproxy.haproxy.traffic import Traffic, read_traffic
 
 HEADER = (
@@ -16,10 +17,10 @@ def row(name: str, *, text: str = "", mode: str = "http", status: str = "UP") ->
 
 
 def test_counters_are_read() -> None:
-    """What broke is counted apart from what failed in the end; queued requests are at the server."""
+    """Connections that were repeated failed too; queued requests are at the server."""
     assert read_traffic(HEADER + row("web1") + "\n" + HEADER + row("web2", status="DOWN 1/2", mode="tcp")) == {
-        ("nodes", "web1"): Traffic(50, True, True, False, 5, 9, 100, 88, 10, 12),
-        ("nodes", "web2"): Traffic(50, False, False, False, 5, 9, 100, 88, 10, 12),
+        ("nodes", "web1"): Traffic(50, True, True, False, 5, 9, 100, 88, 10, 17),
+        ("nodes", "web2"): Traffic(50, False, False, False, 5, 9, 100, 88, 10, 17),
     }
 
 
@@ -41,3 +42,11 @@ def test_anything_else_is_a_fault(answer: str) -> None:
     """Missing columns and texts instead of numbers are told as one line."""
     with pytest.raises(HaproxyFault, match="statistics"):
         read_traffic(answer)
+
+
+def test_sections_have_numbers() -> None:
+    """The numbers are those of the backend sections; anything else is a fault in one line."""
+    assert read_numbers("# pxname,svname,iid,\nnodes,BACKEND,4,\npg,BACKEND,7,\n\n") == {"nodes": "4", "pg": "7"}
+    for answer in ("# pxname,svname\nnodes,BACKEND\n", "# pxname,svname,iid,\nnodes,BACKEND,x\n", "No such proxy.\n"):
+        with pytest.raises(HaproxyFault, match="statistics"):
+            read_numbers(f"{answer}nodes\n")

@@ -60,6 +60,8 @@ class Application:
                     await asyncio.sleep(self.held_s)
                     writer.write(b"ok")
                 await writer.drain()
+                if b"connection: close" in head.lower():  # a client without HAProxy's HTTP between
+                    return
 
 
 @contextlib.contextmanager
@@ -103,6 +105,7 @@ class Stage:
         self.answers: list[Answer] = []
         self.lags_s: list[float] = []
         self._rates: dict[int, float] = {}
+        self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._is_open = threading.Event()
 
@@ -119,6 +122,12 @@ class Stage:
         """Return the answers to requests to a port that were due in a time."""
         return [one for one in list(self.answers) if one.port == port and begin_s <= one.due_s < end_s]
 
+    def listen(self, name: str, port: int) -> None:
+        """Let an application listen on a further port of loopback."""
+        serve = asyncio.start_server(self.applications[name].serve, "127.0.0.1", port)
+        server = asyncio.run_coroutine_threadsafe(serve, self._loop).result(10)
+        self._servers.append(server)
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until the end of the stage."""
         async with contextlib.AsyncExitStack() as stack:
@@ -126,6 +135,8 @@ class Stage:
                 await stack.enter_async_context(await asyncio.start_server(one.serve, "127.0.0.1", one.port))
             self._is_open.set()
             await stopping.wait()
+            for server in self._servers:
+                server.close()
 
     async def _send(self, port: int, rate: float) -> None:
         due_s = time.monotonic()

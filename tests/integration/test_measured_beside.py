@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from integration.measured import Stage, running_stage
-from integration.proxy import Proxy, running_proxy, wait_for
+from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon
 from integration.test_frozen import find_worker, frozen
 from integration.test_measured import MEASURED, NAMES, RATE, SERVICE_S, balancing, port_of, weights
 from integration.test_services import offer
 from integration.test_trust import own_template
+from serf_haproxy.autoscale.gauge import ask_for, read_gauges
+from serf_haproxy.haproxy.sections import QUESTION, read_numbers
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.serf.wake import wake
 
@@ -27,6 +29,12 @@ def rows(proxy: Proxy, section: str = "nodes") -> dict[str, dict[str, str]]:
     answer = ask(proxy.settings.runtime_socket, "show stat -1 4 -1", 5)
     found = csv.DictReader(io.StringIO(answer.removeprefix("# ")))
     return {row["svname"]: row for row in found if row.get("svname") and row["pxname"] == section}
+
+
+def count(proxy: Proxy, section: str) -> str:
+    """Return in a line what HAProxy counts of each server."""
+    columns = ("status", "uweight", "stot", "econ", "eresp", "wretr", "wredis")
+    return str({name: [row[column] for column in columns] for name, row in rows(proxy, section).items()})
 
 
 def add_words(directory: Path, name: str, words: str) -> str:
@@ -120,3 +128,33 @@ def test_a_frozen_haproxy_stops_the_loop_for_a_while(short_dir: Path, stage: Sta
         stage.load(port_of(proxy), RATE)
         wait_for(lambda: weights(proxy)["web1"] <= 10, lambda: str(weights(proxy)))
         assert log_path(proxy).read_text().count("weights stay as they are") == 1
+
+
+@pytest.mark.parametrize("mode", ["tcp", "http"])
+def test_a_server_that_refuses_connections_gets_less(short_dir: Path, mode: str) -> None:
+    """A server that refuses connections while its check is good gets less, though no client sees it, and comes back."""
+    bind, refused = free_port(), free_port()
+    with running_stage(NAMES, 0.01) as stage:
+        template = add_words(short_dir, "web1", f"port {stage['web2'].port}")
+        section = "pg" if mode == "tcp" else "nodes"
+        text = f'[{section}]\nbalance = "random"\nweights = "measured"\n'
+        text += f'mode = "tcp"\nbind = "127.0.0.1:{bind}"\n' if mode == "tcp" else ""
+        (short_dir / "services.toml").write_text(text)
+        with running_proxy(short_dir, SERF_HAPROXY_TEMPLATE_PATH=template) as proxy:
+            for name in NAMES:
+                offer(proxy, name, **{section: str(refused if name == "web1" else stage[name].port)})
+            with running_daemon(proxy):
+                wait_for(
+                    lambda: all(rows(proxy, section).get(name, {}).get("status") == "UP" for name in NAMES),
+                    lambda: count(proxy, section),
+                )
+                path = proxy.settings.runtime_socket
+                number = read_numbers(ask(path, QUESTION, 5))[section]
+                assert read_gauges(ask(path, ask_for([number]), 5))[section].servers.keys() == set(NAMES)
+                port = bind if mode == "tcp" else port_of(proxy)
+                stage.load(port, RATE)
+                wait_for(lambda: weights(proxy)["web1"] <= 10, lambda: count(proxy, section))
+                assert {one.status for one in list(stage.answers)} == {200}
+                stage.listen("web1", refused)
+                wait_for(lambda: weights(proxy)["web1"] == 100, lambda: count(proxy, section))
+                wait_for(lambda: any(one.node == "web1" for one in list(stage.answers)), "web1 answers")

@@ -40,14 +40,14 @@ class Gauge(NamedTuple):
     servers: Mapping[str, Row]
 
 
-def ask_for(services: Iterable[str], *, has_waits: bool = False) -> str:
+def ask_for(numbers: Iterable[str], *, has_waits: bool = False) -> str:
     """Return the command that asks for the sections of services and their servers.
 
     Args:
-        services: The services.
+        numbers: Those of the services' sections, from `haproxy.sections`.
         has_waits: Whether the requests of some wait while there is no server.
     """
-    commands = [f"show stat {service} 6 -1" for service in services]
+    commands = [f"show stat {number} 6 -1" for number in numbers]
     return "; ".join([*commands, f"show table {_WAITING}"] if has_waits else commands)
 
 

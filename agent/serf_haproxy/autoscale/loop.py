@@ -20,6 +20,7 @@ from serf_haproxy.control.history import SCALE, Happening
 from serf_haproxy.control.outcome import HELD
 from serf_haproxy.control.record import Record
 from serf_haproxy.errors import HaproxyFault, SystemFault
+from serf_haproxy.haproxy.sections import QUESTION, read_numbers
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.serf.answers import STALE_S
 from serf_haproxy.settings import Settings
@@ -177,9 +178,11 @@ class Autoscaler:
     def _read_gauges(self, services: Sequence[str], now_s: float) -> dict[str, Gauge]:
         """Return the load of each service; what other balancers are told is the greatest one of the last second."""
         has_waits = any(not pilot.rules.min for pilot in self.fleet.pilots.values())
-        question = ask_for(services, has_waits=has_waits)
+        path = self._settings.runtime_socket
         try:
-            gauges = read_gauges(ask(self._settings.runtime_socket, question, _ASK_S))
+            numbers = read_numbers(ask(path, QUESTION, _ASK_S))
+            question = ask_for([numbers[name] for name in services if name in numbers], has_waits=has_waits)
+            gauges = read_gauges(ask(path, question, _ASK_S)) if question else {}
         except HaproxyFault:
             self._peaks.clear()
             return {}

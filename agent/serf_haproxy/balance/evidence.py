@@ -93,12 +93,17 @@ def _count_open(traffic: Traffic) -> int:
 
 
 def _compare_connections(before: Traffic, now: Traffic, failed_count: int) -> Look:
-    ended_before = before.started_count - before.current_count
+    """Return what came in mode tcp.
+
+    A connection counts when it is made. How long that took HAProxy tells at its end.
+    """
+    made_count = now.started_count - before.started_count
+    ended_before = max(0, before.started_count - before.current_count)
     ended_count = max(0, now.started_count - now.current_count - ended_before)
     mean_count = min(_MEAN_COUNT, max(1, ended_before))
     connect_ms = mean_count * (now.connect_ms - before.connect_ms) + ended_count * before.connect_ms
-    waited_s = ended_count * _CONNECT_S + max(0, connect_ms) / 1000
-    return Look(waited_s if ended_count else 0.0, max(ended_count, failed_count), failed_count, ended_count)
+    waited_s = made_count * _CONNECT_S + (max(0, connect_ms) / 1000 if ended_count else 0.0)
+    return Look(waited_s, max(made_count, failed_count), failed_count, made_count)
 
 
 def add(course: Course, look: Look, traffic: Traffic, aging: float) -> Course:

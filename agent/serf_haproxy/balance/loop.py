@@ -20,6 +20,7 @@ from serf_haproxy.control.shares import locate_shares, write_shares
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.haproxy.config_file import ConfigFile
 from serf_haproxy.haproxy.runtime import Runtime
+from serf_haproxy.haproxy.sections import QUESTION, read_numbers
 from serf_haproxy.haproxy.socket import ask
 from serf_haproxy.haproxy.traffic import Traffic, ask_for, read_traffic
 from serf_haproxy.services import Key, format_key
@@ -85,6 +86,7 @@ class Balance:
         self._low: set[Key] = former._low if former else set()
         self._limits: dict[str, dict[str, int]] = {}
         self._versions: Versions = {}
+        self._numbers: dict[str, str] = {}
         self._looked_s: float | None = None
         self._due_s = math.inf
         self._pause_s = _LOOK_S
@@ -152,8 +154,7 @@ class Balance:
         Args:
             before_s: When the look before was, None if there was none of this worker.
         """
-        question = "; ".join(map(ask_for, self._limits))
-        traffic = read_traffic(ask(self._places.runtime.socket_path, question, _ASK_S))
+        traffic = self._read_traffic(is_same_worker=before_s is not None)
         self._looked_s = now_s = time.monotonic()
         elapsed_s = 0.0 if before_s is None else now_s - before_s
         is_busy = False
@@ -170,6 +171,19 @@ class Balance:
         if complaints:
             log.warning("%s", f"HAProxy refuses weights: {'; '.join(complaints[:3])}")
         return is_busy
+
+    def _read_traffic(self, *, is_same_worker: bool) -> dict[Key, Traffic]:
+        """Return the counters of the servers with measured weights."""
+        path = self._places.runtime.socket_path
+        if not is_same_worker or not self._limits.keys() <= self._numbers.keys():
+            self._numbers = read_numbers(ask(path, QUESTION, _ASK_S))
+        sections = [section for section in self._limits if section in self._numbers]
+        if not sections:
+            return {}
+        traffic = read_traffic(ask(path, "; ".join(ask_for(self._numbers[section]) for section in sections), _ASK_S))
+        if {section for section, _ in traffic} != set(sections):
+            self._numbers = {}  # another hand has loaded a configuration with other sections
+        return traffic
 
     def _weigh(
         self, place: Place, group: Mapping[str, Traffic], elapsed_s: float

@@ -27,7 +27,7 @@ class Traffic(NamedTuple):
         started_count: Requests, or connections of mode tcp, that were sent to it, repeated ones included.
         answered_count: Answers of which the head has arrived.
         broken_count: Those sent to it that got no answer, or could not connect.
-        failed_count: Those that failed in the end, and answers with a status of 500 or more.
+        failed_count: The same, even where another server then answered, and answers with a status of 500 or more.
     """
 
     weight: int
@@ -42,9 +42,9 @@ class Traffic(NamedTuple):
     failed_count: int
 
 
-def ask_for(section: str) -> str:
-    """Return the command that asks for the servers of a section."""
-    return f"show stat {section} 4 -1"
+def ask_for(number: str) -> str:
+    """Return the command that asks for the servers of a section; its number is that of `sections`."""
+    return f"show stat {number} 4 -1"
 
 
 def read_traffic(answer: str) -> dict[Key, Traffic]:
@@ -70,7 +70,8 @@ def read_traffic(answer: str) -> dict[Key, Traffic]:
 
 def _read_row(mode: str, status: str, weight: str, backup: str, *counts: str) -> Traffic:
     current, queued, started, answered, failed, connect, broken, retried, moved, connect_ms = map(_read_count, counts)
-    errors = connect + broken
+    # A refused connection is repeated elsewhere, so that no client sees it: it is counted in `wredis` or `wretr` alone.
+    errors = connect + broken + retried + moved
     return Traffic(
         _read_count(weight),
         mode == "http",
@@ -80,7 +81,7 @@ def _read_row(mode: str, status: str, weight: str, backup: str, *counts: str) ->
         connect_ms,
         started,
         answered,
-        errors + retried + moved,
+        errors,
         errors + failed,
     )
 
