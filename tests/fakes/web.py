@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import threading
 import time
 from collections.abc import Iterator
 
@@ -15,12 +16,15 @@ class Web:
         port: Its TCP port on 127.0.0.1.
         status: What it answers to GET and HEAD.
         count: GET requests so far; health checks use HEAD.
+        is_willing: While it is cleared, answers to GET wait.
     """
 
     def __init__(self) -> None:
         self.port = 0
         self.status = 200
         self.count = 0
+        self.is_willing = threading.Event()
+        self.is_willing.set()
 
 
 @contextlib.contextmanager
@@ -44,6 +48,7 @@ def answering(port: int = 0, delay_s: float = 0.0) -> Iterator[Web]:
         def do_GET(self) -> None:
             web.count += 1
             time.sleep(delay_s)
+            web.is_willing.wait(600)
             self.do_HEAD()
 
         def log_message(self, *_: object) -> None:
