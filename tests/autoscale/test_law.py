@@ -7,8 +7,9 @@ import pytest
 from autoscale.world import SCALING, World, make_slots
 from serf_haproxy.autoscale.law import Plan, Step, Verb, decide
 from serf_haproxy.autoscale.reading import Memory, Reading
-from serf_haproxy.autoscale.scaling import WEEK_MIN, Peak, Scaling
+from serf_haproxy.autoscale.scaling import Scaling
 from serf_haproxy.autoscale.slots import Slot, State
+from serf_haproxy.services.peaks import WEEK_MIN, Peak
 
 
 def verbs(plan: Plan) -> list[tuple[str, str]]:

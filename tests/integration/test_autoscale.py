@@ -1,120 +1,22 @@
 """Servers that come and go with the load: real processes, real requests, and what breaks in between.
 
-SCALE_INS=1000 takes away so many servers under load instead of a few.
+SCALE_INS=1000 takes away so many servers under load instead of a few, sixteen in a row.
 """
 
 import concurrent.futures
-import contextlib
-import json
 import os
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 
-import workers
-from integration.proxy import wait_for
-from integration.test_daemon import COMMAND
-from serf_haproxy.lab.cluster import Lab
-from serf_haproxy.lab.services import Wish
-from serf_haproxy.lab.traffic import Result, Traffic, make_traffic
+from integration.stage import MOST, Stage, load, loading, make_stage, watching
 
 SCALE_INS = int(os.environ.get("SCALE_INS", "3"))
-MOST = 4
-_WAIT_S = 90.0
-
-
-class Stage:
-    """A lab with one service that scales, from 1 to 4 servers.
-
-    Args:
-        lab: The lab.
-    """
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-
-    @property
-    def nodes(self) -> list[str]:
-        """The nodes whose processes should run."""
-        return [row["name"] for row in self.lab.status()["nodes"] if row["state"] == "alive"]
-
-    def notes(self, name: str = "lb1") -> dict[str, Any]:
-        """Return the notes of a balancer's autoscaler; nothing before it has made some."""
-        with contextlib.suppress(FileNotFoundError):
-            notes: dict[str, Any] = json.loads(Path(self.lab.lab_dir, name, "state", "autoscale.json").read_text())
-            return notes
-        return {}
-
-    def slots(self, name: str = "lb1") -> dict[str, str]:
-        """Return what the autoscaler of a balancer says of its slots."""
-        slots: dict[str, str] = self.notes(name).get("services", {}).get("shop", {}).get("slots", {})
-        return slots
-
-    @property
-    def in_force(self) -> str:
-        """The tables of the services file that the first balancer has in force."""
-        return Path(self.lab.lab_dir, "lb1", "state", "services.json").read_text()
-
-    def serving(self) -> list[str]:
-        """Return the slots in service."""
-        return [slot for slot, state in self.slots().items() if state == "serving"]
-
-    def happened(self, what: str, name: str = "lb1") -> int:
-        """Return how often something has happened, by the history."""
-        with contextlib.suppress(FileNotFoundError):
-            lines = Path(self.lab.lab_dir, name, "state", "history.jsonl").read_text().splitlines()
-            return sum(line["kind"] == "scale" and line["what"] == what for line in map(json.loads, lines))
-        return 0
-
-    def wait(self, check: Callable[[], bool], timeout_s: float = _WAIT_S) -> None:
-        """Wait for something; the fault shows the log of the autoscaler."""
-        log = Path(self.lab.lab_dir, "lb1", "log", "autoscale", "current")
-        wait_for(check, lambda: log.read_text(errors="replace")[-3000:], timeout_s)
-
-    def control(self, *words: str, service: str = "autoscale", name: str = "lb1") -> None:
-        """Give orders to s6 about a service of a balancer."""
-        subprocess.run(["s6-svc", *words, f"{self.lab.lab_dir}/{name}/service/{service}"], check=True)
-
-    def command(self, *words: str) -> str:
-        """Run a command of the first balancer; return what it prints."""
-        done = subprocess.run(
-            [*COMMAND, *words],
-            env=os.environ | self.lab.env("lb1"),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def change(self, old: str, new: str, name: str = "lb1") -> None:
-        """Change the services file of a balancer."""
-        path = Path(self.lab.lab_dir, name, "services.toml")
-        text = path.read_text()
-        assert text.count(old) == 1
-        new_path = path.with_suffix(".new")
-        new_path.write_text(text.replace(old, new))
-        new_path.rename(path)
-
-
-@contextlib.contextmanager
-def make_stage(directory: Path, balancers: int = 1) -> Iterator[Stage]:
-    """Run a lab for the length of a block, and have its first server serve."""
-    lab = Lab(directory / "lab", next(workers.lab_bases()))
-    try:
-        lab.up(0, balancers, services=[Wish("shop", "http", 0, MOST)])
-        stage = Stage(lab)
-        stage.wait(lambda: stage.serving() == ["shop-1"])
-        yield stage
-    finally:
-        lab.down()
+MANY = 16  # servers, where more are taken away than a few
 
 
 @pytest.fixture
@@ -124,61 +26,40 @@ def stage(short_dir: Path) -> Iterator[Stage]:
         yield made
 
 
-@contextlib.contextmanager
-def watching(stage: Stage) -> Iterator[list[int]]:
-    """Note how many servers have processes, again and again, for the length of a block."""
-    counts: list[int] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.2):
-            counts.append(len(stage.nodes))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield counts
-    finally:
-        over.set()
-        thread.join()
-
-
-def load(stage: Stage, rate: float, duration_s: float, work_s: float = 0.02) -> Result:
-    """Make requests at times that do not depend on the answers."""
-    wanted = Traffic(rate=rate, duration_s=duration_s, work_s=work_s, service="shop")
-    return make_traffic(stage.lab, wanted, is_quiet=True)
-
-
-@contextlib.contextmanager
-def loading(stage: Stage, rate: float, duration_s: float) -> Iterator[list[Result]]:
-    """Make requests beside a block, and after it until they are over."""
-    results: list[Result] = []
-    thread = threading.Thread(target=lambda: results.append(load(stage, rate, duration_s)))
-    thread.start()
-    try:
-        yield results
-    finally:
-        thread.join()
-
-
-def test_servers_come_and_go_with_the_load_and_no_request_is_lost(stage: Stage) -> None:
-    """Many requests at once bring servers up to max; when there are few, all but one go, one after another."""
-    with watching(stage) as counts:
-        assert load(stage, 60, 10, work_s=0.2).faults == {}
-        assert len(stage.serving()) == MOST
-        scaled_in = 0
-        lost: dict[str, int] = {}
-        answered = 0
-        while scaled_in < SCALE_INS:
-            result = load(stage, 30, 15)
-            answered += len(result.took_ms)
-            lost |= result.faults
-            scaled_in = stage.happened("stop done")
-            if len(stage.serving()) == 1 and scaled_in < SCALE_INS:
-                lost |= load(stage, 60, 6, work_s=0.2).faults
-    assert (lost, max(counts)) == ({}, MOST)
+def test_servers_come_and_go_with_the_load_and_no_request_is_lost(short_dir: Path) -> None:
+    """Many requests at once bring servers up to max; when there are few, all but one go, under load."""
+    most = MOST if SCALE_INS < MANY else MANY
+    lost: dict[str, int] = {}
+    answered = 0
+    with make_stage(short_dir, most=most) as stage, watching(stage) as counts:
+        if most == MANY:
+            stage.change("in_window_s = 10", "in_window_s = 10\ncooldown_s = 0")
+        while (scaled_in := stage.happened("stop done")) < SCALE_INS:
+            print(f"{scaled_in} have gone; {answered} requests answered; lost: {lost}", flush=True)
+            lost |= load(stage, 15 * most, 5, work_s=0.2).faults
+            stage.wait(lambda: len(stage.serving()) == most)
+            until_s = time.monotonic() + 300
+            # The last but one of many goes a minute later, when the mean has forgotten the crowd.
+            while len(stage.nodes) > 1 + (most == MANY) and time.monotonic() < until_s:
+                result = load(stage, 30, 10)
+                answered += len(result.took_ms)
+                lost |= result.faults
+        print(f"{scaled_in} have gone; {answered} requests answered; lost: {lost}")
+        assert stage.happened("stop failed") == 0
+    assert (lost, max(counts)) == ({}, most)
     assert min(counts) >= 1
     assert answered > 0
+
+
+def test_a_peak_has_its_servers_without_any_load(stage: Stage) -> None:
+    """While a peak of the services file lasts, its servers are there; when the file names another day, they go."""
+    window = "in_window_s = 10"
+    stage.change(window, f'{window}\npeaks = ["daily 00:00-24:00 min 3"]\ntime_zone = "Asia/Tokyo"')
+    stage.wait(lambda: len(stage.serving()) == 3)
+    assert "3 servers are the fewest now" in stage.command("history", "--since", "5m")
+    other_day = time.strftime("%a", time.localtime(time.time() + 3 * 86400))
+    stage.change("daily 00:00-24:00 min 3", f"{other_day} 00:00-24:00 min 4")
+    stage.wait(lambda: len(stage.nodes) == 1)
     assert stage.happened("stop failed") == 0
 
 

@@ -29,16 +29,43 @@ ROUGH |= dict.fromkeys(("client_networks", "trusted_proxies"), ROUGH["networks"]
 
 
 SCALE: dict[str, Any] = {"executor": "docker", "max": 3, "template": "shop"}
-ARGUMENTS = [["run", "{slot}"], ["run", "x{number}"], ["run"], [], ["{slot}", 7], ["{slot}", ""], "run {slot}", True]
+PEAKS = [["Mon-Fri 08:00-18:00 min 2"], ["Sat,Sun 20:00-02:00 min 1", "daily 00:00-24:00 min 1"], ["Mon 8-9 min 2"]]
+ARGUMENTS = [
+    *PEAKS,
+    ["run", "{slot}"],
+    ["run", "x{number}"],
+    ["run"],
+    [],
+    ["{slot}", 7],
+    ["{slot}", ""],
+    "run {slot}",
+    True,
+]
 SCALES = (
     st.dictionaries(
         st.sampled_from([*SCALE_KEYS, "maximum"]),
         st.sampled_from(
-            [*ARGUMENTS, "command", "docker", "compose", "systemd", "app@", "a", "/run/x.sock", 0, 1, 1.0, 2.5]
+            [
+                *ARGUMENTS,
+                "command",
+                "docker",
+                "compose",
+                "systemd",
+                "app@",
+                "a",
+                "/run/x.sock",
+                "UTC",
+                "Europe/Berlin",
+                0,
+                1,
+                1.0,
+                2.5,
+            ]
         ),
         max_size=3,
     )
     .filter(lambda changes: not {"sticky_s", "drain_limit_s"} <= changes.keys())
+    .filter(lambda changes: not {"peaks", "max"} <= changes.keys())
     .flatmap(
         lambda changes: st.sampled_from(
             [SCALE | changes, changes, COMMANDS | changes, {"executor": "compose", "project": "p", "max": 2} | changes]

@@ -11,13 +11,15 @@ import pytest
 
 from serf_haproxy.services.schema import make_schema
 from serf_haproxy.services.service import KEYS
-from services.test_services_file import FAULTY, PG, SHOP, read
+from services.test_services_file import DOCKER, FAULTY, PG, SCALED, SHOP, read
 
 GOLDEN_DIR = Path(__file__).parents[1] / "golden"
 VALIDATOR = jsonschema.Draft202012Validator(make_schema())
 # What only counting, another service or the settings decide.
 BEYOND = (
     "[shop] scale.max = 3: must be at least",
+    "[shop] scale.peaks: min 4",
+    "[shop] scale.time_zone = Europe/Nowhere",
     "[shop] scale.sticky_s = 9",
     '[shop] split = {"v1": 95, "v2": 6}',
     '[shop] client_networks = ["10.0.0.1/8"]',
@@ -41,6 +43,7 @@ GOOD = [
     PG + 'sni = ["a.test", "*.b.test"]\nstick = "source"\nstick_size = 100\n',
     PG.replace(":5432", "[::1]:5432") + 'cookie = ""\nserver_proto = "h1"\n',
     '[shop]\nroutes = "a.test,*.b.test/x,/y"\nsplit = {v1 = 100, v2 = 0}\n',
+    SCALED + DOCKER + 'peaks = ["Mon-Fri 08:00-18:00 min 3", "daily 22:00-02:00 min 2"]\ntime_zone = "Europe/Berlin"\n',
 ]
 
 

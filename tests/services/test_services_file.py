@@ -164,6 +164,10 @@ FAULTY = [
     (SCALED + "max = 3\n", "[shop] scale.executor: it is needed: one of command, docker"),
     (SCALED + 'executor = "docker"\nmax = 3\n', "[shop] scale.template: executor docker needs it: up to 128"),
     (SCALED + DOCKER + 'unit = "app@"\n', "[shop] scale.unit: executor docker has no such key; it is one of systemd"),
+    (SCALED + DOCKER + 'peaks = ["Mon 8-9 min 2"]\n', "[shop] scale.peaks = ['Mon 8-9 min 2']: must be a list"),
+    (SCALED + DOCKER + 'peaks = ["daily 00:00-24:00 min 4"]\n', "[shop] scale.peaks: min 4: must be at most max"),
+    (SCALED + DOCKER + 'time_zone = "CET"\n', "[shop] scale.time_zone = 'CET': must be UTC, or a name such as"),
+    (SCALED + DOCKER + 'time_zone = "Europe/Nowhere"\n', "[shop] scale.time_zone = Europe/Nowhere: this machine does"),
     (SCALED + DOCKER + "min = 4\n", "[shop] scale.max = 3: must be at least min, which is 4"),
     (SCALED + DOCKER + "sticky_s = 9\ndrain_limit_s = 5\n", "[shop] scale.sticky_s = 9: must be at most drain_limit_s"),
     (

@@ -154,6 +154,7 @@ class Autoscaler:
             missing = f"HAProxy has no service {name} yet" if name not in gauges else ""
             view = View(
                 now_s,
+                time.time(),
                 gauges.get(name, Gauge(0, {})),
                 self._council.find_loads(name, now_s),
                 standing,

@@ -14,6 +14,7 @@ from serf_haproxy.autoscale.scaling import Scaling
 from serf_haproxy.autoscale.slots import Slot, State
 from serf_haproxy.autoscale.survey import Sight, find_fixed, find_slots
 from serf_haproxy.autoscale.wire import Load
+from serf_haproxy.services.peaks import find_week_min
 from serf_haproxy.services.scaling import Scale
 
 log = logging.getLogger("serf-haproxy")
@@ -24,6 +25,7 @@ class View(NamedTuple):
 
     Attributes:
         now_s: The monotonic clock.
+        at_s: The time of day, seconds since the epoch.
         gauge: The load at this balancer.
         loads: The loads at other balancers.
         standing: The orders that have effect.
@@ -31,6 +33,7 @@ class View(NamedTuple):
     """
 
     now_s: float
+    at_s: float
     gauge: Gauge
     loads: Mapping[str, Load]
     standing: Standing
@@ -82,7 +85,8 @@ class Pilot:
             blind = self._hands.fault or "the executor does not say what runs"
         demand = view.gauge.demand + sum(load.demand for load in view.loads.values())
         left = max(0, demand - int(self.fixed * self.rules.capacity))
-        self.reading = Reading(view.now_s, left, self.slots, blind)
+        week_min = find_week_min(self.scale.time_zone, view.at_s) if self.rules.peaks else None
+        self.reading = Reading(view.now_s, left, self.slots, blind, week_min)
         before = self.plan
         self.plan, self.memory = decide(self.rules, self.reading, self.memory)
         if before is None or (before.wanted, before.have) != (self.plan.wanted, self.plan.have):

@@ -25,4 +25,5 @@ def make_rules(service: Service) -> Scaling | None:
         drain_least_s=min(least_s, limit_s),
         drain_limit_s=limit_s,
         zero_after_s=scale.zero_after_s,
+        peaks=scale.peaks,
     )

@@ -2,21 +2,7 @@
 
 from typing import NamedTuple
 
-WEEK_MIN = 7 * 24 * 60
-
-
-class Peak(NamedTuple):
-    """A time of the week for which a load is known to come.
-
-    Attributes:
-        begin_min: Its first minute, 0 for Monday 0:00 to WEEK_MIN - 1, in the operator's time zone.
-        end_min: The minute at which it is over; one that is not after `begin_min` is in the week after.
-        least: The fewest servers during that time.
-    """
-
-    begin_min: int
-    end_min: int
-    least: int
+from serf_haproxy.services.peaks import WEEK_MIN, Peak
 
 
 class Scaling(NamedTuple):

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from serf_haproxy.services.peaks import PATTERN, UTC, Peak, find_zone, read_peaks
 from serf_haproxy.system import kinds
 from serf_haproxy.system.kinds import Kind
 
@@ -17,6 +18,8 @@ _SLOTS = kinds.match("up to 40 of a-z, 0-9 and dash, the first no dash; numbers 
 _NAME = kinds.match("up to 128 letters, digits, dots, dashes and underscores", "[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _UNIT = kinds.match("the name of a template unit, such as app@", "[A-Za-z0-9_.-]{1,100}@")
 _ARGUMENTS = Kind("a list: a program and its arguments, without a shell", tuple)
+_PEAKS = Kind("a list of texts such as Mon-Fri 08:00-18:00 min 6", read_peaks, {"pattern": f"^(?:{PATTERN})$"})
+_ZONE = kinds.match("UTC, or a name such as Europe/Berlin", "UTC|[A-Za-z]{1,30}(?:/[A-Za-z0-9_+-]{1,40}){1,2}")
 
 
 def _key(kind: Kind, default: Any, form: str, doc: str, otherwise: str = "") -> Any:
@@ -34,6 +37,13 @@ class Scale:
     )
     max: int = _key(kinds.count(1, 1000), 0, NUMBER, "most servers that may be started", "none; needed")
     min: int = _key(kinds.count(0, 1000), 1, NUMBER, "fewest servers that stay started")
+    peaks: tuple[Peak, ...] = _key(
+        _PEAKS,
+        (),
+        LIST,
+        "times of the week with more servers than min: days, Mon to Sun or daily, and times of the day",
+    )
+    time_zone: str = _key(_ZONE, UTC, TEXT, "the time zone of peaks")
     slots: str = _key(
         _SLOTS, "", TEXT, "how the names of servers and of their nodes begin", "the service's name and a dash"
     )
@@ -166,7 +176,7 @@ def _read(key: str, value: Any) -> Any:
             raise ValueError(value)
         if not all(isinstance(word, str) and _ARGUMENT.fullmatch(word) for word in value):
             raise ValueError(value)
-        return tuple(value)
+        return kind.read(value)
     if isinstance(value, bool) or not isinstance(value, str if form == TEXT else (int, float)):
         raise TypeError(value)
     return kind.read(str(value))
@@ -186,5 +196,17 @@ def _find_misfits(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}: one of its arguments must contain {SLOT} or {PLACE}"
     if "max" in values and values["max"] < values.get("min", 1):
         yield f"max = {values['max']}: must be at least min, which is {values.get('min', 1)}"
+    yield from _find_misfit_peaks(values)
     if "drain_limit_s" in values and values.get("sticky_s", 0) > values["drain_limit_s"]:
         yield f"sticky_s = {values['sticky_s']:g}: must be at most drain_limit_s, which is {values['drain_limit_s']:g}"
+
+
+def _find_misfit_peaks(values: Mapping[str, Any]) -> Iterator[str]:
+    most = max((peak.least for peak in values.get("peaks", ())), default=0)
+    if most > values.get("max", most):
+        yield f"peaks: min {most}: must be at most max, which is {values['max']}"
+    zone = values.get("time_zone", UTC)
+    try:
+        find_zone(zone)
+    except ValueError as error:
+        yield f"time_zone = {zone}: {error}; install the package tzdata"

@@ -4,7 +4,7 @@ It cannot say which keys of two services contradict each other, nor what only co
 shares sum to 100, whether a network has host bits, which algorithm the settings name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from serf_haproxy.services import DEFAULT_SERVICE, RESERVED
@@ -16,7 +16,6 @@ from serf_haproxy.settings import variable
 Schema = dict[str, Any]
 
 _TYPES = {TEXT: "string", NUMBER: "number", TABLE: "object", TRUTH: "boolean"}
-_ARGUMENTS: Schema = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": 100}
 _ZERO: Schema = {  # only requests of HTTP can wait while there is no server
     "if": {"properties": {"mode": {"not": {"const": HTTP}}}, "required": ["mode"]},
     "then": {"properties": {"scale": {"properties": {"min": {"minimum": 1}}}}},
@@ -68,7 +67,7 @@ def _describe_scale() -> Schema:
     properties = {}
     for key, field in SCALE_KEYS.items():
         kind, form, doc = (field.metadata[name] for name in ("kind", "form", "doc"))
-        described = _ARGUMENTS if form == LIST else {"type": _TYPES[form]} | kind.schema
+        described = _list_texts(kind.schema) if form == LIST else {"type": _TYPES[form]} | kind.schema
         properties[key] = {"description": doc} | described
     for key in ("start", "stop"):
         properties[key] = properties[key] | {"contains": {"pattern": f"{_quote(SLOT)}|{_quote(PLACE)}"}}
@@ -79,6 +78,12 @@ def _describe_scale() -> Schema:
         rules.append({"if": {"properties": {"executor": {"const": executor}}}, "then": then})
     table = {"type": "object", "properties": properties, "additionalProperties": False, "allOf": rules}
     return table | {"required": list(list_needed(""))}
+
+
+def _list_texts(each: Mapping[str, Any]) -> Schema:
+    """Return the schema of a list of texts, each of which has a schema."""
+    items = {"type": "string", "minLength": 1} | dict(each)
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": 100}
 
 
 def _quote(placeholder: str) -> str:

@@ -1,0 +1,147 @@
+"""A lab with a service that scales: what its autoscaler says and does, and requests to it."""
+
+import contextlib
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import workers
+from integration.proxy import wait_for
+from integration.test_daemon import COMMAND
+from serf_haproxy.lab.cluster import Lab
+from serf_haproxy.lab.services import Wish
+from serf_haproxy.lab.traffic import Result, Traffic, make_traffic
+
+MOST = 4
+_WAIT_S = 90.0
+
+
+class Stage:
+    """A lab with one service that scales, from 1 server to MOST of them where not said otherwise.
+
+    Args:
+        lab: The lab.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes whose processes should run."""
+        return [row["name"] for row in self.lab.status()["nodes"] if row["state"] == "alive"]
+
+    def notes(self, name: str = "lb1") -> dict[str, Any]:
+        """Return the notes of a balancer's autoscaler; nothing before it has made some."""
+        with contextlib.suppress(FileNotFoundError):
+            notes: dict[str, Any] = json.loads(Path(self.lab.lab_dir, name, "state", "autoscale.json").read_text())
+            return notes
+        return {}
+
+    def slots(self, name: str = "lb1") -> dict[str, str]:
+        """Return what the autoscaler of a balancer says of its slots."""
+        slots: dict[str, str] = self.notes(name).get("services", {}).get("shop", {}).get("slots", {})
+        return slots
+
+    @property
+    def in_force(self) -> str:
+        """The tables of the services file that the first balancer has in force."""
+        return Path(self.lab.lab_dir, "lb1", "state", "services.json").read_text()
+
+    def serving(self) -> list[str]:
+        """Return the slots in service."""
+        return [slot for slot, state in self.slots().items() if state == "serving"]
+
+    def happened(self, what: str, name: str = "lb1") -> int:
+        """Return how often something has happened, by the history."""
+        count = 0
+        for file in ("history.jsonl.1", "history.jsonl"):
+            with contextlib.suppress(FileNotFoundError):
+                lines = Path(self.lab.lab_dir, name, "state", file).read_text().splitlines()
+                count += sum(line["kind"] == "scale" and line["what"] == what for line in map(json.loads, lines))
+        return count
+
+    def wait(self, check: Callable[[], bool], timeout_s: float = _WAIT_S) -> None:
+        """Wait for something; the fault shows the log of the autoscaler."""
+        log = Path(self.lab.lab_dir, "lb1", "log", "autoscale", "current")
+        wait_for(check, lambda: log.read_text(errors="replace")[-3000:], timeout_s)
+
+    def control(self, *words: str, service: str = "autoscale", name: str = "lb1") -> None:
+        """Give orders to s6 about a service of a balancer."""
+        subprocess.run(["s6-svc", *words, f"{self.lab.lab_dir}/{name}/service/{service}"], check=True)
+
+    def command(self, *words: str) -> str:
+        """Run a command of the first balancer; return what it prints."""
+        done = subprocess.run(
+            [*COMMAND, *words],
+            env=os.environ | self.lab.env("lb1"),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def change(self, old: str, new: str, name: str = "lb1") -> None:
+        """Change the services file of a balancer."""
+        path = Path(self.lab.lab_dir, name, "services.toml")
+        text = path.read_text()
+        assert text.count(old) == 1
+        new_path = path.with_suffix(".new")
+        new_path.write_text(text.replace(old, new))
+        new_path.rename(path)
+
+
+@contextlib.contextmanager
+def make_stage(directory: Path, balancers: int = 1, most: int = MOST) -> Iterator[Stage]:
+    """Run a lab for the length of a block, and have its first server serve."""
+    lab = Lab(directory / "lab", next(workers.lab_bases()))
+    try:
+        lab.up(0, balancers, services=[Wish("shop", "http", 0, most)])
+        stage = Stage(lab)
+        stage.wait(lambda: stage.serving() == ["shop-1"])
+        yield stage
+    finally:
+        lab.down()
+
+
+@contextlib.contextmanager
+def watching(stage: Stage) -> Iterator[list[int]]:
+    """Note how many servers have processes, again and again, for the length of a block."""
+    counts: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.2):
+            counts.append(len(stage.nodes))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield counts
+    finally:
+        over.set()
+        thread.join()
+
+
+def load(stage: Stage, rate: float, duration_s: float, work_s: float = 0.02) -> Result:
+    """Make requests at times that do not depend on the answers."""
+    wanted = Traffic(rate=rate, duration_s=duration_s, work_s=work_s, service="shop")
+    return make_traffic(stage.lab, wanted, is_quiet=True)
+
+
+@contextlib.contextmanager
+def loading(stage: Stage, rate: float, duration_s: float) -> Iterator[list[Result]]:
+    """Make requests beside a block, and after it until they are over."""
+    results: list[Result] = []
+    thread = threading.Thread(target=lambda: results.append(load(stage, rate, duration_s)))
+    thread.start()
+    try:
+        yield results
+    finally:
+        thread.join()
