@@ -33,7 +33,7 @@ PURE_OUTSIDE |= {"itertools", "jinja2", "jinja2.debug"}
 # The modules that may import each third-party package, or the module that starts processes.
 HOMES = {
     "jinja2": {"config/render"},
-    "prometheus_client": {"web/metrics"},
+    "prometheus_client": {"web/metrics", "web/scale_metrics"},
     "msgpack": {"serf/rpc", "serf/wire"},
     "psutil": {"lab", "haproxy/workers", "system/interfaces"},
     "requests": {"lab"},

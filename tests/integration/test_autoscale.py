@@ -36,8 +36,10 @@ def test_servers_come_and_go_with_the_load_and_no_request_is_lost(short_dir: Pat
             stage.change("in_window_s = 10", "in_window_s = 10\ncooldown_s = 0")
         while (scaled_in := stage.happened("stop done")) < SCALE_INS:
             print(f"{scaled_in} have gone; {answered} requests answered; lost: {lost}", flush=True)
-            lost |= load(stage, 15 * most, 5, work_s=0.2).faults
-            stage.wait(lambda: len(stage.serving()) == most)
+            until_s = time.monotonic() + 300
+            while len(stage.serving()) < most and time.monotonic() < until_s:
+                lost |= load(stage, 7 * most, 4, work_s=1.0).faults
+            assert len(stage.serving()) == most
             until_s = time.monotonic() + 300
             # The last but one of many goes a minute later, when the mean has forgotten the crowd.
             while len(stage.nodes) > 1 + (most == MANY) and time.monotonic() < until_s:

@@ -9,7 +9,15 @@ def test_a_measured_weight_is_explained() -> None:
     """What a server with a measured weight gets, of how much, and why."""
     measured = {"weight": 3, "limit": 100, "factor": 0.03, "reason": "it is slow"}
     heard = {"status": None, "at_s": None, "evidence": "roster", "tags": {}, "now": None}
-    more = {"measured": measured, "heard": heard, "rule": "R.", "settings": [], "events": [], "would_change": []}
+    more = {
+        "measured": measured,
+        "scaling": None,
+        "heard": heard,
+        "rule": "R.",
+        "settings": [],
+        "events": [],
+        "would_change": [],
+    }
     found = describe_refused("web1", "x") | more | {"total_count": 0, "unchanged_s": None, "haproxy_fault": ""}
     assert "\nmeasured    weight 3, 3% of 100: it is slow\n" in format_explanation(found, 0.0)
     assert found["cause"] == Cause.UNREADABLE

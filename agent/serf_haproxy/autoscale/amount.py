@@ -67,7 +67,7 @@ def judge(sight: Sight) -> Verdict:
     needed = max(floor, min(scaling.max, asked))
     if needed <= sight.have:
         return _shrink(sight, floor)
-    why = why if asked >= needed else f"{_say_count(needed, 'server')} are the fewest now"
+    why = why if asked >= needed else f"{_say_count(needed, 'server')} {'is' if needed == 1 else 'are'} the fewest now"
     return _grow(sight, needed, f"{why}; {scaling.max} are the most" if asked > needed else why)
 
 

@@ -66,7 +66,8 @@ class Fleet:
             return former
         pilot = Pilot(service.name, service.scale, rules, make_executor(service.name, service.scale), self._orders)
         kept = read_kept(self._notes, service.name, now_s)
-        pilot.slots, pilot.served = kept.slots, set(kept.served)
+        pilot.slots, pilot.served, pilot.counts = kept.slots, set(kept.served), dict(kept.counts)
         if former is not None:  # other rules: what is seen stays
             pilot.memory, pilot.slots, pilot.served = former.memory, former.slots, former.served
+            pilot.counts = former.counts
         return pilot

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from serf_haproxy.autoscale.council import Council
 from serf_haproxy.autoscale.fleet import Fleet
 from serf_haproxy.autoscale.gauge import Gauge, ask_for, read_gauges
-from serf_haproxy.autoscale.notes import locate_notes, read_notes, write_notes
+from serf_haproxy.autoscale.notes import write_notes
 from serf_haproxy.autoscale.orders import AUTHOR, Orders, Standing
 from serf_haproxy.autoscale.pilot import Event, View
 from serf_haproxy.autoscale.wire import Load
@@ -19,6 +19,7 @@ from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.history import SCALE, Happening
 from serf_haproxy.control.outcome import HELD
 from serf_haproxy.control.record import Record
+from serf_haproxy.control.scaled import locate_notes, read_notes
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.haproxy.sections import QUESTION, read_numbers
 from serf_haproxy.haproxy.socket import ask
@@ -221,6 +222,8 @@ class Autoscaler:
         """Log what happened, and add it to the history."""
         for name, event in events:
             log.info("%s", f"service {name}: {event.what} {event.slot}: {event.why}")
+            counts = self.fleet.pilots[name].counts
+            counts[event.what] = counts.get(event.what, 0) + 1
         at_s = time.time()
         self._edges.history.add(
             Happening(at_s, self_name, SCALE, name, event.slot, event.what, event.why, AUTHOR) for name, event in events

@@ -5,18 +5,15 @@ of the monotonic clock, so another boot begins anew. Reading it trusts nothing i
 """
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from serf_haproxy.autoscale.pilot import Pilot
 from serf_haproxy.autoscale.slots import Slot, State
 from serf_haproxy.control.record import DAMAGE
-from serf_haproxy.errors import SystemFault
+from serf_haproxy.control.scaled import read_counts
 from serf_haproxy.system.files import read_text, write_quickly
 
-NAME = "autoscale.json"
-_BYTES = 2**22
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -26,10 +23,12 @@ class Kept(NamedTuple):
     Attributes:
         slots: The slots, with the time since when each is in its state.
         served: The slots whose servers have been in service.
+        counts: How often what was decided, and what came of it.
     """
 
     slots: tuple[Slot, ...] = ()
     served: frozenset[str] = frozenset()
+    counts: Mapping[str, int] = {}
 
 
 def write_notes(path: str, pilots: Mapping[str, Pilot], at_s: float, *, is_deciding: bool, why: str) -> None:
@@ -50,24 +49,16 @@ def write_notes(path: str, pilots: Mapping[str, Pilot], at_s: float, *, is_decid
     write_quickly(path, json.dumps(notes | {"services": services}) + "\n")
 
 
-def read_notes(path: str) -> dict[str, Any]:
-    """Return the notes; nothing where there are none, or damaged ones."""
-    try:
-        notes = json.loads(read_text(path, _BYTES) or "{}")
-        return notes if isinstance(notes, dict) else {}
-    except (SystemFault, *DAMAGE):
-        return {}
-
-
 def read_kept(notes: Mapping[str, Any], service: str, now_s: float) -> Kept:
     """Return what is remembered of a service, if it is of this boot and from the last minutes."""
     try:
-        told = notes["services"][service]["kept"]
+        noted = notes["services"][service]
+        told = noted["kept"]
         noted_s = float(told["now_s"])
         if notes["boot"] != read_boot() or not now_s - 60 < noted_s <= now_s:
             return Kept()
         slots = tuple(Slot(str(name), State(state), float(at_s)) for name, state, at_s in told["slots"])
-        return Kept(slots, frozenset(map(str, told["served"])))
+        return Kept(slots, frozenset(map(str, told["served"])), read_counts(noted))
     except (*DAMAGE, LookupError):
         return Kept()
 
@@ -75,11 +66,6 @@ def read_kept(notes: Mapping[str, Any], service: str, now_s: float) -> Kept:
 def read_boot() -> str:
     """Return the id of this boot of the machine."""
     return (read_text(_BOOT_ID) or "").strip()
-
-
-def locate_notes(state_dir: str) -> str:
-    """Return the path of the notes."""
-    return os.path.join(state_dir, NAME)
 
 
 def _describe(pilot: Pilot) -> dict[str, Any]:
@@ -103,6 +89,9 @@ def _describe(pilot: Pilot) -> dict[str, Any]:
         "wanted": plan.wanted,
         "have": plan.have,
         "reason": plan.reason,
+        "floor": pilot.rules.find_floor(reading.week_min),
+        "mean": round(plan.mean, 2),
+        "counts": pilot.counts,
         "blind": reading.blind,
         "slots": states,
         "kept": kept,

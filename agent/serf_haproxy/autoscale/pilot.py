@@ -49,7 +49,7 @@ class Event(NamedTuple):
 
 
 class Pilot:
-    """What scales one service.
+    """What scales one service; `counts` says how often what was decided, and what came of it.
 
     Args:
         name: The service.
@@ -69,6 +69,7 @@ class Pilot:
         self.plan: Plan | None = None
         self.reading: Reading | None = None
         self.fixed = 0
+        self.counts: dict[str, int] = {}
 
     def look(self, view: View) -> list[Event]:
         """Look at the slots and decide; return what happened since the last look. Nothing is done yet."""

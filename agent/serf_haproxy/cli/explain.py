@@ -29,6 +29,7 @@ def explain(args: argparse.Namespace) -> int:
     from serf_haproxy.errors import InputError
     from serf_haproxy.show.document import VERSION
     from serf_haproxy.show.explain import explain_node, format_explanation
+    from serf_haproxy.show.scaling import find_slot, format_slot
 
     settings = load_settings(os.environ)
     report = read_report(settings)
@@ -37,6 +38,8 @@ def explain(args: argparse.Namespace) -> int:
         known = sorted({name for _, name in report.decision.entries} | report.record.refused.keys())
         close = difflib.get_close_matches(args.node, known, 3)
         hint = f"; did you mean {' or '.join(close)}" if close else "; `serf-haproxy status` lists all"
+        slot = find_slot(report.scaled, args.service, args.node)
+        hint = f"; it is a slot of service {slot['service']}: {format_slot(slot)}" if slot else hint
         where = f" in service {args.service!a}" if args.service else ""
         raise InputError(f"node {args.node!a}{where}: no such node is known{hint}")
     if args.output == "json":

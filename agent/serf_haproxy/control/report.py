@@ -10,6 +10,7 @@ from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.preview import look
 from serf_haproxy.control.record import Record
+from serf_haproxy.control.scaled import Scaled, read_scaled
 from serf_haproxy.control.shares import locate_shares, read_shares
 from serf_haproxy.haproxy import readiness, workers
 from serf_haproxy.haproxy.socket import PROMPT
@@ -38,6 +39,7 @@ class Report(NamedTuple):
         serf: Whether the Serf agent answers now.
         haproxy: Whether HAProxy answers now.
         standby: Why traffic should go to another balancer, by an operator's word; "" where it should not.
+        scaled: What the autoscaler says of the services that scale, by name (`control.scaled`).
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class Report(NamedTuple):
     serf: Answer = Answer()
     haproxy: Answer = Answer()
     standby: str = ""
+    scaled: Mapping[str, Scaled] = {}
 
     @property
     def at_s(self) -> float:
@@ -108,4 +111,12 @@ class Reader:
             serf.result(),
             haproxy,
             readiness.read_flag(os.path.dirname(settings.wake_fifo)),
+            _read_scaled(settings, snapshot),
         )
+
+
+def _read_scaled(settings: Settings, snapshot: Snapshot) -> dict[str, Scaled]:
+    """Return what the autoscaler says of the services that scale; notes of others are of a time before."""
+    names = {service.name for service in snapshot.services.listed if service.scale}
+    found = read_scaled(settings.state_dir) if names else {}
+    return {name: one for name, one in found.items() if name in names}

@@ -139,12 +139,18 @@ def _describe_service(report: Report, service: Service) -> dict[str, Any]:
         "balance": service.balance,
         "split": dict(service.shares),
         "table": report.snapshot.peers.said if service.stick else None,
+        "scaling": _describe_scaling(report, service.name),
         "node_counts": dict(Counter(entry.state.value for entry in entries.values())),
         "server_count": sum(entry.server is not None for entry in entries.values()),
         "up_count": None
         if servers is None
         else sum(is_up(servers.get(key)) for key, entry in entries.items() if entry.server),
     }
+
+
+def _describe_scaling(report: Report, service: str) -> dict[str, Any] | None:
+    scaled = report.scaled.get(service)
+    return None if scaled is None else scaled.to_json(report.at_s)
 
 
 def _find_weight(entry: Entry) -> int | None:

@@ -16,6 +16,7 @@ from serf_haproxy.services.service import Service
 from serf_haproxy.settings import variable
 from serf_haproxy.show.document import to_json
 from serf_haproxy.show.rules import RULES
+from serf_haproxy.show.scaling import find_slot, format_slot
 from serf_haproxy.show.words import format_part, format_span
 
 _LABEL, _WIDTH = 12, 100  # characters
@@ -62,6 +63,7 @@ def _explain(report: Report, member: Mapping[str, Any], roster: Roster | None) -
             "tags": {unescape(key): value for key, value in file.member.tag_values().items()} if file else {},
             "now": known[0] if known else ("unknown to Serf" if roster else None),
         },
+        "scaling": find_slot(report.scaled, member["service"] or "", name),
         "rule": rule.text,
         "settings": [_find_setting(report, member["service"], key) for key in rule.keys],
         "haproxy_fault": "" if report.servers is not None else report.haproxy.fault or "it does not answer",
@@ -138,6 +140,8 @@ def _list_parts(found: Mapping[str, Any], now_s: float) -> Iterator[tuple[str, s
         version = f", version {found['version']}" if found["version"] else ""
         place = f"{found['address']} port {found['port']}"
         yield "server", f"{place}, weight {found['wanted_weight']}{version}{backup}"
+    if slot := found["scaling"]:
+        yield "scaling", format_slot(slot)
     if measured := found["measured"]:
         part = format_part(measured)
         share = f"weight {measured['weight']}, {part + ' of' if part else 'of'} {measured['limit']}"

@@ -11,6 +11,7 @@ from serf_haproxy.serf.printing import printable, quoted
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.show.document import to_json
 from serf_haproxy.show.levels import Level
+from serf_haproxy.show.scaling import format_scaling
 from serf_haproxy.show.words import Paint, format_part, format_span, keep_plain, shorten, shorten_middle
 
 WIDTH = 80  # columns, where no terminal says another number
@@ -83,6 +84,8 @@ def format_table(report: Report, choice: Choice = ALL, width: int = WIDTH, paint
         lines.append(_explain_none(status, choice))
     if len(status["services"]) > 1:
         lines += ["", *(_format_service(name, one) for name, one in status["services"].items())]
+    scaling = [(name, one["scaling"]) for name, one in status["services"].items() if one["scaling"]]
+    lines += ["", *(printable(format_scaling(*each), _LINE) for each in scaling)] if scaling else []
     lines += ["", printable(_format_pass(status, report.at_s), _LINE)]
     if (old := status["old_workers"]) and old["worker_count"]:
         size = f"{old['memory_bytes'] / 2**20:.0f} MiB, the oldest for {format_span(old['oldest_s'])}"

@@ -17,6 +17,7 @@ from serf_haproxy.web.mask import compare, mask
 from serf_haproxy.web.metrics import Metrics
 from serf_haproxy.web.news import News
 from serf_haproxy.web.reading import Reading, make_reading
+from serf_haproxy.web.scaling import Scales
 from serf_haproxy.web.sheet import Sheet
 from serf_haproxy.web.story import Line, Story
 
@@ -53,6 +54,7 @@ class Board:
         self._news: News | None = None
         self._story = Story()
         self._sheet = Sheet()
+        self._scales = Scales()
         self._viewers: set[asyncio.Queue[bytes | None]] = set()
         self._hint = asyncio.Event()
         self._arrival = asyncio.Event()
@@ -138,6 +140,7 @@ class Board:
         found = self._story.compare(latest, happenings)
         self.metrics.count_found(found, latest)
         changed = self._sheet.update(latest)
+        self._scales.update(latest, happenings)
         self._tell("")
         message = self._format(latest, changed, found.lines, is_whole=is_first) if self._viewers else b""
         for queue in list(self._viewers):
@@ -165,6 +168,7 @@ class Board:
                 "is_haproxy_up": latest.report.servers is not None,
                 "is_serf_up": news.is_serf_up if news else None,
                 "services": self._sheet.list_services(is_whole=is_whole),
+                "scales": self._scales.list_all(is_whole=is_whole),
                 "lines": [line._asdict() | {"way": line.way and line.way._asdict()} for line in lines],
                 "diff": self.diff,
                 "orders": document["orders"],

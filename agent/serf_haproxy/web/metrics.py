@@ -21,6 +21,7 @@ from serf_haproxy.policy.orders import DRAIN, MAINT, PAUSE, STOP
 from serf_haproxy.serf.events import STATUSES
 from serf_haproxy.web.news import ERROR, News
 from serf_haproxy.web.reading import Reading, count_up
+from serf_haproxy.web.scale_metrics import list_scaling
 from serf_haproxy.web.story import Found
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -150,6 +151,7 @@ def _list_gauges(reading: Reading) -> Iterator[Metric]:
     ends = {(name,): end_s for name, end_s in report.record.certificate_ends.items()}
     doc = "When each good certificate of the directory ends."
     yield _gauge("certificate_end_timestamp_seconds", doc, ends, "certificate")
+    yield from list_scaling(_PREFIX, report.scaled)
     if (old := report.old_workers) is not None:
         yield _gauge("old_workers", "Workers that a reload has replaced and that still run.", old.worker_count)
         yield _gauge("old_workers_memory_bytes", "Their resident memory together.", old.memory_bytes)
