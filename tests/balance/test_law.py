@@ -74,6 +74,29 @@ def test_a_server_that_fails_at_once_gets_less() -> None:
     assert "50 % of them fail" in shares["a"].explain()
 
 
+def test_a_server_fails_until_three_of_four_requests_succeed() -> None:
+    """Half of its requests, and at least three, make a failing server; a single failure makes none."""
+    pool, limits = Pool(), dict.fromkeys("ab", LIMIT)
+    answered = failed = 0
+
+    def go_on(good: int, bad: int) -> bool:
+        nonlocal pool, answered, failed
+        for _ in range(80):  # forty seconds, so that what was before hardly counts
+            answered, failed = answered + good + bad, failed + bad
+            now = {"a": traffic(answered, answered, failed_count=failed), "b": traffic(10 * answered, 10 * answered)}
+            pool, shares = weigh(pool, now, limits, 0.5)
+        return shares["a"].is_failing
+
+    assert not go_on(1, 0)
+    assert not go_on(2, 1)
+    assert go_on(1, 2)
+    assert go_on(2, 1)
+    assert not go_on(9, 1)
+    single = Pool({"a": Course(1.0, traffic(1, 1)), "b": Course(1.0, traffic(1, 1))}, 0.02)
+    now = {"a": traffic(2, 2, failed_count=1), "b": traffic(2, 2)}
+    assert not weigh(single, now, limits, 0.05)[1]["a"].is_failing
+
+
 @pytest.mark.parametrize(
     "server",
     [

@@ -6,7 +6,8 @@ import pytest
 
 from serf_haproxy.control.shares import read_shares, write_shares
 
-SHARE = {"weight": 3, "limit": 100, "factor": 0.03, "wait_s": None, "failed_share": 0.5, "times": 9.0, "reason": "slow"}
+SHARE = {"weight": 3, "limit": 100, "factor": 0.03, "wait_s": None, "failed_share": 0.5, "times": 9.0}
+SHARE |= {"is_failing": True, "reason": "slow"}
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

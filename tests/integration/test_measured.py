@@ -17,6 +17,8 @@ from integration.test_daemon import log_path, running_daemon
 from serf_haproxy.control.report import read_report
 from serf_haproxy.serf.wake import wake
 from serf_haproxy.show.document import to_json
+from serf_haproxy.show.explain import explain_node, format_explanation
+from serf_haproxy.show.levels import Level, list_findings
 from serf_haproxy.show.table import format_table
 
 NAMES = ("web1", "web2", "web3", "web4", "web5")
@@ -113,6 +115,35 @@ def test_a_server_that_fails_at_once_gets_hardly_anything(short_dir: Path, stage
         failed = [one for one in answers if one.status != 200]
         most = 0.01 * len(answers)
         assert len(failed) <= most + 4 * math.sqrt(most), f"{len(failed)} of {len(answers)}"
+
+
+def test_a_server_that_fails_is_a_warning(short_dir: Path, stage: Stage) -> None:
+    """`status` and `explain` say that most requests to a server fail; if it is so of all, the service is critical."""
+    with balancing(short_dir, stage, **MEASURED) as proxy:
+
+        def judge() -> tuple[set[str], set[str]]:
+            report = read_report(proxy.settings)
+            document = to_json(report)
+            nodes = {one["name"] for one in document["members"] if one["level"] == "warning"}
+            return nodes, {one.subject for one in list_findings(report) if one.level is Level.CRITICAL} - {"Serf"}
+
+        stage.load(port_of(proxy), SHORT_RATE)
+        wait_for(lambda: len(stage.answers) > RATE, "requests are answered")
+        assert judge() == (set(), set())
+        stage["web1"].status = 500
+        wait_for(lambda: judge() == ({"web1"}, set()), lambda: str(judge()))
+        report = read_report(proxy.settings)
+        line = next(line for line in format_table(report, width=0).splitlines() if "web1" in line)
+        assert "its health check is good, but most of its requests fail; gets " in line
+        explained = explain_node(report, "web1")[0]
+        assert any(text.startswith("its requests succeed") for text in explained["would_change"])
+        assert "% of them fail" in format_explanation(explained, time.time())
+        for name in NAMES:
+            stage[name].status = 500
+        wait_for(lambda: judge() == (set(NAMES), {"service nodes"}), lambda: str(judge()))
+        for name in NAMES:
+            stage[name].status = 200
+        wait_for(lambda: judge() == (set(), set()), lambda: str(judge()))
 
 
 def test_the_order_of_an_operator_wins_at_once(short_dir: Path, stage: Stage) -> None:

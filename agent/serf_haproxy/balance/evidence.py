@@ -14,6 +14,7 @@ _CONNECT_S = 0.05  # connections that are accepted within this time are alike
 _MEAN_COUNT = 512  # HAProxy's mean times are those of about so many requests
 _LEAST_COUNT = 3.0  # so many requests of a server count at most when it gets hardly any
 SPAN_S = 0.2  # a look speaks for so much time at most: what waits at a moment is chance, however long nobody looked
+_FEW, _FAILING_SHARE, _HEALED_SHARE = 3.0, 0.5, 0.25  # so many failures, and so much of all requests
 _FAILURE_SIGHTS = 4.0  # a failure is as certain as so many requests seen waiting
 
 
@@ -24,6 +25,7 @@ class Course(NamedTuple):
         factor: The part of its weight that it gets, 0.01 to 1.
         traffic: Its counters as last seen; None before that.
         astray_count: Requests that ended without that any counter tells.
+        is_failing: Whether most of its requests failed, until three of four end well again.
         waited_s: Time that requests have waited, in all; of this and the rest what is older counts less.
         ended_count: Requests that ended.
         failed_count: Those of them that failed.
@@ -33,6 +35,7 @@ class Course(NamedTuple):
     factor: float = 1.0
     traffic: Traffic | None = None
     astray_count: int = 0
+    is_failing: bool = False
     waited_s: float = 0.0
     ended_count: float = 0.0
     failed_count: float = 0.0
@@ -109,13 +112,17 @@ def _compare_connections(before: Traffic, now: Traffic, failed_count: int) -> Lo
 def add(course: Course, look: Look, traffic: Traffic, aging: float) -> Course:
     """Return what is known after a look; `aging` is the time since the one before, in spans that a request counts."""
     kept = math.exp(-aging)
+    ended_count = course.ended_count * kept + look.ended_count
+    failed_count = course.failed_count * kept + look.failed_count
+    least = _HEALED_SHARE * ended_count if course.is_failing else max(_FEW, _FAILING_SHARE * ended_count)
     return Course(
         course.factor,
         traffic,
         look.astray_count,
+        failed_count >= least and failed_count > 0,
         course.waited_s * kept + look.waited_s,
-        course.ended_count * kept + look.ended_count,
-        course.failed_count * kept + look.failed_count,
+        ended_count,
+        failed_count,
         course.sight_count * kept + look.sight_count,
     )
 
@@ -129,5 +136,5 @@ def forget(course: Course, mean_count: float) -> Course:
     """
     most = max(_LEAST_COUNT, 2 * course.factor * mean_count)
     kept = min(1.0, most / max(1.0, course.ended_count))
-    counts = (kept * count for count in course[3:])
-    return Course(*course[:3], *counts)
+    counts = (kept * count for count in course[4:])
+    return Course(*course[:4], *counts)

@@ -56,6 +56,7 @@ class Share(NamedTuple):
         failed_share: The part of its requests that failed lately, 0 to 1.
         times: How many times the usual cost a request of it costs.
         is_spared: Whether it should get still less, but too many others do already.
+        is_failing: Whether most of its requests fail: something that a person should know.
     """
 
     weight: int
@@ -65,9 +66,12 @@ class Share(NamedTuple):
     failed_share: float
     times: float
     is_spared: bool = False
+    is_failing: bool = False
 
     def explain(self) -> str:
         """Return why a server gets what it gets, in one line."""
+        if self.times <= BAND and self.is_failing:
+            return f"{100 * self.failed_share:.0f} % of its requests fail, as at enough others"
         if self.times <= BAND:
             return "its requests cost no more than usual" if self.factor == 1 else "it recovers"
         why = f"a request costs {self.times:.1f} times the usual one"
@@ -117,7 +121,9 @@ def weigh(
         weight = _choose_weight(factor, limits[name], traffic[name].weight)
         wait_s = course.waited_s / course.ended_count if course.ended_count > 0.5 else None
         failed = course.failed_count / (course.ended_count or 1)
-        shares[name] = Share(weight, limits[name], factor, wait_s, failed, times[name], name in spared)
+        shares[name] = Share(
+            weight, limits[name], factor, wait_s, failed, times[name], name in spared, course.is_failing
+        )
     courses = {name: course._replace(factor=shares[name].factor) for name, course in courses.items()}
     return Pool(courses, usual_s, sight_rate), shares
 

@@ -12,7 +12,7 @@ from serf_haproxy.services import Key, format_key, parse_key
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import read_text, write_quickly
 
-_SHOWN = ("weight", "limit", "factor", "wait_s", "failed_share", "times", "reason")
+_SHOWN = ("weight", "limit", "factor", "wait_s", "failed_share", "times", "is_failing", "reason")
 _BYTES = 2**24
 
 

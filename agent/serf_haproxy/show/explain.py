@@ -15,6 +15,7 @@ from serf_haproxy.serf.roster import Roster
 from serf_haproxy.services.service import Service
 from serf_haproxy.settings import variable
 from serf_haproxy.show.document import to_json
+from serf_haproxy.show.levels import FAILING
 from serf_haproxy.show.rules import RULES
 from serf_haproxy.show.scaling import find_slot, format_slot
 from serf_haproxy.show.words import format_part, format_span
@@ -22,6 +23,7 @@ from serf_haproxy.show.words import format_part, format_span
 _LABEL, _WIDTH = 12, 100  # characters
 _EVENT_COUNT = 5
 _RESUME = "the pause ends, by `serf-haproxy resume`: until then nothing at HAProxy changes"
+_ANSWERS = "its requests succeed: it is still tried with a few, and gets its whole weight back within ten seconds"
 _CHECK = "HAProxy's health check of it succeeds; the service's health_path says what it asks for"
 
 
@@ -53,7 +55,8 @@ def _explain(report: Report, member: Mapping[str, Any], roster: Roster | None) -
         return text
 
     changes = [_RESUME] if report.snapshot.orders.pause else []
-    changes += [_CHECK] if member["trouble"].startswith("its health check") else []
+    changes += [_CHECK] if member["trouble"].startswith("its health check found") else []
+    changes += [_ANSWERS] if member["trouble"] == FAILING else []
     return {
         **member,
         "heard": {

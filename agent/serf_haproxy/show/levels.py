@@ -23,6 +23,8 @@ _CRITICAL = (ALONE, FROZEN_WORKER)
 _STARTING_S = 15  # an application may still be starting, and a pass has not seen a new node yet
 _PROBLEMS = (State.GRACE, State.HELD, State.LAST, State.DAMPED, State.QUARANTINED)
 
+FAILING = "its health check is good, but most of its requests fail"
+
 
 class Level(enum.IntEnum):
     """How bad something is; the number is the exit code of `serf-haproxy status`."""
@@ -85,7 +87,7 @@ def find_trouble(report: Report, key: Key, entry: Entry) -> str:
     if status.status.startswith(("MAINT", "DRAIN")):
         return f"{status.status} was set at HAProxy's socket"
     if status.status.startswith(("UP", "no check")):
-        return ""
+        return FAILING if status.weight and is_failing(report, key) else ""
     return f"its health check found {status.explain_check()}"
 
 
@@ -96,6 +98,11 @@ def _is_starting(report: Report, key: Key, entry: Entry) -> bool:
         return entry.since_ns is not None and report.snapshot.at_ns - entry.since_ns < _STARTING_S * 1e9
     is_young = not status.has_been_up and status.status.startswith("DOWN")
     return is_young and status.unchanged_s is not None and status.unchanged_s < _STARTING_S
+
+
+def is_failing(report: Report, key: Key) -> bool:
+    """Return whether most of a server's requests failed lately; that is known with measured weights alone."""
+    return report.shares.get(key, {}).get("is_failing") is True
 
 
 def is_up(status: ServerStatus | None) -> bool:
@@ -183,6 +190,11 @@ def _judge_service(report: Report, service: Service, entries: dict[Key, Entry]) 
         key = next((key for key in wanted if key in report.servers), None)
         check = f"; the health check of {key[1]} found {report.servers[key].explain_check()}" if key else ""
         yield Finding(Level.CRITICAL, f"service {service.name}", f"{what}, so every request to it fails{check}")
+    elif report.servers is not None and all(
+        is_failing(report, key) for key in wanted if is_up(report.servers.get(key))
+    ):
+        what = "its only server" if len(wanted) == 1 else "every server that is up"
+        yield Finding(Level.CRITICAL, f"service {service.name}", f"most requests to {what} fail; see its log")
 
 
 def _judge_pass(report: Report) -> Iterator[Finding]:
