@@ -59,6 +59,7 @@ class Board:
         self._hint = asyncio.Event()
         self._arrival = asyncio.Event()
         self._fault = ""
+        self._is_closed = False
 
     def hear(self, news: News) -> None:
         """Note what the daemon tells of a pass, and read soon."""
@@ -81,7 +82,7 @@ class Board:
 
     async def refresh(self, oldest_s: float) -> Reading | None:
         """Return a reading that is not older than this, or the last one if a new one takes too long; None for none."""
-        if self.latest is None or time.time() - self.latest.at_s > oldest_s:
+        if not self._is_closed and (self.latest is None or time.time() - self.latest.at_s > oldest_s):
             arrival = self._arrival
             self._hint.set()
             try:
@@ -103,6 +104,13 @@ class Board:
     def leave(self, queue: "asyncio.Queue[bytes | None]") -> None:
         """Forget a page."""
         self._viewers.discard(queue)
+
+    def close(self) -> None:
+        """Let no request and no page wait any longer, since the process ends."""
+        self._is_closed = True
+        self._arrival.set()
+        for queue in list(self._viewers):
+            self._end(queue)
 
     async def run(self) -> None:
         """Read now and then, sooner after a pass or for a request, without end."""
@@ -147,11 +155,15 @@ class Board:
             try:
                 queue.put_nowait(message)
             except asyncio.QueueFull:  # it does not keep up: it starts anew when it has connected again
-                self.leave(queue)
-                queue.get_nowait()
-                queue.put_nowait(None)
+                self._end(queue)
         arrival, self._arrival = self._arrival, asyncio.Event()
         arrival.set()
+
+    def _end(self, queue: "asyncio.Queue[bytes | None]") -> None:
+        self.leave(queue)
+        if queue.full():
+            queue.get_nowait()
+        queue.put_nowait(None)
 
     def _format(self, latest: Reading, rows: dict[str, Any], lines: Iterable[Line], *, is_whole: bool) -> bytes:
         document, news = latest.document, self._news

@@ -12,9 +12,10 @@ from serf_haproxy.web.maint import Maint
 from serf_haproxy.web.news import LINE_BYTES, parse_news
 from serf_haproxy.web.page import Page
 from serf_haproxy.web.routes import Routes
-from serf_haproxy.web.server import Server, remove_socket
+from serf_haproxy.web.server import Server
 
 _NICENESS = 10  # passes come first
+_FINISH_S = 0.5  # for answers to the requests that have come; the daemon waits for the end of this process
 
 
 def serve(settings: Settings) -> None:
@@ -30,15 +31,16 @@ def serve(settings: Settings) -> None:
 async def _serve(settings: Settings) -> None:
     board, maint = Board(settings), Maint(settings)
     routes = Routes(Access(settings), board, Page(), History(settings.state_dir), maint)
-    server = await Server(settings.web_bind, routes.answer, routes.follow).start()
+    server = Server(settings.web_bind, routes.answer, routes.follow)
+    await server.start()
     tasks = [asyncio.create_task(board.run()), asyncio.create_task(_hear(board))]
     try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
             task.result()
     finally:
-        server.close()
-        remove_socket(settings.web_bind)
+        board.close()
+        await server.finish(_FINISH_S)
 
 
 async def _hear(board: Board) -> None:

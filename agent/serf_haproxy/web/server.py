@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
 
 from serf_haproxy.errors import SystemFault
@@ -18,10 +19,15 @@ Answer = Callable[[Request], Awaitable[Response]]
 Follow = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 
 _READ_S = 5.0  # for a whole request
+_MOMENT_S = 0.5  # after it, for what has come while this process could not run
+_LINGER_S, _LINGER_BYTES = 1.0, 512 * 1024  # for what a client sends that is not read
 _WRITE_S = 10.0  # for a whole response
 _CONNECTION_COUNT = 64  # those that answer or are answered
 _STREAM_COUNT = 16  # those of them that are followed, of the page
 _BACKLOG_COUNT = 128
+_SENT_BYTES = 64 * 1024  # that the kernel keeps for a client which does not take them; it makes twice as many of it
+_POLL_S = 0.05
+_LENGTHS = {"content-length", "transfer-encoding"}
 
 
 class Server:
@@ -39,25 +45,39 @@ class Server:
         self._follow = follow
         self._reading: dict[asyncio.StreamWriter, None] = {}  # the oldest first
         self._count = self._stream_count = 0
+        self._listener: asyncio.Server | None = None
 
-    async def start(self) -> asyncio.Server:
+    async def start(self) -> None:
         """Listen.
 
         Raises:
             SystemFault: That is not possible.
         """
         try:
-            if self._bind.startswith("/"):
-                return await self._listen_at_path()
-            host, _, port = self._bind.rpartition(":")
-            where = None if host in ("", "*") else host.strip("[]")
-            return await asyncio.start_server(
-                self._serve, where, int(port), limit=HEAD_BYTES, backlog=_BACKLOG_COUNT, reuse_address=True
-            )
+            self._listener = await (self._listen_at_path() if self._bind.startswith("/") else self._listen_at_port())
         except OSError as error:
             remedy = f"free it, or change {variable('web_bind')}"
             words = os.strerror(error.errno) if error.errno else str(error)
             raise SystemFault(f"cannot listen at {self._bind}: {words}; {remedy}") from error
+
+    async def finish(self, within_s: float) -> None:
+        """Take no further connections, and answer the requests that have come; after `within_s` give up the rest."""
+        if self._listener is not None:
+            self._listener.close()
+        if self._bind.startswith("/"):
+            with contextlib.suppress(OSError):
+                os.unlink(self._bind)
+        end_s = time.monotonic() + within_s
+        await asyncio.sleep(_POLL_S)  # for a request that has come, and has not been read
+        while self._count > len(self._reading) + self._stream_count and time.monotonic() < end_s:
+            await asyncio.sleep(_POLL_S)
+
+    async def _listen_at_port(self) -> asyncio.Server:
+        host, _, port = self._bind.rpartition(":")
+        where = None if host in ("", "*") else host.strip("[]")
+        return await asyncio.start_server(
+            self._serve, where, int(port), limit=HEAD_BYTES, backlog=_BACKLOG_COUNT, reuse_address=True
+        )
 
     async def _listen_at_path(self) -> asyncio.Server:
         """Listen at a Unix socket that only this user can open."""
@@ -73,6 +93,8 @@ class Server:
             writer.transport.abort()
             return
         self._count += 1
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SENT_BYTES)
         try:
             await self._exchange(reader, writer)
         except (OSError, EOFError, TimeoutError):
@@ -107,6 +129,8 @@ class Server:
         if is_stream and request is not None:
             await self._stream(request, reader, writer)
             return
+        if request is None or (not request.body and _LENGTHS & request.headers.keys()):
+            await self._linger(reader, writer)
         writer.close()
         async with asyncio.timeout(_WRITE_S):
             await writer.wait_closed()
@@ -116,12 +140,33 @@ class Server:
     ) -> tuple[Response | None, Request | None]:
         """Read a request within the limits; return the response to one that is wrong, else the request."""
         self._reading[writer] = None
+        task = asyncio.ensure_future(read_request(reader))
         try:
-            async with asyncio.timeout(_READ_S):
-                request = await read_request(reader)
-                return None, request._replace(user=_find_user(writer))
+            for wait_s in (_READ_S, _MOMENT_S):
+                await asyncio.wait([task], timeout=wait_s)
+            if not task.done():
+                raise TimeoutError
+            return None, task.result()._replace(user=_find_user(writer))
         except BadRequestError as error:
             return error.response, None
+        finally:
+            task.cancel()
+            self._reading.pop(writer, None)
+
+    async def _linger(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take what a refused client still sends.
+
+        To close a connection with bytes that are not read resets it, and the client loses the answer.
+        """
+        self._reading[writer] = None
+        try:
+            writer.write_eof()
+            async with asyncio.timeout(_LINGER_S):
+                for _ in range(_LINGER_BYTES // HEAD_BYTES):
+                    if not await reader.read(HEAD_BYTES):
+                        return
+        except TimeoutError:
+            pass
         finally:
             self._reading.pop(writer, None)
 
@@ -145,10 +190,3 @@ def _find_user(writer: asyncio.StreamWriter) -> int | None:
         return None
     _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return int(user)
-
-
-def remove_socket(bind: str) -> None:
-    """Remove the file of a Unix socket."""
-    if bind.startswith("/"):
-        with contextlib.suppress(OSError):
-            os.unlink(bind)
