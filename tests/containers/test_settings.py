@@ -1,5 +1,6 @@
 """Settings, secrets and exit codes of real containers."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from containers.cluster import CONFINED, FAIL_S, Cluster, Container
+from containers.cluster import CONFINED, FAIL_S, Balancer, Cluster, Container
 from containers.conftest import MakeCluster
 from containers.engine import PREFIX
 from containers.keys import KEY, RPC_KEY, secret_options
@@ -141,20 +142,47 @@ def test_a_long_request_is_cut_before_docker_kills(settings_cluster: Cluster) ->
     balancer.wait_servers("web1")
     web.slow(60_000)
     endings: list[str] = []
-
-    def ask() -> None:
-        try:
-            endings.append(str(requests.get(balancer.url(), timeout=30).status_code))
-        except requests.ConnectionError:
-            endings.append("cut")
-
-    client = _start(ask)
+    client = _start(lambda: endings.append(_ask_until_cut(balancer)))
     wait_for(lambda: _in_flight(balancer) > 0, "the request is in flight")
     stopping = [_start(container.stop) for container in (web, balancer)]
     for thread in (client, *stopping):
         thread.join(30)
     assert endings in (["cut"], ["502"], ["503"])
     assert [web.state["ExitCode"], balancer.state["ExitCode"]] == [0, 0]
+
+
+def test_what_hangs_is_ended_before_docker_kills(settings_cluster: Cluster) -> None:
+    """A frozen application, and a frozen daemon beside a request of one minute, take no time from Docker's ten seconds.
+
+    Exit code 137 would mean that Docker killed the container.
+    """
+    balancer, web = settings_cluster.balancer(), settings_cluster.webapp("web1")
+    balancer.wait_servers("web1")
+    web.slow(60_000)
+    client = _start(lambda: _ask_until_cut(balancer))
+    wait_for(lambda: _in_flight(balancer) > 0, "the request is in flight")
+    balancer.exec("s6-svc", "-p", "/run/service/daemon")
+    web.exec("s6-svc", "-p", "/run/service/app")
+    stopping = [_start(container.stop) for container in (web, balancer)]
+    for thread in (client, *stopping):
+        thread.join(60)
+    assert [web.state["ExitCode"], balancer.state["ExitCode"]] == [0, 0]
+
+
+@pytest.mark.parametrize("image", ["balancer", "webapp"])
+def test_a_container_stopped_at_once_ends_at_once(settings_cluster: Cluster, tmp_path: Path, image: str) -> None:
+    """SIGTERM that comes before there is anything to stop ends the container with 0: PID 1 does not lose it."""
+    fifo = tmp_path / "directories"
+    os.mkfifo(fifo)
+    writer = os.open(fifo, os.O_RDWR)  # the container waits here for its first line
+    try:
+        options = (*CONFINED, f"--volume={fifo}:/etc/serf-haproxy/directories:ro")
+        container = settings_cluster.start("early", f"{PREFIX}/{image}", *options)
+        wait_for(lambda: "/init" in container.exec("cat", "/proc/1/cmdline"), "the container starts")
+        container.stop("--time=30")
+    finally:
+        os.close(writer)
+    assert container.state["ExitCode"] == 0
 
 
 @pytest.mark.parametrize("is_shown", [False, True])
@@ -211,6 +239,13 @@ def _in_flight(container: Container) -> int:
     stats = requests.get(f"http://{container.address}:1936/;csv", timeout=5).text.splitlines()
     row = next(line for line in stats if line.startswith("nodes,BACKEND"))
     return int(row.split(",")[4])
+
+
+def _ask_until_cut(balancer: Balancer) -> str:
+    try:
+        return str(requests.get(balancer.url(), timeout=30).status_code)
+    except requests.ConnectionError:
+        return "cut"
 
 
 def _start(job: Callable[[], object]) -> threading.Thread:

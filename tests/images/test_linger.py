@@ -83,7 +83,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
 def wait(linger: ModuleType, *lines: str) -> float:
     """Wait as node a; return for how long, seconds."""
     started_s = time.monotonic()
-    assert linger.wait("a", lines) == 0
+    assert linger.wait("a", time.clock_gettime(time.CLOCK_BOOTTIME), lines) == 0
     return time.monotonic() - started_s
 
 
@@ -145,4 +145,23 @@ def test_an_application_that_cannot_be_asked_is_an_error(linger: ModuleType, mon
     monkeypatch.setenv("APP_HOST", "127.0.0.1")
     monkeypatch.setenv("APP_PORT", str(port))
     monkeypatch.setenv("APP_GRACE_S", "0.1")
-    assert linger.wait("a", []) == 1
+    assert linger.wait("a", time.clock_gettime(time.CLOCK_BOOTTIME), []) == 1
+
+
+def test_times_count_from_the_beginning_of_the_leave(linger: ModuleType, app: App) -> None:
+    """A program that starts late, on a busy machine, waits no longer in all: it is past its limit and stops."""
+    started_s = time.monotonic()
+    assert linger.wait("a", time.clock_gettime(time.CLOCK_BOOTTIME) - 10, []) == 0
+    assert time.monotonic() - started_s < linger.RETIRE_S + 1
+    assert app.retired_s
+
+
+def test_an_application_that_is_too_busy_to_answer_is_taken_as_needed(
+    linger: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that accepts connections and does not answer serves on until its limit, and not for longer."""
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        environ = {"APP_HOST": "127.0.0.1", "APP_PORT": str(busy.getsockname()[1])}
+        for name, value in (environ | {"APP_GRACE_S": "0.1", "APP_GRACE_MAX_S": "1.5"}).items():
+            monkeypatch.setenv(name, value)
+        assert 1.5 <= wait(linger) < 1.5 + linger.ANSWER_S - 1
