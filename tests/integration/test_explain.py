@@ -93,6 +93,11 @@ def test_a_node_that_is_not_known_has_a_neighbour(balancer: Balancer) -> None:
     shown = run(balancer, "explain", "wbe1")
     assert shown.returncode == 100
     assert "node 'wbe1': no such node is known; did you mean web1" in shown.stderr
+    shown = run(balancer, "explain", "web1", "--service", "shop")
+    assert (shown.returncode, shown.stderr) == (
+        100,
+        "serf-haproxy: node 'web1' is not in a service 'shop'; it is in nodes\n",
+    )
 
 
 def test_a_command_with_other_settings_than_the_daemon_says_so(balancer: Balancer) -> None:

@@ -199,11 +199,14 @@ def test_a_pause_changes_nothing_until_it_is_resumed(proxy: Proxy) -> None:
         wake(proxy.settings.wake_fifo)
         wait_for(lambda: said(proxy, "APPLIED servers changed: +web1"), "web1 is served")
         config = Path(proxy.settings.config_path).read_bytes()
+        assert run(proxy, "resume") == "there is no pause\n"
+        assert run(proxy, "resume", "--local") == "there is no pause of this balancer alone\n"
         run(proxy, "pause", "--reason", "upgrade", "--by", "bob")
         wait_for(lambda: said(proxy, "PAUSED an order to pause: upgrade (bob at "), "the pause is logged")
         proxy.record("web2", 8002)
         wake(proxy.settings.wake_fifo)
-        run(proxy, "maint", "set", "web1", "--stop", "--reason", "x")
+        told = run(proxy, "maint", "set", "web1", "--stop", "--reason", "x")
+        assert told.endswith("), once the pause ends (`serf-haproxy resume`)\n")
         wait_for(
             lambda: {line["node"] for line in history(proxy) if line["kind"] == "node"} == {"web1", "web2"}, "seen"
         )
@@ -214,11 +217,18 @@ def test_a_pause_changes_nothing_until_it_is_resumed(proxy: Proxy) -> None:
         proxy.stop(signal.SIGKILL)
         proxy.start()
         assert proxy.servers() == {"web1"}
-        run(proxy, "resume")
+        run(proxy, "pause", "--local")
+        told = run(proxy, "resume", "--local")
+        assert told.startswith("the pause of this balancer alone has ended; the pause of all balancers goes on;")
+        assert "there is no pause of this balancer alone; the pause of all" in run(proxy, "resume", "--local")
+        assert proxy.servers() == {"web1"}
+        assert run(proxy, "resume") == "passes change HAProxy again\n"
         wait_for(lambda: proxy.servers() == {"web2"}, "what was put off is done")
         assert proxy.run_pass().verdict is Verdict.UNCHANGED
     verdicts = [line["what"] for line in history(proxy) if line["kind"] == "pass"]
-    assert verdicts.count("PAUSED") == 1
+    assert verdicts.count("PAUSED") >= 1
+    ended = [line["why"] for line in history(proxy) if line["what"] == "resume"]
+    assert set(ended) == {"passes may change HAProxy again"}
 
 
 def test_a_reload_is_made_once(proxy: Proxy) -> None:
@@ -249,9 +259,11 @@ def test_a_release_of_one_node_leaves_the_others_held(proxy: Proxy) -> None:
             outcome = proxy.run_pass()
             proxy.wait_up("web1", "web2", "web3")
         assert outcome.has_condition("held")
-        assert "1 servers are released: web2, once the daemon runs" in run(proxy, "release", "web2")
+        assert "1 server is released: web2, once the daemon runs" in run(proxy, "release", "web2")
         assert proxy.run_pass().has_condition("held")
         assert set(weights(proxy)) == {"web1", "web3"}
+        assert run(proxy, "release", "web2").startswith("nothing to release: no server of web2 is held here, or kept")
+        assert "release: no node 'wbe1' is known; did you mean web1" in run(proxy, "release", "wbe1", code=100)
 
 
 def test_what_is_set_by_hand_at_the_socket_is_told_and_undone(proxy: Proxy) -> None:

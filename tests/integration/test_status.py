@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def test_nothing_is_wrong_on_a_whole_balancer(balancer: Balancer) -> None:
     shown = run(balancer, "status")
     assert shown.returncode == 0, shown.stdout
     first = shown.stdout.split("\n")[0]
-    assert re.fullmatch(r"OK: 2/2 servers up \| Serf up \d+s \| HAProxy up \d+s \| daemon up \d+s", first)
+    assert re.fullmatch(r"OK: 2/2 servers up \| Serf up \d+s ago \| HAProxy up \d+s \| daemon up \d+s ago", first)
 
 
 def test_serf_that_is_down_is_critical(balancer: Balancer) -> None:
@@ -118,26 +117,6 @@ def test_haproxy_that_is_frozen_is_critical(balancer: Balancer, which: slice) ->
         shown = run(balancer, "status")
     assert shown.returncode == Level.CRITICAL
     assert "| HAProxy frozen |" in shown.stdout
-
-
-@pytest.mark.parametrize("words", [["status"], ["explain", "web1"], ["plan"], ["doctor"], ["render"]], ids=" ".join)
-def test_a_frozen_haproxy_costs_no_patience(balancer: Balancer, words: list[str]) -> None:
-    """Every command answers soon.
-
-    The time is compared with that of the same command just before: starting a program takes long on a busy machine.
-    """
-    took_s: list[float] = []
-    for _ in range(4):
-        began_s = time.monotonic()
-        run(balancer, *words)
-        usual_s = time.monotonic() - began_s
-        with stopped(*list_haproxy(balancer)):
-            began_s = time.monotonic()
-            run(balancer, *words)
-            took_s.append(time.monotonic() - began_s - usual_s)
-        if took_s[-1] < COMMAND_S - 0.5:
-            break
-    assert min(took_s) < COMMAND_S - 0.5
 
 
 def test_what_a_haproxy_that_does_not_answer_has_is_not_said(balancer: Balancer) -> None:
@@ -356,19 +335,3 @@ def test_json_has_what_the_reference_promises(balancer: Balancer) -> None:
         "A service": document["services"]["nodes"].keys(),
     }.items():
         assert set(re.findall(r"^\| `(\w+)`", sections[title], re.M)) == set(keys)
-
-
-@pytest.mark.parametrize(
-    "words", [("status", "--watch", "1"), ("history", "-f"), ("watch", "--plain")], ids=lambda one: one[0]
-)
-def test_ctrl_c_is_quiet(balancer: Balancer, words: tuple[str, ...]) -> None:
-    """A command that goes on ends at Ctrl-C without a word on standard error."""
-    argv, environ = [*COMMAND, *words], os.environ | balancer.environment
-    with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout
-        assert process.stderr
-        process.stdout.read(1)  # it has begun
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        assert process.stderr.read() == b""
-        assert process.wait(60) == 130

@@ -36,15 +36,32 @@ def test_without_a_terminal_each_event_is_a_line(balancer: Balancer) -> None:
         wait_for_line(r"^\d\d:\d\d:\d\d OK: 2/2 servers up")
         balancer.record("web3", 0)
         wait_for_line(r"^\d\d:\d\d:\d\d OK -> WARNING$")
-        wait_for_line(r"web3: quarantined: tag port='0'")
+        wait_for_line(r"web3: unknown -> quarantined; tag port='0'")
         balancer.record("web1", balancer.ports["web1"], drain="true")
-        wait_for_line(r"web1: serving -> draining: its tag drain is true")
+        wait_for_line(r"web1: serving \S+ -> draining \S+ weight 0; its tag drain is true")
         Path(balancer.settings.nodes_dir, "web3").unlink()
-        wait_for_line(r"web3: forgotten")
+        wait_for_line(r"web3: quarantined -> forgotten; Serf has no such node")
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         assert process.stderr.read() == ""
     assert process.returncode == 130
+
+
+def test_only_chosen_nodes_are_told(balancer: Balancer) -> None:
+    """A name or a service chooses whose events are told; how the whole balancer is, is told all the same."""
+    argv, environ = [*COMMAND, "watch", "--interval", "0.1", "--plain", "web4*"], os.environ | balancer.environment
+    with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        said = [process.stdout.readline()]
+        balancer.record("web3", 0)
+        while "OK -> WARNING" not in said[-1]:
+            said.append(process.stdout.readline())
+        balancer.record("web4", 0)
+        while "web4: unknown -> quarantined" not in said[-1]:
+            said.append(process.stdout.readline())
+        process.kill()
+        process.stdout.read()
+    assert "web3: " not in "".join(said)
 
 
 def watch_terminal(balancer: Balancer, argv: list[str], is_enough: Callable[[str], bool]) -> str:

@@ -38,6 +38,8 @@ def check(_args: argparse.Namespace) -> int:
     for service in trial.services:
         for line in find_advice(service):
             print(f"serf-haproxy: warning: service {service.name}: {line}", file=sys.stderr)
+    if trial.silence:
+        print(f"serf-haproxy: warning: {trial.silence}", file=sys.stderr)
     services, lines = ", ".join(service.name for service in trial.services), trial.text.count("\n")
     print(f"settings, services, template and configuration are valid ({lines} lines; services: {services})")
     return 0

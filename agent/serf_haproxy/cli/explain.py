@@ -22,9 +22,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def explain(args: argparse.Namespace) -> int:
     """Explain a node."""
-    import difflib
-
     from serf_haproxy.control.answers import ask_roster
+    from serf_haproxy.control.give import suggest
     from serf_haproxy.control.report import read_report
     from serf_haproxy.errors import InputError
     from serf_haproxy.show.document import VERSION
@@ -35,13 +34,14 @@ def explain(args: argparse.Namespace) -> int:
     report = read_report(settings)
     found = explain_node(report, args.node, args.service, ask_roster(settings))
     if not found:
-        known = sorted({name for _, name in report.decision.entries} | report.record.refused.keys())
-        close = difflib.get_close_matches(args.node, known, 3)
-        hint = f"; did you mean {' or '.join(close)}" if close else "; `serf-haproxy status` lists all"
+        known = {name for _, name in report.decision.entries} | report.record.refused.keys()
         slot = find_slot(report.scaled, args.service, args.node)
+        if args.node in known and not slot:
+            there = " ".join(service for service, name in report.decision.entries if name == args.node)
+            raise InputError(f"node {args.node!a} is not in a service {args.service!a}; it is in {there}")
+        hint = suggest(args.node, known) or "; `serf-haproxy status` lists all"
         hint = f"; it is a slot of service {slot['service']}: {format_slot(slot)}" if slot else hint
-        where = f" in service {args.service!a}" if args.service else ""
-        raise InputError(f"node {args.node!a}{where}: no such node is known{hint}")
+        raise InputError(f"node {args.node!a}: no such node is known{hint}")
     if args.output == "json":
         print(json.dumps({"version": VERSION, "explanations": found}, indent=1))
     else:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from serf_haproxy.errors import InputError
@@ -44,13 +45,23 @@ def history(args: argparse.Namespace) -> int:
     wanted = Wanted(args.node[0] if args.node else "", args.service, since_s)
     kept = History(load_settings(os.environ).state_dir)
     tail = kept.follow(wanted) if args.follow else None
+    is_empty = True
     for one in kept.read(wanted):
+        is_empty = False
         _show(one, args.output)
+    if is_empty and not tail:
+        print(f"the history has nothing{_describe(args)}", file=sys.stderr)
     while tail:
         time.sleep(_POLL_S)
         for one in tail.read():
             _show(one, args.output)
     return 0
+
+
+def _describe(args: argparse.Namespace) -> str:
+    node, service = args.node[:1], [args.service] if args.service else []
+    about = "".join(f" about {name!a}" for name in node) + "".join(f" in service {name!a}" for name in service)
+    return about + (f" since {args.since}" if args.since else "")
 
 
 def _show(one: "Happening", output: str) -> None:

@@ -151,7 +151,8 @@ def _look(running: "Running | None", node: str, service: str) -> tuple[str, str]
     servers = running.servers.items()
     ours = [one for (section, name), one in servers if name == node and service in ("", section)]
     if any(one.weight != 0 and not one.is_maintained for one in ours):
-        return "HAProxy still gives it clients; `serf-haproxy status` says whether the daemon runs, or is paused", ""
+        why = "`serf-haproxy status` says why: no other server is up, there is a pause, or the daemon does not run"
+        return f"HAProxy still gives it clients; {why}", ""
     if any(one.connection_count for one in ours):
         return "HAProxy has connections to it", ""
     return "", "HAProxy has no connection to it" if ours else "HAProxy has no server of it"

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from typing import Any
 
 from serf_haproxy.cli.maint import add_author, add_end, read_wish
@@ -32,26 +33,35 @@ def pause(args: argparse.Namespace) -> int:
     order = desk.make(PAUSE, ON, read_wish(args))
     when = desk.give([order])
     print(f"{printable(explain(order))}; 'serf-haproxy resume' ends it{when}")
+    if silence := desk.find_silence():
+        print(f"serf-haproxy: no pass can change HAProxy anyway until {silence}", file=sys.stderr)
     return 0
 
 
 def resume(args: argparse.Namespace) -> int:
     """Undo a pause, of this balancer alone and of all."""
+    import time
+
     from serf_haproxy.control.give import Desk
     from serf_haproxy.policy.orders import PAUSE, UNDONE
 
-    desk = Desk(load_settings(os.environ))
-    wish = read_wish(args)
-    scopes = {True} | ({False} if not args.local else set())
-    there = desk.read()
-    orders = [
-        desk.make(PAUSE, UNDONE, wish._replace(is_local=is_local))
-        for is_local in sorted(scopes)
-        if not is_local or (PAUSE, "", "", True) in there
-    ]
-    if not orders:
-        print("there is no pause of this balancer alone")
+    desk, wish = Desk(load_settings(os.environ)), read_wish(args)
+    now_ms = time.time_ns() // 1_000_000
+    found = [one.order for one in desk.read().values() if one.order.verb == PAUSE and one.order.is_active(now_ms)]
+    has_local, is_for_all = (any(order.is_local is is_local for order in found) for is_local in (True, False))
+    on_all = "the pause of all balancers goes on; 'serf-haproxy resume' without --local ends it"
+    if args.local and not has_local:
+        print(f"there is no pause of this balancer alone{f'; {on_all}' if is_for_all else ''}")
         return 0
-    when = desk.give(orders)
-    print(f"passes change HAProxy again{when}")
+    if not found and not desk.has_others():
+        print("there is no pause")
+        return 0
+    scopes = [True] * has_local + [False] * (not args.local)
+    when = desk.give([desk.make(PAUSE, UNDONE, wish._replace(is_local=is_local)) for is_local in scopes])
+    if args.local and is_for_all:
+        print(f"the pause of this balancer alone has ended; {on_all}{when}")
+    elif not found:
+        print(f"there is no pause here; other balancers are told to resume{when}")
+    else:
+        print(f"passes change HAProxy again{when}")
     return 0

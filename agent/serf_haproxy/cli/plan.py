@@ -49,6 +49,7 @@ def _to_json(found: "Plan") -> str:
         "faults": list(map(printable, found.faults)),
         "pause": printable(found.pause),
         "changes_in_s": found.changes_in_s,
+        "serf_fault": printable(found.serf_fault),
     }
     return json.dumps(document, indent=1)
 
@@ -73,7 +74,10 @@ def _format(found: "Plan", path: str) -> str:
     }
     lines += [how[found.how], *found.words.splitlines()]
     if found.changes_in_s is not None:
-        lines.append(f"the decision may change without news in {format_span(found.changes_in_s)}")
+        span = "a second" if found.changes_in_s < 1 else format_span(found.changes_in_s)
+        lines.append(f"this may change by itself within {span}, since a time limit ends or a server is looked at again")
+    if found.serf_fault:
+        lines.append(f"WARNING Serf: {found.serf_fault}; a change of the cluster that is not heard is not in the plan")
     return "\n".join(printable(line, 16384) for line in lines)
 
 

@@ -52,8 +52,9 @@ def _look_at(what: list[str], settings: Settings) -> int:
     from serf_haproxy.control.apply import runs_published
     from serf_haproxy.control.edges import make_edges
     from serf_haproxy.control.outcome import ALONE
+    from serf_haproxy.haproxy.socket import PROMPT
 
-    edges = make_edges(settings)
+    edges = make_edges(settings, PROMPT)
     if "cluster" in what and edges.state.read_record().has_condition(ALONE):
         return EXIT_SYSTEM
     if "configuration" in what and not runs_published(edges):

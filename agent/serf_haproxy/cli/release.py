@@ -29,18 +29,29 @@ def _is_drained(found: "Preview", key: "Key") -> bool:
 
 def release(args: argparse.Namespace) -> int:
     """Order the next pass to end every hold, or those of some nodes, and wake the daemon."""
-    from serf_haproxy.control.give import Desk
+    from serf_haproxy.control.give import Desk, suggest
     from serf_haproxy.control.preview import preview
+    from serf_haproxy.errors import InputError
     from serf_haproxy.policy.decision import State
     from serf_haproxy.policy.orders import ON, RELEASE
     from serf_haproxy.services import format_key
 
     settings = load_settings(os.environ)
     desk, wish, found = Desk(settings), read_wish(args), preview(settings)
+    names = {name for _, name in found.decision.entries}
+    if unknown := sorted(set(args.nodes) - names):
+        raise InputError(f"release: no node {unknown[0]!a} is known{suggest(unknown[0], names)}")
     kept = found.decision.find(State.HELD) | {
         key: entry for key, entry in found.decision.find(State.LAST).items() if not _is_drained(found, key)
     }
     held = sorted(format_key(key) for key in kept if not args.nodes or key[1] in args.nodes)
     when = desk.give([desk.make(RELEASE, ON, wish, node=node) for node in args.nodes or ("",)])
-    print(f"{len(held)} servers are released: {' '.join(held)}".rstrip(": ") + when)
+    print(f"{_describe(held, args.nodes)}{when if held or not when else f'; the order counts{when[1:]}'}")
     return 0
+
+
+def _describe(held: list[str], nodes: list[str]) -> str:
+    if not held:
+        which = f"no server of {' or '.join(nodes)}" if nodes else "no server"
+        return f"nothing to release: {which} is held here, or kept because no other is up"
+    return f"{len(held)} {'server is' if len(held) == 1 else 'servers are'} released: {' '.join(held)}"

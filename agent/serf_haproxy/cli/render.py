@@ -18,9 +18,13 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def render(args: argparse.Namespace) -> int:
     """Print the configuration for the present node files, or write it to a file."""
-    from serf_haproxy.control.preview import preview_config
+    from serf_haproxy.control.preview import find_config, preview
 
-    text = preview_config(load_settings(os.environ)).text
+    settings = load_settings(os.environ)
+    found = preview(settings)
+    text = find_config(settings, found).text
+    if found.silence:
+        print(f"serf-haproxy: warning: {found.silence}", file=sys.stderr)
     if args.output:
         from serf_haproxy.system.files import write_durably
 

@@ -34,11 +34,9 @@ def standby(args: argparse.Namespace) -> int:
         print("traffic may come again" if was_set else "it was not on standby")
         return 0
     set_aside(settings, args.reason)
-    print("traffic should go to another balancer; 'serf-haproxy standby off' ends it")
-    if args.wait and not wait_for_quiet(settings, _QUIET_S, _WAIT_S):
-        said = (
-            f"connections still come after {_WAIT_S:g} s: is there another balancer that is ready? It stays on standby"
-        )
+    print("traffic should go to another balancer; 'serf-haproxy standby off' ends it", flush=True)
+    if args.wait and (obstacle := wait_for_quiet(settings, _QUIET_S, _WAIT_S)):
+        said = f"{obstacle} still come after {_WAIT_S:g} s: is another balancer ready? It stays on standby"
         print(f"serf-haproxy: {said}", file=sys.stderr)
         return EXIT_SYSTEM
     if args.wait:

@@ -13,6 +13,7 @@ from serf_haproxy.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from serf_haproxy.control.report import Report
+    from serf_haproxy.show.table import Choice
     from serf_haproxy.show.trail import Step
 
 _EVENT_COUNT = 100
@@ -38,25 +39,25 @@ def watch(args: argparse.Namespace) -> int:
 
     if not 0.1 <= args.interval <= 3600:
         raise InputError(f"--interval {args.interval:g}: must be 0.1 to 3600 seconds")
-    settings = load_settings(os.environ)
+    settings, choice = load_settings(os.environ), Choice(args.glob, args.service)
     if not args.plain and sys.stdout.isatty():
         try:
             from serf_haproxy.show.live import make_view, run_live
         except ModuleNotFoundError:
             print("serf-haproxy: for a live view install the extra: pip install 'serf-haproxy[watch]'", file=sys.stderr)
         else:
-            choice, events = Choice(args.glob, args.service), deque[str](maxlen=_EVENT_COUNT)
+            events = deque[str](maxlen=_EVENT_COUNT)
 
             def show(update: Callable[[Any], None]) -> None:
                 def draw(report: "Report", step: "Step") -> None:
                     events.extend(map(_stamp, step.events))
                     update(make_view(report, step.rates, list(events), choice, shutil.get_terminal_size().lines))
 
-                _follow(settings, args.interval, draw)
+                _follow(settings, args.interval, choice, draw)
 
             run_live(show)
             return 0
-    _follow(settings, args.interval, _print_plain)
+    _follow(settings, args.interval, choice, _print_plain)
     return 0
 
 
@@ -71,7 +72,7 @@ def _print_plain(report: "Report", step: "Step") -> None:
         print("\n".join(printable(line, 16384) for line in lines), flush=True)
 
 
-def _follow(settings: Settings, interval_s: float, draw: "Callable[[Report, Step], None]") -> None:
+def _follow(settings: Settings, interval_s: float, choice: "Choice", draw: "Callable[[Report, Step], None]") -> None:
     """Read reports and draw each with what has changed, until the user ends it."""
     from serf_haproxy.control.report import read_report
     from serf_haproxy.show.trail import compare
@@ -79,7 +80,7 @@ def _follow(settings: Settings, interval_s: float, draw: "Callable[[Report, Step
     before: Report | None = None
     while True:
         report = read_report(settings)
-        draw(report, compare(before, report))
+        draw(report, compare(before, report, choice))
         before = report
         time.sleep(interval_s)
 

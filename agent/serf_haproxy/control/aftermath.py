@@ -8,14 +8,13 @@ from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.history import DRIFT, NODE, ORDER, PASS, Happening
 from serf_haproxy.control.outcome import Outcome, Verdict
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.policy.decision import Decision, Entry
-from serf_haproxy.policy.orders import describe, explain, name_subject
+from serf_haproxy.policy.decision import UNKNOWN, Decision, Entry, tell_change
+from serf_haproxy.policy.orders import describe, explain, name_subject, tell_end
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.services import Key, find_service
 
 log = logging.getLogger("serf-haproxy")
 
-_UNKNOWN = "unknown"
 _CHANGED = (Verdict.APPLIED, Verdict.RELOADED)
 
 
@@ -53,7 +52,7 @@ class Aftermath:
         fresh = [one for one in table.values() if one.taken_ms > self._taken_ms]
         for one in sorted(fresh, key=lambda each: each.taken_ms):
             order = one.order
-            what, why = describe(order), explain(order) if order.mode else order.reason or "it is undone"
+            what, why = describe(order), explain(order) if order.mode else order.reason or tell_end(order)
             told = _make(snapshot, ORDER, (order.service, order.node), what, why)._replace(by=order.author)
             log.info("%s", f"ORDER {what} {name_subject(order)}: {why}".replace(" :", ":"))
             yield told
@@ -65,16 +64,14 @@ class Aftermath:
         entries = decision.entries
         for key in changed:
             entry, earlier = entries[key], None if before is None else before.get(key)
-            if before is not None:
-                was = earlier.outline if earlier else _UNKNOWN
-            else:
-                was = _name_known(snapshot, key, entry)
-            if was != (now := entry.outline):
+            was = _name_known(snapshot, key, entry) if before is None else earlier.outline if earlier else UNKNOWN
+            if told := tell_change(was, entry):
                 by = entry.order.author if entry.order else ""
-                yield _make(snapshot, NODE, key, f"{was} -> {now}", entry.reason)._replace(by=by)
+                yield _make(snapshot, NODE, key, *told)._replace(by=by)
         if before is not None and before.keys() != entries.keys():
             for key in before.keys() - entries.keys():
-                yield _make(snapshot, NODE, key, f"{before[key].outline} -> forgotten", "Serf has no such node")
+                if told := tell_change(before[key].outline, None):
+                    yield _make(snapshot, NODE, key, *told)
 
     def _list_acts(self, snapshot: Snapshot, outcome: Outcome) -> Iterator[Happening]:
         for drift in outcome.drifts:
@@ -98,4 +95,4 @@ def _name_known(snapshot: Snapshot, key: Key, entry: Entry) -> str:
     known = snapshot.known.get(key)
     if known is not None and known.is_served:
         return entry.outline if entry.server == known.server else "served"
-    return _UNKNOWN if entry.server is not None else entry.outline
+    return UNKNOWN if entry.server is not None else entry.outline

@@ -4,16 +4,18 @@ import difflib
 import os
 import pwd
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from serf_haproxy.control.answers import DOWN, FROZEN, ask_haproxy
 from serf_haproxy.control.edges import Edges, make_edges
 from serf_haproxy.control.observe import read_nodes
 from serf_haproxy.control.order_secrets import OrderSecrets
 from serf_haproxy.errors import InputError
+from serf_haproxy.haproxy.socket import PROMPT
 from serf_haproxy.policy.claim import list_offers
 from serf_haproxy.policy.order_wire import find_excess, read_order
-from serf_haproxy.policy.orders import MAINT, UNDONE, Order, Table
+from serf_haproxy.policy.orders import MAINT, PAUSE, UNDONE, Order, Table, list_active
 from serf_haproxy.policy.peers import list_others
 from serf_haproxy.policy.proof import Secret
 from serf_haproxy.serf.wake import ORDER_WORD, wake
@@ -47,7 +49,7 @@ class Desk:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._edges: Edges = make_edges(settings)
+        self._edges: Edges = make_edges(settings, PROMPT)
         self._order_secrets = OrderSecrets(settings)
         self._now_ms = time.time_ns() // 1_000_000
 
@@ -95,9 +97,7 @@ class Desk:
         heard, record = read_nodes(self._settings.nodes_dir), self._edges.state.read_record()
         names = heard.files.keys() | record.refused.keys()
         if node not in names:
-            close = difflib.get_close_matches(node, sorted(names), 3)
-            hint = f"; did you mean {' or '.join(close)}" if close else ""
-            return f"no node {node} is known, and the order counts when it comes{hint}"
+            return f"no node {node} is known, and the order counts when it comes{suggest(node, names)}"
         if not service:
             return ""
         file = heard.files.get(node)
@@ -112,20 +112,37 @@ class Desk:
             SystemFault: They cannot be written.
         """
         self._edges.orders.give(orders)
-        if not wake(self._settings.wake_fifo, ORDER_WORD):
-            return ", once the daemon runs"
+        waits = [] if wake(self._settings.wake_fifo, ORDER_WORD) else ["the daemon runs"]
+        if any(order.verb != PAUSE for order in orders):
+            pause = list_active(self.read(), self._now_ms).pause
+            waits += ["the pause ends (`serf-haproxy resume`)"] if pause else []
+        if any(order.verb != PAUSE or not order.mode for order in orders):
+            waits += filter(None, [self.find_silence()])
+        when = f", once {' and '.join(waits)}" if waits else ""
         is_carried = bool(self._secrets()) or self._settings.unsigned_orders or all(order.is_local for order in orders)
-        if not is_carried and self._has_others():
-            return ", on this balancer alone: SERF_HAPROXY_ORDERS_SECRET_FILE names no secret that signs it for others"
-        return ""
+        if not is_carried and self.has_others():
+            when += ", on this balancer alone: SERF_HAPROXY_ORDERS_SECRET_FILE names no secret that signs it for others"
+        return when
 
-    def _has_others(self) -> bool:
+    def find_silence(self) -> str:
+        """Return what HAProxy has to do before an order counts there; "" where it answers, or that is not known."""
+        runtime = self._edges.runtime
+        state = "" if runtime.read_description() is not None else ask_haproxy(self._edges, None).state
+        return {FROZEN: "HAProxy answers, which is frozen now", DOWN: "HAProxy runs"}.get(state, "")
+
+    def has_others(self) -> bool:
         """Return whether there is another balancer."""
         self_name, roles = self._edges.state.read_record().self_name, self._settings.balancer_roles
         return bool(list_others(read_nodes(self._settings.nodes_dir).files, roles, self_name))
 
     def _secrets(self) -> tuple[Secret, ...]:
         return self._order_secrets.read()
+
+
+def suggest(name: str, names: Collection[str]) -> str:
+    """Return the names that are most like one that is not known, as the end of a sentence; "" for none."""
+    close = difflib.get_close_matches(name, sorted(names), 3)
+    return f"; did you mean {' or '.join(close)}" if close else ""
 
 
 def read_end(text: str) -> float:

@@ -12,6 +12,7 @@ from serf_haproxy.config.diff import Changes, find_differences
 from serf_haproxy.config.diff import explain as explain_difference
 from serf_haproxy.config.parse import Layout, Line, Parser
 from serf_haproxy.config.render import Config
+from serf_haproxy.control.answers import ask_serf
 from serf_haproxy.control.apply import find_changes
 from serf_haproxy.control.fallback import want
 from serf_haproxy.control.preview import Preview, preview, preview_vetted
@@ -50,6 +51,7 @@ class Plan(NamedTuple):
         faults: One line for each fault of the services file.
         pause: The order to pause in words, "" for none: all else is then what follows once it ends.
         changes_in_s: After how many seconds the decision may change without news; None for never.
+        serf_fault: Why Serf does not answer, so that changes of the cluster may not be in the plan; "" where it does.
     """
 
     how: How
@@ -61,6 +63,7 @@ class Plan(NamedTuple):
     faults: tuple[str, ...]
     pause: str = ""
     changes_in_s: float | None = None
+    serf_fault: str = ""
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -72,7 +75,6 @@ def make_plan(settings: Settings) -> Plan:
     """
     found = _preview(settings)
     snapshot = found.snapshot
-    is_silent = snapshot.running is None and found.edges.runtime.is_silent
     running, live = snapshot.running, snapshot.live
     path = found.edges.runtime.choose_path(running, live or "")
     named = settings.replace(runtime_socket=path) if path != settings.runtime_socket else settings
@@ -80,7 +82,7 @@ def make_plan(settings: Settings) -> Plan:
     goal = found.renderer.render(wanted.read_template(), wanted.servers, named, wanted.services)
     before = Parser().read_published(live or "")
     changes = find_changes(goal, before, running, found.record.read_left())
-    how = How.FROZEN if is_silent else _find_how(goal, snapshot, changes)
+    how = How.FROZEN if found.silence else _find_how(goal, snapshot, changes)
     if how is How.RUNTIME and changes and finds_refused(changes.commands, goal.text, found.edges.runtime.read_age()[1]):
         how = How.RELOAD
     how = How.RELOAD if snapshot.orders.reload and running is not None else how
@@ -97,6 +99,7 @@ def make_plan(settings: Settings) -> Plan:
         snapshot.services.faults,
         pause,
         found.decision.changes_in_s,
+        ask_serf(settings).fault,
     )
 
 

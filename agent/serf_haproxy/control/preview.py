@@ -34,6 +34,12 @@ class Preview(NamedTuple):
     decision: Decision
     renderer: Renderer
 
+    @property
+    def silence(self) -> str:
+        """Why this may not be what a pass decides: HAProxy is frozen; "" where it answers, or does not run."""
+        is_silent = self.snapshot.running is None and self.edges.runtime.is_silent
+        return "HAProxy is there and does not answer: this is decided without what it would say" if is_silent else ""
+
 
 def preview(settings: Settings, are_copies_written: bool = False, limits: Limits = PROMPT) -> Preview:
     """Observe and decide as a pass does.
@@ -85,16 +91,6 @@ def preview_vetted(settings: Settings, found: Preview, *, is_listening_tried: bo
     given = Given(settings, found.edges, found.record, read_nodes(found.edges.nodes_dir))
     record, snapshot = Vetting().vet(given, found.snapshot, found.renderer, is_listening_tried=is_listening_tried)
     return found._replace(record=record, snapshot=snapshot, decision=decide(snapshot, Memory().memo))
-
-
-def preview_config(settings: Settings) -> Config:
-    """Return the configuration that follows from the present node files.
-
-    Raises:
-        SystemFault: A file cannot be read.
-        TemplateError: The template is wrong.
-    """
-    return find_config(settings, preview(settings))
 
 
 def find_config(settings: Settings, found: Preview) -> Config:

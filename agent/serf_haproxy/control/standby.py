@@ -1,13 +1,12 @@
 """Setting this balancer aside: a file beside the wake FIFO, at which `haproxy.readiness` looks."""
 
-import contextlib
 import os
 import time
 
-from serf_haproxy.errors import HaproxyFault, SystemFault
+from serf_haproxy.errors import HaproxyFault, HaproxySilence, SystemFault
 from serf_haproxy.haproxy import readiness
 from serf_haproxy.haproxy.arrivals import QUESTION, read_arrivals
-from serf_haproxy.haproxy.socket import PATIENT, ask
+from serf_haproxy.haproxy.socket import PROMPT, ask
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import write_quickly
@@ -41,23 +40,27 @@ def end_standby(settings: Settings) -> bool:
     return True
 
 
-def wait_for_quiet(settings: Settings, quiet_s: float, limit_s: float) -> bool:
-    """Wait until clients have opened no connection for a while; return whether that came true within the limit.
+def wait_for_quiet(settings: Settings, quiet_s: float, limit_s: float) -> str:
+    """Wait until clients have opened no connection for a while; return what is in the way at the limit, else "".
 
-    A HAProxy that does not answer gets none.
+    A HAProxy that does not run gets none. Of one that is frozen it is not known.
     """
     end_s = time.monotonic() + limit_s
-    counts, since_s = None, time.monotonic()
+    counts, since_s, is_silent = None, time.monotonic(), False
     while (now_s := time.monotonic()) < end_s:
-        latest = None
-        with contextlib.suppress(HaproxyFault):
-            latest = read_arrivals(ask(settings.runtime_socket, QUESTION, PATIENT.ask_s))
-        if latest != counts:
+        latest, is_silent = None, False
+        try:
+            latest = read_arrivals(ask(settings.runtime_socket, QUESTION, PROMPT.ask_s))
+        except HaproxySilence:
+            is_silent = True
+        except HaproxyFault:  # it does not run
+            pass
+        if latest != counts or is_silent:
             counts, since_s = latest, now_s
         elif now_s - since_s >= quiet_s:
-            return True
+            return ""
         time.sleep(_LOOK_S)
-    return False
+    return "HAProxy does not answer, so it is not known whether connections" if is_silent else "connections"
 
 
 def _locate(settings: Settings) -> str:

@@ -59,6 +59,21 @@ class Entry(NamedTuple):
         return str(self.state) if server is None else f"{self.state} {server.endpoint}{weight}"
 
 
+UNKNOWN = "unknown"  # the outline before a first entry
+
+
+def tell_change(was: str, entry: Entry | None) -> tuple[str, str] | None:
+    """Return what has become of a node in a service, and why; None where nothing has.
+
+    Args:
+        was: The outline of its entry before; UNKNOWN where there was none.
+        entry: Its entry now; None where it has none any more.
+    """
+    if entry is None:
+        return f"{was} -> forgotten", "Serf has no such node"
+    return None if was == entry.outline else (f"{was} -> {entry.outline}", entry.reason)
+
+
 class Decision(NamedTuple):
     """What follows from a snapshot.
 

@@ -197,6 +197,11 @@ def describe(order: Order) -> str:
     return "resume" if order.verb == PAUSE and not order.mode else order.verb
 
 
+def tell_end(order: Order) -> str:
+    """Return what the mark of an order that is undone means, in words."""
+    return "passes may change HAProxy again" if order.verb == PAUSE else "the order about it is undone"
+
+
 def name_subject(order: Order) -> str:
     """Return the node that an order is about, with its service where it is about one alone; "" for none."""
     return format_key((order.service, order.node)) if order.service else order.node

@@ -82,7 +82,8 @@ RULES: Mapping[Cause, Rule] = MappingProxyType(
             ("the tag goes: `serf tags -delete drain` or `serf tags -delete weight` on the node",),
         ),
         Cause.DRAIN_ORDER: Rule(
-            "A node that an order drains keeps its present clients and gets no new ones, on all balancers.",
+            "A node that an order drains keeps its present clients and gets no new ones. An order counts on all "
+            "balancers, unless it was given for one alone.",
             ("cookie",),
             (_UNDO,),
         ),

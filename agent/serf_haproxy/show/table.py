@@ -44,6 +44,11 @@ class Choice(NamedTuple):
     are_problems: bool = False
     sort: str = "level"
 
+    def has(self, service: str | None, name: str) -> bool:
+        """Return whether a node in a service is chosen, by their names."""
+        is_named = not self.globs or any(fnmatch.fnmatchcase(name, glob) for glob in self.globs)
+        return is_named and (not self.service or service == self.service)
+
 
 ALL = Choice()
 
@@ -53,8 +58,7 @@ def choose_nodes(members: Iterable[Mapping[str, Any]], choice: Choice) -> list[M
     chosen = [
         one
         for one in members
-        if (not choice.globs or any(fnmatch.fnmatchcase(one["name"], glob) for glob in choice.globs))
-        and (not choice.service or one["service"] == choice.service)
+        if choice.has(one["service"], one["name"])
         and (not choice.states or one["state"] in choice.states)
         and not (choice.are_problems and one["level"] == Level.OK.word)
     ]
@@ -104,7 +108,7 @@ def _explain_none(status: Mapping[str, Any], choice: Choice) -> str:
 
 
 def format_headline(status: Mapping[str, Any]) -> str:
-    """Return how the balancer is in one line of at most 80 characters: totals, and who answers, with ages.
+    """Return how the balancer is in one line, of 80 characters where it can be: totals, and who answers, with ages.
 
     The age of Serf is the time since it last answered a pass, that of HAProxy is the time since its newest worker
     started, and that of the daemon is the time since its last pass ended.
@@ -112,13 +116,14 @@ def format_headline(status: Mapping[str, Any]) -> str:
     now_s, up = status["read_at_s"], "?" if status["up_count"] is None else status["up_count"]
     daemon = {True: "up", False: "down", None: "?"}[status["daemon"]["runs"]]
     serf, haproxy = ("?" if one == UNKNOWN else one for one in (status["serf"]["state"], status["haproxy"]["state"]))
+    total, servers = f"{status['level'].upper()}: {up}/{status['server_count']}", " servers"
     parts = [
-        f"{status['level'].upper()}: {up}/{status['server_count']} servers up",
-        f"Serf {serf}{_format_age(now_s, status['serf']['heard_at_s'])}",
+        f"Serf {serf}{_format_age(serf, now_s, status['serf']['heard_at_s'])}",
         f"HAProxy {haproxy}{_format_since(status['haproxy']['age_s'])}",
-        f"daemon {daemon}{_format_age(now_s, status['daemon']['passed_at_s'])}",
+        f"daemon {daemon}{_format_age(daemon, now_s, status['daemon']['passed_at_s'])}",
     ]
-    return " | ".join(parts)
+    line = " | ".join([f"{total}{servers} up", *parts])
+    return line if len(line) <= WIDTH else line.replace(servers, "", 1)
 
 
 def format_tsv(report: Report, choice: Choice) -> str:
@@ -199,8 +204,9 @@ def _format_pass(status: Mapping[str, Any], now_s: float) -> str:
     return f"last pass: {status['verdict']} {format_span(now_s - status['at_s'])} ago: {status['reason']}"
 
 
-def _format_age(now_s: float, at_s: float | None) -> str:
-    return "" if at_s is None else f" {format_span(now_s - at_s)}"
+def _format_age(state: str, now_s: float, at_s: float | None) -> str:
+    """Return when a program last did its part: "up 3s" would say that it has only just started."""
+    return "" if at_s is None else f" {format_span(now_s - at_s)}{' ago' if state == 'up' else ''}"
 
 
 def _format_since(age_s: float | None) -> str:

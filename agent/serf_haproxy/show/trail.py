@@ -1,11 +1,13 @@
 """What has changed from one report to the next: events in words, and the rate of each server's requests."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from serf_haproxy.control.report import Report
+from serf_haproxy.policy.decision import UNKNOWN, tell_change
 from serf_haproxy.services import Key, format_key
 from serf_haproxy.show.levels import judge_report, list_findings
+from serf_haproxy.show.table import ALL, Choice
 
 _EVENT_COUNT = 200  # from one report to the next
 
@@ -24,11 +26,21 @@ class Step(NamedTuple):
     is_first: bool = False
 
 
-def compare(before: Report | None, after: Report) -> Step:
-    """Return what has changed; `before` is None for the first report."""
+def compare(before: Report | None, after: Report, choice: Choice = ALL) -> Step:
+    """Return what has changed; `before` is None for the first report.
+
+    Args:
+        before: The report before.
+        after: The report.
+        choice: Of which nodes and which service events are told; those of the whole balancer always are.
+    """
     if before is None:
         return Step((), {}, is_first=True)
-    events = [*_compare_whole(before, after), *_compare_nodes(before, after), *_compare_checks(before, after)]
+    events = [
+        *_compare_whole(before, after),
+        *_compare_nodes(before, after, choice),
+        *_compare_checks(before, after, choice),
+    ]
     return Step(tuple(events[:_EVENT_COUNT]), _find_rates(before, after))
 
 
@@ -47,24 +59,25 @@ def _compare_whole(before: Report, after: Report) -> list[str]:
     return events
 
 
-def _compare_nodes(before: Report, after: Report) -> list[str]:
+def _compare_nodes(before: Report, after: Report, choice: Choice) -> list[str]:
     old, new = before.decision.entries, after.decision.entries
     events = []
-    for key in sorted(old.keys() | new.keys()):
-        was, now = old.get(key), new.get(key)
-        if now is None:
-            events.append(f"{format_key(key)}: forgotten")
-        elif was is None:
-            events.append(f"{format_key(key)}: {now.state}: {now.reason}")
-        elif was.state is not now.state:
-            events.append(f"{format_key(key)}: {was.state} -> {now.state}: {now.reason}")
+    for key in _choose(old.keys() | new.keys(), choice):
+        was = old.get(key)
+        if told := tell_change(was.outline if was else UNKNOWN, new.get(key)):
+            events.append("{}: {}; {}".format(format_key(key), *told))
     return events
 
 
-def _compare_checks(before: Report, after: Report) -> list[str]:
+def _compare_checks(before: Report, after: Report, choice: Choice) -> list[str]:
     old, new = before.servers or {}, after.servers or {}
-    changed = [key for key in sorted(old.keys() & new.keys()) if _word(old[key].status) != _word(new[key].status)]
+    known = _choose(old.keys() & new.keys(), choice)
+    changed = [key for key in known if _word(old[key].status) != _word(new[key].status)]
     return [f"{format_key(key)}: HAProxy says {new[key].status}: {new[key].explain_check()}" for key in changed]
+
+
+def _choose(keys: Iterable[Key], choice: Choice) -> list[Key]:
+    return [key for key in sorted(keys) if choice.has(*key)]
 
 
 def _word(status: str) -> str:
