@@ -131,7 +131,8 @@ class Courier:
         heard: list[Order] = []
         for payload in inbox.take(self._settings.inbox_dir):
             if secrets is None:
-                self._complain("an order from Serf is refused: SERF_HAPROXY_ORDERS_SECRET_FILE names no secret")
+                where = "see SERF_HAPROXY_ORDERS_SECRET_FILE"
+                self._complain(f"an order from Serf is refused: there is no secret for orders, {where}")
                 continue
             try:
                 message = decode(payload.rstrip(b"\n"), secrets, _now_ms())
