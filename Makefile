@@ -67,7 +67,7 @@ study: install $(VENV)/bench-installed
 	    study page --results "$$made/study" --docs "$$made/study.md"; \
 	    sed -n '/^## Which algorithm fits/,$$p' "$$made/study.md"; \
 	else \
-	    failed=0; study run || failed=1; study page; exit $$failed; \
+	    failed=0; study run || failed=1; study constant || failed=1; study page; exit $$failed; \
 	fi
 
 .PHONY: autoscale-study

@@ -3,13 +3,15 @@
 Usage: .venv/bin/python tests/benchmarks/study run [--case NAME ...] [--load L] [--count N] [--algorithm NAME ...]
            [--seeds 5] [--requests 20000] [--quick] [--keep] [--wait-s 60] [--tries 3] [--lag-ms 5]
            [--until HH:MM] [--results docs/study]
+       .venv/bin/python tests/benchmarks/study constant [--minutes 10] [--results docs/study]
        .venv/bin/python tests/benchmarks/study page [--results docs/study] [--docs docs/study.md]
 
 `run` runs all cells, or those that the options choose, each after the other: for each case, load and number of servers
 all algorithms in turn for the first seed, then for the second. A cell whose result is there for this code is skipped,
 so a run that was interrupted goes on. A cell in which the generator was late is void: it is repeated up to --tries
 times once the machine is calm, then left out. Where the machine never is calm, --lag-ms keeps void cells as well, and
-the page marks them.
+the page marks them. `constant` runs ten minutes of constant load with one slow server, and keeps the result in any
+case.
 """
 
 import argparse
@@ -23,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from measure import REPO  # noqa: E402
 
-from study import calm, results  # noqa: E402
+from study import calm, constant, results  # noqa: E402
 from study.algorithms import list_algorithms  # noqa: E402
 from study.cases import Case, list_cases  # noqa: E402
 from study.cell import CAPACITY, LAG_S, Cell, Lengths, run_cell  # noqa: E402
@@ -96,10 +98,20 @@ def run(options: argparse.Namespace) -> int:
     return int(void_count > 0)
 
 
+def run_constant(options: argparse.Namespace) -> int:
+    """Run the constant load; return 0, or 1 when it is void."""
+    calm.ask_short_turns()
+    found = constant.run(Path(options.results), options.minutes)
+    print(f"the generator's lag was {found['lag_p99_ms']} ms at p99")
+    return int(found["is_void"])
+
+
 def page(options: argparse.Namespace) -> int:
     """Write the page; return 0."""
-    from study.plots import draw  # matplotlib is needed for this alone
+    from study.plots import draw, draw_constant  # matplotlib is needed for this alone
 
+    if found := constant.read(Path(options.results)):
+        draw_constant(found, Path(options.results) / constant.PICTURE)
     write_page(Path(options.results), Path(options.docs), draw)
     return 0
 
@@ -124,11 +136,14 @@ def main() -> int:
     runs.add_argument("--lag-ms", type=float, default=1000 * LAG_S, help=explanation)
     runs.add_argument("--tries", type=int, default=3)
     runs.add_argument("--until", default="23:59:59.9", metavar="HH:MM", help="begin no cell after this time of the day")
+    constants = verbs.add_parser("constant")
+    constants.set_defaults(verb=run_constant)
+    constants.add_argument("--minutes", type=float, default=10.0)
     pages = verbs.add_parser("page")
     pages.set_defaults(verb=page)
     pages.add_argument("--docs", default=str(REPO / "docs" / "study.md"), metavar="PATH")
     runs.add_argument("--quick", action="store_true", help="a load of 50 %%, one seed, some algorithms, 6 s")
-    for verb in (runs, pages):
+    for verb in (runs, constants, pages):
         verb.add_argument("--results", default=str(RESULTS_DIR), metavar="DIR")
     options = parser.parse_args()
     if getattr(options, "quick", False):

@@ -1,7 +1,7 @@
 """Fill docs/study.md, and draw its plots, from the results.
 
-The text between `<!-- NAME -->` and `<!-- end -->` is replaced: NAME is a case, `runs`, `choice` or `orders`.
-The same results make the same bytes.
+The text between `<!-- NAME -->` and `<!-- end -->` is replaced: NAME is a case, `runs`, `choice`, `orders` or
+`constant`. The same results make the same bytes.
 """
 
 import collections
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study import orders, results
+from study import constant, orders, results
 from study.algorithms import list_algorithms
 from study.cases import Case, list_cases
 from study.tables import Group, count_void, group_results, median_ms, show_ms, tabulate
@@ -33,7 +33,13 @@ def write_page(results_dir: Path, path: Path, draw: Draw | None = None) -> None:
         if name in cases:
             text = _show_case(cases[name], groups, _link_plots(draw, results_dir, path))
         else:
-            text = {"runs": _show_runs(found), "choice": _show_choice(groups), "orders": _show_orders(groups)}[name]
+            makers = {
+                "runs": lambda: _show_runs(found),
+                "choice": lambda: _show_choice(groups),
+                "orders": lambda: _show_orders(groups),
+                "constant": lambda: constant.show(results_dir),
+            }
+            text = makers[name]()
         return f"{block[1]}{text.strip()}\n{block[3]}"
 
     path.write_text(_BLOCK.sub(fill, path.read_text()))

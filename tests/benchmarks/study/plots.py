@@ -3,7 +3,7 @@
 import collections
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,23 @@ def draw(group: Group, results_dir: Path) -> str:
         figure.savefig(path, metadata={"Date": None, "Creator": None})
         pyplot.close(figure)
     return path.name
+
+
+def draw_constant(result: Mapping[str, Any], path: Path) -> None:
+    """Draw the weights of all servers over a run of constant load."""
+    began_s, ended_s = result["marks_s"]
+    with mpl.rc_context(STYLE):
+        figure, panel = pyplot.subplots(figsize=(9, 3.2), layout="constrained")
+        for name, colour in zip(result["weights"][-1][1], _COLOURS.values(), strict=False):
+            times = [at_s for at_s, _ in result["weights"]]
+            weights = [seen.get(name, 0.0) for _, seen in result["weights"]]
+            panel.step(times, weights, where="post", label=name, color=colour, linewidth=1)
+        panel.set(xlabel="seconds", ylabel="weight, of 100", ylim=(0, 105))
+        for at_s in (began_s, ended_s):
+            panel.axvline(at_s, color="#999999", linewidth=1, linestyle=":")
+        panel.legend(fontsize=7, loc="center right")
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
+        pyplot.close(figure)
 
 
 def _make_tail(results: Sequence[Result]) -> tuple[list[float], list[float]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from serf_haproxy.lab.clients import Answer
-from study import orders, results, sums, tables
+from study import constant, orders, results, sums, tables
 from study.algorithms import list_algorithms
 from study.cases import SICK, list_cases
 from study.cell import Cell, Lengths, run_cell
@@ -137,6 +137,22 @@ def test_the_page_is_filled_and_says_what_is_missing(tmp_path: Path) -> None:
     assert "Holds: slow, 50 %: p99 of leastconn at most that of roundrobin" in text
     write_page(tmp_path / "study", page)
     assert page.read_text() == text
+
+
+def test_a_run_of_constant_load_is_summed_up(tmp_path: Path) -> None:
+    """Weights count from ten seconds after the fault to its end, for as long as each of them lasted."""
+    assert constant.show(tmp_path) == "Not run yet."
+    whole = dict.fromkeys(NAMES, 100.0)
+    changes = [(0.5, whole), (4.0, whole | {SICK: 1.0}), (52.0, whole | {SICK: 3.0, "s2": 40.0}), (72.0, whole)]
+    result = make_result("random(2) + weights", 1, 50.0)
+    result |= {"marks_s": [2.0, 62.0], "weights": changes, "share_of_sick": [(second, 0.01) for second in range(62)]}
+    (tmp_path / "constant").mkdir()
+    (tmp_path / "constant" / "result.json").write_text(json.dumps(result | {"is_void": True}))
+    text = constant.show(tmp_path)
+    assert "s1, ten times slower, had a weight of 1 to 3, 1.4 on average, and 1.00 % of the requests" in text
+    assert "Its whole weight was back 10 s after" in text
+    assert "had 97.0 of 100 on average, 40 at least, and less than 50 in 5.00 % of the time" in text
+    assert "**So the run is void" in text
 
 
 def test_one_cell_from_end_to_end(tmp_path: Path) -> None:
