@@ -4,7 +4,7 @@ import logging
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from fakes.serf_rpc import header, say
 from fakes.servers import at_once, serving_tcp
+from serf_haproxy.control import absence
 from serf_haproxy.control.order_book import OrderBook
 from serf_haproxy.daemon import courier
 from serf_haproxy.daemon.courier import Courier
@@ -102,6 +103,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Give the courier a clock that the test moves."""
     clock = Clock()
     monkeypatch.setattr(courier, "time", clock)
+    monkeypatch.setattr(absence, "time", clock)
     return clock
 
 
@@ -138,15 +140,16 @@ def subject(settings: Settings, clock: Clock) -> Iterator[Courier]:  # noqa: ARG
 @pytest.fixture
 def work(subject: Courier, agent: Agent) -> Work:
     """Return what does what is due, and reads the answers to a query; whether there was news."""
+    return lambda *others, self_name="lb1": work_once(subject, agent, others, self_name)
 
-    def do(*others: str, self_name: str = "lb1") -> bool:
-        is_news = subject.work(agent, self_name, others)  # type: ignore[arg-type]
-        while subject.watched():
-            assert select.select(subject.watched(), [], [], 60)[0], "no answer"
-            is_news = subject.look() or is_news
-        return is_news
 
-    return do
+def work_once(subject: Courier, agent: Agent, others: Sequence[str], self_name: str = "lb1") -> bool:
+    """Do what is due, and read the answers to a query; return whether there was news."""
+    is_news = subject.work(agent, self_name, others)  # type: ignore[arg-type]
+    while subject.watched():
+        assert select.select(subject.watched(), [], [], 60)[0], "no answer"
+        is_news = subject.look() or is_news
+    return is_news
 
 
 def book_of(settings: Settings) -> OrderBook:
@@ -385,3 +388,104 @@ def test_an_answer_that_breaks_off_ends_the_question(settings: Settings, agent: 
     assert not subject.look()
     assert subject.watched() == []
     assert list_nodes(settings) == {}
+
+
+DAY_MS = 86400 * 1000
+
+
+def leave_for(settings: Settings, days: int, *orders: Order) -> None:
+    """Have a balancer take orders, and be away for a number of days since."""
+    then_ms = now_ms() - days * DAY_MS
+    book = book_of(settings)
+    book.take([order._replace(at_ms=then_ms) for order in orders], then_ms)
+    book.note_seen(then_ms)
+
+
+def be_back(settings: Settings, agent: Agent, *others: str) -> Callable[[], bool]:
+    """Start the courier anew; return what has it work until no answer is awaited, and says whether there was news."""
+    subject = Courier(settings)
+    return lambda: work_once(subject, agent, others)
+
+
+@pytest.mark.usefixtures("clock")
+def test_an_order_that_was_undone_during_a_long_absence_does_not_come_back(settings: Settings, agent: Agent) -> None:
+    """No balancer has its mark any more: what the others do not know is dropped, and they never hear of it."""
+    kept, local = make("web2"), make("web3", is_local=True)
+    leave_for(settings, 31, make("web1"), kept, local)
+    answer(agent, "lb2", [kept._replace(at_ms=now_ms() - 31 * DAY_MS), make("web4", issuer="lb2")])
+    work = be_back(settings, agent, "lb2")
+    assert work()
+    assert list_nodes(settings).keys() == {"web2", "web3", "web4"}
+    assert agent.events == []
+    assert not work()
+    assert list_pages(settings) == ["orders.0"]
+    page = decode(Path(settings.answers_dir, "orders.0").read_bytes(), SECRETS, now_ms())
+    assert {order.node for order in page.orders} == {"web2", "web4"}
+
+
+@pytest.mark.usefixtures("clock")
+def test_nothing_is_dropped_before_all_pages_are_there(settings: Settings, agent: Agent) -> None:
+    """An order on the last page is not taken for one that is not known; until then nothing is published or told."""
+    names = [f"web{number}" for number in range(30)]
+    there = [make(name, issuer="lb2", at_ms=now_ms() - 31 * DAY_MS) for name in names]
+    leave_for(settings, 31, make("web1"), make("web9"), make("gone"))
+    count = answer(agent, "lb2", there)
+    assert count > 2
+    work = be_back(settings, agent, "lb2")
+    for _ in range(count - 1):
+        work()
+        assert {"web1", "web9", "gone"} <= list_nodes(settings).keys()
+        assert list_pages(settings) == []
+    assert work()
+    assert list_nodes(settings).keys() == set(names)
+
+
+def test_doubts_end_when_none_knows_better(settings: Settings, agent: Agent, clock: Clock) -> None:
+    """A cluster that was off as a whole tells its orders ten minutes later; a new one goes out at once."""
+    leave_for(settings, 40, make("web1"))
+    work = be_back(settings, agent, "lb2")
+    book_of(settings).give([make("web2")])
+    for _ in range(10):
+        work()
+        assert list_pages(settings) == []
+        clock.ahead_s += 61
+    assert [order.node for order in agent.events] == ["web2"]
+    work()
+    assert list_pages(settings) == ["orders.0"]
+    assert list_nodes(settings) == {"web1": True, "web2": True}
+
+
+@pytest.mark.usefixtures("clock")
+def test_doubts_survive_a_restart(settings: Settings, agent: Agent) -> None:
+    """A daemon that is restarted before the others have answered still drops what they do not know."""
+    leave_for(settings, 31, make("web1"))
+    be_back(settings, agent)()
+    assert list_nodes(settings) == {"web1": True}
+    answer(agent, "lb2", [])
+    assert be_back(settings, agent, "lb2")()
+    assert list_nodes(settings) == {}
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("days", [0, 29])
+def test_after_a_short_absence_orders_count_as_before(settings: Settings, agent: Agent, days: int) -> None:
+    """The marks of what was undone meanwhile are still there, so what others do not know is theirs to learn."""
+    leave_for(settings, days, make("web1"))
+    answer(agent, "lb2", [])
+    be_back(settings, agent, "lb2")()
+    assert list_nodes(settings) == {"web1": True}
+    assert list_pages(settings) == ["orders.0"]
+    assert now_ms() - book_of(settings).read_seen_ms() < DAY_MS
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_same_orders_end_the_doubts(settings: Settings, agent: Agent) -> None:
+    """Another balancer that knows exactly these needs to send no further page."""
+    leave_for(settings, 31, *(make(f"web{number}") for number in range(30)))
+    answer(agent, "lb2", [one.order for one in book_of(settings).read().values()])
+    work = be_back(settings, agent, "lb2")
+    assert not work()
+    assert len(agent.asked) == 1
+    work()
+    assert len(list_nodes(settings)) == 30
+    assert len(list_pages(settings)) > 1

@@ -22,6 +22,8 @@ _GIVEN_COUNT = 1024  # more than one command ever gives, many times over
 _GIVEN_BYTES = 65536
 _SUFFIX = ".json"
 
+_Content = tuple[str, dict[Subject, Standing], int, int]  # text, orders, `reloaded_ms` and `seen_ms`
+
 
 class OrderBook:
     """The orders of a balancer; a file that cannot be written or read raises SystemFault.
@@ -34,7 +36,7 @@ class OrderBook:
         self._state_dir = state_dir
         self._path = os.path.join(state_dir, "orders.json")
         self._given_dir = os.path.join(state_dir, "given")
-        self._read: tuple[str, dict[Subject, Standing], int] = ("", {}, 0)  # most passes read what they read before
+        self._read: _Content = ("", {}, 0, 0)  # most passes read what they read before
         self._stamp: tuple[int, ...] | None = None
 
     def read(self) -> Table:
@@ -107,7 +109,7 @@ class OrderBook:
             self._remove(given)
             raise
         if after != before:
-            self._write(after, self._read[2])
+            self._write(after)
         self._remove(given)
         return tuple(one.order for subject, one in after.items() if before.get(subject) != one)
 
@@ -118,11 +120,25 @@ class OrderBook:
             if (standing := table.get(order.subject)) is not None and standing.order == order:
                 table[order.subject] = standing._replace(is_sent=True)
         if table != self.read():
-            self._write(table, self._read[2])
+            self._write(table)
 
     def mark_reloaded(self, order: Order) -> None:
         """Note that an order to reload was obeyed."""
-        self._write(dict(self.read()), order.at_ms)
+        self._write(dict(self.read()), reloaded_ms=order.at_ms)
+
+    def read_seen_ms(self) -> int:
+        """Return when this balancer last noted that it is there, milliseconds since the epoch; 0 for never."""
+        self._look()
+        return self._read[3]
+
+    def note_seen(self, now_ms: int) -> None:
+        """Note that this balancer is there."""
+        self._write(dict(self.read()), seen_ms=now_ms)
+
+    def drop(self, subjects: Iterable[Subject], now_ms: int) -> None:
+        """Drop orders without a mark, and note that this balancer is there."""
+        gone = set(subjects)
+        self._write({key: one for key, one in self.read().items() if key not in gone}, seen_ms=now_ms)
 
     def clean_up(self) -> None:
         """Remove the temporary files of an interrupted write; the caller holds the lock of the pass."""
@@ -157,11 +173,13 @@ class OrderBook:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
-    def _write(self, table: Table, reloaded_ms: int) -> None:
+    def _write(self, table: Table, reloaded_ms: int = 0, seen_ms: int = 0) -> None:
+        reloaded_ms, seen_ms = reloaded_ms or self._read[2], seen_ms or self._read[3]
         rows = [[list(one.order), one.taken_ms, one.is_sent] for one in table.values()]
-        text = json.dumps({"version": 1, "reloaded_ms": reloaded_ms, "orders": rows}, indent=0) + "\n"
+        document = {"version": 1, "reloaded_ms": reloaded_ms, "seen_ms": seen_ms, "orders": rows}
+        text = json.dumps(document, indent=0) + "\n"
         write_durably(self._path, text, 0o600)
-        self._read = text, dict(table), reloaded_ms
+        self._read = text, dict(table), reloaded_ms, seen_ms
 
     def _look(self) -> None:
         stamp = find_stamp(self._path)
@@ -173,16 +191,17 @@ class OrderBook:
         self._stamp = stamp
 
 
-def _parse(text: str) -> tuple[dict[Subject, Standing], int]:
+def _parse(text: str) -> tuple[dict[Subject, Standing], int, int]:
     table: dict[Subject, Standing] = {}
     try:
         told: Any = json.loads(text)
         rows, reloaded_ms = list(told["orders"]), int(told["reloaded_ms"])
+        seen_ms = int(told.get("seen_ms", 0))  # the previous release does not write it
     except (*DAMAGE, LookupError):
-        return {}, 0
+        return {}, 0, 0
     for row in rows[:MOST]:
         with contextlib.suppress(*DAMAGE, LookupError):
             fields, taken_ms, is_sent = row
             order = read_order(fields[:-1], fields[-1] is True)
             table[order.subject] = Standing(order, int(taken_ms), is_sent is True)
-    return table, reloaded_ms
+    return table, reloaded_ms, seen_ms

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Sequence
 
+from serf_haproxy.control.absence import Absence
 from serf_haproxy.control.edges import find_serf
 from serf_haproxy.control.order_book import OrderBook
 from serf_haproxy.control.order_secrets import OrderSecrets
@@ -53,7 +54,8 @@ class Courier:
         self._book = OrderBook(settings.state_dir)
         self._lock_path = State(settings.state_dir).pass_lock_path
         self._secrets = OrderSecrets(settings)
-        self._has_mail = True
+        self._absence = Absence(self._book, self._lock_path)
+        self._has_mail, self._has_lapsed = True, False
         self._query: Query | None = None
         self._is_one_asked = False
         self._pages_wanted: list[tuple[str, int]] = []
@@ -80,9 +82,11 @@ class Courier:
         now_s = time.monotonic()
         if secrets is None or not self_name:
             return is_news
+        self._absence.look_at_clock(is_serf_up=client.is_up())
         if now_s >= self._send_at_s and client.is_up():
             self._send(client, secrets)
-        if self._signed is not self._book.read() or now_s >= self._sign_at_s:
+        is_due = self._signed is not self._book.read() or now_s >= self._sign_at_s
+        if is_due and not self._absence.is_doubtful:
             self._publish(self_name, secrets)
         if set(others) - set(self._others):
             self._ask_at_s = 0.0
@@ -108,7 +112,9 @@ class Courier:
         secrets = self._find_secrets()
         if secrets is None:
             return False
-        return self._put_down([order for node, said in answers for order in self._read_page(node, said, secrets)])
+        self._has_lapsed = False
+        told = [order for node, said in answers for order in self._read_page(node, said, secrets)]
+        return self._put_down(told) or self._has_lapsed
 
     def close(self) -> None:
         """Close the connection of a query."""
@@ -154,9 +160,9 @@ class Courier:
 
     def _send(self, client: Client, secrets: Sequence[Secret]) -> None:
         """Tell the cluster of orders that were given here."""
-        unsent = [one.order for one in self._book.read().values() if not one.is_sent][:_SEND_COUNT]
+        unsent = [one for one in self._book.read().values() if not (one.is_sent or self._absence.has_doubts(one))]
         sent = []
-        for order in unsent:
+        for order in [one.order for one in unsent[:_SEND_COUNT]]:
             message = encode(Message(ORDER, order.issuer, _now_ms(), (order,)), secrets)
             if not client.send_event(inbox.EVENT, message):
                 self._send_at_s = time.monotonic() + _PAUSES_S[min(self._failure_count, len(_PAUSES_S) - 1)]
@@ -209,7 +215,10 @@ class Courier:
         except ValueError as error:
             self._complain(f"an answer with orders is refused: {error}")
             return ()
-        if message.kind != PAGE or message.digest == digest_orders(_list_shared(self._book)):
+        if message.kind != PAGE:
+            return ()
+        self._has_lapsed = self._absence.hear(message) or self._has_lapsed
+        if message.digest == digest_orders(_list_shared(self._book)):
             return ()
         following = (node, message.page + 1)
         is_asked = following in self._pages_wanted or len(self._pages_wanted) >= PAGES
