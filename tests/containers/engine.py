@@ -30,6 +30,7 @@ _PACKAGES = {
     "dockerd": ["docker.io", "iptables"],
     "docker-compose": ["docker-compose"],
     "mmdebstrap": ["mmdebstrap", "debian-archive-keyring"],
+    "iptables": ["iptables"],
     "chromium": ["chromium"],
     "redis-check-rdb": ["redis-tools"],
     "pebble": ["pebble"],

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import workers
 from integration.proxy import wait_for
 from integration.test_daemon import COMMAND
@@ -52,9 +54,9 @@ class Stage:
         """The tables of the services file that the first balancer has in force."""
         return Path(self.lab.lab_dir, "lb1", "state", "services.json").read_text()
 
-    def serving(self) -> list[str]:
-        """Return the slots in service."""
-        return [slot for slot, state in self.slots().items() if state == "serving"]
+    def serving(self, name: str = "lb1") -> list[str]:
+        """Return the slots in service, as the autoscaler of a balancer sees them."""
+        return [slot for slot, state in self.slots(name).items() if state == "serving"]
 
     def happened(self, what: str, name: str = "lb1") -> int:
         """Return how often something has happened, by the history."""
@@ -87,6 +89,23 @@ class Stage:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def replace(self, key: str, line: str) -> None:
+        """Replace the line of a key of the first balancer's services file, and wait until it is in force."""
+        path = Path(self.lab.lab_dir, "lb1", "services.toml")
+        (old,) = [each for each in path.read_text().splitlines() if each.startswith(f"{key} = ")]
+        before = self.in_force
+        self.change(f"\n{old}\n", f"\n{line}\n")
+        self.wait(lambda: self.in_force != before)
+
+    def kill(self, name: str) -> None:
+        """Kill all processes of a balancer, as a power cut would; what starts and stops nodes is on another machine."""
+        root = psutil.Process(next(one["svscan_pid"] for one in self.lab.status()["balancers"] if one["name"] == name))
+        processes = [root, *(each for each in root.children(recursive=True) if "lab" not in each.cmdline())]
+        for process in processes:
+            process.suspend()
+        for process in processes:
+            process.kill()
+
     def change(self, old: str, new: str, name: str = "lb1") -> None:
         """Change the services file of a balancer."""
         path = Path(self.lab.lab_dir, name, "services.toml")
@@ -111,14 +130,14 @@ def make_stage(directory: Path, balancers: int = 1, most: int = MOST) -> Iterato
 
 
 @contextlib.contextmanager
-def watching(stage: Stage) -> Iterator[list[int]]:
-    """Note how many servers have processes, again and again, for the length of a block."""
+def watching(stage: Stage, count_others: Callable[[], int] = lambda: 0) -> Iterator[list[int]]:
+    """Note how many servers have processes, with others, again and again, for the length of a block."""
     counts: list[int] = []
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(0.2):
-            counts.append(len(stage.nodes))
+            counts.append(len(stage.nodes) + count_others())
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -129,17 +148,37 @@ def watching(stage: Stage) -> Iterator[list[int]]:
         thread.join()
 
 
-def load(stage: Stage, rate: float, duration_s: float, work_s: float = 0.02) -> Result:
-    """Make requests at times that do not depend on the answers."""
+class Doors(Lab):
+    """The same lab, of which clients know one balancer alone.
+
+    Args:
+        lab: The lab.
+        name: The balancer.
+    """
+
+    def __init__(self, lab: Lab, name: str) -> None:
+        super().__init__(lab.lab_dir)
+        self._name = name
+
+    def status(self) -> dict[str, Any]:
+        """Return the parts of the lab, without the other balancers."""
+        status = super().status()
+        return status | {"balancers": [one for one in status["balancers"] if one["name"] == self._name]}
+
+
+def load(stage: Stage, rate: float, duration_s: float, work_s: float = 0.02, door: str = "") -> Result:
+    """Make requests at times that do not depend on the answers, to all balancers or to one."""
     wanted = Traffic(rate=rate, duration_s=duration_s, work_s=work_s, service="shop")
-    return make_traffic(stage.lab, wanted, is_quiet=True)
+    return make_traffic(Doors(stage.lab, door) if door else stage.lab, wanted, is_quiet=True)
 
 
 @contextlib.contextmanager
-def loading(stage: Stage, rate: float, duration_s: float) -> Iterator[list[Result]]:
+def loading(
+    stage: Stage, rate: float, duration_s: float, work_s: float = 0.02, door: str = ""
+) -> Iterator[list[Result]]:
     """Make requests beside a block, and after it until they are over."""
     results: list[Result] = []
-    thread = threading.Thread(target=lambda: results.append(load(stage, rate, duration_s)))
+    thread = threading.Thread(target=lambda: results.append(load(stage, rate, duration_s, work_s, door)))
     thread.start()
     try:
         yield results

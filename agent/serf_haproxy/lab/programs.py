@@ -35,10 +35,12 @@ def choose_environ(environ: Mapping[str, str]) -> dict[str, str]:
 def base_environ(chosen: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of all processes: this one without variables of Serf, plus the chosen ones.
 
+    LOG_DIR, by which the processes of a balancer are known, is left out too: a balancer's autoscaler starts nodes.
+
     On its PATH the directory of this Python comes first. The system's directories come last, because the PATH of
     an ordinary user often lacks the one that has haproxy.
     """
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SERF_")}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SERF_") and name != "LOG_DIR"}
     path = environ.get("PATH", "")
     environ["PATH"] = os.pathsep.join(part for part in (os.path.dirname(sys.executable), path, _SYSTEM_PATH) if part)
     return environ | dict(chosen)
