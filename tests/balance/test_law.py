@@ -294,6 +294,19 @@ def test_equal_servers_are_left_alone(load: float) -> None:
     assert statistics.mean(seen) > 0.97 * LIMIT
 
 
+@pytest.mark.parametrize("seed", [4, 9])
+def test_equal_servers_do_not_fall_in_turns_near_full_load(seed: int) -> None:
+    """At 95 % of what they can do, with queues that come and go by chance, equal servers keep nearly all their weight.
+
+    With these seeds they lost more than a third of it when weights could fall twice as fast for waits.
+    """
+    course = Simulation({name: Server() for name in NAMES}, 950, seed)
+    course.run(5)
+    seen: list[int] = []
+    course.run(60, lambda: seen.extend(course.weights[0].values()))
+    assert statistics.mean(seen) > 0.9 * LIMIT
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_equal_servers_are_left_alone_by_a_machine_that_stalls(seed: int) -> None:
     """Where one pause of 33 lasts one to two seconds, no equal server is taken for a slow one."""

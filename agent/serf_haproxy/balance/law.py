@@ -22,7 +22,8 @@ _USUAL_RANK = 0.25  # the usual cost: that of the server at the end of the best 
 _MEMORY_S, _MEMORY_MAX_S = 3.0, 15.0  # how long a request counts
 _SIGHT_COUNT = 30.0  # so many requests should have been seen waiting at a server: the error is then a sixth
 _RATE_S = 3.0  # over which their rate is smoothed
-_DOWN, _UP = 4.0, 1.0  # fastest change of a factor's logarithm, per second
+_DOWN, _UP = 2.0, 1.0  # fastest change of a factor's logarithm, per second
+_DOWN_FAILING, _FAILING_SHARE = 4.0, 0.25  # the same down, where so much of a server's requests failed
 _PUSHED_SHARE = 0.5  # of the servers may be pushed below this factor
 _PUSHED = 0.5
 _KEPT = 0.1  # another server's goal must be below so much of a pushed one's goal to take its place
@@ -117,10 +118,10 @@ def weigh(
     shares = {}
     for name, course in courses.items():
         target = max(targets[name], _PUSHED) if name in spared else targets[name]
-        factor = _approach(course.factor, target, elapsed_s)
+        failed = course.failed_count / (course.ended_count or 1)
+        factor = _approach(course.factor, target, elapsed_s, _DOWN_FAILING if failed >= _FAILING_SHARE else _DOWN)
         weight = _choose_weight(factor, limits[name], traffic[name].weight)
         wait_s = course.waited_s / course.ended_count if course.ended_count > 0.5 else None
-        failed = course.failed_count / (course.ended_count or 1)
         shares[name] = Share(
             weight, limits[name], factor, wait_s, failed, times[name], name in spared, course.is_failing
         )
@@ -180,9 +181,14 @@ def _spare(targets: Mapping[str, float], courses: Mapping[str, Course]) -> froze
     return frozenset(name for _, name in pushed[most:] if targets[name] < _PUSHED)
 
 
-def _approach(factor: float, target: float, elapsed_s: float) -> float:
+def _approach(factor: float, target: float, elapsed_s: float, down: float) -> float:
+    """Return the next factor, nearer to its goal.
+
+    Queues follow a weight with a delay. Near full load a server that loses its part too fast fills those of the others,
+    which then seem slow: all fall in turns. A server that fails has no queue.
+    """
     step = math.log(target / factor)
-    factor *= math.exp(min(_UP * elapsed_s, max(-_DOWN * min(elapsed_s, SPAN_S), step)))
+    factor *= math.exp(min(_UP * elapsed_s, max(-down * min(elapsed_s, SPAN_S), step)))
     return min(1.0, max(FLOOR, factor))
 
 
