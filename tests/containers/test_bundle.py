@@ -167,6 +167,12 @@ WRONG: dict[str, tuple[tuple[str, ...], tuple[str, ...], int, str]] = {
     ),
     "a wrong service": (("--env=SERVICES=shop",), HTTPD, 100, "init: SERVICES: 'shop': allowed is NAME=PORT"),
     "a wrong check": (("--env=APP_CHECK=health",), HTTPD, 100, "init: APP_CHECK='health': allowed is a path"),
+    "a wrong port in the join list": (
+        ("--env=SERF_JOIN=lb1:99999",),
+        HTTPD,
+        100,
+        "init: SERF_JOIN: 'lb1:99999': its port must be a whole number",
+    ),
     "root without rights": (
         ("--cap-drop=ALL",),
         HTTPD,

@@ -90,6 +90,62 @@ def test_an_idle_container_logs_nothing(settings_cluster: Cluster) -> None:
     assert "Accepted client" not in read_log() + balancer.log()
 
 
+WRONG = [
+    ("webapp", "APP_GRACE_S", "long", "allowed is a number of seconds"),
+    ("webapp", "APP_STOP_S", "1.5", "allowed is a whole number of seconds"),
+    ("webapp", "SERF_JOIN", "lb1 web2:99999", "'web2:99999': its port must be a whole number, 1 to 65535"),
+    ("balancer", "HAPROXY_STOP_S", "soon", "allowed is a whole number of seconds"),
+    ("balancer", "SERF_JOIN", "[fd00::1]:x", "'[fd00::1]:x': its port must be a whole number, 1 to 65535"),
+]
+
+
+def test_what_is_needed_late_is_checked_at_the_start(settings_cluster: Cluster) -> None:
+    """A wrong time of the stop, and a wrong port in the join list, end the container with 100 and one line."""
+    started = [
+        settings_cluster.start(f"wrong{number}", f"{PREFIX}/{image}", *CONFINED, f"--env={name}={value}")
+        for number, (image, name, value, _) in enumerate(WRONG)
+    ]
+    for container, (_, name, _, reason) in zip(started, WRONG, strict=True):
+        assert container.wait_end() == 100
+        assert container.log().count("\n") == 1
+        assert container.log().startswith(f"init: {name}")
+        assert reason in container.log()
+
+
+def test_a_container_without_a_network_waits_for_one(settings_cluster: Cluster) -> None:
+    """A container in no network says so in one line, goes on, and joins when it is connected."""
+    balancer = settings_cluster.balancer()
+    words = [*CONFINED, f"--label={settings_cluster.engine.label}", "--env=SERF_JOIN=lb1", "--hostname=late"]
+    engine, network = settings_cluster.engine, settings_cluster.network
+    created = engine("create", f"--network={network}", *words, f"{PREFIX}/webapp").strip()
+    late = Container(engine, "late", network, created)
+    settings_cluster.containers.append(late)
+    engine("network", "disconnect", network, late.id)
+    engine("start", late.id)
+    told = "serf: level=WARNING msg="
+    wait_for(lambda: f'{told}"this container has no address in a network' in late.log(), late.log)
+    assert "Failed to start" not in late.log()
+    engine("network", "connect", network, late.id)
+    balancer.wait_servers("late")
+    assert late.log().count(told) == 1
+    assert "restarting Serf" not in late.log()
+
+
+def test_commands_of_root_take_the_daemons_user(settings_cluster: Cluster) -> None:
+    """`docker exec` needs no user: commands work as for the daemon's user, and node files can be listed and read."""
+    balancer = settings_cluster.balancer()
+    settings_cluster.webapp("web1")
+    balancer.wait_servers("web1")
+    assert "web1" in balancer.exec("serf-haproxy", "status", is_checked=False)
+    for words in ("check", "plan", "maint set web1 --reason test", "maint list"):
+        balancer.exec("serf-haproxy", *words.split())
+    assert "Traceback" not in balancer.exec("serf-haproxy", "doctor", is_checked=False)
+    nodes_dir = "/var/lib/serf-haproxy/nodes"
+    assert balancer.exec("ls", nodes_dir).split() == ["lb1", "web1"]
+    assert "web1" in balancer.exec("cat", f"{nodes_dir}/web1")
+    assert balancer.exec("find", "/var/lib/serf-haproxy/state", "-user", "root", user="serf-haproxy") == ""
+
+
 def test_an_invalid_setting_ends_the_web_application(settings_cluster: Cluster) -> None:
     """APP_PORT=http ends the web application's container with 100."""
     web = settings_cluster.webapp("web1", APP_PORT="http")

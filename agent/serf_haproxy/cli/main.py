@@ -34,6 +34,7 @@ from serf_haproxy.cli import (
 )
 from serf_haproxy.errors import EXIT_INPUT, EXIT_SYSTEM, SerfHaproxyError
 from serf_haproxy.serf.printing import printable
+from serf_haproxy.system.users import leave_root
 
 # In the order in which the help lists them. Each module has `add_parser(commands)`.
 COMMANDS = (
@@ -53,6 +54,7 @@ class Parser(argparse.ArgumentParser):
 
 def main() -> int:
     """Run one command; return its exit code: 0, 100 for wrong input, 111 for a system failure."""
+    leave_root(os.environ)
     try:
         args = build_parser().parse_args()
         code: int = args.command(args)
