@@ -24,14 +24,12 @@ _GAUGES: tuple[tuple[str, str, Callable[[Scaled], float]], ...] = (
 
 
 def list_scaling(prefix: str, scaled: Mapping[str, Scaled]) -> Iterator[Metric]:
-    """Yield the metrics, with the service as label; none where no service scales.
+    """Yield the metrics, with the service as label; without a sample where no service scales.
 
     Args:
         prefix: What their names begin with.
         scaled: What the autoscaler says, by service.
     """
-    if not scaled:
-        return
     for name, doc, find in _GAUGES:
         gauge = GaugeMetricFamily(f"{prefix}scale_{name}", doc, labels=("service",))
         for service, one in scaled.items():
