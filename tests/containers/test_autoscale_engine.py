@@ -10,7 +10,7 @@ import pytest
 
 import workers
 from containers.engine import Engine
-from serf_haproxy.autoscale.containers import SLOT_LABEL, Containers
+from serf_haproxy.autoscale.containers import SERVICE_LABEL, SLOT_LABEL, Containers
 from serf_haproxy.autoscale.executor import ExecutorFault
 from serf_haproxy.services.scaling import Scale
 
@@ -133,6 +133,24 @@ def test_two_controllers_start_one_container(engine: Engine, executor: Container
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
     assert len(engine("ps", "--all", "--quiet", f"--filter=label={SLOT_LABEL}={SLOT}").split()) == 1
+
+
+def test_what_another_controller_is_just_making_is_left_alone(
+    engine: Engine, executor: Containers, socket_path: str
+) -> None:
+    """Between its creation and its start a container counts as one that starts; one that stays so is made anew."""
+    words = [f"--label={SERVICE_LABEL}={SEA[:-1]}", f"--label={SLOT_LABEL}={SLOT}", f"--label={engine.label}"]
+    number = engine(
+        "create", f"--name={SLOT}", *words, "--entrypoint=sleep", "serf-haproxy-test/webapp", "1000"
+    ).strip()
+    assert executor.list_filled() == {SLOT: True}
+    executor.start(SLOT)
+    assert inspect(engine, SLOT)["Id"] == number
+    time.sleep(20)
+    Containers(SEA[:-1], Scale(max=3, slots=SEA, template=f"{SEA}template", socket=socket_path, act_limit_s=20)).start(
+        SLOT
+    )
+    assert engine("ps", "--all", "--quiet", "--no-trunc", f"--filter=id={number}") == ""
 
 
 def test_a_template_on_the_hosts_network_is_refused(engine: Engine, executor: Containers, socket_path: str) -> None:

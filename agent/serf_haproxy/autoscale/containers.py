@@ -5,7 +5,9 @@ host name, by which its Serf agent calls its node. It publishes no port. Labels 
 other one is ever started, stopped or removed.
 """
 
+import datetime
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +22,7 @@ _PROJECT, _COMPOSE_SERVICE, _PLACE = (
 )
 _FIRST_PLACE = 1000  # containers that Compose itself starts have lower numbers
 _RUNS = ("running", "restarting")
+_CREATED = "created"  # it has not been started yet: another controller may be about to
 _ASK_S = 10.0
 _STOP_S = 10  # an engine gives a container so long where it says nothing
 _DROPPED = ("MacAddress", "Domainname")  # what two containers cannot both have, or what belongs to a host name
@@ -42,12 +45,12 @@ class Containers:
         self._find_template: Callable[[], Inspected] = self._find_composed if is_compose else self._find_named
 
     def list_filled(self) -> Mapping[str, bool]:
-        """Return the slots that have a container, and whether it runs."""
+        """Return the slots that have a container, and whether it runs or is about to."""
         found = {}
         for one in self._list_labelled(f"{SERVICE_LABEL}={self._service}"):
             slot = one["Labels"].get(SLOT_LABEL, "")
             if is_slot(self._scale, slot):
-                found[slot] = one.get("State") in _RUNS
+                found[slot] = one.get("State") in (*_RUNS, _CREATED)
         return found
 
     def start(self, slot: str) -> None:
@@ -55,7 +58,7 @@ class Containers:
         found = self._inspect(slot)
         if found is not None:
             self._refuse_foreign(found, slot)
-            if found["State"].get("Status") in _RUNS:
+            if found["State"].get("Status") in _RUNS or self._is_being_made(found):
                 return
             self._remove(found["Id"])
         template = self._find_template()
@@ -88,6 +91,11 @@ class Containers:
         answer = self._engine.ask("POST", ("containers", found["Id"], "stop"), limit_s)
         self._engine.expect(answer, f"stop {slot}", UNCHANGED, ABSENT)
         self._remove(found["Id"])
+
+    def _is_being_made(self, found: Inspected) -> bool:
+        """Return whether another controller may just be making a container: it is not for longer than a start takes."""
+        created_s = datetime.datetime.fromisoformat(found["Created"]).timestamp()
+        return found["State"].get("Status") == _CREATED and time.time() - created_s < self._scale.act_limit_s
 
     def _remove(self, number: str) -> None:
         answer = self._engine.ask(
