@@ -17,6 +17,7 @@ from fakes.certificates import connect, see_certificate, write_pair
 from integration.load import Load, run_load
 from integration.proxy import wait_for
 
+STEP_S = 240.0  # for some servers to come or go, on a busy machine
 REPLACEMENTS = int(os.environ.get("REPLACEMENTS", "1"))
 PROJECT = f"{PREFIX}-{os.getpid()}".replace("-", "")
 
@@ -205,3 +206,35 @@ def test_a_second_file_adds_a_second_service(engine: Engine, program: str) -> No
             answers = [requests.get(url, timeout=10, headers=close) for _ in range(12)]
             assert {answer.json()["host"] for answer in answers} == hosts
             assert len(hosts) == count
+
+
+def test_a_load_makes_web_applications_come_and_go(engine: Engine, program: str, tmp_path: Path) -> None:
+    """With compose.autoscale.yaml copies start under load and go after it, without a failure; `down` removes all."""
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(directory.stat().st_mode | 0o055)
+    example = (ROOT / "images" / "examples" / "autoscale" / "services.toml").read_text()
+    stem = f"webapp{os.getpid()}-"  # other tests share the engine
+    for old, new in (('project = "images"', f'project = "{PROJECT}"'), ('slots = "webapp-"', f'slots = "{stem}"')):
+        assert example.count(old) == 1
+        example = example.replace(old, new)
+    (tmp_path / "services.toml").write_text(example)
+    socket = Path(engine.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
+    environ = {"AUTOSCALE_CONFIG": str(tmp_path), "DOCKER_SOCKET": str(socket)}
+    environ["AUTOSCALE_GID"] = str(socket.stat().st_gid)
+    mine = f"--filter=label=com.docker.compose.project={PROJECT}"
+    with removing(Compose(engine, program, "compose.yaml", "compose.autoscale.yaml", **environ)) as compose:
+        compose("up", "--no-build", "--detach", "balancer", "webapp")
+        balancer = compose.balancer("balancer")
+
+        def list_slots() -> list[str]:
+            return sorted(name for name, view in (balancer.views() or {}).items() if view == "UP" and stem in name)
+
+        wait_for(lambda: list_slots() == [f"{stem}1"], balancer.log, STEP_S)
+        with run_load(Load(balancer.address, 80, limit_s=2 * STEP_S), 30) as crowd:
+            wait_for(lambda: list_slots() == [f"{stem}{number}" for number in range(1, 5)], balancer.log, STEP_S)
+        with run_load(Load(balancer.address, 80, think_s=0.2, limit_s=2 * STEP_S), 2) as calm:
+            wait_for(lambda: len(list_slots()) == 1, balancer.log, STEP_S)
+        assert (crowd.failures, calm.failures) == ([], [])
+        told = balancer.exec("serf-haproxy", "status", user="serf-haproxy", is_checked=False)
+        assert "service nodes scales: 1 of 1 to 4 servers" in told
+    assert engine("ps", "--all", "--quiet", mine).split() == []
