@@ -230,8 +230,23 @@ def test_the_reason_is_readable_beside_the_longest_names(balancer: Balancer) -> 
     """A reason without room gets a line of its own, and the end of a name, in which names differ, is kept."""
     for number in range(2):
         balancer.record(f"{'a-long-name-of-a-rack-' * 3}{number:03}"[-64:], 0)
+    run(
+        balancer,
+        "maint",
+        "set",
+        "web1",
+        "--reason",
+        "the disk in slot three of this machine is swapped",
+        "--by",
+        "alice",
+    )
     lines = format_table(balancer.read()).split("\n")
     assert max(map(len, lines)) <= 80
+    row = next(index for index, line in enumerate(lines) if line.startswith("web1 "))
+    assert lines[row + 1] == "    an order drains it: the disk in slot three of this machine is swapped (alice"
+    assert re.fullmatch(r"    at lb1, \S+Z\)", lines[row + 2])
+    named = next(line.split()[0] for line in lines if "-000 " in line)
+    assert len(named) > 34  # the room that the reason does not take is for names
     for number in range(2):
         row = next(index for index, line in enumerate(lines) if f"-{number:03} " in line)
         assert lines[row + 1] == "    tag port='0' is not a whole number from 1 to 65535"

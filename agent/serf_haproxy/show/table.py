@@ -1,6 +1,7 @@
 """The report as a table for people: how it is, what is wrong, then the nodes, the worst first."""
 
 import fnmatch
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -138,19 +139,37 @@ def _format_rows(
 ) -> Iterable[str]:
     if not members:
         return
-    cells = [[_find_cell(one, column) for column in columns] for one in members]
-    if width:
-        cells = [[shorten_middle(cell, _NAME) for cell in row[:-1]] + row[-1:] for row in cells]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    found = [[_find_cell(one, column) for column in columns] for one in members]
+    cells, widths = _fit(found, columns, _NAME if width else 0)
     room = width - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
-    is_below = bool(width) and room < min(_WHY, widths[-1])  # the reason gets a line of its own below its node
+    is_below = bool(width) and room < min(_WHY, widths[-1])  # the reason gets lines of its own below its node
+    if is_below and (spare := room + len(_GAP)) > 0:  # which leaves more room for names
+        cells, widths = _fit(found, columns, _NAME, spare)
     for one, row in zip([None, *members], [columns, *cells], strict=True):
         level = Level.OK if one is None else Level[one["level"].upper()]
         shown = row[:-1] if is_below else row
         line = _GAP.join(cell.ljust(each) for cell, each in zip(shown, widths, strict=False)).rstrip()
         yield paint(level, shorten(line, width) if width else line)
         if one is not None and is_below and row[-1] != "-":
-            yield paint(level, shorten(f"{_BELOW}{row[-1]}", width))
+            first, *more = textwrap.wrap(row[-1], width, initial_indent=_BELOW, subsequent_indent=_BELOW)
+            yield paint(level, first)
+            if more:
+                yield paint(level, shorten(" ".join([more[0], *map(str.strip, more[1:])]), width))
+
+
+def _fit(
+    found: Sequence[Sequence[str]], columns: Sequence[str], most: int, spare: int = 0
+) -> tuple[list[list[str]], list[int]]:
+    """Return cells that are no wider than so many characters, names by `spare` more, and the width of each column.
+
+    The reason at the end stays as it is. With 0 for `most` all cells do.
+    """
+    limits = [most + (spare if column == "name" else 0) for column in columns[:-1]] if most else []
+    cells = [
+        [shorten_middle(cell, limit) for cell, limit in zip(row, limits, strict=False)] + list(row[len(limits) :])
+        for row in found
+    ]
+    return cells, [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
 
 
 def _find_cell(one: Mapping[str, Any], column: str) -> str:
