@@ -22,6 +22,7 @@ from serf_haproxy.control.standby import set_aside
 from serf_haproxy.control.state import State
 from serf_haproxy.haproxy.workers import OldWorkers
 from serf_haproxy.show import levels
+from serf_haproxy.show.doctor import examine
 from serf_haproxy.show.table import format_table
 
 pytestmark = pytest.mark.usefixtures("time_limit")
@@ -276,6 +277,33 @@ def test_status_shows_what_the_page_quotes(balancer: Balancer, row: str) -> None
     quoted = re.findall(r"`([^`]+)`", row)
     missing = [one for one in quoted if not any(re.search(make_pattern(row, one), text, re.M) for text in shown)]
     assert missing == [], "\n\n".join(shown)
+
+
+@pytest.mark.parametrize(
+    ("row", "what", "remedy"),
+    [
+        ("`held`", "held: too many servers were lost", "`serf-haproxy release`, if they are lost indeed"),
+        ("`last`", "last: no other server is up", "start another node, or repair one"),
+        ("`split`", "split: versions with a share", "start a node of that version, or change `split`"),
+        ("`frozen`", "frozen: HAProxy's worker", "look at HAProxy's log, and restart it if it stays so"),
+        ("`paused`", "paused: an order to pause", "`serf-haproxy resume`, when the work is done"),
+        ("`last pass: REJECTED`", "last pass: REJECTED", "`serf-haproxy check`, and repair the template"),
+        (
+            "`CRITICAL service shop: ... is down`",
+            "service nodes: each of its 2 servers is down",
+            "`serf-haproxy explain",
+        ),
+        ("`services file`, `certificates`", "[shop] colour: there is no such key", "correct it"),
+        ("`node directory`", "node directory: the file 'notes' is ignored", "remove the file"),
+        ("a node `MAINT` or `DRAIN`", "nodes that are not as they should be: web1", "`serf-haproxy status --pro"),
+    ],
+)
+def test_the_doctor_knows_what_to_do(balancer: Balancer, row: str, what: str, remedy: str) -> None:
+    """What is wrong has a remedy, not what the balancer does meanwhile; each thing is one line."""
+    for _ in SCENARIOS[row](balancer):
+        checks = list(examine(balancer.environment))
+    (found,) = (check for check in checks if what in check.what)
+    assert found.remedy.startswith(remedy)
 
 
 def test_a_whole_balancer_shows_none_of_it(balancer: Balancer) -> None:

@@ -28,7 +28,7 @@ def look_at_balancers(report: Report) -> Iterator[Check]:
     names = sorted(name for name, file in others.items() if file.status == ALIVE)[:_MOST]
     secrets = OrderSecrets(report.settings).read()
     yield from _look_at_clock(bool(others))
-    if not names or report.serf.fault:
+    if not names or not self_name or report.serf.fault:
         return
     try:
         answers = ask_balancers(report.settings, READY, "", names)
