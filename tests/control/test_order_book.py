@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import threading
 import time
 from pathlib import Path
 
@@ -37,6 +38,27 @@ def test_given_orders_are_taken_once_and_kept(tmp_path: Path) -> None:
     assert book.take((), NOW_MS) == ()
     assert stand(OrderBook(str(tmp_path))) == {"web1": False, "web2": False}
     assert not book.has_given()
+
+
+def test_an_order_is_seen_while_the_daemon_takes_it(tmp_path: Path) -> None:
+    """At every moment a command finds it, in the book or beside it, and no file that goes meanwhile is an error."""
+    daemon, command, is_done = OrderBook(str(tmp_path)), OrderBook(str(tmp_path)), threading.Event()
+
+    def take() -> None:
+        while not is_done.is_set():
+            daemon.take((), NOW_MS)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        for number in range(100):
+            mode = STOP if number % 2 else DRAIN
+            command.give([make(mode=mode, at_ms=NOW_MS + number)])
+            for _ in range(10):
+                assert [one.order.mode for one in command.read_all(NOW_MS).values()] == [mode]
+    finally:
+        is_done.set()
+        thread.join()
 
 
 def test_the_book_is_private(tmp_path: Path) -> None:

@@ -83,10 +83,11 @@ def test_a_stopped_node_is_out_even_if_it_is_the_last(proxy: Proxy) -> None:
         proxy.record("web1", web.port)
         wake(proxy.settings.wake_fifo)
         proxy_up(proxy, "web1")
-        run(proxy, "maint", "set", "web1", "--reason", "try")
+        told = run(proxy, "maint", "set", "web1", "--reason", "try")
+        assert told.endswith("; it goes on meanwhile, since no other server is up\n")
         wait_for(lambda: find(proxy, "web1")["state"] == "last", "the last resort keeps web1")
         assert requests.get(frontend(proxy), timeout=5).ok
-        run(proxy, "maint", "set", "web1", "--stop", "--reason", "broken")
+        assert "meanwhile" not in run(proxy, "maint", "set", "web1", "--stop", "--reason", "broken")
         wait_for(lambda: not weights(proxy), "web1 is out")
         assert requests.get(frontend(proxy), timeout=5).status_code == 503
         assert find(proxy, "web1")["state"] == "stopped"
@@ -243,11 +244,14 @@ def test_a_reload_is_made_once(proxy: Proxy) -> None:
         assert proxy.reload_count() == 1
         assert proxy.servers() == {"web1"}
     assert proxy.run_pass().verdict is Verdict.UNCHANGED
+    late = "HAProxy is reloaded by the next pass, once the daemon runs, if that is within 5 minutes\n"
+    assert run(proxy, "reload", "--reason", "another library") == late
+    assert proxy.run_pass().verdict is Verdict.RELOADED
     with running_daemon(proxy):
         proxy.record("web2", 8002)
         wake(proxy.settings.wake_fifo)
         wait_for(lambda: proxy.servers() == {"web1", "web2"}, "web2 is served")
-    assert proxy.reload_count() == 1
+    assert proxy.reload_count() == 2
 
 
 def test_a_release_of_one_node_leaves_the_others_held(proxy: Proxy) -> None:

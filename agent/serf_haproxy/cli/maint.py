@@ -10,6 +10,7 @@ from serf_haproxy.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from serf_haproxy.control.give import Wish
+    from serf_haproxy.policy.orders import Order
     from serf_haproxy.policy.snapshot import Running
 
 _WAIT_S = 300.0
@@ -79,10 +80,20 @@ def set_order(args: argparse.Namespace) -> int:
     desk = Desk(settings)
     order = desk.make(MAINT, args.mode, read_wish(args), args.service, args.node)
     when = desk.give([order])
-    print(f"{args.node}: {printable(explain(order))}{when}", flush=True)
+    goes_on = "; it goes on meanwhile, since no other server is up" if not when and _is_last(settings, order) else ""
+    print(f"{args.node}: {printable(explain(order))}{when}{goes_on}", flush=True)
     if doubt := desk.find_doubt(args.node, args.service):
         print(f"serf-haproxy: {printable(doubt)}", file=sys.stderr)
     return _wait(settings, args.node, args.service) if args.wait else 0
+
+
+def _is_last(settings: Settings, order: "Order") -> bool:
+    """Return whether a server that an order drains gets requests all the same."""
+    from serf_haproxy.control.preview import preview
+    from serf_haproxy.policy.decision import State
+
+    last = preview(settings).decision.find(State.LAST)
+    return any(name == order.node and order.service in ("", service) for service, name in last)
 
 
 def unset_order(args: argparse.Namespace) -> int:

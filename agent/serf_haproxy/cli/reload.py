@@ -27,5 +27,6 @@ def reload(args: argparse.Namespace) -> int:
     desk = Desk(load_settings(os.environ))
     wish = read_wish(args)._replace(until_s=time.time() + RELOAD_MS / 1e3)
     when = desk.give([desk.make(RELOAD, ON, wish)])
-    print(f"HAProxy is reloaded by the next pass{when}")
+    limit = f", if that is within {RELOAD_MS // 60_000} minutes" if when.startswith(", once") else ""
+    print(f"HAProxy is reloaded by the next pass{when}{limit}")
     return 0

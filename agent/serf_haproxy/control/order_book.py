@@ -20,6 +20,7 @@ from serf_haproxy.system.files import find_stamp, read_text, remove_temporaries,
 
 _GIVEN_COUNT = 1024  # more than one command ever gives, many times over
 _GIVEN_BYTES = 65536
+_TRY_COUNT = 10
 _SUFFIX = ".json"
 
 _Content = tuple[str, dict[Subject, Standing], int, int]  # text, orders, `reloaded_ms` and `seen_ms`
@@ -53,7 +54,12 @@ class OrderBook:
 
     def read_all(self, now_ms: int) -> Table:
         """Return the orders, with those that wait in `given/`: for a command, which does not take them."""
-        return self._put_in(self.read(), self._list_given(), now_ms)
+        for _ in range(_TRY_COUNT):  # the daemon may take some meanwhile
+            given = self._list_given()  # first: what it takes is in the book before its file goes
+            table = self.read()
+            if not given or given.keys() == self._list_given().keys():
+                break
+        return self._put_in(table, given, now_ms)
 
     def give(self, orders: Sequence[Order]) -> None:
         """Give orders to the daemon of this balancer, which takes them when it is woken or started.
@@ -64,12 +70,11 @@ class OrderBook:
         try:
             os.makedirs(self._given_dir, 0o700, exist_ok=True)
             owner = os.stat(self._state_dir)
-            if os.geteuid() == 0:  # the daemon may be another user
-                os.chown(self._given_dir, owner.st_uid, owner.st_gid)
+            ids = (owner.st_uid, owner.st_gid) if os.geteuid() == 0 else None  # the daemon may be another user
+            if ids:
+                os.chown(self._given_dir, *ids)
             path = os.path.join(self._given_dir, f"{orders[0].at_ms}-{os.urandom(4).hex()}{_SUFFIX}")
-            write_durably(path, json.dumps(orders) + "\n", 0o600)
-            if os.geteuid() == 0:
-                os.chown(path, owner.st_uid, owner.st_gid)
+            write_durably(path, json.dumps(orders) + "\n", 0o600, owner=ids)
         except OSError as error:
             remedy = "run this as the daemon's user"
             raise SystemFault(f"cannot write into {self._given_dir}: {error.strerror}; {remedy}") from error
@@ -162,7 +167,7 @@ class OrderBook:
         for name in names:
             path = os.path.join(self._given_dir, name)
             given[path] = []
-            with contextlib.suppress(*DAMAGE, SystemFault):
+            with contextlib.suppress(*DAMAGE, SystemFault, OSError):  # OSError: it has been taken meanwhile
                 if stat.S_ISREG(os.lstat(path).st_mode):
                     rows: Any = json.loads(read_text(path, _GIVEN_BYTES) or "[]")
                     given[path] = [read_order(row[:-1], row[-1] is True) for row in rows[:MOST]]

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Callable
 
 from serf_haproxy.errors import SystemFault
 
@@ -15,7 +16,9 @@ _SUFFIX = ".tmp"
 _TEMPORARY = re.compile(rf"(.+)\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}\.tmp", re.DOTALL)
 
 
-def write_durably(path: str, text: str, mode: int = 0o644, is_exact: bool = False) -> None:
+def write_durably(
+    path: str, text: str, mode: int = 0o644, is_exact: bool = False, owner: tuple[int, int] | None = None
+) -> None:
     """Replace a file so that a reader, or a crash, finds either the old content or the new.
 
     The temporary file beside it has a name that cannot be guessed and is made new: what another user has put there
@@ -26,12 +29,20 @@ def write_durably(path: str, text: str, mode: int = 0o644, is_exact: bool = Fals
         text: Its content.
         mode: Its permissions.
         is_exact: Whether the file has just this mode; otherwise the umask reduces it.
+        owner: The user and the group to which it belongs from the first moment; None for the caller's.
 
     Raises:
         SystemFault: The file cannot be written; the previous one is untouched.
     """
+
+    def prepare(fd: int) -> None:
+        if is_exact:
+            os.fchmod(fd, mode)
+        if owner:
+            os.fchown(fd, *owner)
+
     try:
-        _replace(path, text, mode, is_exact)
+        _replace(path, text, mode, prepare)
     except OSError as error:
         raise SystemFault(f"cannot write {path}: {error.strerror}; the previous file is untouched") from error
 
@@ -48,13 +59,20 @@ def write_quickly(path: str, text: str) -> None:
         raise SystemFault(f"cannot write {path}: {error.strerror}") from error
 
 
-def _replace(path: str, text: str, mode: int = 0o644, is_exact: bool = False, *, is_flushed: bool = True) -> None:
+def _replace(
+    path: str,
+    text: str,
+    mode: int = 0o644,
+    prepare: Callable[[int], None] | None = None,
+    *,
+    is_flushed: bool = True,
+) -> None:
     temporary = f"{path}.{os.urandom(_RANDOM_BYTES).hex()}{_SUFFIX}"
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with open(fd, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            if is_exact:
-                os.fchmod(fd, mode)
+            if prepare:
+                prepare(fd)
             file.write(text)
             if is_flushed:
                 file.flush()
