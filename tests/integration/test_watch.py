@@ -1,5 +1,6 @@
 """`watch` follows a balancer: live in a terminal, as lines elsewhere."""
 
+import io
 import os
 import pty
 import re
@@ -12,9 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from integration.balancer import Balancer
 from integration.test_status import COMMAND
+from serf_haproxy.show.live import make_view
+from serf_haproxy.show.table import Choice
 
 pytestmark = pytest.mark.usefixtures("time_limit", "interruptible")
 
@@ -104,3 +108,15 @@ def test_a_terminal_without_rich_gets_lines(balancer: Balancer) -> None:
     assert "pip install 'serf-haproxy[watch]'" in text
     assert "OK: 2/2 servers up" in text
     assert "\x1b[?1049h" not in text
+
+
+def test_long_names_leave_room_for_what_matters(balancer: Balancer) -> None:
+    """At 80 columns the end of a name, the state, the check and the begin of the reason are there."""
+    name = f"{'a-rack-in-the-north-' * 4}"[:60] + "-007"
+    balancer.record(name, 0)
+    view = make_view(balancer.read(), {}, [], Choice(), 24)
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(view)
+    lines = console.export_text().splitlines()
+    assert any(re.match(r"a-rack\S+-007 +quarantined +- +- +0 +- +- +tag", line) for line in lines), lines
+    assert any(re.match(r"web1 +serving +UP +1 +0 +0\.0 ", line) for line in lines), lines

@@ -13,7 +13,8 @@ from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import Key
 from serf_haproxy.show.document import to_json
 from serf_haproxy.show.levels import Level
-from serf_haproxy.show.table import Choice, choose_nodes, explain_member, format_headline
+from serf_haproxy.show.table import NAME, Choice, choose_nodes, explain_member, format_headline, has_services
+from serf_haproxy.show.words import shorten_middle
 
 _STYLES = {Level.OK: "", Level.WARNING: "yellow", Level.CRITICAL: "bold red"}
 _SHARE = 3  # a third of the screen for events
@@ -46,7 +47,7 @@ def make_view(report: Report, rates: Mapping[Key, float], events: Sequence[str],
     event_count = max(3, height // _SHARE)
     room = max(3, height - len(lines) - event_count - 6)
     members = choose_nodes(status["members"], choice)
-    lines.append(_list_members(report, members[:room], rates))
+    lines.append(_list_members(report, members[:room], rates, has_services(status)))
     if len(members) > room:
         lines.append(Text(f"... and {len(members) - room} more nodes", style="dim"))
     return Group(*lines, *map(_make_line, events[-event_count:]))
@@ -65,15 +66,19 @@ def _list_services(services: Mapping[str, Mapping[str, Any]], rates: Mapping[Key
     return table
 
 
-def _list_members(report: Report, members: Sequence[Mapping[str, Any]], rates: Mapping[Key, float]) -> Table:
-    table = _make_table("service", "name", "state", "check", "weight", "now", "per s", "ms", "why")
+def _list_members(
+    report: Report, members: Sequence[Mapping[str, Any]], rates: Mapping[Key, float], has_service: bool
+) -> Table:
+    first = ["service"] if has_service else []
+    table = _make_table(*first, "name", "state", "check", "weight", "now", "per s", "ms", "why")
     servers = report.servers or {}
     for one in members:
         key = one["service"] or "", one["name"]
         status = servers.get(key)
         ms = "-" if status is None or status.response_ms is None else str(status.response_ms)
         cells = [
-            *(one["service"] or "-", one["name"], one["state"], status.status if status else "-"),
+            *([one["service"] or "-"] if has_service else []),
+            *(shorten_middle(one["name"], NAME), one["state"], status.status if status else "-"),
             *(str("-" if one["weight"] is None else one["weight"]), str(one["session_count"])),
             *(f"{rates.get(key, 0.0):.1f}" if status else "-", ms, explain_member(one)),
         ]

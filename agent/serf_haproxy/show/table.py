@@ -24,7 +24,7 @@ WIDE = (
 _ABSENT = ("ignored", "gone")  # rarely what is looked for
 SORTS = ("level", "name", "state", "since", "address")
 
-_LINE, _CELL, _NAME, _WHY = 16384, 128, 24, 20  # characters; the reason has so many beside its node, or goes below it
+_LINE, _CELL, NAME, _WHY = 16384, 128, 24, 20  # characters; the reason has so many beside its node, or goes below it
 _GAP, _BELOW = "  ", "    "
 
 
@@ -83,7 +83,7 @@ def format_table(report: Report, choice: Choice = ALL, width: int = WIDTH, paint
         subject = one["subject"] if one["subject"] in conditions else f"{which.name} {one['subject']}"
         lines.append(paint(which, printable(f"{subject}: {one['text']}", _LINE)))
     members = choose_nodes(status["members"], choice)
-    columns = [one for one in (NARROW if width else WIDE) if one != "service" or _has_services(status)]
+    columns = [one for one in (NARROW if width else WIDE) if one != "service" or has_services(status)]
     lines += ["", *_format_rows(members, columns, width, paint)]
     if not members:
         lines.append(_explain_none(status, choice))
@@ -140,11 +140,11 @@ def _format_rows(
     if not members:
         return
     found = [[_find_cell(one, column) for column in columns] for one in members]
-    cells, widths = _fit(found, columns, _NAME if width else 0)
+    cells, widths = _fit(found, columns, NAME if width else 0)
     room = width - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
     is_below = bool(width) and room < min(_WHY, widths[-1])  # the reason gets lines of its own below its node
     if is_below and (spare := room + len(_GAP)) > 0:  # which leaves more room for names
-        cells, widths = _fit(found, columns, _NAME, spare)
+        cells, widths = _fit(found, columns, NAME, spare)
     for one, row in zip([None, *members], [columns, *cells], strict=True):
         level = Level.OK if one is None else Level[one["level"].upper()]
         shown = row[:-1] if is_below else row
@@ -203,7 +203,8 @@ def _rank(one: Mapping[str, Any], sort: str) -> Any:
     return str(one[sort])
 
 
-def _has_services(status: Mapping[str, Any]) -> bool:
+def has_services(status: Mapping[str, Any]) -> bool:
+    """Return whether there are further services, so that the one of a node is worth a column."""
     names = {one["service"] for one in status["members"]} - {None, DEFAULT_SERVICE}
     return bool(names) or len(status["services"]) > 1
 
