@@ -50,6 +50,7 @@ bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	run pass.py --ahead $(if $(QUICK),--rounds 2 --counts 10 1000,--counts 10 1000 10000); \
 	run gossip.py $(if $(QUICK),--agents 10 --rest-s 5); \
 	run look.py $(if $(QUICK),--counts 10 --span-s 2); \
+	run viewer.py $(if $(QUICK),--counts 10 --opens 2 --span-s 2); \
 	run handler.py $(if $(QUICK),--rounds 5); \
 	run takeover.py $(if $(QUICK),--rounds 5 --faults "set aside" "not come back"); \
 	run size.py

@@ -18,6 +18,7 @@ SMALLEST = (
     ("gossip.py", "--agents", "3", "--rest-s", "1"),
     ("handler.py", "--rounds", "20"),
     ("look.py", "--counts", "10", "--span-s", "1"),
+    ("viewer.py", "--counts", "10", "--opens", "1", "--span-s", "1"),
 )
 WITH_A_PACKAGE_INDEX = {"size"}
 BLOCK = re.compile(r"^<!-- ([a-z-]+)\.([a-z-]+) -->$", re.MULTILINE)

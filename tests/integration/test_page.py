@@ -85,6 +85,8 @@ def test_the_page_follows_the_cluster(proxy: Proxy, tab: Tab) -> None:
         tab.click("#rows .row:nth-child(2)")
         tab.wait(f"{NODE}.open && document.querySelector('#node-fields').innerText.includes('serving')")
         assert tab.read("#node-name") == "nodes / web1"
+        assert "an event of Serf's said so" in tab.read("#node-fields")
+        assert "unknown -> serving" in tab.read("#node-fields")
         tab.press("Escape")
         tab.wait(f"!{NODE}.open")
         for key in ("/", "w", "e", "b", "2"):

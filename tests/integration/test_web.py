@@ -101,6 +101,9 @@ def test_paths_and_their_rules(proxy: Proxy) -> None:
         member = json.loads(web.read(path))
         status = json.loads(web.read("/v1/status"))
         assert [one["name"] for one in status["members"]] == ["web1"]
+        assert ["decision", "serving: it is alive in Serf"] in [
+            [label, text.partition(",")[0]] for label, text in member["lines"]
+        ]
         assert (member["state"], member["haproxy"]["address"]) == ("serving", f"127.0.0.1:{application.port}")
         assert f"server web1 127.0.0.1:{application.port}" in web.read("/v1/config")
         happenings = json.loads(web.read("/v1/history"))["happenings"]
@@ -179,9 +182,12 @@ def test_events_are_timed(proxy: Proxy) -> None:
         wait_for(lambda: (web.measure(alive), web.measure(count)) == (2, 2), lambda: web.read("/metrics"))
         assert 0 < web.measure("serf_haproxy_event_applied_seconds_sum") < 60
         applied = web.measure('serf_haproxy_passes_total{outcome="applied"}')
+        proxy.record("odd", 99999)  # it becomes no server
         proxy.record("web1", 8001, colour="red")
         wake(proxy.settings.wake_fifo)
-        wait_for(lambda: web.measure(alive) == 3, lambda: web.read("/metrics"))
+        wait_for(lambda: web.measure(alive) == 4, lambda: web.read("/metrics"))
+        ways = [one["way"] for one in read_story(web) if (one["kind"], one["subject"]) == ("node", "odd")]
+        assert [way["applied_s"] for way in ways if way] == [None]
         assert web.measure(count) == 2
         assert web.measure('serf_haproxy_passes_total{outcome="applied"}') >= applied
 
@@ -346,6 +352,24 @@ def test_a_port_in_use_stops_no_pass(proxy: Proxy) -> None:
             join(proxy, "web1", 8001)
             taken.close()
             wait_for(Web(proxy, daemon.pid, port).is_up, lambda: log_path(proxy).read_text())
+
+
+@pytest.mark.parametrize("log_format", ["json", "logfmt"])
+def test_the_web_process_logs_as_the_daemon_does(proxy: Proxy, log_format: str) -> None:
+    """What the web process says is in the daemon's log, in the daemon's format."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", free_port()))) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        with running_daemon(proxy, **{BIND: bind}, SERF_HAPROXY_LOG_FORMAT=log_format):
+            said = f"cannot listen at {bind}"
+            wait_for(lambda: said in log_path(proxy).read_text(), lambda: log_path(proxy).read_text())
+            wait_for(lambda: "it starts again" in log_path(proxy).read_text(), lambda: log_path(proxy).read_text())
+    lines = log_path(proxy).read_text().splitlines()
+    if log_format == "json":
+        levels = [told["level"] for told in map(json.loads, lines) if said in told["msg"]]
+        assert levels[0] == "ERROR"
+    else:
+        assert [line for line in lines if not line.startswith("level=")] == []
+        assert next(line for line in lines if said in line).startswith('level=ERROR msg="')
 
 
 def test_passes_go_on_while_the_web_process_is_stopped(proxy: Proxy) -> None:

@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import Any
 
-from serf_haproxy.errors import InputError
+from serf_haproxy.errors import EXIT_SYSTEM, InputError, SystemFault
 from serf_haproxy.settings import load_settings, variable
 
 
@@ -19,14 +19,18 @@ def web(_args: argparse.Namespace) -> int:
     """Serve until standard input ends."""
     import logging
 
-    from serf_haproxy.daemon.log import LineFormatter, LossyHandler
+    from serf_haproxy.daemon.log import LossyHandler, choose_formatter
     from serf_haproxy.web.process import serve
 
     settings = load_settings(os.environ)
     if not settings.web_bind:
         raise InputError(f"set {variable('web_bind')}, such as to 127.0.0.1:1940")
     handler = LossyHandler(2)
-    handler.setFormatter(LineFormatter("level=%(levelname)s msg=%(message)r"))
+    handler.setFormatter(choose_formatter(settings.log_format))
     logging.basicConfig(level="INFO", handlers=[handler], force=True)
-    serve(settings)
+    try:
+        serve(settings)
+    except SystemFault as error:  # one line of the daemon's log, in its format
+        logging.getLogger("serf-haproxy").error("%s", error)
+        return EXIT_SYSTEM
     return 0

@@ -20,6 +20,8 @@ from serf_haproxy.show.rules import RULES
 from serf_haproxy.show.scaling import find_slot, format_slot
 from serf_haproxy.show.words import format_part, format_span
 
+NOW = "Serf now"  # the label of what Serf says at this moment
+
 _LABEL, _WIDTH = 12, 100  # characters
 _EVENT_COUNT = 5
 _RESUME = "the pause ends, by `serf-haproxy resume`: until then nothing at HAProxy changes"
@@ -108,7 +110,7 @@ def format_value(value: object) -> str:
 def format_explanation(found: Mapping[str, Any], now_s: float) -> str:
     """Return an explanation for people."""
     lines = [f"{found['name']} in service {found['service'] or '-'}: {found['state']} ({found['level']})"]
-    for label, text in _list_parts(found, now_s):
+    for label, text in list_parts(found, now_s):
         lines += textwrap.wrap(
             printable(text),
             _WIDTH,
@@ -120,7 +122,8 @@ def format_explanation(found: Mapping[str, Any], now_s: float) -> str:
     return "\n".join(lines)
 
 
-def _list_parts(found: Mapping[str, Any], now_s: float) -> Iterator[tuple[str, str]]:
+def list_parts(found: Mapping[str, Any], now_s: float) -> Iterator[tuple[str, str]]:
+    """Yield what an explanation says, for people: a label, "" where it goes on, and a text, which may need escapes."""
     heard = found["heard"]
     if heard["at_s"] is not None:
         how = "Serf's roster said so" if heard["evidence"] == "roster" else "an event of Serf's said so"
@@ -131,7 +134,7 @@ def _list_parts(found: Mapping[str, Any], now_s: float) -> Iterator[tuple[str, s
     where = f"{found['address'] or '-'}, role {found['role'] or '-'}"
     yield "", f"address {where}{', tags ' + tags if tags else ''}"
     now = heard["now"] or "it does not answer, so what it says now is not known"
-    yield "Serf now", now if now == heard["status"] or not heard["now"] else f"{now}; the next pass that asks follows"
+    yield NOW, now if now == heard["status"] or not heard["now"] else f"{now}; the next pass that asks follows"
     left = "" if found["left_s"] is None else f", for {format_span(found['left_s'])} more"
     since = "" if found["since_s"] is None else f", since {_format_time(found['since_s'], now_s)}"
     yield "decision", f"{found['state']}: {found['reason']}{since}{left}"

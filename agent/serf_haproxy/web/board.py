@@ -23,13 +23,19 @@ from serf_haproxy.web.story import Line, Story
 
 log = logging.getLogger("serf-haproxy")
 
-_WATCHED_S, _IDLE_S = 2.0, 15.0  # how often it is read while a page is open, and else
+_WATCHED_S, _WATCHED_MAX_S, _IDLE_S = 2.0, 5.0, 15.0  # how often it is read while a page is open, and else
+_WATCHED_SHARE = 0.01  # of a processor, which readings for a page may take up to that longest pause
 _LEAST_S = 0.5  # between two readings
 _REST_SHARE = 4  # a reading is followed by a rest of this many times what it took: a fifth of a processor at most
 _PATIENCE_S = 2.5  # a HAProxy that does not answer takes longer; what was read before is shown then
 _HISTORY_BYTES = 64 * 1024  # of what was before this process started
 _QUEUE_COUNT = 4  # messages that a page may be behind
 _SILENCE_S = 60.0
+
+
+def choose_pause_s(used_s: float) -> float:
+    """Return how long after a reading for a page the next one comes by itself, by the CPU time that this one took."""
+    return min(max(_WATCHED_S, used_s / _WATCHED_SHARE), _WATCHED_MAX_S)
 
 
 class Board:
@@ -117,15 +123,15 @@ class Board:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1) as pool:
             while True:
-                began_s = time.monotonic()
+                began_s, used_s = time.monotonic(), time.process_time()
                 try:
                     self._take(*await loop.run_in_executor(pool, self._read))
                 except SystemFault as error:
                     self._tell(str(error))
-                took_s = time.monotonic() - began_s
+                took_s, used_s = time.monotonic() - began_s, time.process_time() - used_s
                 await asyncio.sleep(max(_LEAST_S, _REST_SHARE * took_s))
                 try:
-                    async with asyncio.timeout(_WATCHED_S if self._viewers else _IDLE_S):
+                    async with asyncio.timeout(choose_pause_s(used_s) if self._viewers else _IDLE_S):
                         await self._hint.wait()
                 except TimeoutError:
                     pass

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 from serf_haproxy.control.report import Report
 from serf_haproxy.policy.decision import State
+from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import Key
 from serf_haproxy.show.document import to_json
-from serf_haproxy.show.explain import explain_node
+from serf_haproxy.show.explain import NOW, explain_node, list_parts
 from serf_haproxy.show.levels import Level, is_up
 
 GOOD, NOTABLE, BAD = 0, 1, 2  # how a row is shown
@@ -30,7 +31,11 @@ class Reading(NamedTuple):
         """Return why a node is as it is in a service, None where it is not there."""
         found = explain_node(self.report, name, service)
         status = (self.report.servers or {}).get((service, name))
-        return {**found[0], "haproxy": status._asdict() if status else None} if found else None
+        if not found:
+            return None
+        # Serf is not asked here.
+        lines = [(label, printable(text)) for label, text in list_parts(found[0], time.time()) if label != NOW]
+        return {**found[0], "haproxy": status._asdict() if status else None, "lines": lines}
 
     def list_rows(self) -> dict[str, list[Any]]:
         """Return a row for each node and service, by "service/name".

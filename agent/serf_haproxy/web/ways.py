@@ -98,7 +98,9 @@ class Ways:
     def _look(self, key: Key, one: _Open, reading: Reading) -> _Open | None:
         """Return how far a way has come; None where it comes no further."""
         way, report = one.way, reading.report
-        if reading.at_s - (way.applied_s or way.decided_s) > _PATIENCE_S:
+        entry, status = report.decision.entries.get(key), (report.servers or {}).get(key)
+        has_none = entry is not None and entry.server is None and key not in self._served  # nothing changes at HAProxy
+        if has_none or reading.at_s - (way.applied_s or way.decided_s) > _PATIENCE_S:
             return None
         if way.applied_s is None:
             ended = next((news for news in self._passes if news.ended_s >= way.decided_s and news.is_in_force), None)
@@ -107,7 +109,6 @@ class Ways:
             if ended.verdict == Verdict.UNCHANGED:  # HAProxy ran the same before
                 return None
             way = way._replace(applied_s=ended.ended_s)
-        entry, status = report.decision.entries.get(key), (report.servers or {}).get(key)
         if entry is None or entry.state is not State.SERVING:
             return one._replace(way=way) if way != one.way else None
         if status is None or report.at_s < (way.applied_s or 0.0):
