@@ -34,12 +34,12 @@ GROUPS = {
     "containers/test_partitions": ("partitions", 2),
     "integration/test_faults": ("passes", 2),  # these three run while the images are built
     "integration/test_daemon_faults": ("daemon", 1),
+    "integration/test_alerts": ("alerts", 1),
     "containers/test_rolling": ("fleet", 1),
     "containers/test_twenty": ("fleet", 1),
     "containers/test_faults": ("faults", 1),
     "containers/test_images": ("images", 1),
     "containers/test_services": ("services", 1),
-    "integration/test_alerts": ("alerts", 1),
     "integration/test_page": ("page", 1),
 }
 SINGLE = ("containers/", "integration/")

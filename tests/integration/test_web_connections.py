@@ -123,6 +123,25 @@ def test_what_is_refused_is_told(proxy: Proxy) -> None:
             assert answer.startswith(b"HTTP/1.1 200 "), host
 
 
+def test_strangers_get_401_and_nothing_else(proxy: Proxy, short_dir: Path) -> None:
+    """With a token every wrong request of a stranger is refused; the log has no line of it."""
+    token = short_dir / "token"
+    token.write_text("a-token-of-24-characters")
+    with serving(proxy, SERF_HAPROXY_WEB_TOKEN_FILE=str(token)) as web:
+        for shown in (
+            b"Basic \xe9\xe9\xe9\xe9",
+            b"Basic ====",
+            b"Bearer \xff",
+            b"Bearer " + b"x" * 7000,
+            b"a-token-of-24-characters",
+        ):
+            for path in (b"/", b"/v1/stream", b"/v1/%2e%2e/config", b"/nothing"):
+                request = b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + shown + b"\r\n\r\n"
+                assert exchange(web, request).startswith(b"HTTP/1.1 401 "), (shown[:20], path)
+        assert exchange(web, b"\x16\x03\x01\x00\xa5" + b"\xff" * 100 + b"\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert "Traceback" not in log_path(proxy).read_text()
+
+
 def test_a_client_that_drips_is_ended(proxy: Proxy) -> None:
     """A request that comes byte by byte is ended although it goes on, in its head and in its body."""
     post = b"POST /v1/nodes/a/maint HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\n\r\n"

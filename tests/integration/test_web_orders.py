@@ -135,6 +135,7 @@ def test_what_gives_no_order(proxy: Proxy) -> None:
         wrong: list[object] = [[], "x", 1, {}, {"mode": "drain"}, {"mode": "kill", "reason": "x"}, good | {"more": 1}]
         wrong += [good | {"until": "yesterday"}, good | {"until": "2001-01-01T00:00Z"}, good | {"reason": 7}]
         wrong += [good | {"is_local": "yes"}, good | {"reason": "x" * 3000}, good | {"by": "a\nb"}]
+        wrong += [good | {name: "\ud800"} for name in ("mode", "reason", "until", "by")]
         for told in wrong:
             assert client.ask("POST", PATH, told).status == 400, told
         for path in ("/v1/nodes/%2e%2e%2fx/maint", "/v1/nodes//maint", "/v1/nodes/a%0ab/maint"):

@@ -4,6 +4,8 @@ import base64
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from serf_haproxy.errors import SettingsError, SystemFault
 from serf_haproxy.settings import Settings, load_settings
@@ -63,6 +65,17 @@ def test_the_token_is_asked_for(tmp_path: Path) -> None:
     assert ask(access, authorization=f"Bearer {TOKEN}") == 401
     path.unlink()
     assert ask(access, authorization=f"Bearer {TOKEN}") == 503
+
+
+@example("Basic ", "\xe9\xe9\xe9\xe9")
+@given(st.sampled_from(["", "Basic ", "Bearer ", "Digest "]), st.text(st.characters(max_codepoint=255), max_size=60))
+def test_no_authorization_does_more_than_be_refused(
+    tmp_path_factory: pytest.TempPathFactory, scheme: str, text: str
+) -> None:
+    """Whatever a client shows as its token is refused with 401."""
+    path = tmp_path_factory.getbasetemp() / "any-token"
+    path.write_text(TOKEN)
+    assert ask(Access(Settings(web_bind=":1940", web_token_file=str(path))), authorization=scheme + text) == 401
 
 
 def test_a_missing_token_is_told_at_the_start(tmp_path: Path) -> None:

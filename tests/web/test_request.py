@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serf_haproxy.web.request import HEAD_BYTES, BadRequestError, Response, format_head, parse_head, read_request
+from serf_haproxy.web.request import (
+    HEAD_BYTES,
+    BadRequestError,
+    Response,
+    format_head,
+    parse_head,
+    read_request,
+    refuse,
+)
 
 
 def refused(head: str) -> int:
@@ -48,6 +56,11 @@ def test_a_request_is_taken_apart() -> None:
 def test_what_is_no_http_is_refused(head: str) -> None:
     """A head that another program might read in another way gets 400."""
     assert refused(head) == 400
+
+
+def test_a_refusal_may_repeat_any_text() -> None:
+    """Half of a surrogate pair, which JSON can have and UTF-8 cannot, is escaped."""
+    assert refuse(400, "until \ud800: no time").body == b"until \\ud800: no time\n"
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=300))

@@ -1,7 +1,6 @@
 """Who may ask: everyone who reaches a Unix socket or loopback, or who knows the token where there is one."""
 
 import base64
-import binascii
 import ipaddress
 
 from serf_haproxy.control.rules import read_secret_file
@@ -70,5 +69,5 @@ def _find_token(authorization: str) -> bytes | None:
         return None
     try:
         return base64.b64decode(text.strip(), validate=True).partition(b":")[2]
-    except binascii.Error:
+    except ValueError:  # no base64, or no ASCII
         return None

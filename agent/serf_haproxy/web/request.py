@@ -89,7 +89,8 @@ class BadRequestError(Exception):
 
 def refuse(status: int, text: str, **headers: str) -> Response:
     """Return a response that says in one line why there is no other one."""
-    return Response(status, f"{text}\n".encode(), headers={name.replace("_", "-"): it for name, it in headers.items()})
+    body = f"{text}\n".encode("utf-8", "backslashreplace")  # it may repeat what a client has sent
+    return Response(status, body, headers={name.replace("_", "-"): it for name, it in headers.items()})
 
 
 async def read_request(reader: asyncio.StreamReader) -> Request:
