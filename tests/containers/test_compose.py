@@ -11,6 +11,7 @@ import pytest
 import requests
 
 import workers
+from containers.applications import build
 from containers.cluster import FAIL_S, Balancer
 from containers.engine import PREFIX, ROOT, Engine, need, run
 from fakes.certificates import connect, see_certificate, write_pair
@@ -238,3 +239,21 @@ def test_a_load_makes_web_applications_come_and_go(engine: Engine, program: str,
         told = balancer.exec("serf-haproxy", "status", user="serf-haproxy", is_checked=False)
         assert "service nodes scales: 1 of 1 to 4 servers" in told
     assert engine("ps", "--all", "--quiet", mine).split() == []
+
+
+def test_a_sidecar_makes_an_unchanged_application_a_node(engine: Engine, program: str) -> None:
+    """compose.sidecar.yaml serves an image without the bundle; the sidecar leaves at its stop, and joins again."""
+    environ = {"APP_IMAGE": build(engine, "plain"), "APP_PORT": "8080"}
+    with removing(Compose(engine, program, "compose.yaml", "compose.sidecar.yaml", **environ)) as compose:
+        compose("up", "--no-build", "--detach", "--scale", "webapp=0", "balancer", "app", "node", "webapp")
+        balancer = compose.balancer("balancer")
+        (app,), (node,) = (compose("ps", "-q", name).split() for name in ("app", "node"))
+        wait_for(lambda: balancer.views() == {app[:12]: "UP"}, balancer.story, FAIL_S)
+        assert requests.get(compose.url(), timeout=10).text == "served\n"
+        compose("stop", "node")
+        assert engine("inspect", "--format={{.State.ExitCode}}", node).strip() == "0"
+        wait_for(lambda: app[:12] in balancer.members("left"), balancer.story, FAIL_S)
+        # It is the last server, so the balancer keeps it while its health check succeeds.
+        assert requests.get(compose.url(), timeout=10).text == "served\n"
+        compose("start", "node")
+        wait_for(lambda: app[:12] in balancer.members("alive"), balancer.story, FAIL_S)
