@@ -32,12 +32,14 @@ def release(args: argparse.Namespace) -> int:
     from serf_haproxy.control.give import Desk, suggest
     from serf_haproxy.control.preview import preview
     from serf_haproxy.errors import InputError
+    from serf_haproxy.haproxy.socket import BRIEF, PROMPT
     from serf_haproxy.policy.decision import State
     from serf_haproxy.policy.orders import ON, RELEASE
     from serf_haproxy.services import format_key
 
     settings = load_settings(os.environ)
-    desk, wish, found = Desk(settings), read_wish(args), preview(settings)
+    desk, wish = Desk(settings), read_wish(args)
+    found = preview(settings, limits=BRIEF if desk.find_silence() else PROMPT)
     names = {name for _, name in found.decision.entries}
     if unknown := sorted(set(args.nodes) - names):
         raise InputError(f"release: no node {unknown[0]!a} is known{suggest(unknown[0], names)}")

@@ -52,6 +52,7 @@ class Desk:
         self._edges: Edges = make_edges(settings, PROMPT)
         self._order_secrets = OrderSecrets(settings)
         self._now_ms = time.time_ns() // 1_000_000
+        self._silence: str | None = None
 
     def read(self) -> Table:
         """Return the orders of this balancer, with those that the daemon has not taken yet."""
@@ -126,9 +127,11 @@ class Desk:
 
     def find_silence(self) -> str:
         """Return what HAProxy has to do before an order counts there; "" where it answers, or that is not known."""
-        runtime = self._edges.runtime
-        state = "" if runtime.read_description() is not None else ask_haproxy(self._edges, None).state
-        return {FROZEN: "HAProxy answers, which is frozen now", DOWN: "HAProxy runs"}.get(state, "")
+        if self._silence is None:  # asked once: each question to a frozen one costs patience
+            answers = self._edges.runtime.read_description() is not None
+            state = "" if answers else ask_haproxy(self._edges, None).state
+            self._silence = {FROZEN: "HAProxy answers, which is frozen now", DOWN: "HAProxy runs"}.get(state, "")
+        return self._silence
 
     def has_others(self) -> bool:
         """Return whether there is another balancer."""
