@@ -27,7 +27,7 @@ CONFINED = (
     "--security-opt=no-new-privileges",
     "--health-interval=60s",  # otherwise the checks of all containers use more CPU time than the containers
 )
-JOIN_S = 30.0
+JOIN_S = 90.0
 FAIL_S = 60.0  # Serf detects a failure within 5 to 22 s, later on a node that is cut off; the grace follows
 # The time until a node is back. Serf refuses a name at another address until 30 s after the failure, and the refused
 # node announces itself again only with a full state exchange, 30 to 60 s after its start and then every 30 s. With the

@@ -65,7 +65,7 @@ def test_containers_come_and_go_with_the_load_and_no_request_is_lost(cluster: Cl
         for _ in range(SCALE_INS):
             if count_stops() >= SCALE_INS:
                 break
-            loads.append(Load(balancer.address, 80, limit_s=_STEP_S))
+            loads.append(Load(balancer.address, 80, work_us=200_000, limit_s=_STEP_S))
             with run_load(loads[-1], 20):
                 wait_for(lambda: len(list_up()) == MOST, tell, _STEP_S)
             loads.append(Load(balancer.address, 80, think_s=0.2, limit_s=2 * _STEP_S))

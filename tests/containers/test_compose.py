@@ -231,7 +231,7 @@ def test_a_load_makes_web_applications_come_and_go(engine: Engine, program: str,
             return sorted(name for name, view in (balancer.views() or {}).items() if view == "UP" and stem in name)
 
         wait_for(lambda: list_slots() == [f"{stem}1"], balancer.log, STEP_S)
-        with run_load(Load(balancer.address, 80, limit_s=2 * STEP_S), 30) as crowd:
+        with run_load(Load(balancer.address, 80, work_us=200_000, limit_s=2 * STEP_S), 30) as crowd:
             wait_for(lambda: list_slots() == [f"{stem}{number}" for number in range(1, 5)], balancer.log, STEP_S)
         with run_load(Load(balancer.address, 80, think_s=0.2, limit_s=2 * STEP_S), 2) as calm:
             wait_for(lambda: len(list_slots()) == 1, balancer.log, STEP_S)

@@ -25,6 +25,7 @@ class Load:
         port: TCP port.
         keep_alive: Keep connections open until the server closes them; otherwise one connection for each request.
         think_s: Mean pause of a client between two requests.
+        work_us: The work that a request brings to the demo's web application, a pause of so many microseconds.
         limit_s: The longest time it may run; a load that is not stopped by then has failed.
         ok_count: Requests answered with 200.
         failures: For each other request, what happened instead.
@@ -35,6 +36,7 @@ class Load:
     port: int
     keep_alive: bool = False
     think_s: float = 0.0
+    work_us: int = 0
     limit_s: float = 600.0
     ok_count: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)
@@ -94,7 +96,8 @@ async def _client(load: Load) -> None:
 async def _request(load: Load, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
     """Make one request; return whether the connection can be used again."""
     wish = b"keep-alive" if load.keep_alive else b"close"
-    writer.write(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: " + wish + b"\r\n\r\n")
+    work = b"\r\nX-Work-Us: %d" % load.work_us if load.work_us else b""
+    writer.write(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: " + wish + work + b"\r\n\r\n")
     await writer.drain()
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     status, *lines = head.split("\r\n")

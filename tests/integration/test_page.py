@@ -164,7 +164,9 @@ def test_orders_are_given_and_undone_on_the_page(proxy: Proxy, tab: Tab, short_d
         tab.click("#rows .row")
         tab.wait("document.querySelector('#node-name').textContent === 'nodes / web1'")
         tab.wait(f"{NODE}.open && !document.querySelector('#maint').hidden")
+        tab.wait("document.querySelectorAll('#node-fields dd').length > 1")  # until then the dialog grows, and moves
         tab.click("#maint summary")
+        tab.wait("document.querySelector('#maint').open")
         tab.click("#maint-set")
         tab.wait("document.querySelector('#maint-said').textContent.includes('the reason is missing')")
         for name, text in (("reason", "<b>disk</b>"), ("until", "2h"), ("by", "alice")):
