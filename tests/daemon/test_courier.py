@@ -22,17 +22,14 @@ from serf_haproxy.policy.orders import DRAIN, MAINT, MOST, UNDONE, Order
 from serf_haproxy.policy.proof import Secret
 from serf_haproxy.serf import inbox
 from serf_haproxy.settings import Settings, load_settings
+from serf_haproxy.system.moments import time_ms
 
 SECRET = b"0123456789abcdef"
 SECRETS = (Secret(SECRET),)
 
 
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def make(node: str = "web1", mode: str = DRAIN, issuer: str = "lb1", **more: Any) -> Order:
-    return Order(MAINT, "", node, mode, now_ms(), issuer, reason="disk swap")._replace(**more)
+    return Order(MAINT, "", node, mode, time_ms(), issuer, reason="disk swap")._replace(**more)
 
 
 class Clock:
@@ -44,10 +41,6 @@ class Clock:
     def monotonic(self) -> float:
         """Return the time of a clock that never goes back."""
         return time.monotonic() + self.ahead_s
-
-    def time_ns(self) -> int:
-        """Return the time since the epoch, which is not moved."""
-        return time.time_ns()
 
 
 class Agent:
@@ -67,7 +60,7 @@ class Agent:
         """Take an event as `serf.client.Client` passes it on."""
         assert name == inbox.EVENT
         if self.is_reachable:
-            self.events += decode(payload, SECRETS, now_ms()).orders
+            self.events += decode(payload, SECRETS, time_ms()).orders
         return self.is_reachable
 
     def talk(self, connection: socket.socket) -> None:
@@ -167,7 +160,7 @@ def list_pages(settings: Settings) -> list[str]:
 
 def answer(agent: Agent, node: str, orders: list[Order], secrets: tuple[Secret, ...] = SECRETS) -> int:
     """Have another balancer answer with all its orders; return the number of pages."""
-    pages = make_pages(node, orders, now_ms(), secrets)
+    pages = make_pages(node, orders, time_ms(), secrets)
     agent.answers |= {(node, str(number)): page for number, page in enumerate(pages)}
     return len(pages)
 
@@ -213,8 +206,8 @@ def test_events_of_others_count_once_their_signature_does(
     settings: Settings, clock: Clock, subject: Courier, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A forged event is refused with one line a minute, whatever comes with it."""
-    forged = encode(Message(ORDER, "lb2", now_ms(), (make("web9"),)), (Secret(b"another-secret-x"),))
-    genuine = encode(Message(ORDER, "lb2", now_ms(), (make("web1"),)), SECRETS)
+    forged = encode(Message(ORDER, "lb2", time_ms(), (make("web9"),)), (Secret(b"another-secret-x"),))
+    genuine = encode(Message(ORDER, "lb2", time_ms(), (make("web1"),)), SECRETS)
     with caplog.at_level(logging.WARNING):
         for payload in (forged, genuine + b"\n", forged):
             inbox.put(settings.inbox_dir, payload)
@@ -232,7 +225,7 @@ def test_events_of_others_count_once_their_signature_does(
 
 def test_a_page_is_no_event(settings: Settings, work: Work) -> None:
     """A page that was put into an event is left out: only answers have pages."""
-    inbox.put(settings.inbox_dir, make_pages("lb2", [make("web1")], now_ms(), SECRETS)[0])
+    inbox.put(settings.inbox_dir, make_pages("lb2", [make("web1")], time_ms(), SECRETS)[0])
     assert not work()
     assert list_nodes(settings) == {}
 
@@ -249,7 +242,7 @@ def test_without_a_secret_orders_count_here_alone(
 ) -> None:
     """What is given here counts; nothing is told, published or asked, and what comes from Serf is refused."""
     alone = Courier(settings.replace(orders_secret_file=secret))
-    inbox.put(settings.inbox_dir, encode(Message(ORDER, "lb2", now_ms(), (make("web9"),)), SECRETS))
+    inbox.put(settings.inbox_dir, encode(Message(ORDER, "lb2", time_ms(), (make("web9"),)), SECRETS))
     book_of(settings).give([make()])
     assert alone.work(agent, "lb1", ["lb2"])  # type: ignore[arg-type]
     assert list_nodes(settings) == {"web1": False}
@@ -287,14 +280,14 @@ def test_pages_follow_the_orders(settings: Settings, clock: Clock, subject: Cour
         work()
     many = list_pages(settings)
     assert len(many) > 2
-    told = [decode((Path(settings.answers_dir) / name).read_bytes(), SECRETS, now_ms()) for name in many]
+    told = [decode((Path(settings.answers_dir) / name).read_bytes(), SECRETS, time_ms()) for name in many]
     assert sorted(order.node for message in told for order in message.orders) == sorted(names)
     dated = {message.sent_ms for message in told}
     work()
-    assert decode(Path(settings.answers_dir, "orders.0").read_bytes(), SECRETS, now_ms()).sent_ms in dated
+    assert decode(Path(settings.answers_dir, "orders.0").read_bytes(), SECRETS, time_ms()).sent_ms in dated
     clock.ahead_s += 61
     work()
-    assert decode(Path(settings.answers_dir, "orders.0").read_bytes(), SECRETS, now_ms()).sent_ms > max(dated)
+    assert decode(Path(settings.answers_dir, "orders.0").read_bytes(), SECRETS, time_ms()).sent_ms > max(dated)
     for path in Path(settings.state_dir).glob("orders.json"):
         path.unlink()
     clock.ahead_s += 61
@@ -395,7 +388,7 @@ DAY_MS = 86400 * 1000
 
 def leave_for(settings: Settings, days: int, *orders: Order) -> None:
     """Have a balancer take orders, and be away for a number of days since."""
-    then_ms = now_ms() - days * DAY_MS
+    then_ms = time_ms() - days * DAY_MS
     book = book_of(settings)
     book.take([order._replace(at_ms=then_ms) for order in orders], then_ms)
     book.note_seen(then_ms)
@@ -412,14 +405,14 @@ def test_an_order_that_was_undone_during_a_long_absence_does_not_come_back(setti
     """No balancer has its mark any more: what the others do not know is dropped, and they never hear of it."""
     kept, local = make("web2"), make("web3", is_local=True)
     leave_for(settings, 31, make("web1"), kept, local)
-    answer(agent, "lb2", [kept._replace(at_ms=now_ms() - 31 * DAY_MS), make("web4", issuer="lb2")])
+    answer(agent, "lb2", [kept._replace(at_ms=time_ms() - 31 * DAY_MS), make("web4", issuer="lb2")])
     work = be_back(settings, agent, "lb2")
     assert work()
     assert list_nodes(settings).keys() == {"web2", "web3", "web4"}
     assert agent.events == []
     assert not work()
     assert list_pages(settings) == ["orders.0"]
-    page = decode(Path(settings.answers_dir, "orders.0").read_bytes(), SECRETS, now_ms())
+    page = decode(Path(settings.answers_dir, "orders.0").read_bytes(), SECRETS, time_ms())
     assert {order.node for order in page.orders} == {"web2", "web4"}
 
 
@@ -427,7 +420,7 @@ def test_an_order_that_was_undone_during_a_long_absence_does_not_come_back(setti
 def test_nothing_is_dropped_before_all_pages_are_there(settings: Settings, agent: Agent) -> None:
     """An order on the last page is not taken for one that is not known; until then nothing is published or told."""
     names = [f"web{number}" for number in range(30)]
-    there = [make(name, issuer="lb2", at_ms=now_ms() - 31 * DAY_MS) for name in names]
+    there = [make(name, issuer="lb2", at_ms=time_ms() - 31 * DAY_MS) for name in names]
     leave_for(settings, 31, make("web1"), make("web9"), make("gone"))
     count = answer(agent, "lb2", there)
     assert count > 2
@@ -475,7 +468,7 @@ def test_after_a_short_absence_orders_count_as_before(settings: Settings, agent:
     be_back(settings, agent, "lb2")()
     assert list_nodes(settings) == {"web1": True}
     assert list_pages(settings) == ["orders.0"]
-    assert now_ms() - book_of(settings).read_seen_ms() < DAY_MS
+    assert time_ms() - book_of(settings).read_seen_ms() < DAY_MS
 
 
 @pytest.mark.usefixtures("clock")

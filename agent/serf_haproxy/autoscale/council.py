@@ -6,7 +6,6 @@ for their loads by a query of Serf. Two that both believe to be first, after a p
 
 import logging
 import os
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from serf_haproxy.serf.events import ALIVE
 from serf_haproxy.serf.query import Query
 from serf_haproxy.settings import Settings, variable
 from serf_haproxy.system.files import write_quickly
+from serf_haproxy.system.moments import time_ms
 
 log = logging.getLogger("serf-haproxy")
 
@@ -105,7 +105,7 @@ class Council:
 
     def publish(self, self_name: str, loads: Mapping[str, Load]) -> None:
         """Write this balancer's loads where the handler of queries finds them."""
-        text = encode(Question(DEMAND, "", self_name), format_loads(loads), _now_ms(), self._secrets.read())
+        text = encode(Question(DEMAND, "", self_name), format_loads(loads), time_ms(), self._secrets.read())
         write_quickly(os.path.join(self._settings.answers_dir, "demand"), text)
 
     def ask(self, self_name: str, now_s: float) -> None:
@@ -149,7 +149,7 @@ class Council:
 
     def _hear(self, node: str, payload: bytes, now_s: float) -> None:
         try:
-            said = decode(payload, Question(DEMAND, "", node), self._secrets.read(), _now_ms(), FRESH_MS)
+            said = decode(payload, Question(DEMAND, "", node), self._secrets.read(), time_ms(), FRESH_MS)
             self._heard[node] = Heard(parse_loads(said.text), now_s)
         except (ValueError, SystemFault) as error:
             self._complain(f"the load of {node} does not count: {error}", now_s)
@@ -162,7 +162,3 @@ class Council:
         if now_s - self._told_s.get(text[:40], -_TELL_S) >= _TELL_S:
             self._told_s[text[:40]] = now_s
             log.warning("%s", text)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from serf_haproxy.errors import HaproxyFault
-from serf_haproxy.serf.printing import printable
+from serf_haproxy.haproxy.stat import reading
 
 _BACKEND, _SERVER = "1", "2"  # the column `type`
 _COLUMNS = ("pxname", "svname", "type", "status", "uweight", "scur", "qcur")
@@ -63,7 +62,7 @@ def read_gauges(answer: str) -> dict[str, Gauge]:
     names: list[str] = []
     waiting = {name: int(number) for name, number in _WAITS.findall(answer)}
     listing = "".join(line for line in answer.splitlines(keepends=True) if not line.startswith(("# table", "0x")))
-    try:
+    with reading():
         for fields in csv.reader(io.StringIO(listing, newline="")):
             if fields and fields[0] == "# pxname":
                 names = ["pxname", *fields[1:]]
@@ -77,7 +76,5 @@ def read_gauges(answer: str) -> dict[str, Gauge]:
                     rows.setdefault(section, {})[name] = Row(is_open, in_flight)
                 elif kind == _BACKEND:
                     whole[section] = int(current or 0)  # those that wait in it are among them
-    except (csv.Error, ValueError, KeyError) as error:
-        raise HaproxyFault(f"HAProxy's statistics cannot be read: {printable(str(error), 100)}") from error
     # A request that has waited is counted in both until its end.
     return {name: Gauge(max(whole[name], counted[name], waiting.get(name, 0)), rows.get(name, {})) for name in whole}

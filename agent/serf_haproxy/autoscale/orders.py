@@ -8,6 +8,7 @@ from serf_haproxy.control.order_book import OrderBook
 from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.policy.orders import DRAIN, MAINT, PAUSE, STOP, UNDONE, Order
 from serf_haproxy.settings import Settings
+from serf_haproxy.system.moments import time_ms
 
 AUTHOR = "autoscale"
 _REASON = 100  # characters
@@ -45,7 +46,7 @@ class Orders:
 
     def read(self) -> Standing:
         """Return the orders that have effect, with those that the daemon has not taken yet."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = time_ms()
         orders = self._book.read_all(now_ms)
         active = [one.order for one in orders.values() if one.order.is_active(now_ms)]
         about = [order for order in active if order.verb == MAINT]

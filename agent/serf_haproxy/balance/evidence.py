@@ -47,6 +47,11 @@ class Course(NamedTuple):
         return max(0.0, self.ended_count - self.failed_count)
 
     @property
+    def failed_share(self) -> float:
+        """The part of its requests that failed, 0 to 1."""
+        return self.failed_count / (self.ended_count or 1)
+
+    @property
     def doubt(self) -> float:
         """How many times too high its cost may well seem: 1 and the relative error of what was seen."""
         return 1 + 1 / math.sqrt(1 + self.sight_count + _FAILURE_SIGHTS * self.failed_count)
@@ -136,5 +141,9 @@ def forget(course: Course, mean_count: float) -> Course:
     """
     most = max(_LEAST_COUNT, 2 * course.factor * mean_count)
     kept = min(1.0, most / max(1.0, course.ended_count))
-    counts = (kept * count for count in course[4:])
-    return Course(*course[:4], *counts)
+    return course._replace(
+        waited_s=kept * course.waited_s,
+        ended_count=kept * course.ended_count,
+        failed_count=kept * course.failed_count,
+        sight_count=kept * course.sight_count,
+    )

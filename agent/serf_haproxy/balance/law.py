@@ -23,7 +23,7 @@ _MEMORY_S, _MEMORY_MAX_S = 3.0, 15.0  # how long a request counts
 _SIGHT_COUNT = 30.0  # so many requests should have been seen waiting at a server: the error is then a sixth
 _RATE_S = 3.0  # over which their rate is smoothed
 _DOWN, _UP = 2.0, 1.0  # fastest change of a factor's logarithm, per second
-_DOWN_FAILING, _FAILING_SHARE = 4.0, 0.25  # the same down, where so much of a server's requests failed
+_FAST_DOWN, _FAST_SHARE = 4.0, 0.25  # the same down, where so much of a server's requests failed
 _PUSHED_SHARE = 0.5  # of the servers may be pushed below this factor
 _PUSHED = 0.5
 _KEPT = 0.1  # another server's goal must be below so much of a pushed one's goal to take its place
@@ -118,13 +118,12 @@ def weigh(
     shares = {}
     for name, course in courses.items():
         target = max(targets[name], _PUSHED) if name in spared else targets[name]
-        failed = course.failed_count / (course.ended_count or 1)
-        factor = _approach(course.factor, target, elapsed_s, _DOWN_FAILING if failed >= _FAILING_SHARE else _DOWN)
+        down = _FAST_DOWN if course.failed_share >= _FAST_SHARE else _DOWN
+        factor = _approach(course.factor, target, elapsed_s, down)
         weight = _choose_weight(factor, limits[name], traffic[name].weight)
         wait_s = course.waited_s / course.ended_count if course.ended_count > 0.5 else None
-        shares[name] = Share(
-            weight, limits[name], factor, wait_s, failed, times[name], name in spared, course.is_failing
-        )
+        told = wait_s, course.failed_share, times[name], name in spared, course.is_failing
+        shares[name] = Share(weight, limits[name], factor, *told)
     courses = {name: course._replace(factor=shares[name].factor) for name, course in courses.items()}
     return Pool(courses, usual_s, sight_rate), shares
 

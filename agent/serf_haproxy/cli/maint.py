@@ -111,13 +111,13 @@ def unset_order(args: argparse.Namespace) -> int:
 def list_orders(args: argparse.Namespace) -> int:
     """List the orders that have effect."""
     import json
-    import time
 
     from serf_haproxy.control.give import Desk
     from serf_haproxy.policy.orders import explain, list_active, name_subject
     from serf_haproxy.serf.printing import printable
+    from serf_haproxy.system.moments import time_ms
 
-    orders = list_active(Desk(load_settings(os.environ)).read(), time.time_ns() // 1_000_000).list_lasting()
+    orders = list_active(Desk(load_settings(os.environ)).read(), time_ms()).list_lasting()
     if args.json:
         print(json.dumps({"version": 1, "orders": [order._asdict() for order in orders]}, indent=1))
         return 0

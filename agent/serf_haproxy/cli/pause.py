@@ -40,13 +40,12 @@ def pause(args: argparse.Namespace) -> int:
 
 def resume(args: argparse.Namespace) -> int:
     """Undo a pause, of this balancer alone and of all."""
-    import time
-
     from serf_haproxy.control.give import Desk
     from serf_haproxy.policy.orders import PAUSE, UNDONE
+    from serf_haproxy.system.moments import time_ms
 
     desk, wish = Desk(load_settings(os.environ)), read_wish(args)
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = time_ms()
     found = [one.order for one in desk.read().values() if one.order.verb == PAUSE and one.order.is_active(now_ms)]
     has_local, is_for_all = (any(order.is_local is is_local for order in found) for is_local in (True, False))
     on_all = "the pause of all balancers goes on; 'serf-haproxy resume' without --local ends it"

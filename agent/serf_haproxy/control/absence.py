@@ -13,6 +13,7 @@ from serf_haproxy.control.order_book import OrderBook
 from serf_haproxy.policy.order_wire import Message, digest_orders
 from serf_haproxy.policy.orders import KEEP_MS, Order, Standing, Subject, describe, name_subject
 from serf_haproxy.system.locks import locked
+from serf_haproxy.system.moments import time_ms
 
 log = logging.getLogger("serf-haproxy")
 
@@ -35,30 +36,31 @@ class Absence:
 
     def __init__(self, book: OrderBook, lock_path: str) -> None:
         self._book, self._lock_path = book, lock_path
-        self._seen_ms, now_ms = book.read_seen_ms(), _now_ms()
+        self._seen_ms = book.read_seen_ms()
         self._round_count, self._round_at_s = 0, 0.0
         self._told: dict[tuple[str, str], dict[int, tuple[Order, ...]]] = {}  # pages by sender and digest
-        self.is_doubtful = bool(self._seen_ms) and now_ms - self._seen_ms > KEEP_MS and bool(self._list_old())
+        away_ms = time_ms() - self._seen_ms if self._seen_ms else 0
+        self.is_doubtful = away_ms > KEEP_MS and bool(self._list_old())
         if self.is_doubtful:
-            days = f"for about {(now_ms - self._seen_ms) // _DAY_MS} days"
+            days = f"for about {away_ms // _DAY_MS} days"
             how = "other balancers hear of its orders from before once one of them has told its own"
             log.warning("%s", f"this balancer was away {days}: {how}")
 
     def has_doubts(self, one: Standing) -> bool:
         """Return whether an order is from before the absence, so that it may have been undone meanwhile."""
-        return self.is_doubtful and not one.order.is_local and one.taken_ms < self._seen_ms + KEEP_MS // 2
+        return self.is_doubtful and self._is_old(one)
 
     def look_at_clock(self, *, is_serf_up: bool) -> None:
         """End the doubts when none has told its own for a while, and note once a day that this balancer is here."""
-        now_s, now_ms = time.monotonic(), _now_ms()
+        now_s, at_ms = time.monotonic(), time_ms()
         if self.is_doubtful and is_serf_up and now_s >= self._round_at_s:
             self._round_at_s, self._round_count = now_s + _ROUND_S, self._round_count + 1
             if self._round_count > _ROUND_COUNT:
                 log.warning("%s", "no other balancer tells its orders, so those of this one count everywhere again")
                 self.is_doubtful = False
-        if not self.is_doubtful and self._book.read() and abs(now_ms - self._book.read_seen_ms()) > _DAY_MS:
+        if not self.is_doubtful and self._book.read() and abs(at_ms - self._book.read_seen_ms()) > _DAY_MS:
             with locked(self._lock_path, _LOCK_S, "another pass"):
-                self._book.note_seen(now_ms)
+                self._book.note_seen(at_ms)
 
     def hear(self, page: Message) -> bool:
         """Take a page of another balancer; return whether orders have been dropped.
@@ -68,15 +70,15 @@ class Absence:
         """
         if not self.is_doubtful:
             return False
-        ours = [one.order for one in self._book.read().values() if not one.order.is_local]
+        is_same = page.digest == digest_orders(self._book.list_shared())
         pages = self._told.setdefault((page.sender, page.digest), {})
         pages[page.page] = page.orders
         if len(self._told) > _TELLER_COUNT:
             self._told = {}
-        if page.digest != digest_orders(ours) and len(pages) < page.page_count:
+        if not is_same and len(pages) < page.page_count:
             return False
         known = {order.subject for orders in pages.values() for order in orders}
-        lapsed = [] if page.digest == digest_orders(ours) else [one for one in self._list_old() if one not in known]
+        lapsed = [] if is_same else [one for one in self._list_old() if one not in known]
         for subject in lapsed:
             order = self._book.read()[subject].order
             what = f"{describe(order)} {name_subject(order)}".rstrip()
@@ -84,15 +86,11 @@ class Absence:
             log.warning("%s", f"an order from before this balancer was away is dropped, since {why}: {what}")
         self.is_doubtful, self._told = False, {}
         with locked(self._lock_path, _LOCK_S, "another pass"):
-            self._book.drop(lapsed, _now_ms())
+            self._book.drop(lapsed, time_ms())
         return bool(lapsed)
 
     def _list_old(self) -> list[Subject]:
-        limit_ms = self._seen_ms + KEEP_MS // 2
-        return [
-            subject for subject, one in self._book.read().items() if not one.order.is_local and one.taken_ms < limit_ms
-        ]
+        return [subject for subject, one in self._book.read().items() if self._is_old(one)]
 
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    def _is_old(self, one: Standing) -> bool:
+        return not one.order.is_local and one.taken_ms < self._seen_ms + KEEP_MS // 2

@@ -1,7 +1,6 @@
 """What is told of a pass besides its log: lines of the history."""
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 
 from serf_haproxy.control.edges import Edges
@@ -12,6 +11,7 @@ from serf_haproxy.policy.decision import UNKNOWN, Decision, Entry, tell_change
 from serf_haproxy.policy.orders import describe, explain, name_subject, tell_end
 from serf_haproxy.policy.snapshot import Snapshot
 from serf_haproxy.services import Key, find_service
+from serf_haproxy.system.moments import time_ms
 
 log = logging.getLogger("serf-haproxy")
 
@@ -24,7 +24,7 @@ class Aftermath:
     def __init__(self) -> None:
         self._entries: dict[Key, Entry] | None = None
         self._told: tuple[str, str] = ("", "")  # verdict and reason of the pass before
-        self._taken_ms = time.time_ns() // 1_000_000 - 1  # this very millisecond is news
+        self._taken_ms = time_ms() - 1  # this very millisecond is news
 
     def tell(
         self, edges: Edges, snapshot: Snapshot, decision: Decision, outcome: Outcome, changed: Sequence[Key]

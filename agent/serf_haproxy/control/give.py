@@ -21,7 +21,7 @@ from serf_haproxy.policy.proof import Secret
 from serf_haproxy.serf.wake import ORDER_WORD, wake
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.settings import Settings
-from serf_haproxy.system.moments import read_time
+from serf_haproxy.system.moments import read_time, time_ms
 
 
 class Wish(NamedTuple):
@@ -51,7 +51,7 @@ class Desk:
         self._settings = settings
         self._edges: Edges = make_edges(settings, PROMPT)
         self._order_secrets = OrderSecrets(settings)
-        self._now_ms = time.time_ns() // 1_000_000
+        self._now_ms = time_ms()
         self._silence: str | None = None
 
     def read(self) -> Table:

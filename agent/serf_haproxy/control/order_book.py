@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import stat
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from serf_haproxy.errors import SystemFault
 from serf_haproxy.policy.order_wire import read_order
 from serf_haproxy.policy.orders import MOST, Order, Orders, Standing, Subject, Table, follow, list_active, merge, prune
 from serf_haproxy.system.files import find_stamp, read_text, remove_temporaries, write_durably
+from serf_haproxy.system.moments import time_ms
 
 _GIVEN_COUNT = 1024  # more than one command ever gives, many times over
 _GIVEN_BYTES = 65536
@@ -44,6 +44,10 @@ class OrderBook:
         """Return the orders; what is damaged is left out."""
         self._look()
         return self._read[1]
+
+    def list_shared(self) -> list[Order]:
+        """Return the orders that count on all balancers."""
+        return [one.order for one in self.read().values() if not one.order.is_local]
 
     def read_active(self, now_ms: int) -> Orders:
         """Return the orders that have effect, with those in `given/`; one to reload only until it has been obeyed."""
@@ -89,7 +93,7 @@ class OrderBook:
         """Take the orders that commands have given, if there are any; return complaints."""
         try:
             if self.has_given():
-                self.take((), time.time_ns() // 1_000_000)
+                self.take((), time_ms())
         except ValueError as error:
             return (f"orders are refused: {error}",)
         return ()

@@ -23,6 +23,7 @@ from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import Key
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import write_quickly
+from serf_haproxy.system.moments import time_ms
 
 _FILES = {STATUS: "status", READY: "ready"}
 _TEXT = 300  # characters
@@ -143,7 +144,7 @@ class Replies:
 
     def _sign(self, query: str, subject: str, text: str) -> str:
         question = Question(query, subject, self._balancer)
-        return encode(question, text, time.time_ns() // 1_000_000, self._signed_by)
+        return encode(question, text, time_ms(), self._signed_by)
 
     def _write(self, settings: Settings, name: str, text: str) -> None:
         write_quickly(os.path.join(settings.answers_dir, name), text)

@@ -26,6 +26,7 @@ from serf_haproxy.serf.query import Query
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import write_quickly
 from serf_haproxy.system.locks import locked
+from serf_haproxy.system.moments import time_ms
 
 log = logging.getLogger("serf-haproxy")
 
@@ -141,7 +142,7 @@ class Courier:
                 self._complain(f"an order from Serf is refused: there is no secret for orders, {where}")
                 continue
             try:
-                message = decode(payload.rstrip(b"\n"), secrets, _now_ms())
+                message = decode(payload.rstrip(b"\n"), secrets, time_ms())
                 heard += message.orders if message.kind == ORDER else ()
             except ValueError as error:
                 self._complain(f"an order from Serf is refused: {error}")
@@ -153,7 +154,7 @@ class Courier:
             return False
         with locked(self._lock_path, _LOCK_S, "another pass"):
             try:
-                return bool(self._book.take(heard, _now_ms()))
+                return bool(self._book.take(heard, time_ms()))
             except ValueError as error:
                 self._complain(f"orders are refused: {error}")
                 return False
@@ -163,7 +164,7 @@ class Courier:
         unsent = [one for one in self._book.read().values() if not (one.is_sent or self._absence.has_doubts(one))]
         sent = []
         for order in [one.order for one in unsent[:_SEND_COUNT]]:
-            message = encode(Message(ORDER, order.issuer, _now_ms(), (order,)), secrets)
+            message = encode(Message(ORDER, order.issuer, time_ms(), (order,)), secrets)
             if not client.send_event(inbox.EVENT, message):
                 self._send_at_s = time.monotonic() + _PAUSES_S[min(self._failure_count, len(_PAUSES_S) - 1)]
                 self._failure_count += 1
@@ -177,7 +178,7 @@ class Courier:
     def _publish(self, self_name: str, secrets: Sequence[Secret]) -> None:
         """Write the pages that the handler answers with; a page too many goes."""
         table = self._book.read()
-        pages = make_pages(self_name, _list_shared(self._book), _now_ms(), secrets)
+        pages = make_pages(self_name, self._book.list_shared(), time_ms(), secrets)
         try:
             for number, page in enumerate(pages):
                 write_quickly(self._page_path(number), page.decode("utf-8", "surrogateescape"))
@@ -211,14 +212,14 @@ class Courier:
     def _read_page(self, node: str, payload: bytes, secrets: Sequence[Secret]) -> tuple[Order, ...]:
         """Return the orders of a page, and note which page to ask for next."""
         try:
-            message = decode(payload.rstrip(b"\n"), secrets, _now_ms())
+            message = decode(payload.rstrip(b"\n"), secrets, time_ms())
         except ValueError as error:
             self._complain(f"an answer with orders is refused: {error}")
             return ()
         if message.kind != PAGE:
             return ()
         self._has_lapsed = self._absence.hear(message) or self._has_lapsed
-        if message.digest == digest_orders(_list_shared(self._book)):
+        if message.digest == digest_orders(self._book.list_shared()):
             return ()
         following = (node, message.page + 1)
         is_asked = following in self._pages_wanted or len(self._pages_wanted) >= PAGES
@@ -233,11 +234,3 @@ class Courier:
             return
         self._told_s[text] = now_s
         log.warning("%s", text)
-
-
-def _list_shared(book: OrderBook) -> list[Order]:
-    return [one.order for one in book.read().values() if not one.order.is_local]
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -3,8 +3,7 @@
 import csv
 import io
 
-from serf_haproxy.errors import HaproxyFault
-from serf_haproxy.serf.printing import printable
+from serf_haproxy.haproxy.stat import reading
 
 QUESTION = "show stat -1 1 -1"
 _OWN = ("stats", "handover")  # not for clients
@@ -16,8 +15,6 @@ def read_arrivals(answer: str) -> dict[str, int]:
     Raises:
         HaproxyFault: It is not such an answer.
     """
-    try:
+    with reading():
         rows = list(csv.DictReader(io.StringIO(answer.removeprefix("# "), newline="")))
         return {row["pxname"]: int(row["conn_tot"] or 0) for row in rows if row["pxname"] not in _OWN}
-    except (csv.Error, KeyError, ValueError, TypeError) as error:
-        raise HaproxyFault(f"HAProxy's statistics cannot be read: {printable(str(error), 100)}") from error

@@ -7,8 +7,7 @@ service of mode tcp has both.
 import csv
 import io
 
-from serf_haproxy.errors import HaproxyFault
-from serf_haproxy.serf.printing import printable
+from serf_haproxy.haproxy.stat import reading
 
 QUESTION = "show stat -1 2 -1"  # the backend sections alone, however many servers they have
 
@@ -19,8 +18,6 @@ def read_numbers(answer: str) -> dict[str, str]:
     Raises:
         HaproxyFault: It is not an answer to QUESTION.
     """
-    lines = csv.DictReader(io.StringIO(answer.removeprefix("# "), newline=""))
-    try:
+    with reading():
+        lines = csv.DictReader(io.StringIO(answer.removeprefix("# "), newline=""))
         return {line["pxname"]: str(int(line["iid"])) for line in lines if line["pxname"]}
-    except (csv.Error, ValueError, TypeError, KeyError) as error:
-        raise HaproxyFault(f"HAProxy's statistics cannot be read: {printable(str(error), 100)}") from error

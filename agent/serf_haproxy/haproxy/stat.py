@@ -1,8 +1,10 @@
 """What HAProxy says in `show stat` (its Management Guide, section 9.1): its view of each server."""
 
+import contextlib
 import csv
 import io
 import operator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from serf_haproxy.errors import HaproxyFault
@@ -51,13 +53,22 @@ class ServerStatus(NamedTuple):
         return " ".join(part for part in (self.check or "unchecked", self.code, self.text) if part)
 
 
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Raise a HaproxyFault where a block finds that HAProxy's statistics are not what they should be."""
+    try:
+        yield
+    except (csv.Error, ValueError, TypeError, LookupError) as error:
+        raise HaproxyFault(f"HAProxy's statistics cannot be read: {printable(str(error), 100)}") from error
+
+
 def read_stat(answer: str) -> dict[Key, ServerStatus]:
     """Return the status of every server by section and name.
 
     Raises:
         HaproxyFault: It is not such an answer.
     """
-    try:
+    with reading():
         names, *rows = csv.reader(io.StringIO(answer.removeprefix("# "), newline=""))
         choose = operator.itemgetter(*map(names.index, _COLUMNS))
         found = (choose(row) for row in rows if len(row) == len(names))
@@ -66,8 +77,6 @@ def read_stat(answer: str) -> dict[Key, ServerStatus]:
             for section, name, mode, status, *rest in found
             if name and status and section != SUCCESSOR
         }
-    except (csv.Error, ValueError) as error:
-        raise HaproxyFault(f"HAProxy's statistics cannot be read: {printable(str(error), 100)}") from error
 
 
 def _read_row(mode: str, status: str, address: str, check: str, code: str, *rest: str) -> ServerStatus:

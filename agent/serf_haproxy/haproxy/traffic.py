@@ -5,8 +5,7 @@ import io
 import operator
 from typing import NamedTuple
 
-from serf_haproxy.errors import HaproxyFault
-from serf_haproxy.serf.printing import printable
+from serf_haproxy.haproxy.stat import reading
 from serf_haproxy.services import Key
 
 _TEXTS = ("mode", "status", "uweight", "bck")
@@ -55,7 +54,7 @@ def read_traffic(answer: str) -> dict[Key, Traffic]:
     """
     traffic: dict[Key, Traffic] = {}
     choose = None
-    try:
+    with reading():
         for row in csv.reader(io.StringIO(answer, newline="")):
             if row and row[0] == "# pxname":
                 names = ["pxname", *row[1:]]
@@ -63,8 +62,6 @@ def read_traffic(answer: str) -> dict[Key, Traffic]:
             elif len(row) > 1 and choose:
                 section, name, *values = choose(row)
                 traffic[section, name] = _read_row(*values)
-    except (csv.Error, ValueError, IndexError) as error:
-        raise HaproxyFault(f"HAProxy's statistics cannot be read: {printable(str(error), 100)}") from error
     return traffic
 
 

@@ -1,6 +1,5 @@
 """What the doctor asks the other balancers: whether they are ready, by an answer that they sign, and their clocks."""
 
-import time
 from collections.abc import Iterator, Sequence
 
 from serf_haproxy.control.asking import ask_balancers
@@ -14,6 +13,7 @@ from serf_haproxy.serf.answers import READY, STALE_S
 from serf_haproxy.serf.events import ALIVE
 from serf_haproxy.show.check import Check, judge
 from serf_haproxy.show.machine import is_clock_kept
+from serf_haproxy.system.moments import time_ms
 
 _AHEAD_MS = 2000  # of a clock that is right: what NTP leaves, and more
 _YEAR_MS = 366 * 86_400_000
@@ -43,7 +43,7 @@ def _judge(name: str, answer: bytes | None, secrets: Sequence[Secret]) -> Check:
     if answer is None:
         remedy = "look at its Serf agent: is handlers/order_event registered there?"
         return Check(False, f"balancer {name} does not answer to the query {READY}", remedy)
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = time_ms()
     try:
         said = decode(answer, Question(READY, "", name), secrets, now_ms, fresh_ms=_YEAR_MS)
     except ValueError as error:

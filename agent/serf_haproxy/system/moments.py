@@ -10,6 +10,11 @@ _CLOCK = re.compile(r"(\d\d:\d\d)(:\d\d)?Z", re.ASCII)
 FORMS = "a span such as 90s, 30m, 2h or 1d12h, or a time in UTC such as 18:30Z or 2026-11-26T18:30Z"
 
 
+def time_ms() -> int:
+    """Return the time, milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
 def format_time(at_s: float) -> str:
     """Return a time in UTC to the second, given in seconds since the epoch; one beyond the calendar as a number."""
     try:
