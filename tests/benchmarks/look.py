@@ -9,21 +9,17 @@ the thread that looks, and that of HAProxy less what it uses without looks. All 
 
 import argparse
 import contextlib
-import http.client
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from applications import one_for_all
+from many import requests, serving_many
 from measure import Report, make_parser, median, tree_cpu_s
 
-from integration.proxy import Proxy, free_port, running_proxy
+from integration.proxy import Proxy
 from serf_haproxy.balance.loop import make_balance
 from serf_haproxy.config.parse import Parser
 
@@ -71,32 +67,11 @@ def look(proxy: Proxy, span_s: float, settle_s: float) -> Cost:
     return Cost(1000 * median(looks_s), 100 * own / took_s, 100 * haproxy / took_s, len(looks_s))
 
 
-@contextlib.contextmanager
-def requests(proxy: Proxy) -> Iterator[None]:
-    """Send requests for the length of the block."""
-    is_over = threading.Event()
-
-    def work() -> None:
-        while not is_over.wait(1 / RATE):
-            client = http.client.HTTPConnection(proxy.settings.frontend_bind, timeout=10)
-            client.request("GET", "/")
-            client.getresponse().read()
-            client.close()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join(30)
-
-
 def measure(proxy: Proxy, span_s: float) -> tuple[Cost, Cost]:
     """Return what looking costs, busy and at rest; HAProxy's CPU without looks is taken off."""
     assert proxy.process
     costs = []
-    for settle_s, load in ((1.0, requests(proxy)), (REST_S, contextlib.nullcontext())):
+    for settle_s, load in ((1.0, requests(proxy, RATE, keep_alive=False)), (REST_S, contextlib.nullcontext())):
         with load:
             before_s = tree_cpu_s(proxy.process.pid)
             time.sleep(span_s)
@@ -112,16 +87,7 @@ def main(options: argparse.Namespace) -> None:
     rows = []
     found: dict[int, tuple[Cost, Cost]] = {}
     for count in options.counts:
-        with (
-            tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory,
-            running_proxy(Path(directory), **MEASURED) as proxy,
-            one_for_all(Path(directory), free_port()) as application,
-        ):
-            for number in range(count):
-                address = f"127.{1 + number // 65536}.{number // 256 % 256}.{number % 256}"
-                proxy.record(f"web{number}", application.port, address)
-            proxy.run_pass()
-            proxy.wait_up(*(f"web{number}" for number in range(count)))
+        with serving_many(count, **MEASURED) as proxy:
             found[count] = measure(proxy, options.span_s)
             for name, cost in zip(("busy", "at rest"), found[count], strict=True):
                 shown = (f"{cost.look_ms:.2f}", f"{cost.own_share:.2f}", f"{cost.haproxy_share:.2f}")

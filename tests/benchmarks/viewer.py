@@ -9,26 +9,22 @@ of which the fastest counts, since Chromium, the requests and what is measured s
 """
 
 import argparse
-import contextlib
-import http.client
 import os
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import psutil
-from applications import one_for_all
+from many import requests, serving_many
 from measure import Report, cpu_s, make_parser, median, memory_mib
 
 import workers
 from integration.browser import Tab, browsing
-from integration.proxy import Proxy, free_port, running_proxy, wait_for
+from integration.proxy import wait_for
 from integration.test_web import Web, serving
 
 RATE = 100.0
@@ -58,27 +54,6 @@ class Cost(NamedTuple):
     daemon_share: float
     daemon_idle_share: float
     memory_mib: float
-
-
-@contextlib.contextmanager
-def requests(proxy: Proxy) -> Iterator[None]:
-    """Send requests for the length of the block."""
-    is_over = threading.Event()
-
-    def work() -> None:
-        client = http.client.HTTPConnection(proxy.settings.frontend_bind, timeout=10)
-        with contextlib.closing(client):
-            while not is_over.wait(1 / RATE):
-                client.request("GET", "/")
-                client.getresponse().read()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join(30)
 
 
 def measure_shares(web: Web, process: psutil.Process, span_s: float) -> tuple[float, float]:
@@ -126,19 +101,14 @@ def main(options: argparse.Namespace) -> None:
     found: dict[int, Cost] = {}
     for count in options.counts:
         with (
-            tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as directory,
-            running_proxy(Path(directory), **PACES) as proxy,
-            one_for_all(Path(directory), free_port()) as application,
+            serving_many(count, **PACES) as proxy,
+            serving(proxy, **PACES) as web,
+            requests(proxy, RATE, keep_alive=True),
+            browsing() as tab,
         ):
-            for number in range(count):
-                address = f"127.{1 + number // 65536}.{number // 256 % 256}.{number % 256}"
-                proxy.record(f"web{number:04}", application.port, address)
-            proxy.run_pass()
-            proxy.wait_up(*(f"web{number:04}" for number in range(count)))
-            with serving(proxy, **PACES) as web, requests(proxy), browsing() as tab:
-                wait_for(lambda: web.ask("/readyz").status == 200, "it is ready")
-                found[count] = measure(web, tab, options, count)
-                tab.open("about:blank")
+            wait_for(lambda: web.ask("/readyz").status == 200, "it is ready")
+            found[count] = measure(web, tab, options, count)
+            tab.open("about:blank")
     rows = [
         (
             f"{count:,}",
