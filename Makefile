@@ -9,7 +9,7 @@ DEBIAN_PACKAGES := serf haproxy s6 execline perl-base python3-venv curl openssl
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 # Tests run in this many processes: more than there are processors, since most of the time they wait.
-WORKERS ?= 5
+WORKERS ?= 4
 UNIT_WORKERS ?= 4
 # SEED=N repeats the order and the random numbers of a test run, which prints its seed.
 PYTEST := $(BIN)/pytest tests $(if $(SEED),--randomly-seed=$(SEED))

@@ -36,6 +36,7 @@ defaults
     timeout connect 1s
     timeout client 5s
     timeout server 5s
+    timeout check 5s
     retries 0
 """
 NODES = """\
