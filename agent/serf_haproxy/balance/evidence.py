@@ -14,7 +14,7 @@ _CONNECT_S = 0.05  # connections that are accepted within this time are alike
 _MEAN_COUNT = 512  # HAProxy's mean times are those of about so many requests
 _LEAST_COUNT = 3.0  # so many requests of a server count at most when it gets hardly any
 SPAN_S = 0.2  # a look speaks for so much time at most: what waits at a moment is chance, however long nobody looked
-_FEW, _FAILING_SHARE, _HEALED_SHARE = 3.0, 0.5, 0.25  # so many failures, and so much of all requests
+_FEW, _FAILING_SHARE, _HEALED_SHARE = 2.0, 0.5, 0.25  # so many failures, and so much of all requests
 _FAILURE_SIGHTS = 4.0  # a failure is as certain as so many requests seen waiting
 
 

@@ -103,8 +103,10 @@ def weigh(
         return pool._replace(courses=kept), {}
     seen = sum(look.sight_count for look in looks.values()) / len(ruled) / elapsed_s
     sight_rate = pool.sight_rate + (seen - pool.sight_rate) * -math.expm1(-elapsed_s / _RATE_S)
-    aging = elapsed_s / _choose_memory(sight_rate)
-    courses = {name: add(courses[name], looks[name], traffic[name], aging) for name in ruled}
+    courses = {
+        name: add(course, looks[name], traffic[name], elapsed_s / _choose_memory(sight_rate, course.factor))
+        for name, course in courses.items()
+    }
     mean_count = sum(course.ended_count for course in courses.values()) / len(courses)
     courses = {name: forget(course, mean_count) for name, course in courses.items()}
     usual_s = _find_usual_wait(courses) or pool.usual_s
@@ -133,8 +135,13 @@ def _start(traffic: Traffic, limit: int, course: Course | None) -> Course:
     return course or Course(min(1.0, max(FLOOR, traffic.weight / limit)))
 
 
-def _choose_memory(sight_rate: float) -> float:
-    """Return how long a request counts: until enough have been seen waiting."""
+def _choose_memory(sight_rate: float, factor: float) -> float:
+    """Return how long a request counts: until enough have been seen waiting.
+
+    A server that is pushed down gets too few for that. What it did before it healed must not keep it there.
+    """
+    if factor < _PUSHED:
+        return _MEMORY_S
     return min(_MEMORY_MAX_S, max(_MEMORY_S, _SIGHT_COUNT / max(sight_rate, 0.001)))
 
 
