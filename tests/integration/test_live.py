@@ -299,7 +299,7 @@ def test_a_new_server_gets_no_request_before_it_can_answer(proxy: Proxy, by_relo
             outcome = proxy.run_pass(balance="leastconn" if by_reload else "roundrobin")
             assert outcome.verdict is (Verdict.RELOADED if by_reload else Verdict.APPLIED)
             for _ in range(60):
-                assert requests.get(frontend(proxy), timeout=2).headers["X-Backend-IP"] == address
+                assert requests.get(frontend(proxy), timeout=10).headers["X-Backend-IP"] == address
         environment = os.environ | {"APP_HOST": "127.0.1.9", "APP_PORT": str(late)}
         application = subprocess.Popen([sys.executable, APP], env=environment)
         try:
@@ -386,7 +386,7 @@ def test_a_reload_without_a_runtime_socket_keeps_the_states_of_the_servers(short
         assert time.monotonic() - started_s < 40  # a few times the socket's time limit
         assert statuses(proxy) == {"dead": "DOWN", "late": "DOWN", "web1": "UP"}
         for _ in range(30):
-            assert requests.get(frontend(proxy), timeout=2).headers["X-Backend-IP"] == address
+            assert requests.get(frontend(proxy), timeout=10).headers["X-Backend-IP"] == address
         assert proxy.run_pass().verdict is Verdict.UNCHANGED
 
 
