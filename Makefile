@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 HANDLERS := handlers/member_event handlers/order_event handlers/ready_for_traffic
 DEBIAN_PACKAGES := serf haproxy s6 execline perl-base python3-venv curl openssl
+# What the tests run beside the product: file systems of their own, the man page, the shells that complete commands.
+TEST_PACKAGES := e2fsprogs man-db groff-base fish zsh
 # An ordinary user's PATH on Debian lacks the directory of haproxy.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
@@ -16,7 +18,13 @@ PYTEST := $(BIN)/pytest tests $(if $(SEED),--randomly-seed=$(SEED))
 SIDE_BY_SIDE := --dist=loadscope --no-loadscope-reorder
 UNIT := $(foreach part,integration containers benchmarks standby,--ignore=tests/$(part))
 
-.PHONY: help demo check unit test bench fuzz lint install packages wheels pins clean
+# Install Debian's packages: $(call apt_install,PACKAGES).
+define apt_install
+sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; echo "installing Debian's $(1)"; $$sudo apt-get -qq update && \
+$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(1) >/dev/null
+endef
+
+.PHONY: help demo check unit test bench fuzz lint install packages test-packages wheels pins clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -26,12 +34,12 @@ demo: install ## Show the product in a cluster on loopback; ONCE=1 ends it after
 
 check: lint unit ## Run the linters and the unit tests: the loop while you work, less than a minute.
 
-unit: install ## Run the unit tests: no cluster, no containers.
+unit: install test-packages ## Run the unit tests: no cluster, no containers.
 	$(PYTEST) $(UNIT) --numprocesses=$(UNIT_WORKERS) $(SIDE_BY_SIDE)
 
 # Tests that measure time or need all processors come first, one after another; then all others side by side. Both runs
 # are made in any case, and a failure of either one is a failure.
-test: install lint ## Run the linters and all tests, and print the branch coverage; SEED=N repeats an order.
+test: install test-packages lint ## Run the linters and all tests, and print the branch coverage; SEED=N repeats an order.
 	@failed=0; \
 	$(PYTEST) -m alone || failed=1; \
 	$(PYTEST) -m 'not alone' --numprocesses=$(WORKERS) $(SIDE_BY_SIDE) --durations=20 \
@@ -102,12 +110,12 @@ packages:
 	@missing=; \
 	for program in serf haproxy s6-svscan execlineb perl curl openssl; do command -v $$program >/dev/null || missing=yes; done; \
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing=yes; \
-	if [ -n "$$missing" ]; then \
-	    sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	    echo "installing Debian's $(DEBIAN_PACKAGES)"; \
-	    $$sudo apt-get -qq update && \
-	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; \
-	fi
+	if [ -n "$$missing" ]; then $(call apt_install,$(DEBIAN_PACKAGES)); fi
+
+test-packages:
+	@missing=; \
+	for program in mkfs.ext4 man groff fish zsh; do command -v $$program >/dev/null || missing=yes; done; \
+	if [ -n "$$missing" ]; then $(call apt_install,$(TEST_PACKAGES)); fi
 
 $(VENV)/installed: pyproject.toml agent/serf_haproxy/__init__.py
 	@echo "making $(VENV)"

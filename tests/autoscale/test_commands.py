@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from serf_haproxy.autoscale.commands import Commands, Units
@@ -75,11 +76,19 @@ def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> Non
         executor.start("web-1")
     pid = int((tmp_path / "pid").read_text())
     deadline_s = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+    while is_running(pid):
         if time.monotonic() > deadline_s:
             os.kill(pid, signal.SIGKILL)
             pytest.fail("the child outlives the program")
         time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process exists, and is no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_endless_output_is_bounded(tmp_path: Path) -> None:

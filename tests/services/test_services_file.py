@@ -1,6 +1,7 @@
 """The operator's services file: what its tables say, and what a fault costs."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -196,9 +197,15 @@ def test_each_fault_is_one_line_with_file_table_and_key(text: str, said: str) ->
     ("key", "value"), [("retries", "0x" + "f" * 5000), ("split" + ".a" * 3000, "1")], ids=["digits", "tables"]
 )
 def test_a_value_that_python_cannot_print_is_a_fault(key: str, value: str) -> None:
-    """A number of thousands of digits, or thousands of tables in each other, is one line as any other fault."""
+    """A number of thousands of digits, or thousands of tables in each other, is one short line as any other fault.
+
+    From Python 3.13 on such tables can be printed: their beginning is then told.
+    """
     (fault,) = read(SHOP + f"{key} = {value}\n").faults
-    assert fault.startswith(f"{PATH}: [shop] {key.partition('.')[0]} = (too long): must be a")
+    assert re.match(
+        re.escape(f"{PATH}: [shop] {key.partition('.')[0]} = ") + r"(\(too long\)|\{.*\.\.\.): must be a", fault
+    )
+    assert len(fault) < 300
 
 
 def test_a_table_needs_a_port_of_its_own() -> None:
