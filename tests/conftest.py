@@ -66,7 +66,11 @@ StartSerf = Callable[..., Serf]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Create the directory that the workers share, before they start."""
+    """Create the directory that the workers share, before they start, and let programs hear Ctrl-C.
+
+    A shell starts background jobs with SIGINT ignored, and children inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not _is_worker(config):
         os.environ[workers.RUN_DIR] = tempfile.mkdtemp(prefix="serf-haproxy-tests-")
 

@@ -1,6 +1,5 @@
 """Fixtures of the tests with a real HAProxy, Serf and s6."""
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,17 +25,6 @@ def balancer(start_serf: StartSerf) -> Iterator[Balancer]:
     """Yield a balancer on which nothing is wrong."""
     with running_balancer(start_serf) as running:
         yield running
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Let programs that the test starts hear Ctrl-C, also where the tests run in the background of a shell.
-
-    Such a shell ignores the signal, and programs inherit that.
-    """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

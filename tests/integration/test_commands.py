@@ -15,7 +15,7 @@ from integration.test_status import COMMAND, COMMAND_S
 from serf_haproxy.cli.main import COMMANDS
 from serf_haproxy.control.standby import wait_for_quiet
 
-pytestmark = pytest.mark.usefixtures("time_limit", "interruptible")
+pytestmark = pytest.mark.usefixtures("time_limit")
 
 FROZEN_S = COMMAND_S - 0.5  # the rest is for starting the program
 IT_IS_THERE, ONCE = "HAProxy is there and does not answer", ", once .*HAProxy answers, which is frozen now"

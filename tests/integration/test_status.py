@@ -297,7 +297,6 @@ def test_a_probe_gets_one_line(balancer: Balancer) -> None:
     assert (shown.returncode, shown.stdout.count("\n")) == (0, 1)
 
 
-@pytest.mark.usefixtures("interruptible")
 def test_watching_ends_quietly(balancer: Balancer) -> None:
     """`--watch` shows the table again and again; Ctrl-C ends it without a word."""
     argv = [*COMMAND, "status", "--watch", "0.1"]

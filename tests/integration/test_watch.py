@@ -20,7 +20,7 @@ from integration.test_status import COMMAND
 from serf_haproxy.show.live import make_view
 from serf_haproxy.show.table import Choice
 
-pytestmark = pytest.mark.usefixtures("time_limit", "interruptible")
+pytestmark = pytest.mark.usefixtures("time_limit")
 
 WITHOUT_RICH = "import sys; sys.modules['rich'] = None; from serf_haproxy.cli.main import main; sys.exit(main())"
 
