@@ -122,6 +122,7 @@ class Council:
             self._complain(f"the loads of other balancers are not known: {error}", now_s)
             self._ask_at_s = now_s + _PAUSES_S[min(self._failure_count, len(_PAUSES_S) - 1)]
             self._failure_count += 1
+        self.look(now_s)  # answers may have come with what accepts the query
 
     def watched(self) -> list[Query]:
         """Return the connection of a query; give it to `look` when it turns readable."""

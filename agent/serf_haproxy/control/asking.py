@@ -31,10 +31,11 @@ def ask_balancers(
     asked = Query(find_serf(settings), query, subject.encode("utf-8", "replace"), names, timeout_s)
     try:
         deadline_s, is_done = time.monotonic() + timeout_s, not names
-        while not is_done and found.keys() != wanted and (left_s := deadline_s - time.monotonic()) > 0:
-            if select.select([asked], [], [], left_s)[0]:
-                answers, is_done = asked.read_answers()
-                found |= {node: payload for node, payload in answers if node in wanted and node not in found}
+        while not is_done and found.keys() != wanted and time.monotonic() < deadline_s:
+            answers, is_done = asked.read_answers()  # first those that have come with what accepts the query
+            found |= {node: payload for node, payload in answers if node in wanted and node not in found}
+            if not is_done and found.keys() != wanted:
+                select.select([asked], [], [], max(0, deadline_s - time.monotonic()))
     finally:
         asked.close()
     return found

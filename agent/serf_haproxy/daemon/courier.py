@@ -94,6 +94,7 @@ class Courier:
         self._others = tuple(others)
         if self._query is None and client.is_up() and others and (now_s >= self._ask_at_s or self._pages_wanted):
             self._ask()
+            is_news = self.look() or is_news  # answers may have come with what accepts the query
         return is_news
 
     def watched(self) -> list[Query]:
