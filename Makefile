@@ -14,9 +14,9 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 WORKERS ?= 4
 UNIT_WORKERS ?= 4
 # SEED=N repeats the order and the random numbers of a test run, which prints its seed.
-PYTEST := $(BIN)/pytest tests $(if $(SEED),--randomly-seed=$(SEED))
+PYTEST := $(BIN)/pytest tests --ignore=tests/systems $(if $(SEED),--randomly-seed=$(SEED))
 SIDE_BY_SIDE := --dist=loadscope --no-loadscope-reorder
-UNIT := $(foreach part,integration containers benchmarks standby,--ignore=tests/$(part))
+UNIT := $(foreach part,integration containers benchmarks standby systems,--ignore=tests/$(part))
 
 # Install Debian's packages: $(call apt_install,PACKAGES).
 define apt_install
@@ -24,7 +24,7 @@ sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; echo "installing Debian's $(1)"; $$sudo
 $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(1) >/dev/null
 endef
 
-.PHONY: help demo check unit test bench fuzz lint install packages test-packages wheels pins clean
+.PHONY: help demo check unit test systems bench fuzz lint install packages test-packages images wheels pins clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -45,6 +45,9 @@ test: install test-packages lint ## Run the linters and all tests, and print the
 	$(PYTEST) -m 'not alone' --numprocesses=$(WORKERS) $(SIDE_BY_SIDE) --durations=20 \
 	    --cov --cov-report=term:skip-covered || failed=1; \
 	exit $$failed
+
+systems: install ## Run the demo and the tests that depend on the system in a new root directory of each Debian: half an hour.
+	$(BIN)/pytest tests/systems
 
 bench: ## Run all benchmarks and renew docs/benchmarks.md: an hour; QUICK=1 runs small ones and changes no file.
 bench: install $(if $(QUICK),,$(VENV)/bench-installed)
@@ -125,6 +128,9 @@ $(VENV)/installed: pyproject.toml agent/serf_haproxy/__init__.py
 
 $(HANDLERS): %: %.py handlers/install $(VENV)/installed
 	@handlers/install "$(CURDIR)/$(BIN)/python" $@
+
+images: install ## Build the images and save each in dist/images, with its SBOM; BASE=IMAGE builds on another one.
+	$(BIN)/python images/save.py $(if $(BASE),--base $(BASE)) $(if $(NETWORK),--network $(NETWORK))
 
 # The pinned dependencies, for Debian 13's Python.
 wheels: images/wheels/complete ## Fetch the images' dependencies, for a build that cannot reach a package index.
