@@ -76,7 +76,9 @@ def running(
                 os.chown(path, user_id, user_id)
         process = subprocess.Popen(argv, env=os.environ | proxy.environment, stderr=log)
         try:
-            wait_for(lambda: os.path.exists(proxy.settings.wake_fifo), "the daemon listens")
+            said = log_path(bench).read_text
+            wait_for(lambda: os.path.exists(proxy.settings.wake_fifo) or process.poll() is not None, said)
+            assert process.poll() is None, said()
             yield bench, process
             assert process.poll() is None, log_path(bench).read_text()
             assert "an internal error" not in log_path(bench).read_text(), log_path(bench).read_text()
