@@ -33,11 +33,14 @@ USUAL = {
     "SERF_HAPROXY_HINTS": "off",  # the fake RPC serves one connection at a time
     "SERF_HAPROXY_RELOAD_INTERVAL_S": "0",
 }
-# Imports come before setuid, because an ordinary user may not be able to read the packages. The process sets its own
+# All imports come before setuid, because an ordinary user may not be able to read the packages. The process sets its own
 # limit, because root cannot always set the limit of another user's process.
 AS_USER = """
-import encodings.idna, os, resource, signal, sys
-import serf_haproxy.cli.main, serf_haproxy.daemon.log, serf_haproxy.daemon.loop
+import encodings.idna, importlib, os, pkgutil, resource, signal, sys
+import serf_haproxy.cli.main
+for module in pkgutil.walk_packages(serf_haproxy.__path__, "serf_haproxy."):
+    if not module.name.startswith("serf_haproxy.lab"):
+        importlib.import_module(module.name)
 user_id = int(sys.argv.pop(1))
 os.setgroups([])
 os.setgid(user_id)
