@@ -33,7 +33,7 @@ USUAL = {
     "SERF_HAPROXY_HINTS": "off",  # the fake RPC serves one connection at a time
     "SERF_HAPROXY_RELOAD_INTERVAL_S": "0",
 }
-# All imports come before setuid, because an ordinary user may not be able to read the packages. The process sets its own
+# All imports come before setuid: an ordinary user may not be able to read the packages. The process sets its own
 # limit, because root cannot always set the limit of another user's process.
 AS_USER = """
 import encodings.idna, importlib, os, pkgutil, resource, signal, sys

@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -180,3 +181,24 @@ def test_a_fed_program_ends_with_its_input() -> None:
     assert eager.read_status() == 1
     with pytest.raises(SystemFault, match="cannot start /nonexistent"):
         Fed(["/nonexistent"])
+
+
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "closed"])
+def test_a_program_runs_where_the_working_directory_cannot_be_used(tmp_path: Path, is_gone: bool) -> None:
+    """Where the working directory is gone, or closed to the user, a program runs in /: HAProxy refuses any other."""
+    script = """
+import os, sys
+from serf_haproxy.system.processes import run
+os.chdir(sys.argv[1])
+if sys.argv[2] == "gone":
+    os.rmdir(sys.argv[1])
+else:
+    os.chmod(sys.argv[1], 0o700)
+    os.setgroups([]), os.setgid(61235), os.setuid(61235)
+print(run(["pwd"], 10).output.strip(), os.path.basename(os.readlink("/proc/self/cwd")))
+"""
+    here = tmp_path / "here"
+    here.mkdir()
+    argv = [sys.executable, "-c", script, str(here), "gone" if is_gone else "closed"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == ("/ here (deleted)\n" if is_gone else "/ here\n")

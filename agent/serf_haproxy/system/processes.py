@@ -37,6 +37,7 @@ def run(argv: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environ,
+            cwd=_find_directory(),
             start_new_session=True,
         )
     except OSError as error:
@@ -51,6 +52,17 @@ def run(argv: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None
             os.killpg(process.pid, signal.SIGKILL)
             raise SystemFault(f"{argv[0]} gave no result in {timeout_s:g} s and was killed") from error
     return Completed(process.returncode, output.decode("utf-8", "backslashreplace"))
+
+
+def _find_directory() -> str | None:
+    """Return where to run a program: here, or in / where this directory is gone, or closed to our user.
+
+    HAProxy 3.0 checks no configuration in such a directory: it cannot get back to it.
+    """
+    try:
+        return None if os.access(os.getcwd(), os.X_OK) else "/"
+    except OSError:
+        return "/"
 
 
 class Fed:
