@@ -66,6 +66,22 @@ FORGED = {
     "WL-Proxy-SSL": "true",
     "Forwarded-For": "6.6.6.6",
     "Proxy": "http://evil.example",
+    "SCRIPT_NAME": "/evil",
+    "Script-Name": "/evil",
+    "PATH_INFO": "/evil",
+    "X-Proxied-Https": "on",
+    "Proxy-Ssl-Id": "1",
+    "Proxy-Auth-Cert": "1",
+    "$WSRA": "6.6.6.6",
+    "$WSSC": "https",
+    "$WSSN": "evil.example",
+    "X-Vercel-Forwarded-For": "6.6.6.6",
+    "CF-Pseudo-IPv4": "6.6.6.6",
+    "Ali-CDN-Real-IP": "6.6.6.6",
+    "CDN-Src-IP": "6.6.6.6",
+    "X-Envoy-Internal": "true",
+    "Fastly-SSL": "1",
+    "SSL-Offloaded": "1",
 }
 KEPT = {"X-Request-Id": "1", "X-Client-Version": "2", "Forwarded-To": "3", "Proxy-Hint": "4", "my_header": "5"}
 OURS = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-port"}
