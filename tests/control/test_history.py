@@ -85,6 +85,16 @@ def test_a_history_that_cannot_be_written_or_read_is_a_system_fault(tmp_path: Pa
         read(kept)
 
 
+def test_a_fifo_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    """Reading and adding fail at once, and following shows nothing."""
+    os.mkfifo(tmp_path / "history.jsonl")
+    kept = History(str(tmp_path))
+    for step in (lambda: read(kept), lambda: kept.read_last(100), lambda: kept.add([ONE] * 2000)):
+        with pytest.raises(SystemFault, match="history.jsonl: it is not a regular file; replace it by one"):
+            step()
+    assert kept.follow(Wanted()).read() == []
+
+
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     """Nothing is added to a file that a link leads to."""
     (tmp_path / "other").write_text("")

@@ -210,7 +210,7 @@ def test_a_wrong_certificate_is_told_and_others_go_on(proxy: Proxy, directory: P
         "garbled.pem": "its first certificate cannot be read; write it again",
         "large.pem": "cannot be read: it is longer than 65536 bytes",
         "chain.pem": "it has more than 15000 bytes, which HAProxy does not take at run time; leave out the root",
-        "folder.pem": "cannot be read: Is a directory; make it a regular file",
+        "folder.pem": "cannot be read: it is not a regular file; make it a regular file",
         "fifo.pem": "cannot be read: it is not a regular file",
         "shop.crt": "is no name of a certificate; use letters",
         "old.pem": "it expired on 20",
@@ -411,7 +411,7 @@ def test_every_change_of_a_certificate_is_seen(proxy: Proxy, directory: Path, we
         assert see(proxy, "shop.test") == pair.certificate
     path.unlink()
     path.mkdir()
-    assert "cannot be read: Is a directory" in reconciler.reconcile(lambda: None).problems[0]
+    assert "cannot be read: it is not a regular file" in reconciler.reconcile(lambda: None).problems[0]
     path.rmdir()
     path.write_text(texts[0])
     assert reconciler.reconcile(lambda: None).problems == ()

@@ -189,10 +189,25 @@ def test_absent_file_is_none(tmp_path: Path) -> None:
     assert read_text(str(tmp_path / "file")) is None
 
 
-def test_unreadable_file_is_an_error(tmp_path: Path) -> None:
-    """A file that exists and cannot be read is an error that names it."""
-    with pytest.raises(SystemFault, match=re.escape(f"cannot read {tmp_path}: Is a directory")):
-        read_text(str(tmp_path))
+@pytest.mark.parametrize("kind", ["a directory", "a FIFO", "a device", "a file without end"])
+def test_unreadable_file_is_an_error(tmp_path: Path, kind: str) -> None:
+    """What is no regular file, or too long, is an error that names it; it is not waited for and stays not open."""
+    path = tmp_path / "file"
+    if kind == "a directory":
+        path.mkdir()
+    elif kind == "a FIFO":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 2**40)
+    what = "it is longer than " if kind == "a file without end" else "it is not a regular file; replace it by one"
+    open_files = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with pytest.raises(SystemFault, match=re.escape(f"cannot read {path}: {what}")):
+            read_text(str(path))
+    assert len(os.listdir("/proc/self/fd")) == len(open_files)
 
 
 HOLDER = """

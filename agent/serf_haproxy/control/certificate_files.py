@@ -94,6 +94,7 @@ def _read_file(path: str, before: _Content | None) -> _Content | None:
         is_long = "longer than" in str(error)
         remedy = f"make it a {'shorter' if is_long else 'regular'} file that this user may read"
         # Its directory may be what is to be changed, so it is tried again.
-        return _Content(None, None, f"cannot be read: {str(error).partition(': ')[2]}; {remedy}")
+        reason = str(error).partition(": ")[2].partition(";")[0]
+        return _Content(None, None, f"cannot be read: {reason}; {remedy}")
     except ValueError as error:
         return _Content(stamp, None, str(error))

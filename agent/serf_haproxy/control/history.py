@@ -11,6 +11,7 @@ cut may cost the last seconds. At a size it becomes the older one of two.
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from serf_haproxy.control.record import DAMAGE, parse_finite
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import format_key
+from serf_haproxy.system.files import open_regular
 from serf_haproxy.system.moments import format_time
 
 NODE, ORDER, DRIFT, PASS, SCALE = "node", "order", "drift", "pass", "scale"
@@ -26,6 +28,7 @@ _MOST_BYTES = 4 * 1024 * 1024
 _RECENT_BYTES = 512 * 1024  # what is read within milliseconds
 _LINE_COUNT = 2000  # of one pass
 _TEXT = 500  # characters
+_ADDING = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never wait for a FIFO
 
 
 class Happening(NamedTuple):
@@ -105,9 +108,12 @@ class History:
             )
         data = "".join(lines).encode("utf-8", "backslashreplace")
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = os.open(self._path, _ADDING, 0o600)
             try:
-                size_bytes = os.fstat(fd).st_size
+                found = os.fstat(fd)
+                if not stat.S_ISREG(found.st_mode):
+                    raise SystemFault(f"cannot write {self._path}: it is not a regular file; replace it by one")
+                size_bytes = found.st_size
                 is_torn = size_bytes > 0 and os.pread(fd, 1, size_bytes - 1) != b"\n"  # a full disk, a power cut
                 os.write(fd, b"\n" + data if is_torn else data)
                 is_full = size_bytes + len(data) > _MOST_BYTES
@@ -127,7 +133,7 @@ class History:
         """
         for path in (self._older_path, self._path):
             try:
-                with open(path, encoding="utf-8", errors="replace") as file:
+                with open(open_regular(path), encoding="utf-8", errors="replace") as file:
                     for line in file:
                         if (one := _parse(line)) and wanted.has(one):
                             yield one
@@ -145,7 +151,7 @@ class History:
         found: list[Happening] = []
         for path in (self._older_path, self._path):
             try:
-                with open(path, "rb") as file:
+                with open(open_regular(path), "rb") as file:
                     start = max(0, os.fstat(file.fileno()).st_size - most_bytes - 1)  # with the line feed before it
                     file.seek(start)
                     lines = file.read(most_bytes + 1).decode(errors="replace").split("\n")
@@ -206,8 +212,8 @@ class Tail:
 
     def _open(self) -> Any:
         try:
-            return open(self._path, encoding="utf-8", errors="replace")
-        except OSError:
+            return open(open_regular(self._path), encoding="utf-8", errors="replace")
+        except (OSError, SystemFault):
             return None
 
     def _read_present(self) -> list[Happening]:

@@ -22,7 +22,7 @@ from serf_haproxy.serf.listing import Listing, Members, Refused, decode
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.serf.roster import Roster
 from serf_haproxy.serf.wire import BROKEN, Wire
-from serf_haproxy.system.files import read_text
+from serf_haproxy.system.files import WRITTEN_BYTES, read_text
 
 _PATIENCE = 4  # judging the members may take this many times the time limit of an exchange
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h: the clock that gives files their mtime
@@ -215,7 +215,7 @@ def _field(message: object, key: bytes, kind: type) -> Any:
 
 def _read_secret(path: str) -> str:
     try:
-        secret = read_text(path)
+        secret = read_text(path, WRITTEN_BYTES)
     except SystemFault as error:
         raise SerfFault(f"{error}; give it to this user") from error
     if not secret or not secret.strip():

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from serf_haproxy.errors import SystemFault
 
 WRITTEN_BYTES = 2**20  # a file that an operator writes is surely shorter: a longer one is another one by mistake
+MOST_BYTES = 2**27  # a configuration or a state of 100,000 servers is a third as long
 _RANDOM_BYTES = 8
 _SETTLED_NS = 1_000_000_000  # the clock of the files ticks every few milliseconds: a younger one may change unseen
 _SUFFIX = ".tmp"
@@ -126,23 +127,33 @@ def rename_durably(source: str, target: str) -> None:
         os.close(directory)
 
 
-def read_text(path: str, most_bytes: int = -1) -> str | None:
+def open_regular(path: str) -> int:
+    """Return a descriptor for reading a file; a FIFO or a device at its path is not waited for.
+
+    Raises:
+        OSError: There is no file, or it must not be read.
+        SystemFault: It is not a regular file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise SystemFault(f"cannot read {path}: it is not a regular file; replace it by one")
+    return fd
+
+
+def read_text(path: str, most_bytes: int = MOST_BYTES) -> str | None:
     """Return the content of a file, None when it does not exist.
 
     Args:
         path: The file.
-        most_bytes: Its greatest size; -1 for any.
+        most_bytes: Its greatest size.
 
     Raises:
         SystemFault: The file exists and cannot be read, is too large, or is not a regular file.
     """
     try:
-        # O_NONBLOCK: do not wait on a FIFO or a device at this path.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise SystemFault(f"cannot read {path}: it is not a regular file; replace it by one")
-            if 0 <= most_bytes < os.fstat(fd).st_size:
+        with open(open_regular(path), encoding="utf-8", errors="surrogateescape", newline="") as file:
+            if os.fstat(file.fileno()).st_size > most_bytes:
                 raise SystemFault(f"cannot read {path}: it is longer than {most_bytes} bytes")
             return file.read(most_bytes)
     except FileNotFoundError:
