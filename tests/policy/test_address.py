@@ -52,6 +52,10 @@ def judge(here: Here, networks: Iterable[Network], address: str, port: int) -> s
         ("::ffff:0:a9fe:a9fe", "::ffff:0:a9fe:a9fe"),
         ("64:ff9b:1::a9fe:a9fe", "64:ff9b:1::/48"),
         ("64:ff9b:1:ffff::7f00:1", "64:ff9b:1::/48"),
+        ("2001:0:5ef5:79fd:0:f227:5601:5601", "169.254.169.254"),
+        ("2001:db8::5efe:a9fe:a9fe", "169.254.169.254"),
+        ("2001:db8::200:5efe:6464:64c8", "100.100.100.200"),
+        ("64:ff9b::224.0.0.1", "224.0.0.0/4"),
     ],
 )
 def test_special_addresses_are_refused(own: str, address: str, network: str) -> None:
@@ -61,7 +65,9 @@ def test_special_addresses_are_refused(own: str, address: str, network: str) -> 
     assert fault(address, own=own, networks=network) == ""
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.255.255.254", "::1", "64:ff9b::7f00:1", "2002:7f00:1::"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "127.255.255.254", "::1", "64:ff9b::7f00:1", "2002:7f00:1::", "fd00::5efe:7f00:1"]
+)
 def test_loopback_is_refused(address: str) -> None:
     """Loopback is refused unless the balancer is there, its address is unknown, or a network allows it."""
     for own in ("10.0.0.9", "2001:db8::1"):

@@ -13,12 +13,15 @@ from serf_haproxy.serf.printing import quoted
 from serf_haproxy.system.network import Address, Network
 
 _LOOPBACK = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128")))
-# RFC 6890; `read_address` refuses multicast and the unspecified address, which belong to no host. 64:ff9b:1::/48 is
-# for translators of a network's own (RFC 8215): which IPv4 address such an address leads to is not known here.
+# RFC 6890; `read_address` refuses multicast and the unspecified address, which belong to no host, but not inside of an
+# IPv6 address. 64:ff9b:1::/48 is for translators of a network's own (RFC 8215): which IPv4 address such an address
+# leads to is not known here.
 _SPECIAL = tuple(
     map(
         ipaddress.ip_network,
-        "0.0.0.0/8 169.254.0.0/16 240.0.0.0/4 192.0.0.0/24 ::/96 ::ffff:0:0:0/96 fe80::/10 64:ff9b:1::/48".split(),  # noqa: SIM905
+        """
+        0.0.0.0/8 169.254.0.0/16 224.0.0.0/4 240.0.0.0/4 192.0.0.0/24 ::/96 ::ffff:0:0:0/96 fe80::/10 64:ff9b:1::/48
+        """.split(),  # noqa: SIM905
     )
 )
 # The metadata services of clouds that are outside of the link-local block (169.254.169.254): Alibaba, Azure (and its
@@ -30,7 +33,10 @@ _METADATA = tuple(
         ("100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::/32", "fd20:ce::/32", "fd00:c1::/32", "fd00:42::42/128"),
     )
 )
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last four bytes are an IPv4 address
+# The last four bytes of these are an IPv4 address: behind a translator (RFC 6052), or at the end of a tunnel (ISATAP,
+# RFC 5214, with these four bytes before it).
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+_ISATAP = (0x00005EFE, 0x02005EFE)
 _REMEDY = "SERF_HAPROXY_NETWORKS can allow it"
 
 _NONE: frozenset[str] = frozenset()
@@ -101,7 +107,9 @@ def read_address(text: str) -> HostAddress:
     faces: list[Address] = [address]
     if isinstance(address, ipaddress.IPv6Address):
         faces += [address.sixtofour] if address.sixtofour else []
-        faces += [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)] if address in _TRANSLATED else []
+        faces += [address.teredo[1]] if address.teredo else []
+        if address in _TRANSLATED or int(address) >> 32 & 0xFFFFFFFF in _ISATAP:
+            faces.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return HostAddress(str(address), tuple((face, _find_block(face)) for face in faces))
 
 
