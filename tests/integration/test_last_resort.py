@@ -183,6 +183,19 @@ def test_no_mistake_in_the_settings_empties_the_pool(proxy: Proxy, mistake: str)
     assert proxy.reload_count() == 0
 
 
+@pytest.mark.parametrize("mistake", [{"roles": ("webb",)}, {"roles": ("webb",), "guard_hold_s": 0.0}])
+def test_two_names_of_one_place_do_not_take_it_from_each_other(proxy: Proxy, mistake: dict[str, object]) -> None:
+    """With a mistake in the settings, servers that share address and port go on too: each was a server there."""
+    with serving(proxy, 1) as webs:
+        say(proxy, "web2", webs["web1"])
+        proxy.run_pass()
+        proxy.wait_up("web1", "web2")
+        proxy.run_pass()
+        for _ in range(3):
+            assert names(proxy.run_pass(**mistake)) in (["held"], ["last"])
+            assert ask(proxy) == {200}
+
+
 def test_a_wrong_port_for_all_leaves_one_where_it_is(proxy: Proxy) -> None:
     """When all nodes announce a port at which nothing answers, one stays where it was."""
     with serving(proxy, 3):

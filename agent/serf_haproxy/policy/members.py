@@ -4,14 +4,12 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.claim import tag_of
 from serf_haproxy.policy.decision import Entry
 from serf_haproxy.policy.judgement import Judgement
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Known, Snapshot
 from serf_haproxy.serf.events import ALIVE, FAILED
-from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import DEFAULT_SERVICE, Key
 
 
@@ -97,24 +95,28 @@ def find_lost(snapshot: Snapshot, members: Members, unfit: Mapping[Key, Gone]) -
     }
     if not lost:
         return {}
-    takers = find_claims(snapshot.files, rules)
+    takers = find_claims(snapshot)
     for name, server in members.alive.items():
         takers.setdefault(server.endpoint, set()).add(name)
     return {name: gone for name, gone in lost.items() if takers.get(gone.server.endpoint, {name}) <= {name}}
 
 
-def find_claims(files: Mapping[str, NodeFile], rules: Rules) -> dict[str, set[str]]:
+def find_claims(snapshot: Snapshot) -> dict[str, set[str]]:
     """Return the addresses and ports that living members say they have without being servers, and their names.
 
-    Such a claim counts against other members, so it needs a proof where servers need one.
+    Such a claim counts against other members, so it needs a proof where servers need one. A server that is where its
+    member says takes the place from no other one, whatever excludes that member now.
     """
+    files, rules = snapshot.files, snapshot.rules
     claims: dict[str, set[str]] = {}
     said = {"port"} if rules.service == DEFAULT_SERVICE else set()
     said |= {tag_of(rules.service)} if rules.are_named else set()
     for name, file in files.items():
         if file.status == ALIVE and not rules.admit(file.member) and said & file.member.tag_values().keys():
             with contextlib.suppress(ValueError):
-                claims.setdefault(rules.read_claim(file.member).endpoint, set()).add(name)
+                endpoint, known = rules.read_claim(file.member).endpoint, snapshot.known.get((rules.service, name))
+                if not (known and known.is_served and known.server.endpoint == endpoint):
+                    claims.setdefault(endpoint, set()).add(name)
     return claims
 
 
