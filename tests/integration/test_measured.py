@@ -18,7 +18,8 @@ from serf_haproxy.control.report import read_report
 from serf_haproxy.serf.wake import wake
 from serf_haproxy.show.document import to_json
 from serf_haproxy.show.explain import explain_node, format_explanation
-from serf_haproxy.show.levels import Level, list_findings
+from serf_haproxy.show.findings import list_findings
+from serf_haproxy.show.levels import Level
 from serf_haproxy.show.table import format_table
 
 NAMES = ("web1", "web2", "web3", "web4", "web5")

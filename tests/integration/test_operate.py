@@ -21,7 +21,7 @@ from serf_haproxy.control.report import Report
 from serf_haproxy.control.standby import set_aside
 from serf_haproxy.control.state import State
 from serf_haproxy.haproxy.workers import OldWorkers
-from serf_haproxy.show import levels
+from serf_haproxy.show import findings
 from serf_haproxy.show.doctor import examine
 from serf_haproxy.show.table import format_table
 
@@ -306,6 +306,18 @@ def test_the_doctor_knows_what_to_do(balancer: Balancer, row: str, what: str, re
     assert found.remedy.startswith(remedy)
 
 
+@pytest.mark.parametrize("row", SCENARIOS)
+def test_status_and_doctor_have_one_remedy(balancer: Balancer, row: str) -> None:
+    """Each thing that `status` finds has a remedy, which it says; the doctor says the same one."""
+    for _ in SCENARIOS[row](balancer):
+        report = balancer.read()
+        told = {check.what: check.remedy for check in examine(balancer.environment)}
+        for finding in findings.list_findings(report):
+            assert finding.remedy
+            assert finding.is_whole or finding.remedy in show(report)
+            assert told.get(f"{finding.subject}: {finding.what}", finding.remedy) == finding.remedy
+
+
 def test_a_whole_balancer_shows_none_of_it(balancer: Balancer) -> None:
     """The patterns above are not true of everything."""
     shown = show(balancer.read())
@@ -325,7 +337,7 @@ def test_each_row_of_the_page_has_a_scenario() -> None:
 
 def test_each_subject_that_status_can_name_is_on_the_page() -> None:
     """What `status` says in front of the colon is what an operator looks for on the page."""
-    source = Path(levels.__file__).read_text()
+    source = Path(findings.__file__).read_text()
     subjects = set(re.findall(r'Finding\([^"]*?, f?"([^"{]+?) ?(?:\{[^}]*\})?"', source))
     assert {"Serf", "daemon", "services file", "service", "old workers", "cluster"} <= subjects
     seen = " ".join(ROWS)

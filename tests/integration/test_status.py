@@ -19,7 +19,8 @@ from serf_haproxy.control.report import Reader, Report
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import record
 from serf_haproxy.show.document import to_json
-from serf_haproxy.show.levels import Level, judge_report, list_findings
+from serf_haproxy.show.findings import judge_report, list_findings
+from serf_haproxy.show.levels import Level
 from serf_haproxy.show.table import Choice, format_table, format_tsv
 from serf_haproxy.show.words import paint
 

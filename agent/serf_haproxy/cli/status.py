@@ -40,7 +40,7 @@ def status(args: argparse.Namespace) -> int:
     from serf_haproxy.control.report import read_report
     from serf_haproxy.errors import InputError
     from serf_haproxy.policy.decision import State
-    from serf_haproxy.show.levels import judge_report
+    from serf_haproxy.show.findings import judge_report
     from serf_haproxy.show.table import Choice
 
     states = args.state.replace(",", " ").split()

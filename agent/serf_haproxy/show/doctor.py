@@ -13,7 +13,8 @@ from serf_haproxy.haproxy.socket import BRIEF, PROMPT, Limits
 from serf_haproxy.services import format_key
 from serf_haproxy.settings import Loaded, Settings, describe_unknown, load_with_origins, variable
 from serf_haproxy.show.check import Check
-from serf_haproxy.show.levels import Finding, Level, judge_node, list_findings
+from serf_haproxy.show.findings import list_findings
+from serf_haproxy.show.levels import Level, judge_node
 from serf_haproxy.show.machine import look_at_disk, look_at_limits, look_at_programs, look_at_rights, look_at_run
 from serf_haproxy.show.neighbours import look_at_balancers
 from serf_haproxy.show.words import format_span
@@ -22,21 +23,6 @@ from serf_haproxy.system.certificates import find_first_end
 _FUTURE_S = 5.0
 _SHOWN_COUNT = 5
 _TOLD = ("Serf", "HAProxy", "services file")  # by other lines
-_REMEDIES = {
-    "service ": "`serf-haproxy explain NODE` of one of its nodes; does the application answer at its port and path?",
-    "last pass: REJECTED": "`serf-haproxy check`, and repair the template",
-    "last pass: UNCONFIRMED": "look at HAProxy's log: does it run, and is a port in use?",
-    "held": "`serf-haproxy release`, if they are lost indeed",
-    "last": "start another node, or repair one",
-    "frozen": "look at HAProxy's log, and restart it if it stays so",
-    "differs": "look for another program that changes servers",
-    "split": "start a node of that version, or change `split`",
-    "paused": "`serf-haproxy resume`, when the work is done",
-    "standby": "`serf-haproxy standby off`, when the work is done",
-    "certificates": "correct it",
-    "node directory": "remove the file",
-    "old workers": f"make {variable('hard_stop_after_s')} shorter",
-}
 _RENEW_S = 14 * 86400  # a certificate that ends sooner should have been renewed: certbot does so 30 days before
 
 
@@ -130,21 +116,12 @@ def _look_at_report(report: Report) -> Iterator[Check]:
         yield Check(True, "no file is ahead of this clock")
     for finding in list_findings(report):
         if finding.subject not in _TOLD and finding.level is not Level.OK:
-            yield _judge_finding(finding)
+            yield Check(False, f"{finding.subject}: {finding.what}", finding.remedy)
     entries = report.decision.entries.items()
     if bad := [format_key(key) for key, entry in entries if judge_node(report, key, entry) is not Level.OK]:
         more = f" and {len(bad) - _SHOWN_COUNT} more" if bad[_SHOWN_COUNT:] else ""
         names = " ".join(bad[:_SHOWN_COUNT])
         yield Check(False, f"nodes that are not as they should be: {names}{more}", "`serf-haproxy status --problems`")
-
-
-def _judge_finding(finding: Finding) -> Check:
-    what = f"{finding.subject}: {finding.text}"
-    for begin, remedy in _REMEDIES.items():
-        if what.startswith(begin):
-            return Check(False, what, remedy)
-    what, _, remedy = what.rpartition("; ")  # the text ends with it
-    return Check(False, what or remedy, remedy if what else "`serf-haproxy status`")
 
 
 def _look_at_answer(name: str, answer: Answer) -> Check:

@@ -14,15 +14,8 @@ from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import DEFAULT_SERVICE, Key
 from serf_haproxy.services.service import Service
-from serf_haproxy.show.levels import (
-    Level,
-    find_conditions,
-    find_trouble,
-    is_up,
-    judge_node,
-    judge_whole,
-    list_findings,
-)
+from serf_haproxy.show.findings import Finding, find_conditions, judge_whole, list_findings
+from serf_haproxy.show.levels import Level, find_trouble, is_up, judge_node
 
 VERSION = 1
 
@@ -56,9 +49,7 @@ def to_json(report: Report) -> dict[str, Any]:
     return {
         "version": VERSION,
         "level": level.word,
-        "findings": [
-            {"level": one.level.word, "subject": one.subject, "text": printable(one.text)} for one in findings
-        ],
+        "findings": [_describe_finding(one) for one in findings],
         "at_s": record.at_s,
         "read_at_s": report.at_s,
         "server_count": len(decision.servers),
@@ -84,6 +75,15 @@ def to_json(report: Report) -> dict[str, Any]:
         "daemon_runs": report.is_daemon_running,
         "resident_runs": report.is_daemon_running,
         "haproxy_answers": servers is not None,
+    }
+
+
+def _describe_finding(finding: Finding) -> dict[str, str]:
+    return {
+        "level": finding.level.word,
+        "subject": finding.subject,
+        "text": printable(finding.text),
+        "remedy": printable(finding.remedy),
     }
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from serf_haproxy.control.report import Report
 from serf_haproxy.policy.decision import UNKNOWN, tell_change
 from serf_haproxy.services import Key, format_key
-from serf_haproxy.show.levels import judge_report, list_findings
+from serf_haproxy.show.findings import judge_report, list_findings
 from serf_haproxy.show.table import ALL, Choice
 
 _EVENT_COUNT = 200  # from one report to the next
