@@ -35,7 +35,7 @@ PROMISES: dict[str, list[dict[str, str]]] = {
     ],
     "status.serf": [{"string": "fault state version", "null|number": "age_s heard_at_s"}],
     "status.haproxy": [{"string": "fault state version", "null|number": "age_s"}],
-    "status.daemon": [{"null|number": "passed_at_s", "boolean|null": "runs"}],
+    "status.daemon": [{"null|number": "passed_at_s", "boolean|null": "runs", "string": "fault state"}],
     "status.findings": [{"string": "level remedy subject text"}],
     "status.conditions": [{"string": "name reason"}],
     "status.old_workers": [{"number": "memory_bytes oldest_s worker_count"}],

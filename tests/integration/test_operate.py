@@ -5,6 +5,8 @@ import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +26,15 @@ from serf_haproxy.haproxy.workers import OldWorkers
 from serf_haproxy.show import findings
 from serf_haproxy.show.doctor import examine
 from serf_haproxy.show.table import format_table
+
+# Holds the daemon's lock until it is killed.
+HOLDER = """
+import sys, time
+from serf_haproxy.system.locks import locked
+with locked(sys.argv[1], 5, "a daemon", is_named=True):
+    print(flush=True)
+    time.sleep(600)
+"""
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -63,6 +74,24 @@ def lose_daemon(balancer: Balancer) -> Iterator[str]:
     yield show(balancer.read())
 
 
+def stop_daemon(balancer: Balancer) -> Iterator[str]:
+    """Have the process that holds the daemon's lock stopped."""
+    lock_path = State(balancer.settings.state_dir).daemon_lock_path
+    os.unlink(lock_path)  # this process holds it
+    with subprocess.Popen([sys.executable, "-c", HOLDER, lock_path], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        with stopped(holder.pid):
+            yield show(balancer.read())
+        holder.kill()
+
+
+def freeze_master(balancer: Balancer) -> Iterator[str]:
+    """Have HAProxy's master hang, and its worker serve."""
+    with stopped(list_haproxy(balancer)[0]):
+        yield show(balancer.read())
+
+
 def hang_daemon(balancer: Balancer) -> Iterator[str]:
     """Let the last pass be long ago."""
     report = balancer.read()
@@ -71,7 +100,7 @@ def hang_daemon(balancer: Balancer) -> Iterator[str]:
 
 def be_another_user(balancer: Balancer) -> Iterator[str]:
     """Look as a user who may not ask."""
-    yield show(balancer.read()._replace(serf=Answer(), haproxy=Answer(), is_daemon_running=None))
+    yield show(balancer.read()._replace(serf=Answer(), haproxy=Answer(), daemon=Answer()))
 
 
 def fail_checks(balancer: Balancer) -> Iterator[str]:
@@ -233,6 +262,8 @@ SCENARIOS: dict[str, Callable[[Balancer], Iterator[str]]] = {
     "`HAProxy down`": lose_haproxy,
     "`HAProxy frozen`": freeze_haproxy,
     "`daemon down`": lose_daemon,
+    "`daemon frozen`": stop_daemon,
+    "`HAProxy's master`": freeze_master,
     "`CRITICAL daemon: it has ended no pass for`": hang_daemon,
     "`daemon ?`, `Serf ?`, `HAProxy ?`": be_another_user,
     "`CRITICAL service shop: ... is down`": fail_checks,

@@ -15,6 +15,7 @@ import pytest
 import probe
 from integration.balancer import Balancer, list_haproxy, stopped
 from integration.proxy import Proxy, wait_for
+from serf_haproxy.control.answers import DOWN, Answer
 from serf_haproxy.control.report import Reader, Report
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import record
@@ -137,9 +138,9 @@ def test_what_a_haproxy_that_does_not_answer_has_is_not_said(balancer: Balancer)
 
 def test_a_daemon_that_does_not_run_is_critical(balancer: Balancer) -> None:
     """Without the daemon no change reaches HAProxy."""
-    report = balancer.read()._replace(is_daemon_running=False)
+    report = balancer.read()._replace(daemon=Answer(DOWN))
     assert (judge_report(report), list_findings(report)[0].subject) == (Level.CRITICAL, "daemon")
-    assert judge_report(report._replace(is_daemon_running=None)) == Level.OK
+    assert judge_report(report._replace(daemon=Answer())) == Level.OK
 
 
 def test_a_daemon_that_ends_no_pass_is_critical(balancer: Balancer) -> None:

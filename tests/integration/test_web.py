@@ -19,10 +19,12 @@ import pytest
 import probe
 from fakes.web import answering
 from integration.agents import run_serf
+from integration.balancer import stopped
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon
 from integration.test_orders import run
 from serf_haproxy.serf.wake import wake
+from serf_haproxy.show.doctor import examine
 
 BIND = "SERF_HAPROXY_WEB_BIND"
 
@@ -124,6 +126,32 @@ def test_paths_and_their_rules(proxy: Proxy) -> None:
         assert (head.status, head.body) == (200, "")
         assert int(head.headers["Content-Length"]) > 100
         assert web.ask("/v1/status", Host="evil.example").status == 403
+
+
+def list_checks(web: Web) -> str:
+    """Return what the doctor finds, each thing with its remedy."""
+    environ = os.environ | web.proxy.environment | {BIND: f"127.0.0.1:{web.port}"}
+    return "\n".join(f"{check.what}: {check.remedy}" for check in examine(environ))
+
+
+def test_a_daemon_that_is_stopped_is_told(proxy: Proxy) -> None:
+    """All that shows the daemon says it at once: HTTP, `status`, `doctor`, and a command that gives an order."""
+    with answering() as application, serving(proxy) as web:
+        join(proxy, "web1", application.port)
+        assert json.loads(web.read("/v1/status"))["daemon"]["state"] == "up"
+        assert f"the web process answers at 127.0.0.1:{web.port}" in list_checks(web)
+        with stopped(web.daemon_pid):
+            assert web.ask("/healthz").status == 503
+            wait_for(lambda: json.loads(web.read("/v1/status"))["daemon"]["state"] == "frozen", "it is told")
+            assert "daemon frozen" in run(proxy, "status", "--exit-code")
+            what = f"daemon: its process {web.daemon_pid} is stopped, as by SIGSTOP"
+            assert f"{what}, so no change of the cluster reaches HAProxy: continue it" in list_checks(web)
+            said = run(proxy, "maint", "set", "web1", "--reason", "x")
+            assert "once the daemon goes on, which is stopped now" in said
+        wait_for(lambda: "maint drain" in run(proxy, "history"), "the order is obeyed")
+        wait_for(lambda: web.ask("/healthz").status == 200, "it is well again")
+        with stopped(web.find_process().pid):
+            assert f"the web process does not answer at 127.0.0.1:{web.port}: no answer" in list_checks(web)
 
 
 def test_metrics_follow_what_happens(short_dir: Path) -> None:

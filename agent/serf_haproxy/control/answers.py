@@ -5,11 +5,14 @@ import os
 from typing import NamedTuple
 
 from serf_haproxy.control.edges import Edges, find_serf
+from serf_haproxy.control.state import State
 from serf_haproxy.errors import SerfFault, SerfRefusal, SerfSilence
 from serf_haproxy.policy.snapshot import Running
 from serf_haproxy.serf.roster import Roster
 from serf_haproxy.serf.rpc import Connection
 from serf_haproxy.settings import Settings, variable
+from serf_haproxy.system.locks import is_locked, read_holder
+from serf_haproxy.system.processes import is_stopped
 
 UP, DOWN, FROZEN, UNKNOWN = "up", "down", "frozen", "unknown"
 
@@ -59,6 +62,17 @@ def ask_roster(settings: Settings) -> Roster | None:
 def _connect(settings: Settings) -> contextlib.closing[Connection]:
     address = find_serf(settings)
     return contextlib.closing(Connection(address._replace(timeout_s=min(_SERF_S, address.timeout_s))))
+
+
+def look_at_daemon(state: State) -> Answer:
+    """Return whether the daemon runs: it holds a lock, and can be stopped as by SIGSTOP. It is not asked."""
+    has_lock = is_locked(state.daemon_lock_path)
+    if not has_lock and not is_locked(state.former_lock_path):
+        return Answer(UNKNOWN) if has_lock is None else Answer(DOWN, "it does not run")
+    pid = read_holder(state.daemon_lock_path) if has_lock else None
+    if pid and is_stopped(pid):
+        return Answer(FROZEN, f"its process {pid} is stopped, as by SIGSTOP")
+    return Answer(UP)
 
 
 def ask_haproxy(edges: Edges, running: Running | None) -> Answer:

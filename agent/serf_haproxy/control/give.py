@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from serf_haproxy.control.answers import DOWN, FROZEN, ask_haproxy
+from serf_haproxy.control.answers import DOWN, FROZEN, ask_haproxy, look_at_daemon
 from serf_haproxy.control.edges import Edges, make_edges
 from serf_haproxy.control.observe import read_nodes
 from serf_haproxy.control.order_secrets import OrderSecrets
@@ -114,6 +114,8 @@ class Desk:
         """
         self._edges.orders.give(orders)
         waits = [] if wake(self._settings.wake_fifo, ORDER_WORD) else ["the daemon runs"]
+        if look_at_daemon(self._edges.state).state == FROZEN:
+            waits = ["the daemon goes on, which is stopped now"]
         if any(order.verb != PAUSE for order in orders):
             pause = list_active(self.read(), self._now_ms).pause
             waits += ["the pause ends (`serf-haproxy resume`)"] if pause else []

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from serf_haproxy.control.answers import Answer, ask_haproxy, ask_serf
+from serf_haproxy.control.answers import DOWN, UNKNOWN, Answer, ask_haproxy, ask_serf, look_at_daemon
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.preview import look
@@ -33,11 +33,12 @@ class Report(NamedTuple):
         decision: What follows from it: what a pass without Serf's roster would decide.
         record: What the last pass left behind.
         servers: HAProxy's status of each server, by service and node; None when HAProxy does not answer.
-        is_daemon_running: Whether the daemon runs; None when this user may not know.
+        daemon: Whether the daemon runs.
         old_workers: HAProxy's old workers; None when the master does not answer.
         shares: What servers with measured weights get, and why (`control.shares`).
         serf: Whether the Serf agent answers now.
         haproxy: Whether HAProxy answers now.
+        is_master_silent: Whether HAProxy's master is there and does not answer, although no pass reloads it now.
         standby: Why traffic should go to another balancer, by an operator's word; "" where it should not.
         scaled: What the autoscaler says of the services that scale, by name (`control.scaled`).
     """
@@ -47,13 +48,19 @@ class Report(NamedTuple):
     decision: Decision
     record: Record
     servers: Mapping[Key, ServerStatus] | None
-    is_daemon_running: bool | None
+    daemon: Answer
     old_workers: OldWorkers | None
     shares: Mapping[Key, dict[str, Any]] = {}
     serf: Answer = Answer()
     haproxy: Answer = Answer()
+    is_master_silent: bool = False
     standby: str = ""
     scaled: Mapping[str, Scaled] = {}
+
+    @property
+    def is_daemon_running(self) -> bool | None:
+        """Whether the daemon's process is there; None when this user may not know."""
+        return None if self.daemon.state == UNKNOWN else self.daemon.state != DOWN
 
     @property
     def at_s(self) -> float:
@@ -105,11 +112,12 @@ class Reader:
             decision,
             record,
             None if rows is None else {key: rows[place] for key, place in places.items() if place in rows},
-            is_locked(edges.state.daemon_lock_path) or is_locked(edges.state.former_lock_path),
+            look_at_daemon(edges.state),
             old_workers.result(),
             read_shares(locate_shares(settings)) if snapshot.services.measured else {},
             serf.result(),
             haproxy,
+            edges.master.is_silent and not is_locked(edges.state.pass_lock_path),
             readiness.read_flag(os.path.dirname(settings.wake_fifo)),
             _read_scaled(settings, snapshot),
         )

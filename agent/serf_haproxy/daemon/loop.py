@@ -72,7 +72,7 @@ class Daemon:
         prepare_directories(self._settings)
         state = State(self._settings.state_dir)
         with (
-            locked(state.daemon_lock_path, _START_S, "another daemon"),
+            locked(state.daemon_lock_path, _START_S, "another daemon", is_named=True),
             locked(state.former_lock_path, _START_S, "another daemon"),
             collecting(self._signals) as signal_fd,
         ):

@@ -6,7 +6,7 @@ import re
 import time
 from typing import NamedTuple
 
-from serf_haproxy.errors import HaproxyFault, SystemFault
+from serf_haproxy.errors import HaproxyFault, HaproxySilence, SystemFault
 from serf_haproxy.haproxy.socket import PATIENT, Limits, ask
 from serf_haproxy.services import SUCCESSOR
 from serf_haproxy.system.deadlines import time_left
@@ -46,6 +46,9 @@ class Master:
         service_dir: HAProxy's s6 service directory, for a reload where the socket does not answer.
         timeout_s: Time limit of a reload.
         limits: How long to wait for an answer.
+
+    Attributes:
+        is_silent: Whether, when it was last asked about itself, it was there and gave no answer: it may be frozen.
     """
 
     def __init__(self, socket_path: str, service_dir: str, timeout_s: float, limits: Limits = PATIENT) -> None:
@@ -53,6 +56,7 @@ class Master:
         self.timeout_s = timeout_s
         self._limits = limits
         self._service_dir = service_dir
+        self.is_silent = False
 
     def read_account(self) -> Account:
         """Ask the master about itself.
@@ -60,7 +64,12 @@ class Master:
         Raises:
             HaproxyFault: Its socket does not answer; during a reload that lasts some 100 ms.
         """
-        answer = ask(self.socket_path, "show proc", self._limits.ask_s)
+        self.is_silent = False
+        try:
+            answer = ask(self.socket_path, "show proc", self._limits.ask_s)
+        except HaproxySilence:
+            self.is_silent = True
+            raise
         line = _MASTER_LINE.search(answer)
         if not line:
             raise HaproxyFault(f"{self.socket_path}: cannot read the answer to 'show proc': {answer[:200]!a}")

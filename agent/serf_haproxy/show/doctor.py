@@ -17,6 +17,7 @@ from serf_haproxy.show.findings import list_findings
 from serf_haproxy.show.levels import Level, judge_node
 from serf_haproxy.show.machine import look_at_disk, look_at_limits, look_at_programs, look_at_rights, look_at_run
 from serf_haproxy.show.neighbours import look_at_balancers
+from serf_haproxy.show.page import look_at_page
 from serf_haproxy.show.words import format_span
 from serf_haproxy.system.certificates import find_first_end
 
@@ -54,6 +55,7 @@ def examine(environ: Mapping[str, str]) -> Iterator[Check]:
     except SerfHaproxyError as error:
         yield _tell(error)
     yield from _survive(lambda: _look_at_configuration(settings, limits))
+    yield from look_at_page(settings)
     yield from look_at_limits(settings, limits)
 
 
@@ -107,7 +109,7 @@ def _look_at_report(report: Report) -> Iterator[Check]:
         yield Check(
             running.is_open, f"servers can be changed at run time: {'yes' if running.is_open else 'no'}", remedy
         )
-    if report.is_daemon_running:
+    if report.daemon.state == UP:
         yield Check(True, "the daemon runs")
     ahead_s = max([report.record.at_s, *(file.mtime_ns / 1e9 for file in report.snapshot.files.values())]) - report.at_s
     if ahead_s > _FUTURE_S:
@@ -151,6 +153,8 @@ def _look_at_configuration(settings: Settings, limits: Limits) -> Iterator[Check
     for fault in trial.faults:
         yield Check(False, fault, "correct it")
     if trial.words is None:
-        yield Check(True, f"HAProxy accepts the configuration that follows now ({len(trial.services)} services)")
+        count = len(trial.services)
+        what = f"HAProxy accepts the configuration that follows now ({count} service{'' if count == 1 else 's'})"
+        yield Check(True, what)
     else:
         yield Check(False, f"HAProxy refuses: {trial.words.splitlines()[0]}", "`serf-haproxy render` prints the rest")

@@ -56,7 +56,12 @@ def to_json(report: Report) -> dict[str, Any]:
         "up_count": None if servers is None else sum(is_up(servers.get(one.key)) for one in decision.servers),
         "serf": report.serf._asdict() | {"heard_at_s": record.heard_at_s or None},
         "haproxy": report.haproxy._asdict(),
-        "daemon": {"runs": report.is_daemon_running, "passed_at_s": record.at_s or None},
+        "daemon": {
+            "state": report.daemon.state,
+            "fault": report.daemon.fault,
+            "runs": report.is_daemon_running,
+            "passed_at_s": record.at_s or None,
+        },
         "verdict": record.verdict,
         "reason": record.reason,
         "conditions": [one._asdict() for one in find_conditions(report)],

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from serf_haproxy.control.answers import DOWN, FROZEN
+from serf_haproxy.control.answers import DOWN, FROZEN, UP
 from serf_haproxy.control.conclude import list_conditions
 from serf_haproxy.control.outcome import ALONE, DIFFERS, HELD, LAST, PAUSED, SPLIT, Condition, Verdict
 from serf_haproxy.control.outcome import FROZEN as FROZEN_WORKER
@@ -109,9 +109,14 @@ def _judge_programs(report: Report) -> Iterator[Finding]:
         yield Finding(Level.CRITICAL, "HAProxy", f"{haproxy.fault}: it may be frozen", remedy)
     elif haproxy.fault:
         yield Finding(Level.OK, "HAProxy", haproxy.fault, _ASK, is_whole=True)
-    if report.is_daemon_running is False:
-        what = "it does not run, so no change of the cluster reaches HAProxy"
-        yield Finding(Level.CRITICAL, "daemon", what, "start `serf-haproxy run`, or its s6 service")
+    elif report.is_master_silent:
+        what = "it does not answer, so HAProxy cannot be reloaded, and a worker that ends is not replaced"
+        yield Finding(Level.WARNING, "HAProxy's master", what, "look at its log, and restart HAProxy if it stays so")
+    if report.daemon.state in (DOWN, FROZEN):
+        how = "start `serf-haproxy run`, or its s6 service"
+        remedy = how if report.daemon.state == DOWN else "continue it with `kill -CONT`, or restart it"
+        what = f"{report.daemon.fault}, so no change of the cluster reaches HAProxy"
+        yield Finding(Level.CRITICAL, "daemon", what, remedy)
     if report.standby:
         what = f"{report.standby}; traffic should go to another balancer"
         yield Finding(Level.WARNING, "standby", what, "`serf-haproxy standby off` ends a standby")
@@ -172,7 +177,7 @@ def _judge_pass(report: Report) -> Iterator[Finding]:
         yield Finding(Level.WARNING, "last pass", what, "`serf-haproxy check`, and repair the template")
     patience_s = 2 * settings.resync_interval_s + settings.check_timeout_s + settings.reload_timeout_s
     age_s = report.at_s - record.at_s
-    if report.is_daemon_running and not report.serf.fault and record.at_s and age_s > patience_s:
+    if report.daemon.state == UP and not report.serf.fault and record.at_s and age_s > patience_s:
         what = f"it has ended no pass for {age_s:.0f} s"
         yield Finding(Level.CRITICAL, "daemon", what, "look at its log, and restart it")
     for condition in find_conditions(report):

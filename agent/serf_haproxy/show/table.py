@@ -115,8 +115,8 @@ def format_headline(status: Mapping[str, Any]) -> str:
     started, and that of the daemon is the time since its last pass ended.
     """
     now_s, up = status["read_at_s"], "?" if status["up_count"] is None else status["up_count"]
-    daemon = {True: "up", False: "down", None: "?"}[status["daemon"]["runs"]]
-    serf, haproxy = ("?" if one == UNKNOWN else one for one in (status["serf"]["state"], status["haproxy"]["state"]))
+    states = (status[name]["state"] for name in ("serf", "haproxy", "daemon"))
+    serf, haproxy, daemon = ("?" if state == UNKNOWN else state for state in states)
     total, servers = f"{status['level'].upper()}: {up}/{status['server_count']}", " servers"
     parts = [
         f"Serf {serf}{_format_age(serf, now_s, status['serf']['heard_at_s'])}",

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 from serf_haproxy.errors import SystemFault
 
+_PID_WIDTH = 10  # digits and blanks, so that no digit of a longer number stays behind
+
 
 @contextlib.contextmanager
-def locked(path: str, timeout_s: float, holder: str) -> Iterator[None]:
+def locked(path: str, timeout_s: float, holder: str, *, is_named: bool = False) -> Iterator[None]:
     """Hold an exclusive lock. Its file stays: removing a lock file would let two holders in.
 
     Only the file's owner may open it, since anyone who can open it can lock it.
@@ -19,6 +21,7 @@ def locked(path: str, timeout_s: float, holder: str) -> Iterator[None]:
         path: The lock file.
         timeout_s: How long to wait for the lock; 0 means not at all.
         holder: The usual holder of this lock, for the error's text.
+        is_named: Whether the file says which process holds it, for `read_holder`.
 
     Raises:
         SystemFault: The file cannot be opened, or another process holds the lock.
@@ -39,6 +42,9 @@ def locked(path: str, timeout_s: float, holder: str) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise SystemFault(f"{path} is locked: {holder} is running; try again later") from None
                 time.sleep(0.02)
+        if is_named:
+            with contextlib.suppress(OSError):  # a full disk
+                os.pwrite(fd, f"{os.getpid():<{_PID_WIDTH}}\n".encode(), 0)
         yield
     finally:
         os.close(fd)
@@ -59,3 +65,12 @@ def is_locked(path: str) -> bool | None:
     finally:
         os.close(fd)
     return False
+
+
+def read_holder(path: str) -> int | None:
+    """Return which process has locked a file that names its holder; None where that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return int(file.read(_PID_WIDTH + 1))
+    except (OSError, ValueError):
+        return None

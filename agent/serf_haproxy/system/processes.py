@@ -65,6 +65,15 @@ def _find_directory() -> str | None:
         return "/"
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped, as by SIGSTOP or a debugger."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read(4096).rpartition(b") ")[2][:1] in (b"T", b"t")
+    except OSError:  # there is no such process
+        return False
+
+
 class Fed:
     """A program that runs beside this one and is fed on its standard input; its end tells it to end.
 

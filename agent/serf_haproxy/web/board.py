@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from serf_haproxy.control.report import Reader
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.settings import Settings
 from serf_haproxy.show.levels import Level
+from serf_haproxy.system.processes import is_stopped
 from serf_haproxy.web.mask import compare, mask
 from serf_haproxy.web.metrics import Metrics
 from serf_haproxy.web.news import News
@@ -75,7 +77,12 @@ class Board:
         self._hint.set()
 
     def is_alive(self) -> bool:
-        """Return whether the daemon makes passes: one is due at least at the interval at which Serf is asked."""
+        """Return whether the daemon makes passes: one is due at least at the interval at which Serf is asked.
+
+        It has started this process; one that is stopped, as by SIGSTOP, makes none.
+        """
+        if is_stopped(os.getppid()):
+            return False
         settings = self._settings
         pass_s = settings.check_timeout_s + settings.reload_timeout_s + _SILENCE_S
         heard_s = self._news.ended_s if self._news else self._started_s
