@@ -1,6 +1,7 @@
 """The five tasks of the lab about load balancing: each runs, and finds what is true."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 import workers
+from integration.proxy import wait_for
+from integration.test_lab import running_in
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.lab.tasks import do_task
 
@@ -103,3 +106,23 @@ def test_the_command_prints_json(lab: Lab) -> None:
     assert any("DRAIN" in line for line in found["text"])
     argv[5] = "6"
     assert subprocess.run(argv, capture_output=True, timeout=60, check=False).returncode == 100
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_task_leaves_nothing(lab: Lab, number: signal.Signals) -> None:
+    """A signal ends a task with one line and 128 plus its number; a second one does not interrupt the cleanup."""
+    place = ["--dir", lab.lab_dir, "--port-base", str(lab.port_base)]
+    # A shell starts background jobs with SIGINT ignored, and children inherit that.
+    argv = ["env", "--default-signal=INT", sys.executable, "-m", "serf_haproxy", "lab", "task", "1", *place]
+    nodes, is_stopping = Path(lab.lab_dir, "nodes", "s1"), Path(lab.lab_dir, "lb1/service/.s6-svscan/stopping")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as task:
+        wait_for(nodes.exists, "s1 is started")
+        task.send_signal(number)
+        wait_for(is_stopping.exists, "the balancer is being stopped")
+        task.send_signal(number)
+        said, _ = task.communicate(timeout=60)
+    assert task.returncode in (128 + number, -number), said
+    assert said.endswith("serf-haproxy: interrupted\n")
+    assert "Traceback" not in said
+    assert running_in(Path(lab.lab_dir)) == []
+    assert not Path(lab.lab_dir).exists()

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from serf_haproxy.config.fingerprint import description_of, rest_of
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy.runtime import Runtime
+from serf_haproxy.lab import processes
 from serf_haproxy.lab.balancer import DAEMON
 from serf_haproxy.lab.cluster import Lab
 from serf_haproxy.services import DEFAULT_SERVICE
@@ -189,7 +190,8 @@ def running_bench(lab: Lab, settings: Mapping[str, str] | None = None) -> Iterat
             for browser in bench.browsers:
                 browser.close()
     finally:
-        lab.down()
+        with processes.hold_signals():  # a second Ctrl-C would leave processes
+            lab.down()
 
 
 def _read(body: bytes) -> dict[str, Any]:
