@@ -17,6 +17,8 @@ from integration.test_live import frontend, seen, slow_request
 from integration.test_load import applications
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.haproxy.runtime import Runtime
+from serf_haproxy.serf.events import Member
+from serf_haproxy.serf.nodes import record
 from serf_haproxy.serf.wake import wake
 
 
@@ -177,6 +179,8 @@ def test_an_order_about_nothing_that_is_known_says_so(proxy: Proxy) -> None:
     assert doubt == "serf-haproxy: no node wbe1 is known, and the order counts when it comes; did you mean web1\n"
     assert shown == "wbe1: HAProxy has no server of it"
     assert "web1 does not offer shop, and the order counts when it does" in order("web1", "--service", "shop")[1]
+    record(proxy.settings.nodes_dir, "alive", Member("lb2", "127.0.0.7", "balancer", ()))
+    assert "lb2 is ignored: it is a balancer; the order counts when it serves" in order("lb2")[1]
 
 
 def test_who_waits_for_a_drain_is_told_what_keeps_it(proxy: Proxy) -> None:
@@ -313,6 +317,8 @@ def test_times_and_wrong_words_are_refused(proxy: Proxy) -> None:
     """What cannot be an order is refused with its remedy, before anything is written."""
     wrong = [
         (("maint", "set", "web1"), "--reason"),
+        (("maint", "set", "web1", "--reason", " "), "--reason is empty; say why"),
+        (("maint", "set", "web1", "--reason", "x", "--until", "99999d"), "this is after 2099-12-31T23:59:59Z"),
         (("maint", "set", "we b", "--reason", "x"), "is no name of a node"),
         (("maint", "set", "web1", "--reason", "x", "--until", "tomorrow"), "is no time: write a span such as"),
         (("maint", "set", "web1", "--reason", "x", "--until", "2001-01-01T00:00Z"), "has passed"),

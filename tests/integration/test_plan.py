@@ -214,6 +214,10 @@ def test_other_files_are_tried(proxy: Proxy, webs: list[Web], tmp_path: Path) ->
     template.write_text("{{ nothing\n")
     broken = run(proxy, "plan", "--template", str(template))
     assert (broken.returncode, str(template) in broken.stderr) == (100, True)
+    for option in ("--services", "--template"):
+        missing = run(proxy, "plan", option, "/nowhere")
+        assert missing.returncode == 100
+        assert missing.stderr == f"serf-haproxy: {option} /nowhere: there is no such file\n"
 
 
 def test_json_has_what_the_reference_promises(proxy: Proxy) -> None:

@@ -5,11 +5,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from serf_haproxy.errors import EXIT_SYSTEM
+from serf_haproxy.errors import EXIT_SYSTEM, InputError
 from serf_haproxy.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from serf_haproxy.control.give import Wish
+    from serf_haproxy.policy.decision import Decision
     from serf_haproxy.policy.orders import Order
     from serf_haproxy.policy.snapshot import Running
 
@@ -73,27 +74,40 @@ def read_wish(args: argparse.Namespace) -> "Wish":
 def set_order(args: argparse.Namespace) -> int:
     """Give an order about a node."""
     from serf_haproxy.control.give import Desk
+    from serf_haproxy.control.preview import preview
     from serf_haproxy.policy.orders import MAINT, explain
     from serf_haproxy.serf.printing import printable
 
+    if not args.reason.strip():
+        raise InputError("no order: --reason is empty; say why, which status, explain and the history show to others")
     settings = load_settings(os.environ)
     desk = Desk(settings)
     order = desk.make(MAINT, args.mode, read_wish(args), args.service, args.node)
     when = desk.give([order])
-    goes_on = "; it goes on meanwhile, since no other server is up" if not when and _is_last(settings, order) else ""
+    decision = None if desk.find_silence() else preview(settings).decision  # each look at a frozen HAProxy takes long
+    is_last = decision and not when and _is_last(decision, order)
+    goes_on = "; it goes on meanwhile, since no other server is up" if is_last else ""
     print(f"{args.node}: {printable(explain(order))}{when}{goes_on}", flush=True)
-    if doubt := desk.find_doubt(args.node, args.service):
+    if doubt := desk.find_doubt(args.node, args.service) or (decision and _explain_ignored(decision, args.node)):
         print(f"serf-haproxy: {printable(doubt)}", file=sys.stderr)
     return _wait(settings, args.node, args.service) if args.wait else 0
 
 
-def _is_last(settings: Settings, order: "Order") -> bool:
+def _is_last(decision: "Decision", order: "Order") -> bool:
     """Return whether a server that an order drains gets requests all the same."""
-    from serf_haproxy.control.preview import preview
     from serf_haproxy.policy.decision import State
 
-    last = preview(settings).decision.find(State.LAST)
+    last = decision.find(State.LAST)
     return any(name == order.node and order.service in ("", service) for service, name in last)
+
+
+def _explain_ignored(decision: "Decision", node: str) -> str:
+    """Return why an order about a node does nothing now, since the node is ignored in all services; "" where not."""
+    from serf_haproxy.policy.decision import State
+
+    found = [entry for (_, name), entry in decision.entries.items() if name == node]
+    is_ignored = bool(found) and all(entry.state is State.IGNORED for entry in found)
+    return f"{node} is ignored: {found[0].reason}; the order counts when it serves" if is_ignored else ""
 
 
 def unset_order(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from serf_haproxy.errors import EXIT_INPUT
+from serf_haproxy.errors import EXIT_INPUT, InputError
 from serf_haproxy.settings import SETTINGS_FILE, load_settings
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ def plan(args: argparse.Namespace) -> int:
     environ = os.environ | ({SETTINGS_FILE: os.path.abspath(args.settings)} if args.settings else {})
     files = {"template_path": args.template, "services_file": args.services}
     settings = load_settings(environ)
+    for option, path in (("--template", args.template), ("--services", args.services)):
+        if path and not os.path.exists(path):  # without a services file there are no services: a typo would be no news
+            raise InputError(f"{option} {path}: there is no such file")
     found = make_plan(settings.replace(**{key: os.path.abspath(path) for key, path in files.items() if path}))
     print(_to_json(found) if args.output == "json" else _format(found, settings.config_path))
     return EXIT_INPUT if found.how is How.REFUSED else int(found.how not in (How.NONE, How.PAUSED))

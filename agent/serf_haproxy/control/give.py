@@ -14,14 +14,16 @@ from serf_haproxy.control.order_secrets import OrderSecrets
 from serf_haproxy.errors import InputError
 from serf_haproxy.haproxy.socket import PROMPT
 from serf_haproxy.policy.claim import list_offers
-from serf_haproxy.policy.order_wire import find_excess, read_order
+from serf_haproxy.policy.order_wire import LAST_MS, find_excess, read_order
 from serf_haproxy.policy.orders import MAINT, PAUSE, UNDONE, Order, Table, list_active
 from serf_haproxy.policy.peers import list_others
 from serf_haproxy.policy.proof import Secret
 from serf_haproxy.serf.wake import ORDER_WORD, wake
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.settings import Settings
-from serf_haproxy.system.moments import read_time, time_ms
+from serf_haproxy.system.moments import format_time, read_time, time_ms
+
+_LAST_S = LAST_MS / 1e3 - 1
 
 
 class Wish(NamedTuple):
@@ -162,6 +164,8 @@ def read_end(text: str) -> float:
         raise InputError(f"until {text}: {error}") from error
     if end_s <= time.time():
         raise InputError(f"until {text}: this time has passed")
+    if end_s > _LAST_S:
+        raise InputError(f"until {text}: this is after {format_time(_LAST_S)}; without --until an order does not end")
     return end_s
 
 

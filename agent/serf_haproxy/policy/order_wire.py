@@ -32,7 +32,7 @@ ORDER, PAGE = "order", "page"
 _VERSION = 1
 _DOMAIN = b"serf-haproxy orders v1"
 _UNSIGNED = "-"
-_LAST_MS = 4_102_444_800_000  # the year 2100
+LAST_MS = 4_102_444_800_000  # the year 2100
 
 
 class Message(NamedTuple):
@@ -137,8 +137,8 @@ def read_order(fields: Any, is_local: bool = False) -> Order:
         raise ValueError(f"{service!a} is no name of a service")
     if (fault := name_fault(node) if node or verb == "maint" else None) is not None:
         raise ValueError(f"{node!a} is no name of a node: {fault}")
-    if not 0 < at_ms <= _LAST_MS or not 0 <= until_ms <= _LAST_MS or len(issuer) > NAME_BYTES:
-        raise ValueError("its time or its issuer is out of range")
+    if not 0 < at_ms <= LAST_MS or not 0 <= until_ms <= LAST_MS or len(issuer) > NAME_BYTES:
+        raise ValueError("its time is out of range, which ends with the year 2099, or the balancer's name is too long")
     for what, text in (("name of the balancer", issuer), ("name of who orders", author), ("reason", reason)):
         if len(text) > TEXT_CHARACTERS:
             raise ValueError(f"the {what} is too long: it has {len(text)} characters, {TEXT_CHARACTERS} are allowed")
@@ -149,7 +149,7 @@ def read_order(fields: Any, is_local: bool = False) -> Order:
 
 def find_excess(order: Order, secrets: Sequence[Secret]) -> int:
     """Return by how many bytes an order is too long for an event of Serf; 0 where it fits."""
-    return max(0, len(encode(Message(ORDER, order.issuer, _LAST_MS, (order,)), secrets)) - EVENT_BYTES)
+    return max(0, len(encode(Message(ORDER, order.issuer, LAST_MS, (order,)), secrets)) - EVENT_BYTES)
 
 
 def _read(fields: Any) -> Message:
