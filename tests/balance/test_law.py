@@ -74,8 +74,20 @@ def test_a_server_that_fails_at_once_gets_less() -> None:
     assert "50 % of them fail" in shares["a"].explain()
 
 
+def test_a_server_that_hardly_gets_requests_is_seen_to_fail() -> None:
+    """A server that fails gets so few requests that each is old before the next one comes; four of them tell."""
+    names = ["a", *(f"b{number}" for number in range(19))]
+    pool, limits = Pool(), dict.fromkeys(names, LIMIT)
+    for look_count in range(1, 41):
+        answered = look_count // 10  # one in five seconds
+        others = {name: traffic(look_count, look_count) for name in names[1:]}
+        pool, shares = weigh(pool, others | {"a": traffic(answered, answered, failed_count=answered)}, limits, 0.5)
+        failing = {name for name, share in shares.items() if share.is_failing}
+        assert failing == ({"a"} if answered >= 3 else set())
+
+
 def test_a_server_fails_until_three_of_four_requests_succeed() -> None:
-    """Half of its requests, and at least two, make a failing server; a single failure makes none."""
+    """Half of its requests, and at least three, make a failing server; a single failure makes none."""
     pool, limits = Pool(), dict.fromkeys("ab", LIMIT)
     answered = failed = 0
 

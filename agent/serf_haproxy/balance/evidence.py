@@ -14,7 +14,8 @@ _CONNECT_S = 0.05  # connections that are accepted within this time are alike
 _MEAN_COUNT = 512  # HAProxy's mean times are those of about so many requests
 _LEAST_COUNT = 3.0  # so many requests of a server count at most when it gets hardly any
 SPAN_S = 0.2  # a look speaks for so much time at most: what waits at a moment is chance, however long nobody looked
-_FEW, _FAILING_SHARE, _HEALED_SHARE = 2.0, 0.5, 0.25  # so many failures, and so much of all requests
+_FEW, _FAILING_SHARE, _HEALED_SHARE = 2.8, 0.5, 0.25  # three failures in a row, and so much of all requests
+_REMEMBERED = 0.95  # of a request when another one has ended: twenty or so count
 _FAILURE_SIGHTS = 4.0  # a failure is as certain as so many requests seen waiting
 
 
@@ -30,6 +31,9 @@ class Course(NamedTuple):
         ended_count: Requests that ended.
         failed_count: Those of them that failed.
         sight_count: Requests seen waiting at the moment of a look: how much `waited_s` can be relied on.
+        last_ended_count: Requests that ended, of which older ones count less by their number, not by their age: a
+            server that fails gets so few that each is forgotten before the next one.
+        last_failed_count: Those of them that failed.
     """
 
     factor: float = 1.0
@@ -40,6 +44,8 @@ class Course(NamedTuple):
     ended_count: float = 0.0
     failed_count: float = 0.0
     sight_count: float = 0.0
+    last_ended_count: float = 0.0
+    last_failed_count: float = 0.0
 
     @property
     def good_count(self) -> float:
@@ -58,13 +64,15 @@ class Course(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What came between two looks at a server; names as in `Course`."""
+    """What came between two looks at a server; names as in `Course`, `all_` without regard to the time between them."""
 
     waited_s: float = 0.0
     ended_count: float = 0.0
     failed_count: float = 0.0
     sight_count: int = 0
     astray_count: int = 0
+    all_ended_count: int = 0
+    all_failed_count: int = 0
 
 
 def compare(course: Course, now: Traffic, elapsed_s: float) -> Look:
@@ -92,7 +100,9 @@ def compare(course: Course, now: Traffic, elapsed_s: float) -> Look:
     span_s = min(elapsed_s, SPAN_S)
     part = span_s / elapsed_s
     waited_s = (waiting + former) / 2 * span_s
-    return Look(waited_s, part * max(ended_count, failed_count), part * failed_count, waiting, astray_count)
+    ended_count = max(ended_count, failed_count)
+    counts = part * ended_count, part * failed_count
+    return Look(waited_s, *counts, waiting, astray_count, ended_count, failed_count)
 
 
 def _count_open(traffic: Traffic) -> int:
@@ -111,7 +121,8 @@ def _compare_connections(before: Traffic, now: Traffic, failed_count: int) -> Lo
     mean_count = min(_MEAN_COUNT, max(1, ended_before))
     connect_ms = mean_count * (now.connect_ms - before.connect_ms) + ended_count * before.connect_ms
     waited_s = made_count * _CONNECT_S + (max(0, connect_ms) / 1000 if ended_count else 0.0)
-    return Look(waited_s, max(made_count, failed_count), failed_count, made_count)
+    ended_count = max(made_count, failed_count)
+    return Look(waited_s, ended_count, failed_count, made_count, 0, ended_count, failed_count)
 
 
 def add(course: Course, look: Look, traffic: Traffic, aging: float) -> Course:
@@ -119,16 +130,24 @@ def add(course: Course, look: Look, traffic: Traffic, aging: float) -> Course:
     kept = math.exp(-aging)
     ended_count = course.ended_count * kept + look.ended_count
     failed_count = course.failed_count * kept + look.failed_count
-    least = _HEALED_SHARE * ended_count if course.is_failing else max(_FEW, _FAILING_SHARE * ended_count)
+    remembered = _REMEMBERED**look.all_ended_count
+    last_ended_count = course.last_ended_count * remembered + look.all_ended_count
+    last_failed_count = course.last_failed_count * remembered + look.all_failed_count
+    if course.is_failing:
+        is_failing = failed_count >= _HEALED_SHARE * ended_count and failed_count > 0
+    else:
+        is_failing = last_failed_count >= max(_FEW, _FAILING_SHARE * last_ended_count)
     return Course(
         course.factor,
         traffic,
         look.astray_count,
-        failed_count >= least and failed_count > 0,
+        is_failing,
         course.waited_s * kept + look.waited_s,
         ended_count,
         failed_count,
         course.sight_count * kept + look.sight_count,
+        last_ended_count,
+        last_failed_count,
     )
 
 
