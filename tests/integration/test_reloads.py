@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import probe
 from fakes.web import answering
 from integration.proxy import Proxy, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon, said
 from serf_haproxy.control import rendering
+from serf_haproxy.control.outcome import Verdict
+from serf_haproxy.control.plan import How, make_plan
 from serf_haproxy.serf.wake import wake
 
 STATIC = {"SERF_HAPROXY_BALANCE": "static-rr"}  # an algorithm for which HAProxy refuses new servers at run time
@@ -102,3 +105,21 @@ def test_a_repaired_template_does_not_wait(short_dir: Path) -> None:
         turn(proxy, 3)
         wait_for(lambda: "refresh 7s" in Path(proxy.settings.config_path).read_text(), "the repaired template")
         assert time.monotonic() - started_s < 4
+
+
+def test_a_large_cluster_is_loaded_and_not_added_one_by_one(proxy: Proxy) -> None:
+    """Where thousands of servers are new, one reload brings them; one more comes at run time."""
+    count = 3300
+    for number in range(count):
+        proxy.record(f"web{number}", 9, f"127.1.{number // 256}.{number % 256}")
+    reload_count = proxy.reload_count()
+    assert make_plan(proxy.settings).how is How.RELOAD
+    assert proxy.run_pass().verdict is Verdict.RELOADED
+    assert proxy.reload_count() == reload_count + 1
+    views = probe.read_servers(proxy.settings) or {}
+    assert len(views) == count
+    assert not [name for name, view in views.items() if view.status.startswith("UP")], "nothing answers there"
+    proxy.record("new", 8001)
+    assert make_plan(proxy.settings).how is How.RUNTIME
+    assert proxy.run_pass().verdict is Verdict.APPLIED
+    assert "new" in proxy.servers()

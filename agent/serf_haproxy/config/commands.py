@@ -12,6 +12,14 @@ from serf_haproxy.system.network import split_endpoint
 WATCHERS = frozenset(["check", "agent-check", "track"])  # the words by which HAProxy itself sets a server down and up
 OUT = (DOWN, STOPPING)
 
+# HAProxy looks for the server of a command among all others, some 30 ns for each, and does nothing else meanwhile.
+_LOOKUP_COUNT = 50_000_000
+
+
+def take_longer_than_reload(commands: Collection[str], server_count: int) -> bool:
+    """Return whether a reload is sooner over: ten thousand new servers take a second then, and twenty at run time."""
+    return len(commands) * server_count > _LOOKUP_COUNT
+
 
 def add(goal: Layout, key: Key, ids: Collection[tuple[str, int]]) -> list[str]:
     """Add a server; `ids` are the ids in use in each section."""

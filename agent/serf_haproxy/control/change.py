@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 
+from serf_haproxy.config.commands import take_longer_than_reload
 from serf_haproxy.config.diff import Changes, diff, find_remade
 from serf_haproxy.config.render import Config
 from serf_haproxy.control.attempt import Attempt
@@ -26,6 +27,10 @@ def change_servers(attempt: Attempt, goal: Config, before: Running | None, chang
         return not changes.fixed
     if before is None or not before.is_open:
         log.info("a reload is needed: the runtime socket does not answer")
+        return False
+    server_count = max(len(goal.layout.servers), len(before.servers or ()))
+    if take_longer_than_reload(changes.commands, server_count) and not attempt.pause.failure:
+        log.info("%s", f"a reload is sooner over than {len(changes.commands)} commands among {server_count} servers")
         return False
     complaints: list[str] = []
     for servers in _try(attempt, goal, before, changes, complaints):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from serf_haproxy.config.additions import finds_refused
-from serf_haproxy.config.commands import name_of
+from serf_haproxy.config.commands import name_of, take_longer_than_reload
 from serf_haproxy.config.diff import Changes, find_differences
 from serf_haproxy.config.diff import explain as explain_difference
 from serf_haproxy.config.parse import Layout, Line, Parser
@@ -119,6 +119,8 @@ def _find_how(goal: Config, snapshot: Snapshot, changes: Changes | None) -> How:
     if snapshot.running is None:
         return How.START
     if changes is None or changes.fixed or (changes.commands and not snapshot.running.is_open):
+        return How.RELOAD
+    if take_longer_than_reload(changes.commands, max(len(goal.layout.servers), len(snapshot.running.servers or ()))):
         return How.RELOAD
     return How.RUNTIME if changes.commands or goal.text != snapshot.live else How.NONE
 
