@@ -1,5 +1,6 @@
 """The daemon: waits for wakes, signals, the clock and Serf, and makes one pass at a time."""
 
+import gc
 import logging
 import os
 import select
@@ -32,6 +33,7 @@ log = logging.getLogger("serf-haproxy")
 
 _PAUSE_S = 2.0  # the longest pause after an error of our own, in which no wake is heard
 _WATCH_S = 1.0  # how often the operator's files are looked at
+_GC_THRESHOLDS = 100_000, 50, 100  # a pass over ten thousand members makes a million objects, and hardly a cycle
 _START_S = 0.5  # `status` takes the lock for a moment to see whether the daemon holds it
 
 
@@ -69,6 +71,7 @@ class Daemon:
         Raises:
             SystemFault: The directories or the FIFO cannot be made, or another daemon runs.
         """
+        gc.set_threshold(*_GC_THRESHOLDS)
         prepare_directories(self._settings)
         state = State(self._settings.state_dir)
         with (
