@@ -123,6 +123,12 @@ def memory_mib(pid: int) -> tuple[float, float]:
     return sizes_kib["Rss:"] / 1024, sizes_kib["Pss:"] / 1024
 
 
+def peak_memory_mib(pid: int) -> float:
+    """Return the most resident memory that a process has had, MiB."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
 def child_cpu_s(run: Callable[[], object]) -> float:
     """Run a function; return the CPU time, user and system, of the children that ended meanwhile, seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

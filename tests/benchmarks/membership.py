@@ -6,9 +6,12 @@ environment and standard input.
 
 import contextlib
 import os
+import queue
+import re
 import socketserver
 import subprocess
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +22,9 @@ from fakes.servers import serving_in_thread
 
 HANDLER = str(REPO / "handlers" / "member_event")
 _LOG_WORD = {"member-join": "MemberJoin", "member-leave": "MemberLeave", "member-failed": "MemberFailed"}
+_COALESCE_S = 3.0
+_QUIESCENT_S = 1.0
+_WAITING_COUNT = 512
 _STATUS = {"member-leave": "left", "member-failed": "failed"}
 
 
@@ -48,7 +54,7 @@ class Membership:
         self._environ = os.environ | environment
         self._lock = threading.Lock()
         self._packed = b""
-        self._monitors: list[Any] = []
+        self._monitors: list[queue.Queue[bytes]] = []
         self._is_packed = False
 
     def put(self, members: Iterable[Member], kind: str = "member-join") -> None:
@@ -59,15 +65,17 @@ class Membership:
             self._is_packed = False
 
     def hint(self, kind: str, members: Iterable[Member]) -> None:
-        """Send the log lines of a change at once, as a Serf agent does, to all connections that follow its log."""
+        """Send the log lines of a change to all connections that follow the log.
+
+        As at a Serf agent, 512 lines wait for a connection that does not read, and more are lost to it.
+        """
         word = _LOG_WORD.get(kind, "MemberUpdate")
-        lines = [f"[INFO] serf: Event{word}: {member.name} {member.address}" for member in members]
-        message = b"".join(serf_rpc.say(serf_rpc.header(0), {"Log": line}) for line in lines)
-        for connection in list(self._monitors):
-            try:
-                connection.sendall(message)
-            except OSError:
-                self._monitors.remove(connection)
+        for member in members:
+            line = f"[INFO] serf: Event{word}: {member.name} {member.address}"
+            message = serf_rpc.say(serf_rpc.header(0), {"Log": line})
+            for waiting in self._monitors:
+                with contextlib.suppress(queue.Full):
+                    waiting.put_nowait(message)
 
     def event(self, kind: str, members: Iterable[Member]) -> None:
         """Run the handler with an event and wait for its end."""
@@ -88,19 +96,66 @@ class Membership:
                 self._is_packed = True
             return serf_rpc.say(serf_rpc.header(seq)) + self._packed
 
-    def list_members(self) -> list[dict[str, object]]:
-        """Return all members in the form of the command `members`."""
-        return [self._member(member) for member in list(self.members.values())]
+    def find_members(self, pattern: str) -> list[dict[str, object]]:
+        """Return the members whose whole name matches a pattern, in the form of the command `members`."""
+        matches = re.compile(pattern).fullmatch
+        return [self._member(member) for name, member in list(self.members.items()) if matches(name)]
 
     def follow(self, connection: Any, seq: int) -> bytes:
-        """Register a connection that follows the log; return the answer."""
-        self._monitors.append(connection)
+        """Send log lines to a connection from now on; return the answer."""
+        waiting: queue.Queue[bytes] = queue.Queue(_WAITING_COUNT)
+        threading.Thread(target=self._pour, args=(connection, waiting), daemon=True).start()
+        self._monitors.append(waiting)
         return serf_rpc.say(serf_rpc.header(seq))
+
+    def _pour(self, connection: Any, waiting: "queue.Queue[bytes]") -> None:
+        """Send what waits for a connection, until it is closed."""
+        with contextlib.suppress(OSError):
+            while True:
+                connection.sendall(waiting.get())
+        self._monitors.remove(waiting)
 
     @staticmethod
     def _member(member: Member) -> dict[str, object]:
         address = bytes(map(int, member.address.split(".")))
         return serf_rpc.member(member.name, address, member.status, **member.tags)
+
+
+class Coalescer(threading.Thread):
+    """Runs the handler as a Serf agent does: after a second without a change, after three at the latest."""
+
+    def __init__(self, membership: Membership) -> None:
+        super().__init__(daemon=True)
+        self._membership = membership
+        self._noted: queue.Queue[tuple[str, Member] | None] = queue.Queue()
+
+    def note(self, kind: str, member: Member) -> None:
+        """Note a change, of which the handler will be told."""
+        self._noted.put((kind, member))
+
+    def run(self) -> None:
+        """Collect and hand over, until the block ends."""
+        while (noted := self._noted.get()) is not None:
+            kinds: dict[str, tuple[str, Member]] = {}
+            end_s = time.monotonic() + _COALESCE_S
+            while noted is not None:
+                kinds[noted[1].name] = noted
+                try:
+                    noted = self._noted.get(timeout=max(0.0, min(_QUIESCENT_S, end_s - time.monotonic())))
+                except queue.Empty:
+                    break
+            for kind in sorted({kind for kind, _ in kinds.values()}):
+                self._membership.event(kind, [member for said, member in kinds.values() if said == kind])
+            if noted is None:
+                return
+
+    def __enter__(self) -> "Coalescer":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._noted.put(None)
+        self.join()
 
 
 @contextlib.contextmanager
@@ -114,7 +169,7 @@ def serving(membership: Membership, address: tuple[str, int]) -> Iterator[Member
                 "monitor": lambda seq: membership.follow(self.request, seq),
             }
             with contextlib.suppress(OSError):
-                serf_rpc.speak(answers, list_members=membership.list_members)(self.request)
+                serf_rpc.speak(answers, find_members=membership.find_members)(self.request)
 
     class Server(socketserver.ThreadingTCPServer):
         allow_reuse_address = True

@@ -29,13 +29,14 @@ def member(name: str, address: bytes = b"\x7f\x00\x01\x01", status: str = "alive
 def speak(
     answers: Mapping[str, Answer] | None = None,
     *members: Mapping[str, object],
-    list_members: Callable[[], Iterable[Mapping[str, object]]] | None = None,
+    find_members: Callable[[str], Iterable[Mapping[str, object]]] | None = None,
 ) -> Talk:
     """Answer commands like Serf, with these members; `answers` replaces the answers of single commands.
 
-    The command `members-filtered` chooses from these members, or from what `list_members` returns.
+    The command `members-filtered` gives those of these members whose whole name matches a pattern, or what
+    `find_members` returns for it.
     """
-    list_members = list_members or (lambda: members)
+    find_members = find_members or (lambda name: [one for one in members if re.fullmatch(name, str(one["Name"]))])
     proper: dict[str, Answer] = {
         "handshake": lambda seq: say(header(seq)),
         "auth": lambda seq: say(header(seq)),
@@ -57,8 +58,8 @@ def speak(
                 elif "Command" in message:  # otherwise it is the body of a command
                     connection.sendall(chosen[message["Command"]](message["Seq"]))
                 elif filtered_seq:
-                    listed = [one for one in list_members() if re.fullmatch(message["Name"], str(one["Name"]))]
-                    connection.sendall(say(header(filtered_seq), {"Members": listed}))
+                    found = list(find_members(message["Name"]))
+                    connection.sendall(say(header(filtered_seq), {"Members": found}))
                     filtered_seq = 0
 
     return talk
