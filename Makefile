@@ -60,6 +60,7 @@ bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	run pass.py $(if $(QUICK),--rounds 2 --counts 10 1000); \
 	run pass.py --ahead $(if $(QUICK),--rounds 2 --counts 10 1000,--counts 10 1000 10000); \
 	run thousands.py $(if $(QUICK),--members 1000 --changes 6 --rest-s 5 --storm-s 2); \
+	run peers/compare.py $(if $(QUICK),--changes 6 --quiet-s 10); \
 	run gossip.py $(if $(QUICK),--agents 10 --rest-s 5); \
 	run look.py $(if $(QUICK),--counts 10 --span-s 2); \
 	run viewer.py $(if $(QUICK),--counts 10 --opens 2 --span-s 2); \

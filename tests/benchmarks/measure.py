@@ -36,6 +36,7 @@ class Report:
         self._result: dict[str, Any] = {
             "benchmark": name,
             "command": command_line(),
+            "commit": describe_commit(),
             "machine": describe_machine(),
             "load_before": round(os.getloadavg()[0], 2),
             "tables": {},
@@ -81,6 +82,13 @@ def command_line() -> str:
         index = words.index("--results")
         del words[index : index + 2]
     return " ".join(["python", *words])
+
+
+def describe_commit() -> str:
+    """Return the commit of the code, with a plus sign where files differ from it; "unknown" outside a repository."""
+    argv = ["git", "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
+    said = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=False)
+    return said.stdout.strip() or "unknown"
 
 
 def describe_machine() -> str:

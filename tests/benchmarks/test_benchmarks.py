@@ -16,6 +16,7 @@ SMALLEST = (
     ("pass.py", "--counts", "10", "--rounds", "1"),
     ("pass.py", "--ahead", "--counts", "10", "--rounds", "1"),
     ("thousands.py", "--members", "20", "--changes", "2", "--rest-s", "1", "--storm-s", "1"),
+    ("peers/compare.py", "--changes", "2", "--quiet-s", "1"),
     ("gossip.py", "--agents", "3", "--rest-s", "1"),
     ("handler.py", "--rounds", "20"),
     ("look.py", "--counts", "10", "--span-s", "1"),
