@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from serf_haproxy.autoscale.council import Council
 from serf_haproxy.autoscale.fleet import Fleet
-from serf_haproxy.autoscale.gauge import Gauge, ask_for, read_gauges
+from serf_haproxy.autoscale.gauge import Gauge
+from serf_haproxy.autoscale.meter import Meter
 from serf_haproxy.autoscale.notes import write_notes
 from serf_haproxy.autoscale.orders import AUTHOR, Orders, Standing
 from serf_haproxy.autoscale.pilot import Event, View
@@ -20,9 +21,7 @@ from serf_haproxy.control.history import SCALE, Happening
 from serf_haproxy.control.outcome import HELD
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.scaled import locate_notes, read_notes
-from serf_haproxy.errors import HaproxyFault, SystemFault
-from serf_haproxy.haproxy.sections import QUESTION, read_numbers
-from serf_haproxy.haproxy.socket import ask
+from serf_haproxy.errors import SystemFault
 from serf_haproxy.serf.answers import STALE_S
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import find_stamp
@@ -35,7 +34,6 @@ _STATUS = "status"  # the answer that the daemon renews while it runs
 _LOOK_S = 0.25
 _IDLE_S = 3.0  # while no service scales
 _NOTE_S = 1.0
-_ASK_S = 1.0
 _COST = 20.0  # a pause lasts at least so many times as long as a look takes of a processor
 _START_S = 2.0
 _PAUSE_MAX_S = 30.0
@@ -58,7 +56,7 @@ class Autoscaler:
         self._council = Council(settings)
         self._notes_path = locate_notes(settings.state_dir)
         self.fleet = Fleet(settings, self._edges.state, self._orders, read_notes(self._notes_path))
-        self._peaks: dict[str, list[tuple[float, int]]] = {}
+        self._meter = Meter(settings.runtime_socket)
         self._noted_s = 0.0
         self._said = ""
         self._signals: set[int] = set()
@@ -144,7 +142,8 @@ class Autoscaler:
             return _IDLE_S
         self._council.find_others(record.self_name, now_s)
         standing = self._orders.read()
-        gauges = self._read_gauges(list(pilots), now_s)
+        has_waits = any(not pilot.rules.min for pilot in pilots.values())
+        gauges = self._meter.read(pilots, now_s, has_waits=has_waits)
         if record.self_name and not self._is_dry:
             self._council.publish(record.self_name, self._sum_up(gauges, standing))
         self._council.ask(record.self_name, now_s)
@@ -177,22 +176,6 @@ class Autoscaler:
             self._record = stamp, self._edges.state.read_record()
         return self._record[1]
 
-    def _read_gauges(self, services: Sequence[str], now_s: float) -> dict[str, Gauge]:
-        """Return the load of each service; what other balancers are told is the greatest one of the last second."""
-        has_waits = any(not pilot.rules.min for pilot in self.fleet.pilots.values())
-        path = self._settings.runtime_socket
-        try:
-            numbers = read_numbers(ask(path, QUESTION, _ASK_S))
-            question = ask_for([numbers[name] for name in services if name in numbers], has_waits=has_waits)
-            gauges = read_gauges(ask(path, question, _ASK_S)) if question else {}
-        except HaproxyFault:
-            self._peaks.clear()
-            return {}
-        for name, gauge in gauges.items():
-            recent = [one for one in self._peaks.get(name, []) if now_s - one[0] < 1.0]
-            self._peaks[name] = [*recent, (now_s, gauge.demand)]
-        return gauges
-
     def _sum_up(self, gauges: dict[str, Gauge], standing: Standing) -> dict[str, Load]:
         loads = {}
         for name, gauge in gauges.items():
@@ -201,7 +184,7 @@ class Autoscaler:
             drained = {
                 slot: row.in_flight if row else 0 for slot, row in closed.items() if row is None or not row.is_open
             }
-            loads[name] = Load(max(demand for _, demand in self._peaks[name]), drained)
+            loads[name] = Load(self._meter.find_peak(name), drained)
         return loads
 
     def _find_blindness(self, standing: Standing, now_s: float, *, is_held: bool) -> str:
