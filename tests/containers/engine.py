@@ -32,6 +32,7 @@ _PACKAGES = {
     "mmdebstrap": ["mmdebstrap", "debian-archive-keyring"],
     "iptables": ["iptables"],
     "chromium": ["chromium"],
+    "gcc": ["gcc", "libc6-dev"],
     "redis-check-rdb": ["redis-tools"],
     "pebble": ["pebble"],
     "certbot": ["certbot"],

@@ -9,6 +9,7 @@ from itertools import permutations
 
 from containers.engine import need
 
+_BOTH = ("udp", "tcp")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -40,8 +41,30 @@ def cut(*places: Sequence[str]) -> Iterator[None]:
     rules = [
         ["INPUT", "--source", one, "--destination", other, "--protocol", protocol, "--dport", port, "--jump", "DROP"]
         for (one, _), (other, port) in permutations(places, 2)
-        for protocol in ("udp", "tcp")
+        for protocol in _BOTH
     ]
+    with _ruled(rules):
+        yield
+
+
+@contextlib.contextmanager
+def isolated(address: str, port: str, group: int) -> Iterator[None]:
+    """Drop all that a Serf agent and others say to each other.
+
+    Args:
+        address: Where the agent listens.
+        port: The port of the gossip, of all agents.
+        group: The agent's group, which no other process has: what it sends over TCP comes from an address like any.
+    """
+    here = ["INPUT", "--destination", address, "--dport", port]
+    there = ["OUTPUT", "--match", "owner", "--gid-owner", str(group), "--dport", port]
+    rules = [[chain, "--protocol", each, *rest, "--jump", "DROP"] for chain, *rest in (here, there) for each in _BOTH]
+    with _ruled(rules):
+        yield
+
+
+@contextlib.contextmanager
+def _ruled(rules: Sequence[Sequence[str]]) -> Iterator[None]:
     try:
         for rule in rules:
             subprocess.run(["iptables", "--wait", "--append", *rule], check=True)

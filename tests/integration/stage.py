@@ -60,12 +60,16 @@ class Stage:
 
     def happened(self, what: str, name: str = "lb1") -> int:
         """Return how often something has happened, by the history."""
-        count = 0
+        return len(self.list_times(what, name))
+
+    def list_times(self, what: str, name: str = "lb1") -> list[float]:
+        """Return when something has happened, by the history, seconds since the epoch."""
+        times_s: list[float] = []
         for file in ("history.jsonl.1", "history.jsonl"):
             with contextlib.suppress(FileNotFoundError):
-                lines = Path(self.lab.lab_dir, name, "state", file).read_text().splitlines()
-                count += sum(line["kind"] == "scale" and line["what"] == what for line in map(json.loads, lines))
-        return count
+                lines = map(json.loads, Path(self.lab.lab_dir, name, "state", file).read_text().splitlines())
+                times_s += [line["at_s"] for line in lines if line["kind"] == "scale" and line["what"] == what]
+        return times_s
 
     def wait(self, check: Callable[[], bool], timeout_s: float = _WAIT_S) -> None:
         """Wait for something; the fault shows the log of the autoscaler."""
@@ -75,6 +79,14 @@ class Stage:
     def control(self, *words: str, service: str = "autoscale", name: str = "lb1") -> None:
         """Give orders to s6 about a service of a balancer."""
         subprocess.run(["s6-svc", *words, f"{self.lab.lab_dir}/{name}/service/{service}"], check=True)
+
+    def rewrite(self, service: str, old: str, new: str, name: str = "lb1") -> None:
+        """Change the run script of a service of a balancer, and restart it with that."""
+        path = Path(self.lab.lab_dir, name, "service", service, "run")
+        text = path.read_text()
+        assert text.count(old) == 1, text
+        path.write_text(text.replace(old, new))
+        self.control("-r", service=service, name=name)
 
     def command(self, *words: str) -> str:
         """Run a command of the first balancer; return what it prints."""

@@ -4,6 +4,7 @@ In each of them requests are answered, and there are never fewer servers than mi
 """
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from integration.network import cut, private_network
+from containers.engine import need
+from integration.network import cut, isolated, private_network
 from integration.stage import MOST, Stage, load, loading, make_stage, watching
 from serf_haproxy.lab.traffic import Result
 
+GROUP = 12345  # of one Serf agent alone
 CROWD = (60, 8, 0.2)  # requests a second, seconds, work: for all servers
 
 
@@ -181,6 +184,71 @@ def test_two_balancers_that_do_not_hear_each_other_stay_within_the_limits(short_
             assert stage.happened("drain") == stage.happened("drain", "lb2") == 0
         with loading(stage, 20, 30) as results:
             stage.wait(lambda: stage.notes("lb2").get("why") == "lb1 decides")
+            stage.wait(lambda: len(stage.nodes) == 1)
+        assert results[0].faults == {}
+    assert (max(counts), min(counts)) == (MOST, 1)
+
+
+def test_a_balancer_cut_off_from_all_gossip_while_another_one_scales_costs_nothing(short_dir: Path) -> None:
+    """It hears nothing of new servers nor of drains, and keeps what it has; both stay within the limits, then agree."""
+    with private_network(), make_stage(short_dir, 2) as stage, watching(stage) as counts:
+        wrapper = f"exec s6-applyuidgid -g {GROUP} s6-notifyoncheck"
+        stage.rewrite("serf", "exec s6-notifyoncheck", wrapper, "lb2")
+        stage.wait(lambda: _is_calm(stage, ["shop-1"]))
+        place = next(one for one in stage.lab.status()["balancers"] if one["name"] == "lb2")
+        with isolated(*place["serf_addr"].split(":"), GROUP):
+            with loading(stage, *CROWD, door="lb1") as crowds:
+                stage.wait(lambda: stage.happened("start") > 1)
+            assert crowds[0].faults == {}
+            stage.wait(lambda: len(stage.serving()) == MOST)
+            assert load(stage, 15, 5, door="lb2").faults == {}
+            stage.wait(lambda: stage.notes("lb2").get("is_deciding") is True)
+            # When the first balancer has given up the second one, it takes servers away that the second one still has.
+            with loading(stage, 20, 60) as results:
+                stage.wait(lambda: stage.happened("stop done") >= 1, 180)
+            assert results[0].faults == {}
+            assert stage.happened("drain", "lb2") == 0
+        with loading(stage, 20, 30) as results:
+            stage.wait(lambda: _is_calm(stage, stage.serving()), 180)
+        assert results[0].faults == {}
+        stage.wait(lambda: _is_calm(stage, ["shop-1"]), 180)
+    assert (max(counts), min(counts)) == (MOST, 1)
+
+
+def _is_calm(stage: Stage, serving: list[str]) -> bool:
+    """Return whether both balancers see the same slots in service, and the first one decides by the load at both."""
+    is_agreed = stage.serving() == stage.serving("lb2") == serving
+    return is_agreed and stage.notes("lb2").get("why") == "lb1 decides" and not stage.notes().get("why")
+
+
+@pytest.mark.parametrize("jump_s", [18_000, -18_000])
+def test_a_clock_that_jumps_in_the_middle_of_each_step_costs_nothing(short_dir: Path, jump_s: int) -> None:
+    """The time of day of a balancer's processes jumps after a start, a drain and a stop has begun, and back."""
+    need("gcc")
+    library, clock = short_dir / "clock.so", short_dir / "shift"
+    source = Path(__file__).parent / "clock.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-Wno-attribute-alias", "-o", library, source, "-ldl"], check=True)
+    clock.write_text("0")
+    environ = f"LD_PRELOAD={library} CLOCK_SHIFT={clock}"
+    with make_stage(short_dir) as stage, watching(stage) as counts:
+        for service, program in (("autoscale", "autoscale"), ("daemon", "run --notify-fd 3")):
+            last = f'${{DAEMON_USER:+s6-setuidgid "$DAEMON_USER"}} serf-haproxy {program}'
+            stage.rewrite(service, f"exec {last}", f"exec env {environ} {last}")
+        stage.wait(lambda: stage.notes().get("why") == "" and stage.serving() == ["shop-1"])
+        with loading(stage, *CROWD) as crowds:
+            stage.wait(lambda: stage.happened("start") > 1)
+            clock.write_text(str(jump_s))
+            stage.wait(lambda: len(stage.serving()) == MOST)
+        assert crowds[0].faults == {}
+        assert stage.notes()["at_s"] - time.time() == pytest.approx(jump_s, abs=600)
+        for step, place_s in (("drain", 0), ("stop", jump_s)):
+            begun = stage.happened(step)
+            with loading(stage, 20, 30) as results:
+                stage.wait(lambda step=step, begun=begun: stage.happened(step) > begun)
+                clock.write_text(str(place_s))
+                stage.wait(lambda: stage.happened("stop done") >= 1)
+            assert results[0].faults == {}
+        with loading(stage, 20, 20) as results:
             stage.wait(lambda: len(stage.nodes) == 1)
         assert results[0].faults == {}
     assert (max(counts), min(counts)) == (MOST, 1)
