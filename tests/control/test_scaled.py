@@ -22,6 +22,7 @@ SHOP: dict[str, Any] = {
     "wanted": 3,
     "have": 2,
     "reason": "5 requests",
+    "blind": "",
     "slots": {"shop-1": "serving", "shop-2": "starting", "shop-3": "draining"},
     "counts": {"start": 3, "start done": 2, "another": 9},
 }

@@ -3,11 +3,13 @@
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -21,7 +23,7 @@ from fakes.web import Web, answering
 from integration.agents import run_serf
 from integration.prometheus import find_programs, running_prometheus
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
-from integration.test_daemon import log_path
+from integration.test_daemon import COMMAND, log_path
 from integration.test_https import make_proxy, start
 from integration.test_orders import run
 from integration.test_web import serving
@@ -277,6 +279,78 @@ def test_a_real_prometheus_sees_old_workers(watched: Watched) -> None:
         for application in watched.applications:
             application.is_willing.set()
         watched.expect_end("SerfHaproxyOldWorkers")
+
+
+SCALED = """
+[shop]
+routes = ["/shop"]
+server_maxconn = 4
+
+[shop.scale]
+executor = "command"
+min = 0
+max = 1
+list = ["true"]
+start = ["{program}", "{{slot}}"]
+stop = ["true", "{{slot}}"]
+"""
+
+
+def test_a_real_prometheus_sees_scaling(watched: Watched) -> None:
+    """Alerts fire while starts fail, while more than `max` is wanted, and while the load is not known whole."""
+    path = Path(watched.proxy.settings.services_file)
+    path.write_text(SCALED.format(program="false"))
+    for number in range(len(watched.applications)):
+        forget(watched.proxy.settings.nodes_dir, f"web{number}")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(run_serf("lb1", *watched.proxy.settings.rpc_addr, "role=balancer"))
+        wake(watched.proxy.settings.wake_fifo)
+        stack.enter_context(autoscaling(watched.proxy))
+        with crowding(watched.proxy):
+            watched.expect("SerfHaproxyScaleMost", "SerfHaproxyScaleFails")
+            path.write_text(SCALED.format(program="true"))
+            watched.expect_end("SerfHaproxyScaleFails")
+        watched.expect_end("SerfHaproxyScaleMost")
+        run(watched.proxy, "pause", "--reason", "upgrade")
+        watched.expect("SerfHaproxyScaleBlind")
+        run(watched.proxy, "resume")
+        watched.expect_end("SerfHaproxyScaleBlind")
+
+
+@contextlib.contextmanager
+def autoscaling(proxy: Proxy) -> Iterator[None]:
+    """Run the autoscaler for the duration of a block."""
+    process = subprocess.Popen([*COMMAND, "autoscale"], env=os.environ | proxy.environment)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextlib.contextmanager
+def crowding(proxy: Proxy) -> Iterator[None]:
+    """Ask again and again for a service without a server, for the duration of a block."""
+    host, port = proxy.settings.frontend_bind.split(":")
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            client = http.client.HTTPConnection(host, int(port), timeout=1)
+            with contextlib.closing(client), contextlib.suppress(OSError, http.client.HTTPException):
+                client.request("GET", "/shop")
+                client.getresponse().read()
+            over.wait(0.05)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
 
 
 @contextlib.contextmanager

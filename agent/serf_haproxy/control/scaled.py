@@ -37,6 +37,7 @@ class Scaled(NamedTuple):
         wanted: How many servers should be in service.
         have: How many are in service or start.
         reason: Why, in one line.
+        blind: Why the demand is not known whole, so that no server is taken away; "" where it is known.
         slots: The state of each slot that is not empty, one of STATES.
         counts: How often what was decided, and what came of it: DECISIONS and RESULTS.
     """
@@ -54,6 +55,7 @@ class Scaled(NamedTuple):
     wanted: int
     have: int
     reason: str
+    blind: str
     slots: Mapping[str, str]
     counts: Mapping[str, int]
 
@@ -117,6 +119,7 @@ def _read(notes: Mapping[str, Any], told: Mapping[str, Any]) -> Scaled:
         mean=parse_finite(told["mean"]),
         capacity=parse_finite(told["capacity"]),
         reason=printable(str(told["reason"]), _TEXT),
+        blind=printable(str(told["blind"]), _TEXT),
         slots=slots,
         counts=read_counts(told),
         **numbers,

@@ -18,6 +18,7 @@ _GAUGES: tuple[tuple[str, str, Callable[[Scaled], float]], ...] = (
     ("servers_wanted", "How many servers should be in service.", lambda one: one.wanted),
     ("servers_least", "The fewest servers now: min, or more in a peak.", lambda one: one.floor),
     ("servers_most", "The most servers.", lambda one: one.max),
+    ("blind", "Whether the demand is not known whole, so that no server is taken away.", lambda one: bool(one.blind)),
     ("deciding", "Whether this balancer decides.", lambda one: one.is_deciding),
     ("timestamp_seconds", "When the autoscaler said this.", lambda one: one.at_s),
 )
