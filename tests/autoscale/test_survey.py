@@ -144,6 +144,13 @@ class Fake:
         self.filled.pop(slot, None)
 
 
+class Idle(Fake):
+    """An executor that says that it has started, and has not."""
+
+    def start(self, slot: str) -> None:
+        """Do nothing."""
+
+
 def collect(hands: Hands, now_s: float) -> list[tuple[Verb, str, str]]:
     """Wait for something that was done."""
     deadline_s = time.monotonic() + 30
@@ -170,6 +177,22 @@ def test_no_look_waits_for_the_executor_and_nothing_is_told_twice() -> None:
         hands.collect(3)
         time.sleep(0.005)
     assert hands.filled == {"s-1": True}
+
+
+def test_a_start_that_fills_no_slot_is_a_failure() -> None:
+    """A program that ends well and does nothing is told of, and told again after pauses that grow."""
+    hands = Hands(Idle())
+    now_s, starts_s, faults = 0.0, [], set()
+    deadline_s = time.monotonic() + 60
+    while len(starts_s) < 6:
+        assert time.monotonic() < deadline_s
+        now_s += 0.25
+        faults |= {act.fault for act in hands.collect(now_s)}
+        if not hands.find_busy() and hands.tell(Verb.START, "s-1", now_s):
+            starts_s.append(now_s)
+        time.sleep(0.01)
+    assert starts_s[-1] - starts_s[-2] >= 8
+    assert faults == {"", "it has ended well, and the list of slots does not show it"}
 
 
 def test_what_fails_is_told_again_after_pauses_that_grow() -> None:

@@ -289,9 +289,10 @@ server_maxconn = 4
 [shop.scale]
 executor = "command"
 min = 0
-max = 1
-list = ["true"]
-start = ["{program}", "{{slot}}"]
+max = {most}
+start_limit_s = 3600
+list = ["printf", "{filled}"]
+start = ["false", "{{slot}}"]
 stop = ["true", "{{slot}}"]
 """
 
@@ -299,7 +300,7 @@ stop = ["true", "{{slot}}"]
 def test_a_real_prometheus_sees_scaling(watched: Watched) -> None:
     """Alerts fire while starts fail, while more than `max` is wanted, and while the load is not known whole."""
     path = Path(watched.proxy.settings.services_file)
-    path.write_text(SCALED.format(program="false"))
+    path.write_text(SCALED.format(most=1, filled="none"))
     for number in range(len(watched.applications)):
         forget(watched.proxy.settings.nodes_dir, f"web{number}")
     with contextlib.ExitStack() as stack:
@@ -308,9 +309,8 @@ def test_a_real_prometheus_sees_scaling(watched: Watched) -> None:
         stack.enter_context(autoscaling(watched.proxy))
         with crowding(watched.proxy):
             watched.expect("SerfHaproxyScaleMost", "SerfHaproxyScaleFails")
-            path.write_text(SCALED.format(program="true"))
-            watched.expect_end("SerfHaproxyScaleFails")
-        watched.expect_end("SerfHaproxyScaleMost")
+            path.write_text(SCALED.format(most=4, filled="shop-1\\\\nshop-2\\\\n"))
+            watched.expect_end("SerfHaproxyScaleMost", "SerfHaproxyScaleFails")
         run(watched.proxy, "pause", "--reason", "upgrade")
         watched.expect("SerfHaproxyScaleBlind")
         run(watched.proxy, "resume")

@@ -57,6 +57,7 @@ class Hands:
         self._tasks: dict[str, _Task] = {}
         self._settling: dict[str, tuple[Verb, float]] = {}  # done, and no list has shown it yet
         self._failures: dict[str, _Failure] = {}
+        self._vain: list[Act] = []  # what was done, as the executor said, and no list shows
         self._listing: tuple[float, int, Future[Mapping[str, bool]]] | None = None
         self._list_at_s = 0.0
         self._listed_s = float("-inf")
@@ -84,7 +85,7 @@ class Hands:
 
     def collect(self, now_s: float) -> list[Act]:
         """Return what has been done since the last call, and have the slots listed where that is due."""
-        acts = []
+        acts: list[Act] = []
         for slot, task in list(self._tasks.items()):
             if task.future.done():
                 del self._tasks[slot]
@@ -92,20 +93,35 @@ class Hands:
         if acts:
             self._list_at_s, self._act_count = 0.0, self._act_count + len(acts)
         self._list(now_s)
+        acts += self._vain
+        self._vain = []
         return acts
 
     def _judge(self, slot: str, task: _Task, now_s: float) -> Act:
         try:
             task.future.result()
         except SystemFault as error:
-            before = self._failures.get(slot)
-            count = before.row + 1 if before and before.verb is task.verb else 1
-            pause_s = min(_PAUSE_MAX_S, _PAUSE_S * 2.0 ** min(count - 1, 10))
-            self._failures[slot] = _Failure(task.verb, count, now_s + pause_s)
+            self._pause(task.verb, slot, now_s)
             return Act(task.verb, slot, now_s - task.since_s, str(error))
-        self._failures.pop(slot, None)
         self._settling[slot] = task.verb, task.since_s
         return Act(task.verb, slot, now_s - task.since_s, "")
+
+    def _pause(self, verb: Verb, slot: str, now_s: float) -> None:
+        before = self._failures.get(slot)
+        count = before.row + 1 if before and before.verb is verb else 1
+        pause_s = min(_PAUSE_MAX_S, _PAUSE_S * 2.0 ** min(count - 1, 10))
+        self._failures[slot] = _Failure(verb, count, now_s + pause_s)
+
+    def _settle(self, now_s: float) -> None:
+        """Compare what was done with the list: what it does not show is a failure."""
+        for slot, (verb, since_s) in self._settling.items():
+            if (slot in self.filled) is (verb is Verb.START):
+                self._failures.pop(slot, None)
+                continue
+            self._pause(verb, slot, now_s)
+            fault = "it has ended well, and the list of slots does not show it"
+            self._vain.append(Act(verb, slot, now_s - since_s, fault))
+        self._settling.clear()
 
     def _list(self, now_s: float) -> None:
         if self._listing is not None and self._listing[2].done():
@@ -118,7 +134,7 @@ class Hands:
             else:
                 if act_count == self._act_count:  # else what was done meanwhile may not be in it
                     self.filled, self._listed_s, self.fault = filled, started_s, ""
-                    self._settling.clear()
+                    self._settle(now_s)
         if self._listing is None and now_s >= self._list_at_s:
             self._list_at_s = now_s + _LIST_S
             self._listing = now_s, self._act_count, _run(self._executor.list_filled)
