@@ -77,12 +77,17 @@ def befall(world: World, what: str, name: str) -> None:
         world.broken -= {name}
 
 
-@given(scaling=SCALINGS, seconds=SECONDS, serving=st.integers(0, NUMBER))
+@given(
+    scaling=SCALINGS,
+    seconds=SECONDS,
+    serving=st.integers(0, NUMBER),
+    work_s=st.none() | st.floats(0.001, 100),
+)
 def test_whatever_happens_the_number_stays_within_its_limits(
-    scaling: Scaling, seconds: list[tuple[int | None, str, str, int, int]], serving: int
+    scaling: Scaling, seconds: list[tuple[int | None, str, str, int, int]], serving: int, work_s: float | None
 ) -> None:
     """At most max exist, at least min are wanted, no drain goes below min, and no more drain than may."""
-    world = World(scaling, serving=min(serving, scaling.max))
+    world = World(scaling, serving=min(serving, scaling.max), work_s=work_s)
     for demand, blind, what, index, span_s in seconds:
         befall(world, what, f"web{index}")
         for _ in range(span_s):

@@ -13,7 +13,7 @@ from serf_haproxy.autoscale.gauge import Gauge, Row, read_gauges
 from serf_haproxy.autoscale.hands import Hands
 from serf_haproxy.autoscale.law import Verb
 from serf_haproxy.autoscale.slots import Slot, State
-from serf_haproxy.autoscale.survey import Sight, find_fixed, find_slots
+from serf_haproxy.autoscale.survey import Sight, find_fixed, find_slots, measure_start
 from serf_haproxy.autoscale.wire import Load, format_loads, parse_loads
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.services.scaling import Scale
@@ -21,7 +21,12 @@ from serf_haproxy.services.scaling import Scale
 SCALE = Scale(max=2, slots="s-")
 UP, DOWN, BUSY = Row(is_open=True, in_flight=0), Row(is_open=False, in_flight=0), Row(is_open=False, in_flight=3)
 NAMES = st.sampled_from(["shop", "api", "a-1"])
-LOADS = st.builds(Load, st.integers(0, 10**9 - 1), st.dictionaries(st.sampled_from(["s-1", "s-22"]), st.integers(0, 9)))
+LOADS = st.builds(
+    Load,
+    st.integers(0, 10**9 - 1),
+    st.dictionaries(st.sampled_from(["s-1", "s-22"]), st.integers(0, 9)),
+    st.none() | st.integers(0, 10**9 - 1).map(lambda work_ms: work_ms / 1000),
+)
 
 
 def see(**changes: object) -> Sight:
@@ -92,6 +97,16 @@ def test_slots_beyond_the_greatest_number_are_seen() -> None:
     assert [slot.name for slot in slots] == ["s-1", "s-2", "s-3", "s-10"]
 
 
+def test_a_longer_start_counts_at_once_and_shorter_ones_bit_by_bit() -> None:
+    """The time from a start to the service is measured; a server that was down and comes back did not start."""
+    began, there = Slot("s-1", State.STARTING, 10.0), Slot("s-1", State.SERVING, 18.0)
+    assert measure_start(None, [began], [began], ()) is None
+    assert measure_start(None, [began], [there], ()) == 8.0
+    assert measure_start(5.0, [began], [there], ()) == 8.0
+    assert measure_start(18.0, [began], [there], ()) == 15.0
+    assert measure_start(3.0, [began], [there], ("s-1",)) == 3.0
+
+
 @given(st.dictionaries(NAMES, LOADS))
 def test_loads_are_read_as_they_are_written(loads: dict[str, Load]) -> None:
     """Text and loads are the same thing."""
@@ -108,13 +123,13 @@ def test_no_other_text_is_a_load(text: str) -> None:
 def test_the_demand_is_what_is_in_flight_or_waits() -> None:
     """Requests at the servers and in both kinds of queues count once; a server without weight gets none."""
     answer = (
-        "# pxname,svname,qcur,scur,status,type,uweight\n"
-        "shop,s-1,1,4,UP,2,1\nshop,s-2,0,2,DRAIN,2,0\nshop,s-3,0,0,UP 1/3,2,5\nshop,s-4,,,no check,2,1\n"
-        "shop,BACKEND,3,6,UP,1,6\n"
+        "# pxname,svname,qcur,scur,stot,status,type,uweight\n"
+        "shop,s-1,1,4,90,UP,2,1\nshop,s-2,0,2,8,DRAIN,2,0\nshop,s-3,0,0,0,UP 1/3,2,5\nshop,s-4,,,,no check,2,1\n"
+        "shop,BACKEND,3,6,98,UP,1,6\n"
     )
     gauge = read_gauges(answer)["shop"]
     assert gauge.demand == 10
-    expected = {"s-1": Row(True, 5), "s-2": Row(False, 2), "s-3": Row(True, 0), "s-4": Row(True, 0)}
+    expected = {"s-1": Row(True, 5, 4, 90), "s-2": Row(False, 2, 2, 8), "s-3": Row(True, 0), "s-4": Row(True, 0)}
     assert gauge.servers == expected
     assert read_gauges("No such proxy.\n") == {}
     with pytest.raises(HaproxyFault, match="cannot be read"):

@@ -29,6 +29,7 @@ class World:
 
     Attributes:
         broken: Slots whose server never comes into service.
+        work_s: How long a server works at a request, where that is known.
     """
 
     scaling: Scaling = SCALING
@@ -36,6 +37,7 @@ class World:
     start_s: float = 5.0
     drain_s: float = 1.0
     broken: frozenset[str] = frozenset()
+    work_s: float | None = None
     now_s: float = 1000.0
     memory: Memory = dataclasses.field(default_factory=Memory)
     slots: dict[str, Slot] = dataclasses.field(default_factory=dict)
@@ -56,7 +58,8 @@ class World:
         """Let a second go by: decide, and do what the plan says."""
         self.now_s += 1
         self._age()
-        reading = Reading(self.now_s, demand, tuple(self.slots.values()), blind, week_min)
+        start_s = self.start_s if self.work_s else None
+        reading = Reading(self.now_s, demand, tuple(self.slots.values()), blind, week_min, self.work_s, start_s)
         plan, self.memory = decide(self.scaling, reading, self.memory)
         again, _ = decide(self.scaling, reading, self.memory)
         assert again == plan

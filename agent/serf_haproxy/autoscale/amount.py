@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+from serf_haproxy.autoscale.queue import count_enders, is_long
 from serf_haproxy.autoscale.reading import Memory, Reading
 from serf_haproxy.autoscale.scaling import Scaling
 from serf_haproxy.autoscale.slots import Tally
@@ -59,9 +60,9 @@ def judge(sight: Sight) -> Verdict:
     floor = scaling.find_floor(sight.reading.week_min)
     peak = course.find_peak(now_s, scaling.out_window_s)
     asked, why = divide(_find_level(sight, peak), scaling.capacity), ""
-    places = scaling.server_maxconn * sight.have
-    if peak > places + math.sqrt(places):  # a shorter queue is chance, and soon over
-        asked = max(asked, divide(peak, scaling.peak_capacity))
+    if is_long(peak, scaling.server_maxconn * sight.have):
+        enders = count_enders(scaling, sight.reading, sight.tally, sight.memory.flow)
+        asked = int(max(asked, min(enders, divide(peak, scaling.peak_capacity))))
         why = f"{_say_count(peak, 'request')} at once are more than {_say_count(sight.have, 'server')} can take"
     why = why or f"{_find_level(sight, peak):.1f} requests at once, on average, need {_say_count(asked, 'server')}"
     needed = max(floor, min(scaling.max, asked))

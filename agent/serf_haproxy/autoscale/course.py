@@ -38,25 +38,38 @@ class Course(NamedTuple):
         return self.whole_since_s is not None and now_s - self.whole_since_s >= window_s
 
 
-def add(course: Course, now_s: float, demand: int | None, is_whole: bool, keep_s: float) -> Course:
+class Look(NamedTuple):
+    """One look at the demand.
+
+    Attributes:
+        demand: Requests in flight or queued; None if nothing is known of it.
+        is_whole: Whether that is all of it; else it is the least that it can be.
+        level: What counts in the mean: less than the demand where a queue does not need a server for each request.
+    """
+
+    demand: int | None
+    is_whole: bool
+    level: float
+
+
+def add(course: Course, now_s: float, look: Look, keep_s: float) -> Course:
     """Return a course with one more look at the demand.
 
     Args:
         course: What was known.
         now_s: Not before the look before.
-        demand: Requests in flight or queued; None if nothing is known of it.
-        is_whole: Whether that is all of it; else it is the least that it can be.
+        look: What is seen.
         keep_s: The longest window that will be asked for.
     """
     since_s, whole_s = course.whole_since_s, course.whole_s
     if now_s - whole_s > _GAP_S:
-        since_s = now_s if is_whole else None
-    whole_s = now_s if is_whole else whole_s
-    if demand is None:
+        since_s = now_s if look.is_whole else None
+    whole_s = now_s if look.is_whole else whole_s
+    if look.demand is None:
         return course._replace(whole_since_s=since_s, whole_s=whole_s)
     part = -math.expm1(-(now_s - course.seen_s) / _MEAN_S)
-    mean = demand if course.mean is None else course.mean + (demand - course.mean) * part
-    return Course(_extend(course.peaks, now_s, demand, keep_s), mean, now_s, since_s, whole_s)
+    mean = look.level if course.mean is None else course.mean + (look.level - course.mean) * part
+    return Course(_extend(course.peaks, now_s, look.demand, keep_s), mean, now_s, since_s, whole_s)
 
 
 def _extend(

@@ -67,7 +67,8 @@ class Fleet:
         pilot = Pilot(service.name, service.scale, rules, make_executor(service.name, service.scale), self._orders)
         kept = read_kept(self._notes, service.name, now_s)
         pilot.slots, pilot.served, pilot.counts = kept.slots, set(kept.served), dict(kept.counts)
+        pilot.start_s = kept.start_s
         if former is not None:  # other rules: what is seen stays
             pilot.memory, pilot.slots, pilot.served = former.memory, former.slots, former.served
-            pilot.counts = former.counts
+            pilot.counts, pilot.start_s = former.counts, former.start_s
         return pilot

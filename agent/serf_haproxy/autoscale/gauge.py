@@ -9,7 +9,7 @@ from typing import NamedTuple
 from serf_haproxy.haproxy.stat import reading
 
 _BACKEND, _SERVER = "1", "2"  # the column `type`
-_COLUMNS = ("pxname", "svname", "type", "status", "uweight", "scur", "qcur")
+_COLUMNS = ("pxname", "svname", "type", "status", "uweight", "scur", "qcur", "stot")
 _UP = ("UP", "no check")
 _WAITING = "scale_waiting"  # the template's table of requests that wait until a server is started
 _WAITS = re.compile(r"^0x[0-9a-f]+: key=(\S+) .*\bconn_cur=([0-9]+)", re.MULTILINE)
@@ -21,10 +21,14 @@ class Row(NamedTuple):
     Attributes:
         is_open: Whether it gets new requests: it is up, with a weight above 0.
         in_flight: Requests, or connections of mode tcp, that it has or that wait for it alone.
+        at_work: Those of them that it has.
+        started: Those that were ever sent to it; a reload begins anew.
     """
 
     is_open: bool
     in_flight: int
+    at_work: int = 0
+    started: int = 0
 
 
 class Gauge(NamedTuple):
@@ -33,10 +37,12 @@ class Gauge(NamedTuple):
     Attributes:
         demand: Requests in flight or queued.
         servers: The servers, by the name of their node.
+        work_s: How long a server works at a request, on average; None where that is not known.
     """
 
     demand: int
     servers: Mapping[str, Row]
+    work_s: float | None = None
 
 
 def ask_for(numbers: Iterable[str], *, has_waits: bool = False) -> str:
@@ -68,12 +74,12 @@ def read_gauges(answer: str) -> dict[str, Gauge]:
                 names = ["pxname", *fields[1:]]
             elif len(fields) > 1 and names:
                 row = dict(zip(names, fields, strict=False))
-                section, name, kind, status, weight, current, queued = (row[column] for column in _COLUMNS)
+                section, name, kind, status, weight, current, queued, started = (row[column] for column in _COLUMNS)
                 in_flight = int(current or 0) + int(queued or 0)
                 counted[section] = counted.get(section, 0) + (in_flight if kind == _SERVER else int(queued or 0))
                 if kind == _SERVER:
                     is_open = status.startswith(_UP) and int(weight or 0) > 0
-                    rows.setdefault(section, {})[name] = Row(is_open, in_flight)
+                    rows.setdefault(section, {})[name] = Row(is_open, in_flight, int(current or 0), int(started or 0))
                 elif kind == _BACKEND:
                     whole[section] = int(current or 0)  # those that wait in it are among them
     # A request that has waited is counted in both until its end.

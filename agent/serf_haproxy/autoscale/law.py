@@ -10,7 +10,8 @@ import enum
 from typing import NamedTuple
 
 from serf_haproxy.autoscale.amount import Sight, Verdict, judge
-from serf_haproxy.autoscale.course import add
+from serf_haproxy.autoscale.course import Look, add
+from serf_haproxy.autoscale.queue import follow, is_long
 from serf_haproxy.autoscale.reading import Memory, Reading
 from serf_haproxy.autoscale.scaling import Scaling
 from serf_haproxy.autoscale.slots import Tally, choose_returns, choose_starts, choose_victims, count
@@ -80,9 +81,12 @@ def look(scaling: Scaling, reading: Reading, tally: Tally, memory: Memory) -> Me
     if now_s < memory.now_s:
         memory = Memory()  # another clock: its times mean nothing
     keep_s = max(scaling.in_window_s, scaling.out_window_s, 0 if scaling.min else scaling.zero_after_s)
-    course = add(memory.course, now_s, reading.demand, not reading.blind, keep_s)
+    flow, level = follow(scaling, reading, tally, memory.flow), float(reading.demand or 0)
+    if flow.offered is not None and is_long(level, scaling.server_maxconn * tally.serving):
+        level = min(flow.offered, level)  # what waits needs no server of its own
+    course = add(memory.course, now_s, Look(reading.demand, not reading.blind, level), keep_s)
     changed_s = memory.changed_s if memory.have in (None, have) else now_s
-    return Memory(now_s, course, memory.starts.learn(tally, now_s), changed_s, have)
+    return Memory(now_s, course, memory.starts.learn(tally, now_s), changed_s, have, flow)
 
 
 def choose(verdict: Verdict, reading: Reading, tally: Tally, memory: Memory) -> tuple[Step, ...]:

@@ -184,7 +184,7 @@ class Autoscaler:
             drained = {
                 slot: row.in_flight if row else 0 for slot, row in closed.items() if row is None or not row.is_open
             }
-            loads[name] = Load(self._meter.find_peak(name), drained)
+            loads[name] = Load(self._meter.find_peak(name), drained, gauge.work_s)
         return loads
 
     def _find_blindness(self, standing: Standing, now_s: float, *, is_held: bool) -> str:

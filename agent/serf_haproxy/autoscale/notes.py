@@ -24,11 +24,13 @@ class Kept(NamedTuple):
         slots: The slots, with the time since when each is in its state.
         served: The slots whose servers have been in service.
         counts: How often what was decided, and what came of it.
+        start_s: How long servers take to start; None where that is not known.
     """
 
     slots: tuple[Slot, ...] = ()
     served: frozenset[str] = frozenset()
     counts: Mapping[str, int] = {}
+    start_s: float | None = None
 
 
 def write_notes(path: str, pilots: Mapping[str, Pilot], at_s: float, *, is_deciding: bool, why: str) -> None:
@@ -58,7 +60,8 @@ def read_kept(notes: Mapping[str, Any], service: str, now_s: float) -> Kept:
         if notes["boot"] != read_boot() or not now_s - 60 < noted_s <= now_s:
             return Kept()
         slots = tuple(Slot(str(name), State(state), float(at_s)) for name, state, at_s in told["slots"])
-        return Kept(slots, frozenset(map(str, told["served"])), read_counts(noted))
+        start_s = None if told.get("start_s") is None else max(0.0, float(told["start_s"]))
+        return Kept(slots, frozenset(map(str, told["served"])), read_counts(noted), start_s)
     except (*DAMAGE, LookupError):
         return Kept()
 
@@ -78,6 +81,7 @@ def _describe(pilot: Pilot) -> dict[str, Any]:
             (slot.name, slot.state.value, slot.since_s) for slot in pilot.slots if slot.state is not State.ABSENT
         ],
         "served": sorted(pilot.served),
+        "start_s": pilot.start_s,
     }
     states = {slot.name: slot.state.value for slot in pilot.slots if slot.state is not State.ABSENT}
     return {

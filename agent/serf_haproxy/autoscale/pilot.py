@@ -12,7 +12,7 @@ from serf_haproxy.autoscale.orders import Orders, Standing
 from serf_haproxy.autoscale.reading import Memory, Reading
 from serf_haproxy.autoscale.scaling import Scaling
 from serf_haproxy.autoscale.slots import Slot, State
-from serf_haproxy.autoscale.survey import Sight, find_fixed, find_slots
+from serf_haproxy.autoscale.survey import Sight, find_fixed, find_slots, measure_start
 from serf_haproxy.autoscale.wire import Load
 from serf_haproxy.services.peaks import find_week_min
 from serf_haproxy.services.scaling import Scale
@@ -69,6 +69,7 @@ class Pilot:
         self.plan: Plan | None = None
         self.reading: Reading | None = None
         self.fixed = 0
+        self.start_s: float | None = None
         self.counts: dict[str, int] = {}
 
     def look(self, view: View) -> list[Event]:
@@ -77,7 +78,9 @@ class Pilot:
         busy = {slot: verb for slot, (verb, _) in self._hands.find_busy().items()}
         ours, kept = set(view.standing.ours), view.standing.find_kept(self.name)
         sight = Sight(self._hands.filled, busy, view.gauge, view.loads, ours, kept, self.served)
-        self.slots = find_slots(self.scale, sight, {slot.name: slot for slot in self.slots}, view.now_s)
+        before = self.slots
+        self.slots = find_slots(self.scale, sight, {slot.name: slot for slot in before}, view.now_s)
+        self.start_s = measure_start(self.start_s, before, self.slots, self.served)
         self.fixed = find_fixed(sight, self.slots)
         self.served |= {slot.name for slot in self.slots if slot.state is State.SERVING}
         self.served -= {slot.name for slot in self.slots if slot.state is State.ABSENT}
@@ -87,10 +90,12 @@ class Pilot:
         demand = view.gauge.demand + sum(load.demand for load in view.loads.values())
         left = max(0, demand - int(self.fixed * self.rules.capacity))
         week_min = find_week_min(self.scale.time_zone, view.at_s) if self.rules.peaks else None
-        self.reading = Reading(view.now_s, left, self.slots, blind, week_min)
-        before = self.plan
+        works_s = [view.gauge.work_s, *(load.work_s for load in view.loads.values())]
+        work_s = max((one_s for one_s in works_s if one_s), default=None)
+        self.reading = Reading(view.now_s, left, self.slots, blind, week_min, work_s, self.start_s)
+        plan = self.plan
         self.plan, self.memory = decide(self.rules, self.reading, self.memory)
-        if before is None or (before.wanted, before.have) != (self.plan.wanted, self.plan.have):
+        if plan is None or (plan.wanted, plan.have) != (self.plan.wanted, self.plan.have):
             log.debug("%s", f"service {self.name}: {self.plan.reason}")
         return events
 

@@ -18,6 +18,8 @@ class Reading(NamedTuple):
             its `since_s` as long as it keeps its state.
         blind: Why the demand is not known whole, or must not be relied on; empty if it is.
         week_min: The minute of the week in the operator's time zone, 0 for Monday 0:00; None where it is not known.
+        work_s: How long a server works at a request, on average; None where it is not known.
+        start_s: How long a server takes from its start until it is in service; None where it is not known.
     """
 
     now_s: float
@@ -25,6 +27,23 @@ class Reading(NamedTuple):
     slots: tuple[Slot, ...] = ()
     blind: str = ""
     week_min: int | None = None
+    work_s: float | None = None
+    start_s: float | None = None
+
+
+class Flow(NamedTuple):
+    """What comes, as it is known from the demand of two moments.
+
+    Attributes:
+        at_s: The later one.
+        demand: The demand then.
+        offered: The places at servers that the requests which come need, with none in a queue; None where that is not
+            known.
+    """
+
+    at_s: float = -math.inf
+    demand: int = 0
+    offered: float | None = None
 
 
 class Memory(NamedTuple):
@@ -36,6 +55,7 @@ class Memory(NamedTuple):
         starts: Starts that failed.
         changed_s: When servers were last added or taken away.
         have: How many servers were in service or starting; None before the first decision.
+        flow: What comes.
     """
 
     now_s: float = -math.inf
@@ -43,3 +63,4 @@ class Memory(NamedTuple):
     starts: Starts = Starts()
     changed_s: float = -math.inf
     have: int | None = None
+    flow: Flow = Flow()

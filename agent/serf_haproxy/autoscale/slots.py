@@ -56,6 +56,7 @@ class Tally(NamedTuple):
         youngest_s: When the youngest one of those in service came there; None without any.
         failed: The names, and since when, of those that failed or start for too long.
         drained: The names of those whose drain is over.
+        starting_s: When each of those that start began.
     """
 
     serving: int = 0
@@ -65,6 +66,7 @@ class Tally(NamedTuple):
     youngest_s: float | None = None
     failed: tuple[tuple[str, float], ...] = ()
     drained: tuple[str, ...] = ()
+    starting_s: tuple[float, ...] = ()
 
 
 def count(slots: Iterable[Slot], scaling: Scaling, now_s: float) -> Tally:
@@ -73,6 +75,7 @@ def count(slots: Iterable[Slot], scaling: Scaling, now_s: float) -> Tally:
     youngest_s: float | None = None
     failed: list[tuple[str, float]] = []
     drained: list[str] = []
+    starting_s: list[float] = []
     for slot in slots:
         if slot.state is State.ABSENT:
             continue
@@ -88,11 +91,12 @@ def count(slots: Iterable[Slot], scaling: Scaling, now_s: float) -> Tally:
             failed.append((slot.name, slot.since_s))
         elif slot.state is State.STARTING:
             starting += 1
+            starting_s.append(slot.since_s)
         elif slot.state is State.DRAINING:
             draining += 1
             if _is_drained(slot, scaling, now_s):
                 drained.append(slot.name)
-    return Tally(serving, starting, draining, existing, youngest_s, tuple(failed), tuple(drained))
+    return Tally(serving, starting, draining, existing, youngest_s, tuple(failed), tuple(drained), tuple(starting_s))
 
 
 def _is_drained(slot: Slot, scaling: Scaling, now_s: float) -> bool:

@@ -10,6 +10,7 @@ from serf_haproxy.autoscale.slots import Slot, State
 from serf_haproxy.autoscale.wire import Load
 from serf_haproxy.services.scaling import Scale
 
+_PART = 0.3  # so much does a shorter start count
 _NO_ROW = Row(is_open=False, in_flight=0)
 
 
@@ -87,3 +88,24 @@ def find_fixed(sight: Sight, slots: Collection[Slot]) -> int:
     """Return how many servers are in service that are no slots: they carry a part of the demand, and are left alone."""
     named = {slot.name for slot in slots}
     return sum(row.is_open and name not in named for name, row in sight.gauge.servers.items())
+
+
+def measure_start(
+    start_s: float | None, before: Collection[Slot], slots: Collection[Slot], served: Collection[str]
+) -> float | None:
+    """Return how long servers take from their start until they are in service; None before one has been seen.
+
+    A longer start counts at once, shorter ones bit by bit: the starts of several disturb each other.
+
+    Args:
+        start_s: What was known.
+        before: The slots as they were.
+        slots: The slots as they are.
+        served: The slots whose servers were in service before: those come back, and do not start.
+    """
+    began_s = {slot.name: slot.since_s for slot in before if slot.state is State.STARTING and slot.name not in served}
+    for slot in slots:
+        if slot.state is State.SERVING and slot.name in began_s:
+            took_s = slot.since_s - began_s[slot.name]
+            start_s = took_s if start_s is None else max(took_s, start_s + _PART * (took_s - start_s))
+    return start_s

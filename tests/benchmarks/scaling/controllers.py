@@ -23,15 +23,20 @@ class Ours:
     def __init__(self, shape: Shape, **rules: float) -> None:
         self.scaling = Scaling(shape.least, shape.most, shape.maxconn, shape.target, **rules)  # type: ignore[arg-type]
         self.memory = Memory()
+        self.shape = shape
+        self.starting_s: list[float] = []
 
     def decide(self, now_s: float, demand: int, servers: Servers) -> tuple[int, int, int]:
         """Return what `Controller.decide` says."""
-        tally = Tally(servers.serving, servers.starting, servers.draining, sum(servers))
-        reading = Reading(now_s, demand)
+        self.starting_s = self.starting_s[len(self.starting_s) - servers.starting :]  # the first ones have joined
+        starting_s = tuple(self.starting_s)
+        tally = Tally(servers.serving, servers.starting, servers.draining, sum(servers), starting_s=starting_s)
+        reading = Reading(now_s, demand, work_s=self.shape.service_s, start_s=self.shape.start_s)
         self.memory = look(self.scaling, reading, tally, self.memory)
         verdict = judge(Sight(self.scaling, reading, tally, self.memory))
         if verdict.more < 0:
             return 0, 0, -verdict.more
+        self.starting_s += [now_s] * verdict.startable
         return min(verdict.more, servers.draining), verdict.startable, 0
 
 

@@ -1,8 +1,12 @@
 """The optimum that knows the future."""
 
+from typing import Any
+
 import numpy as np
 
 from scaling.service import Array, Shape
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def count_optimum(rates: Array, shape: Shape) -> Array:
@@ -15,16 +19,25 @@ def count_optimum(rates: Array, shape: Shape) -> Array:
     """
     needed = np.ceil(rates * shape.service_s / shape.capacity - 1e-9).clip(shape.least, shape.most).astype(int)
     lead = round(shape.start_s / shape.step_s)
-    existing = np.zeros(len(needed))
-    for number in range(1, needed.max() + 1):
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], (needed >= number).astype(np.int8), [0]))))
-        begins, ends = edges[::2], edges[1::2]
-        keeps = begins[1:] - ends[:-1] > lead  # a pause that is worth an end
-        begins = np.concatenate((begins[:1], begins[1:][keeps]))
-        ends = np.concatenate((ends[:-1][keeps], ends[-1:]))
-        begins = np.maximum(0, begins - lead)
-        change = np.zeros(len(needed) + 1)
-        np.add.at(change, begins, 1)
-        np.add.at(change, ends, -1)
-        existing += np.cumsum(change)[:-1]
+    levels = np.concatenate(([0], needed, [0]))
+    begin_of, begins = _list_edges(levels, np.diff(levels))
+    end_of, ends = _list_edges(levels[::-1], np.diff(levels[::-1]))
+    ends = len(needed) - ends  # those of the reversed levels are counted from the end
+    order, end_order = np.lexsort((begins, begin_of)), np.lexsort((ends, end_of))
+    begin_of, begins, ends = begin_of[order], begins[order], ends[end_order]
+    # A pause between two times in which the same server is needed, and that is worth an end and a new start.
+    parts = (begin_of[1:] != begin_of[:-1]) | (begins[1:] - ends[:-1] > lead)
+    first = np.ones(min(1, len(begins)), dtype=bool)  # none where no server is ever needed
+    change = np.zeros(len(needed) + 1)
+    np.add.at(change, np.maximum(0, begins[np.concatenate((first, parts))] - lead), 1)
+    np.add.at(change, ends[np.concatenate((parts, first))], -1)
+    existing: Array = np.cumsum(change)[:-1]
     return existing
+
+
+def _list_edges(levels: Numbers, changes: Numbers) -> tuple[Numbers, Numbers]:
+    """Return the number of each server that begins to be needed, and the step of that; one may begin several times."""
+    steps = np.flatnonzero(changes > 0)
+    counts = changes[steps]
+    places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(levels[steps], counts) + places + 1, np.repeat(steps, counts)

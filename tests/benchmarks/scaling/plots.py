@@ -14,6 +14,7 @@ mpl.use("svg")
 from matplotlib import pyplot
 
 _COLOURS = {"serf-haproxy": "#c8553d", "Knative": "#1b6ca8", "HPA": "#588157"}
+_LINES = {"120 s": "--", "300 s": "-."}
 _POINTS = 400
 
 
@@ -29,8 +30,8 @@ def draw(case: Case, optimum: Array, runs: list[Run], directory: Path) -> str:
         above.fill_between(times / unit_s, least, most, color="#cccccc", label="the demand needs", linewidth=0)
         above.plot(times / unit_s, _thin(optimum[shown])[2], color="black", linewidth=1, linestyle=":", label="optimum")
         for run in runs:
-            plain, _, is_other = run.law.partition(",")
-            look = {"color": _COLOURS[plain], "linestyle": "--" if is_other else "-", "linewidth": 1, "label": run.law}
+            plain, _, window = run.law.partition(", ")
+            look = {"color": _COLOURS[plain], "linestyle": _LINES.get(window, "-"), "linewidth": 1, "label": run.law}
             above.plot(times / unit_s, _thin(run.course.existing[shown])[2], **look)
             below.plot(times / unit_s, _thin(run.course.find_waits()[shown])[2], **look)
         top = max(float(run.course.existing[shown].max()) for run in runs)

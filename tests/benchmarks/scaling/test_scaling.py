@@ -100,7 +100,7 @@ def test_a_queue_and_its_end_equal_an_exact_one() -> None:
 
 def test_the_law_that_is_simulated_is_the_law() -> None:
     """For the same slots and demands the counts of the simulation are those of the whole decision."""
-    world = World(SCALING._replace(max=60), serving=3)
+    world = World(SCALING._replace(max=60), serving=3, work_s=Shape().service_s)
     law = Ours(Shape(most=60), cooldown_s=SCALING.cooldown_s)
     chance = random.Random(3)
     level = 20.0
@@ -139,5 +139,5 @@ def test_the_study_runs_and_fills_its_page(tmp_path: Path) -> None:
     assert sorted(path.stem for path in results.iterdir()) == ["constant", "crowd", "mine"]
     text = page.read_text()
     assert "### Recorded: mine, 1 days" in text
-    assert len(re.findall(r"^\| (?:serf-haproxy|Knative|HPA)", text, re.MULTILINE)) == 11
+    assert len(re.findall(r"^\| (?:serf-haproxy|Knative|HPA)", text, re.MULTILINE)) == 15
     assert "came back 0 times" in text
