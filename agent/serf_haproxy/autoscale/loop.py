@@ -23,9 +23,11 @@ from serf_haproxy.control.record import Record
 from serf_haproxy.control.scaled import locate_notes, read_notes
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.serf.answers import STALE_S
+from serf_haproxy.serf.printing import printable
 from serf_haproxy.settings import Settings
 from serf_haproxy.system.files import find_stamp
 from serf_haproxy.system.locks import locked
+from serf_haproxy.system.notify import Notifier
 from serf_haproxy.system.signals import collecting
 
 log = logging.getLogger("serf-haproxy")
@@ -45,11 +47,12 @@ class Autoscaler:
 
     Args:
         settings: The settings.
+        notifier: Tells systemd how it is.
         is_dry: Whether it only looks and decides.
     """
 
-    def __init__(self, settings: Settings, *, is_dry: bool = False) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, notifier: Notifier, *, is_dry: bool = False) -> None:
+        self._settings, self._notifier = settings, notifier
         self._is_dry = is_dry
         self._edges = make_edges(settings)
         self._orders = Orders(settings)
@@ -79,6 +82,7 @@ class Autoscaler:
                 pause_s = self._survive()
                 cost_s = _COST * (time.thread_time() - began_s)
                 self._wait(signal_fd, max(pause_s, cost_s))
+            self._notifier.tell_stopping()
             self._council.close()
         log.info("stopped by a signal")
 
@@ -106,6 +110,7 @@ class Autoscaler:
             pause_s = self.look(time.monotonic())
         except SystemFault as error:
             self._fault_count += 1
+            self._notifier.tell_status(printable(f"nothing is started or stopped: {error}"))
             if self._said != str(error):
                 self._said = str(error)
                 log.warning("%s", f"nothing is started or stopped: {error}")
@@ -117,6 +122,7 @@ class Autoscaler:
 
     def _wait(self, signal_fd: int, pause_s: float) -> None:
         """Wait, and read what other balancers answer meanwhile."""
+        self._notifier.beat()
         until_s = time.monotonic() + pause_s
         while (left_s := until_s - time.monotonic()) > 0 and not self._is_over():
             watched = self._council.watched()
@@ -139,6 +145,7 @@ class Autoscaler:
             log.info("%s", event)
         pilots = self.fleet.pilots
         if not pilots:
+            self._notifier.tell_status("no service scales")
             return _IDLE_S
         self._council.find_others(record.self_name, now_s)
         standing = self._orders.read()
@@ -218,4 +225,5 @@ class Autoscaler:
         self._noted_s = now_s
         earlier = min((name for name in self._council.others if name < self_name), default="")
         why = blind if is_first else f"{earlier} decides" if earlier else "the name of this balancer is not known yet"
+        self._notifier.tell_status(printable(why) or "this balancer decides")
         write_notes(self._notes_path, self.fleet.pilots, time.time(), is_deciding=is_first, why=why)

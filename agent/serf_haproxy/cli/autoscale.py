@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from serf_haproxy.settings import load_settings
+from serf_haproxy.system.notify import Notifier, take_notifier
 
 if TYPE_CHECKING:
     from serf_haproxy.settings import Settings
@@ -28,21 +29,22 @@ def autoscale(args: argparse.Namespace) -> int:
     settings = load_settings(os.environ)
     if args.dry_run:
         return _look(settings)
-    _wait_for_work(os.path.join(settings.state_dir, "services.json"))
+    notifier = take_notifier(os.environ)
+    _wait_for_work(os.path.join(settings.state_dir, "services.json"), notifier)
     import logging
 
     from serf_haproxy.autoscale.loop import Autoscaler
-    from serf_haproxy.daemon.log import LossyHandler, choose_formatter
+    from serf_haproxy.daemon.log import make_handler
 
-    handler = LossyHandler(2)
-    handler.setFormatter(choose_formatter(settings.log_format))
-    logging.basicConfig(level="INFO", handlers=[handler], force=True)
-    Autoscaler(settings).run()
+    logging.basicConfig(level="INFO", handlers=[make_handler(settings.log_format, os.environ)], force=True)
+    Autoscaler(settings, notifier).run()
     return 0
 
 
-def _wait_for_work(path: str) -> None:
+def _wait_for_work(path: str, notifier: Notifier) -> None:
     """Wait until a service scales, by the tables that are in force; that is most balancers' whole work."""
+    notifier.tell_ready()
+    notifier.tell_status("no service scales")
     while True:
         try:
             with open(path, "rb") as file:
@@ -50,6 +52,7 @@ def _wait_for_work(path: str) -> None:
                     return
         except OSError:  # the daemon has not run yet
             pass
+        notifier.beat()
         time.sleep(_PAUSE_S)
 
 
@@ -57,7 +60,7 @@ def _look(settings: "Settings") -> int:
     from serf_haproxy.autoscale.loop import Autoscaler
     from serf_haproxy.serf.printing import printable
 
-    autoscaler = Autoscaler(settings, is_dry=True)
+    autoscaler = Autoscaler(settings, Notifier(), is_dry=True)
     is_first = autoscaler.watch()
     for name, pilot in sorted(autoscaler.fleet.pilots.items()):
         if pilot.plan is None or pilot.reading is None:

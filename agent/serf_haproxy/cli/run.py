@@ -21,13 +21,15 @@ def run(args: argparse.Namespace) -> int:
     """Run the daemon until it is told to stop."""
     import logging
 
+    from serf_haproxy.daemon.bulletin import Bulletin
     from serf_haproxy.daemon.greeting import describe_start
-    from serf_haproxy.daemon.log import LossyHandler, choose_formatter
+    from serf_haproxy.daemon.log import make_handler
     from serf_haproxy.daemon.loop import Daemon
+    from serf_haproxy.system.notify import take_notifier
 
+    bulletin = Bulletin(take_notifier(os.environ), args.notify_fd)
     loaded = load_with_origins(os.environ)
-    handler = LossyHandler(2)
-    handler.setFormatter(choose_formatter(loaded.settings.log_format))
+    handler = make_handler(loaded.settings.log_format, os.environ)
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler], force=True)
 
     def greet() -> None:
@@ -36,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
             log.warning("%s", line)
         log.info("%s", describe_start(loaded))
 
-    Daemon(lambda: load_settings(os.environ), args.notify_fd).run(greet)
+    Daemon(lambda: load_settings(os.environ), bulletin).run(greet)
     return 0

@@ -19,15 +19,13 @@ def web(_args: argparse.Namespace) -> int:
     """Serve until standard input ends."""
     import logging
 
-    from serf_haproxy.daemon.log import LossyHandler, choose_formatter
+    from serf_haproxy.daemon.log import make_handler
     from serf_haproxy.web.process import serve
 
     settings = load_settings(os.environ)
     if not settings.web_bind:
         raise InputError(f"set {variable('web_bind')}, such as to 127.0.0.1:1940")
-    handler = LossyHandler(2)
-    handler.setFormatter(choose_formatter(settings.log_format))
-    logging.basicConfig(level="INFO", handlers=[handler], force=True)
+    logging.basicConfig(level="INFO", handlers=[make_handler(settings.log_format, os.environ)], force=True)
     try:
         serve(settings)
     except SystemFault as error:  # one line of the daemon's log, in its format

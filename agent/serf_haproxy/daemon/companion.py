@@ -55,6 +55,11 @@ class Companion:
         if self._process is None and now_s >= self._start_at_s:
             self._start(now_s)
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether the process is wanted and does not run."""
+        return bool(self._settings.web_bind) and self._process is None
+
     def tell(self, outcome: Outcome, began_s: float, command_count: int, *, is_serf_up: bool) -> None:
         """Tell of a pass that has just ended.
 

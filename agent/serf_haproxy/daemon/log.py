@@ -5,6 +5,8 @@ import logging
 import os
 import select
 import time
+from collections.abc import Mapping
+from typing import ClassVar
 
 from serf_haproxy.serf.printing import printable
 
@@ -58,6 +60,25 @@ def choose_formatter(log_format: str) -> logging.Formatter:
     return JsonFormatter() if log_format == "json" else LogfmtFormatter()
 
 
+class JournalFormatter(logging.Formatter):
+    """Begins each line of another formatter with its level, as journald reads it from a service (sd-daemon(3)).
+
+    Args:
+        inner: That formatter.
+    """
+
+    _PRIORITIES: ClassVar = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's lines."""
+        prefix = f"<{self._PRIORITIES.get(record.levelname, 6)}>"
+        return "\n".join(f"{prefix}{line}" for line in self._inner.format(record).split("\n"))
+
+
 class LossyHandler(logging.Handler):
     """Writes lines to a descriptor. Lines that it does not accept are dropped, counted, and reported with the next one.
 
@@ -96,3 +117,17 @@ class LossyHandler(logging.Handler):
                 raise TimeoutError
             data = data[os.write(self._fd, data[:_PIECE_BYTES]) :]
             self._is_torn = bool(data)
+
+
+def make_handler(log_format: str, environ: Mapping[str, str]) -> LossyHandler:
+    """Return the handler of standard error; where that is the journal, each line has its level.
+
+    Args:
+        log_format: logfmt or json.
+        environ: The environment: systemd sets JOURNAL_STREAM to device and inode of the journal's socket.
+    """
+    handler, formatter = LossyHandler(2), choose_formatter(log_format)
+    status = os.fstat(2)
+    is_journal = environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+    handler.setFormatter(JournalFormatter(formatter) if is_journal else formatter)
+    return handler

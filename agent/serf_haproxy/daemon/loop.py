@@ -15,6 +15,7 @@ from serf_haproxy.control.edges import find_serf
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.control.state import State
+from serf_haproxy.daemon.bulletin import Bulletin
 from serf_haproxy.daemon.companion import Companion
 from serf_haproxy.daemon.courier import Courier
 from serf_haproxy.daemon.leaves import Leaves
@@ -42,12 +43,12 @@ class Daemon:
 
     Args:
         load_settings: Reads the settings, at the start and on SIGHUP.
-        notify_fd: Descriptor that gets a line feed after the first pass (s6's notification-fd).
+        bulletin: Tells the supervisor how the daemon is.
     """
 
-    def __init__(self, load_settings: Callable[[], Settings], notify_fd: int | None = None) -> None:
+    def __init__(self, load_settings: Callable[[], Settings], bulletin: Bulletin) -> None:
         self._load_settings = load_settings
-        self._notify_fd = notify_fd
+        self._bulletin = bulletin
         self._settings = load_settings()
         self._schedule = make_schedule(self._settings)
         self._client = _make_client(self._settings)
@@ -82,11 +83,12 @@ class Daemon:
             self._wake_fd = open_fifo(self._settings.wake_fifo)
             self._survive(greet, signal_fd)
             self._survive(lambda: self._work(is_first=True), signal_fd)
-            self._notify_ready()
+            self._bulletin.tell_first_pass()
             while not self._signals & {signal.SIGTERM, signal.SIGINT}:
                 self._survive(lambda: self._wait(signal_fd), signal_fd)
                 self._survive(self._obey, signal_fd)
                 self._survive(self._balance.look, signal_fd)
+            self._bulletin.stop()
             self._client.close()
             self._companion.stop()
             self._courier.close()
@@ -107,10 +109,12 @@ class Daemon:
             self._teller.tell({str(error): logging.ERROR})
             self._reconciler.memory.tell_failure(self._settings, str(error))
             self._companion.tell_error()
+            self._bulletin.fail(str(error))
             self._schedule.fail(time.monotonic())
         except Exception:
             log.exception("an internal error; the pass is repeated")
             self._companion.tell_error()
+            self._bulletin.fail("an internal error; the pass is repeated")
             self._client, self._reconciler = _make_client(self._settings), Reconciler(self._settings)
             self._schedule.fail(time.monotonic())
             pause_s = self._schedule.failure_pause_s()
@@ -125,6 +129,7 @@ class Daemon:
     def _wait(self, signal_fd: int) -> None:
         """Sleep until something is due or arrives."""
         self._companion.look(is_serf_up=self._client.is_up())
+        self._bulletin.look(is_serf_up=self._client.is_up(), is_web_missing=self._companion.is_missing)
         with selectors.PollSelector() as selector:  # it needs no descriptor, of which there may be none left
             selector.register(signal_fd, selectors.EVENT_READ)
             selector.register(self._wake_fd, selectors.EVENT_READ)
@@ -190,8 +195,9 @@ class Daemon:
         self._restore_paths()
         limit_s = self._settings.check_timeout_s + self._settings.reload_timeout_s
         began_s = time.time()
-        with self._watchdog.watching(limit_s) as on_step:
+        with self._watchdog.watching(limit_s, self._bulletin.beat) as on_step:
             outcome = self._reconciler.reconcile(self._client.ask, is_resync, on_step, pause)
+        self._bulletin.follow(outcome)
         self._companion.tell(outcome, began_s, self._reconciler.command_count, is_serf_up=self._client.is_up())
         self._watch.follow(self._reconciler.list_service_files())
         memory = self._reconciler.memory
@@ -232,12 +238,6 @@ class Daemon:
         self._balance = make_balance(settings, self._balance)
         self._schedule.wake(time.monotonic() - settings.max_wait_s)
         log.info("settings, services file and template were read again")
-
-    def _notify_ready(self) -> None:
-        if self._notify_fd is not None:
-            os.write(self._notify_fd, b"\n")
-            os.close(self._notify_fd)
-            self._notify_fd = None
 
 
 def _make_client(settings: Settings) -> Client:

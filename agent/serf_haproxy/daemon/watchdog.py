@@ -16,12 +16,18 @@ class Watchdog:
         self._changed = threading.Condition()
         self._until_s: float | None = None
         self._step = ""
+        self._on_step: Callable[[], object] = bool
         threading.Thread(target=self._watch, daemon=True).start()
 
     @contextlib.contextmanager
-    def watching(self, limit_s: float) -> Iterator[Callable[[str], None]]:
-        """Warn once when a block has not ended in time; yield the function to call after each step."""
-        self._step = "begun"
+    def watching(self, limit_s: float, on_step: Callable[[], object] = bool) -> Iterator[Callable[[str], None]]:
+        """Warn once when a block has not ended in time; yield the function to call after each step.
+
+        Args:
+            limit_s: How long the block may last.
+            on_step: Called after each step, by the thread of the block.
+        """
+        self._step, self._on_step = "begun", on_step
         self._set(time.monotonic() + limit_s)
         try:
             yield self._note
@@ -30,6 +36,7 @@ class Watchdog:
 
     def _note(self, step: str) -> None:
         self._step = step
+        self._on_step()
 
     def _set(self, until_s: float | None) -> None:
         with self._changed:
