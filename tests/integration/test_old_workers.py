@@ -1,8 +1,10 @@
 """Old workers: clients with idle connections from before a reload notice nothing of what happens afterwards."""
 
 import contextlib
+import grp
 import http.client
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -10,10 +12,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 import probe
-from integration.proxy import Proxy, free_port, wait_for
+from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from integration.test_load import start_application, wait_application
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.outcome import Verdict
@@ -158,3 +161,27 @@ def test_the_address_of_the_client_is_kept(proxy: Proxy, fleet: Fleet) -> None:
     # A worker writes its line after the client has its answer.
     wait_for(lambda: len(list_ways()) == 3, lambda: str(list_ways()))
     assert list_ways() == ["nodes/web1", "nodes/web1", "successor/newest"]
+
+
+def test_workers_in_a_chroot_hand_over_too(short_dir: Path) -> None:
+    """Workers with a user, a group and a chroot of their own answer as others do, before and after a reload."""
+    chroot = short_dir / "chroot"
+    chroot.mkdir()
+    own = {"USER": "nobody", "GROUP": "nogroup", "CHROOT": str(chroot)}
+    environment = {f"SERF_HAPROXY_HAPROXY_{name}": value for name, value in own.items()}
+    with running_proxy(short_dir, **environment) as proxy, contextlib.ExitStack() as stack:
+        fleet = Fleet(proxy, stack)
+        fleet.start(1, 2)
+        with idle_clients(proxy) as clients:
+            reload(proxy)
+            account = make_edges(proxy.settings).master.read_account()
+            workers = psutil.Process(account.pid).children()
+            assert len(workers) == 2
+            for worker in workers:
+                assert os.readlink(f"/proc/{worker.pid}/root") == str(chroot)
+                assert worker.uids().effective == pwd.getpwnam("nobody").pw_uid
+                assert worker.gids().effective == grp.getgrnam("nogroup").gr_gid
+            fleet.start(3)
+            fleet.stop(1)
+            fleet.stop(2)
+            assert {ask(client) for client in clients} == {(200, "127.0.1.3")}

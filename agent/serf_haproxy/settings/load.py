@@ -71,15 +71,19 @@ def load_with_origins(environ: Mapping[str, str]) -> Loaded:
     return Loaded(settings, texts, origins, path)
 
 
+_SOCKET_PARTS = ("master_socket", "haproxy_chroot")  # by which a socket of ours is named, without a chroot and with it
+
+
 def _list_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
     """Return the settings that do not fit each other; those that are wrong by themselves do not count."""
     faults = []
     if settings.max_wait_s < settings.quiet_s and wrong.isdisjoint({"max_wait_s", "quiet_s"}):
         allowed = f"must be at least {variable('quiet_s')} ({settings.quiet_s:g})"
         faults.append(f"{variable('max_wait_s')}={settings.max_wait_s:g}: {allowed}")
-    if len(os.fsencode(settings.successor_socket)) > SOCKET_BYTES and "master_socket" not in wrong:
-        most = SOCKET_BYTES - len(".next")
-        faults.append(f"{variable('master_socket')}={settings.master_socket!a}: must be at most {most} bytes long")
+    if len(os.fsencode(settings.successor_socket)) > SOCKET_BYTES and wrong.isdisjoint(_SOCKET_PARTS):
+        name = _SOCKET_PARTS[bool(settings.haproxy_chroot)]
+        most = SOCKET_BYTES - len(os.fsencode(settings.successor_socket)) + len(os.fsencode(getattr(settings, name)))
+        faults.append(f"{variable(name)}={getattr(settings, name)!a}: must be at most {most} bytes long")
     if settings.forwarded_for == "append" and not settings.trusted_proxies and "trusted_proxies" not in wrong:
         faults.append(
             f"{variable('forwarded_for')}=append: needs {variable('trusted_proxies')}, whose word is believed"

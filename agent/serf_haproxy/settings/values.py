@@ -47,6 +47,9 @@ class Settings:
     haproxy_bin: str = _setting(
         "haproxy", kinds.PROGRAM, "the HAProxy program that checks configurations, and that the s6 tree runs"
     )
+    haproxy_user: str = _setting("", kinds.BALANCER_NAME, "user of HAProxy's workers; empty: that of the master")
+    haproxy_group: str = _setting("", kinds.BALANCER_NAME, "group of these workers; empty: that of the master")
+    haproxy_chroot: str = _setting("", kinds.OPTIONAL_PATH, "directory to which they are confined; empty: none")
     master_socket: str = _setting("/run/haproxy/master.sock", kinds.PATH, "HAProxy's master CLI socket (-S)")
     runtime_socket: str = _setting("/run/haproxy/admin.sock", kinds.PATH, "HAProxy's runtime socket (stats socket)")
     runtime_socket_mode: str = _setting(
@@ -160,7 +163,6 @@ class Settings:
     old_workers_max: int = _setting(
         "20", kinds.count(1, 1000), "limit of old workers; HAProxy ends the oldest beyond it"
     )
-
     web_bind: str = _setting("", kinds.LISTENER, "where status, metrics and the page are served; empty: nowhere")
     web_token_file: str = _setting(
         "", kinds.OPTIONAL_PATH, "file with a token that they ask for; needed where web_bind is not this machine alone"
@@ -220,8 +222,14 @@ class Settings:
 
     @property
     def successor_socket(self) -> str:
-        """The socket by which an old worker reaches the newest one."""
-        return f"{self.master_socket}.next"
+        """The socket by which an old worker reaches the newest one; workers in a chroot see no socket outside of it."""
+        place = os.path.dirname(self.master_socket) if not self.haproxy_chroot else self.haproxy_chroot
+        return os.path.join(place, f"{os.path.basename(self.master_socket)}.next")
+
+    @property
+    def successor_path(self) -> str:
+        """The path of that socket as workers see it."""
+        return f"/{os.path.basename(self.successor_socket)}" if self.haproxy_chroot else self.successor_socket
 
     def describe(self) -> dict[str, str]:
         """Return the settings that differ from their defaults, and the state directory in any case, as text by name."""
