@@ -41,6 +41,7 @@ GROUPS = {
     "containers/test_images": ("images", 1),
     "containers/test_services": ("services", 1),
     "integration/test_page": ("page", 1),
+    "integration/test_systemd": ("systemd", 1),
 }
 SINGLE = ("containers/", "integration/")
 

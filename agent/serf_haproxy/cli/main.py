@@ -14,6 +14,7 @@ from serf_haproxy.cli import (
     doctor,
     explain,
     history,
+    install,
     lab,
     maint,
     once,
@@ -39,7 +40,7 @@ from serf_haproxy.system.users import leave_root
 # In the order in which the help lists them. Each module has `add_parser(commands)`.
 COMMANDS = (
     *(run, autoscale, once, check, plan, render, boot, maint, pause, standby, release, reload, history, proof),
-    *(status, watch, explain, doctor, ready, settings, schema, completion, web, lab),
+    *(status, watch, explain, doctor, ready, settings, schema, completion, web, install, lab),
 )
 
 

@@ -12,6 +12,15 @@ from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.settings import Settings
 
 
+def accepts_live(settings: Settings) -> bool:
+    """Return whether HAProxy accepts the live configuration; False where it cannot be read or tried."""
+    config_file = make_edges(settings).config_file
+    try:
+        return bool(config_file.read_live()) and config_file.accepts_live()
+    except SystemFault:
+        return False
+
+
 def boot(settings: Settings) -> str:
     """Publish the best configuration that HAProxy accepts.
 

@@ -91,6 +91,14 @@ class ConfigFile:
         lines = [line.strip() for line in completed.output.splitlines() if not _NOISE.search(line)]
         return "\n".join(lines) or f"haproxy -c ended with exit status {completed.status} and no message"
 
+    def accepts_live(self) -> bool:
+        """Return whether HAProxy accepts the live configuration, which is not touched.
+
+        Raises:
+            SystemFault: HAProxy cannot be run, or gives no result in time.
+        """
+        return run([self._haproxy_bin, "-W", "-c", "-q", "-f", self.path], self.check_timeout_s).status == 0
+
     def reject(self, words: str) -> None:
         """Keep the candidate as `.rejected`, with HAProxy's words as comments at its end."""
         text = read_text(self.candidate_path) or ""
