@@ -19,12 +19,16 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The units of this machine's own services are hidden; systemd must not change the kernel's settings, which all share.
 _SCRIPT = r"""
 set -eu
-base=$1 group=$2 source=$3 path=$4 layers=$5
+base=$1 group=$2 source=$3 path=$4 layer=$5 lower=/
 mount -t tmpfs tmpfs "$base"
 umask 022
 mkdir "$base/upper" "$base/work" "$base/root"
 chmod 755 "$base/upper"
-mount -t overlay overlay -o "lowerdir=$layers,upperdir=$base/upper,workdir=$base/work" "$base/root"
+if [ -n "$layer" ]; then
+    cp -a "$layer" "$base/layer"
+    lower=$base/layer:/
+fi
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$base/upper,workdir=$base/work" "$base/root"
 cd "$base/root"
 for directory in tmp run var; do mount -t tmpfs -o mode=755 tmpfs $directory; done
 chmod 1777 tmp
@@ -122,7 +126,7 @@ def running_machine(directory: Path, source: Path) -> Iterator[Machine]:
         "-euc",
         _SCRIPT,
         "sh",
-        *map(str, (directory, group, source, _PATH, _find_layers(directory))),
+        *map(str, (directory, group, source, _PATH, _find_layer(directory))),
     ]
     log = directory.with_name(f"{directory.name}.log")
     with open(log, "wb") as output:
@@ -135,10 +139,10 @@ def running_machine(directory: Path, source: Path) -> Iterator[Machine]:
         wait_for(lambda: _remove(group), "the control group is empty")
 
 
-def _find_layers(directory: Path) -> str:
-    """Return the lower directories of the overlay: this root, and above it Debian's systemd where it is missing."""
+def _find_layer(directory: Path) -> str:
+    """Return a directory with Debian's systemd, which lies above this root, where that lacks it; else an empty text."""
     if Path("/lib/systemd/systemd").exists():
-        return "/"
+        return ""
     layer = directory.with_name(f"{directory.name}-systemd")
     layer.mkdir()
     debian.unpack_all(layer, "systemd")
@@ -146,7 +150,7 @@ def _find_layers(directory: Path) -> str:
         if (layer / name).is_dir():
             shutil.copytree(layer / name, layer / "usr" / name, symlinks=True, dirs_exist_ok=True)
             shutil.rmtree(layer / name)
-    return f"{layer}:/"
+    return str(layer)
 
 
 def _wait(process: "subprocess.Popen[bytes]", log: Path) -> Machine:
