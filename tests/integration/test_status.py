@@ -16,7 +16,7 @@ import probe
 from integration.balancer import Balancer, list_haproxy, stopped
 from integration.proxy import Proxy, wait_for
 from serf_haproxy.control.answers import DOWN, Answer
-from serf_haproxy.control.report import Reader, Report
+from serf_haproxy.control.report import Reader, Report, read_report
 from serf_haproxy.serf.events import Member
 from serf_haproxy.serf.nodes import record
 from serf_haproxy.show.document import to_json
@@ -24,6 +24,7 @@ from serf_haproxy.show.findings import judge_report, list_findings
 from serf_haproxy.show.levels import Level
 from serf_haproxy.show.table import Choice, format_table, format_tsv
 from serf_haproxy.show.words import paint
+from serf_haproxy.system.network import read_networks
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -94,6 +95,23 @@ def test_a_reader_that_has_read_before_reports_the_same(balancer: Balancer) -> N
     for name, step in steps.items():
         step()
         assert describe(reader.read()) == describe(balancer.read()), name
+
+
+def test_nodes_that_are_one_server_are_told(balancer: Balancer) -> None:
+    """Nodes that announce one address and port by a tag `addr` are a warning that names them; no pass is made here."""
+    settings = balancer.settings.replace(addr_networks=read_networks("192.0.2.0/24"))
+
+    def find_told() -> list[str]:
+        return [one.text for one in list_findings(read_report(settings)) if one.subject == "service nodes"]
+
+    for name, addr in (("side1", "192.0.2.5"), ("side2", "192.0.2.5"), ("side3", "192.0.2.6")):
+        balancer.record(name, 8080, addr=addr)
+    same = "side1, side2 are one server, 192.0.2.5:8080, which gets the share of 2; stop all but one of these nodes"
+    assert find_told() == [same]
+    shown = {one["name"]: one["address"] for one in to_json(read_report(settings))["members"]}
+    assert (shown["side1"], shown["web1"]) == ("192.0.2.5", "127.0.0.1")
+    balancer.record("side2", 8080, addr="192.0.2.5", drain="true")
+    assert find_told() == []
 
 
 def test_serf_that_is_frozen_is_critical(balancer: Balancer) -> None:

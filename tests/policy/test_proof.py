@@ -27,8 +27,9 @@ PROOF = make_proof(SECRET, "web1", "10.1.0.1", TAGS)
 ANY_TEXT = st.binary(max_size=40).map(lambda raw: raw.decode("utf-8", "surrogateescape")) | st.text(max_size=40)
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 WORDS = st.from_regex(r"[A-Za-z0-9_.-]{0,10}", fullmatch=True)
-SIGNED = st.dictionaries(st.sampled_from(SIGNED_TAGS), WORDS)
 FREE = st.dictionaries(ANY_TEXT.filter(lambda key: key not in (*SIGNED_TAGS, PROOF_TAG)), ANY_TEXT, max_size=3)
+LITERALS = st.ip_addresses().map(str)
+SIGNED = st.fixed_dictionaries({}, optional={"addr": LITERALS, "port": WORDS, "role": WORDS})
 ADDRESSES = st.ip_addresses().filter(lambda address: not getattr(address, "ipv4_mapped", None)).map(str)
 
 
@@ -163,7 +164,8 @@ def test_copied_proof_fails_for_another_member(
 @pytest.mark.parametrize("key", SIGNED_TAGS)
 def test_each_signed_tag_is_signed(key: str) -> None:
     """A proof fails when a signed tag is changed, emptied, left out or added."""
-    proven = TAGS | {PROOF_TAG: PROOF}
+    tags = TAGS | {"addr": "10.7.0.1"}
+    proven = tags | {PROOF_TAG: make_proof(SECRET, "web1", "10.1.0.1", tags)}
     without = {other: value for other, value in proven.items() if other != key}
     assert is_proven("web1", "10.1.0.1", proven)
     assert not is_proven("web1", "10.1.0.1", proven | {key: proven[key] + "0"})
@@ -225,7 +227,7 @@ def test_reason_says_what_is_wrong_with_a_proof() -> None:
     reasons = {
         "": "it has no tag proof",
         "v2." + PROOF[3:]: "is of version 'v2', not v1",
-        PROOF[:-2]: "was made for another name, address, port, role or with another secret",
+        PROOF[:-2]: "was made for another name, address, addr, port, role or with another secret",
     }
     for said, words in reasons.items():
         reason = fault(policy, claim(tags=TAGS | {PROOF_TAG: said}))
@@ -262,6 +264,8 @@ def test_proof_is_for_an_address_in_any_form(written: str) -> None:
         ("10.1.0.1", {"role": "a\tb"}),
         ("10.1.0.1", {"role": "wéb"}),
         ("10.1.0.1", {"port": "80\n"}),
+        ("10.1.0.1", {"addr": "app"}),
+        ("10.1.0.1", {"addr": "10.7.0.1,port=1"}),
     ],
 )
 def test_no_proof_for_unverifiable_members(address: str, tags: dict[str, str]) -> None:

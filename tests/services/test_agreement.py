@@ -25,7 +25,7 @@ ROUGH: dict[str, list[str]] = {
     "ports": ["80", "80,8000-8999", "", "http", "80;81"],
     "health_status": ["200", "200-299,301", "", "2xx", "200,", ",200", "600", "200 201"],
 }
-ROUGH |= dict.fromkeys(("client_networks", "trusted_proxies"), ROUGH["networks"])
+ROUGH |= dict.fromkeys(("client_networks", "trusted_proxies", "addr_networks"), ROUGH["networks"])
 
 
 SCALE: dict[str, Any] = {"executor": "docker", "max": 3, "template": "shop"}

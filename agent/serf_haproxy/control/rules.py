@@ -85,6 +85,8 @@ def _make_rules(
             find_secrets(service.proof_secret_file, find_origin("proof_secret_file")),
             find_origin("networks"),
             find_origin("ports"),
+            service.addr_networks,
+            find_origin("addr_networks"),
         ),
         guard=GuardRules(service.guard_share, service.guard_window_s, service.guard_hold_s, *released),
         flaps=FlapRules(service.flap_cutoff, service.flap_half_life_s),

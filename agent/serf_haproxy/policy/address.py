@@ -162,6 +162,34 @@ def check_endpoint(here: Here, networks: Iterable[Network], address: HostAddress
             raise ValueError(f"address {address.text} is on the balancer's own machine; {_REMEDY}")
 
 
+def check_announced(here: Here, address: HostAddress, port: int, name: str = "") -> None:
+    """Return when a member may announce an address other than its own. No setting allows more.
+
+    A member is not at the address that it announces, so nothing speaks for it: a special block, the balancer's own
+    machine and the listeners of balancers are refused wherever the cluster is.
+
+    Args:
+        here: The balancers' own addresses.
+        address: The address.
+        port: The port of the server there.
+        name: The name of the node: what it says of itself does not count against its own server.
+
+    Raises:
+        ValueError: No member may announce it; the text says why.
+    """
+    own = here.own.text if here.own else ""
+    for face, block in address.faces:
+        if block is not None:
+            raise ValueError(f"tag addr: address {address.text} is in {block}, where no tag may lead")
+        if str(face) in here.local or str(face) == own:
+            raise ValueError(
+                f"tag addr: address {address.text} is on the balancer's own machine, where no tag may lead"
+            )
+        if here.is_taken(face, block, port, name):
+            where = f"address {address.text} port {port}"
+            raise ValueError(f"tag addr: a balancer listens at {where}: requests would go in a circle")
+
+
 def shorten(text: str) -> str:
     """Return a text of unknown origin in a form that is short and safe to print."""
     return quoted(text, 40)

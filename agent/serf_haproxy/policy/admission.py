@@ -4,9 +4,18 @@ import contextlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from serf_haproxy.policy.address import Bind, Here, HostAddress, check_endpoint, locate, read_address, shorten
+from serf_haproxy.policy.address import (
+    Bind,
+    Here,
+    HostAddress,
+    check_announced,
+    check_endpoint,
+    locate,
+    read_address,
+    shorten,
+)
 from serf_haproxy.policy.cause import Cause, Refusal
-from serf_haproxy.policy.claim import Claim, list_offers, read_claim, tag_of
+from serf_haproxy.policy.claim import Claim, list_offers, read_announced, read_claim, tag_of
 from serf_haproxy.policy.damping import FlapRules
 from serf_haproxy.policy.guard import GuardRules
 from serf_haproxy.policy.proof import Offer, Secret, check_proof
@@ -26,6 +35,8 @@ class Policy(NamedTuple):
         secrets: Each of them makes a valid proof; empty: no proof is needed.
         networks_from: Where the operator has said which networks.
         ports_from: Where the operator has said which ports.
+        addr_networks: Where servers may be that members announce by a tag `addr`; empty: nowhere.
+        addr_networks_from: Where the operator has said which of these networks.
     """
 
     networks: tuple[Network, ...] = ()
@@ -33,6 +44,8 @@ class Policy(NamedTuple):
     secrets: tuple[Secret, ...] = ()
     networks_from: str = "SERF_HAPROXY_NETWORKS"
     ports_from: str = "SERF_HAPROXY_PORTS"
+    addr_networks: tuple[Network, ...] = ()
+    addr_networks_from: str = "SERF_HAPROXY_ADDR_NETWORKS"
 
 
 class Rules(NamedTuple):
@@ -128,17 +141,23 @@ class Rules(NamedTuple):
         """
         cause = Cause.TAG
         try:
-            claim = self.find_claim(member)
+            claim, announced = self.find_claim(member), read_announced(member)
             cause = Cause.ADDRESS
-            server, address = make_server(member, self.service, claim, self.default_port)
-            check_endpoint(self.here, self.policy.networks, address, server.port, member.name)
+            own = read_address(member.address)
+            address = announced or own
+            server = make_server(member.name, self.service, claim, address, self.default_port)
+            if address.text == own.text:
+                check_endpoint(self.here, self.policy.networks, address, server.port, member.name)
+            else:
+                check_announced(self.here, address, server.port, member.name)
+                check_elsewhere(self.policy, address)
             cause = Cause.PROOF
             if self.policy.secrets and not member.tags_are_certain():
                 raise ValueError("a comma makes its tags ambiguous: its proof waits for Serf's roster")
             check_place(self.policy, address, server.port)
             if self.policy.secrets:
                 offer = self._find_offer(claim, member)
-                check_proof(self.policy.secrets, member.name, address.text, member.tag_values(), offer)
+                check_proof(self.policy.secrets, member.name, own.text, member.tag_values(), offer)
         except Refusal:
             raise
         except ValueError as error:
@@ -155,11 +174,12 @@ class Rules(NamedTuple):
         is_tagged = self.are_named and tag in member.tag_values()
         return Offer(self.service, tag, claim.signed) if is_tagged else None
 
-    def allows(self, server: Server, is_last: bool = False) -> bool:
+    def allows(self, server: Server, member: Member | None = None, is_last: bool = False) -> bool:
         """Return whether a server that was accepted may stay where it is.
 
         Args:
             server: The server.
+            member: What its member says now; None where that does not matter.
             is_last: Whether no other server can serve: then a setting that excludes its address or port may be wrong.
         """
         try:
@@ -167,6 +187,8 @@ class Rules(NamedTuple):
             check_endpoint(self.here, self.policy.networks, address, server.port, server.name)
             if not is_last:
                 check_place(self.policy, address, server.port)
+            if member is not None and _is_announced(member, address):
+                check_elsewhere(self.policy, address)
         except ValueError:
             return False
         return True
@@ -192,6 +214,19 @@ class Rules(NamedTuple):
         return locate(self.binds, own, {name: address.text for name, address in addresses.items()}, self.local)
 
 
+def check_elsewhere(policy: Policy, address: HostAddress) -> None:
+    """Return when the policy allows members to announce an address that is not their own.
+
+    Raises:
+        Refusal: It does not; the text says which setting could.
+    """
+    if not any(address.faces[0][0] in network for network in policy.addr_networks):
+        allowed = "in none of the networks that" if policy.addr_networks else "allowed nowhere:"
+        remedy = "allows" if policy.addr_networks else "has to name its network"
+        what = f"tag addr={address.text} leads to another address than the node's own, which is"
+        raise Refusal(Cause.NETWORK, f"{what} {allowed} {policy.addr_networks_from} {remedy}")
+
+
 def check_place(policy: Policy, address: HostAddress, port: int) -> None:
     """Return when the policy allows an address and port.
 
@@ -204,3 +239,11 @@ def check_place(policy: Policy, address: HostAddress, port: int) -> None:
         )
     if policy.ports and not any(low <= port <= high for low, high in policy.ports):
         raise Refusal(Cause.PORT, f"port {port} is in none of the ranges that {policy.ports_from} allows")
+
+
+def _is_announced(member: Member, address: HostAddress) -> bool:
+    """Return whether a member is at an address by its tag `addr` alone."""
+    with contextlib.suppress(ValueError):
+        announced = read_announced(member)
+        return announced is not None and announced.text == address.text != read_address(member.address).text
+    return False

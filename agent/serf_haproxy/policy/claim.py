@@ -4,20 +4,23 @@ In the default service that is the tags `port`, `weight` and `drain`; in any ser
 
     svc.NAME = PORT[:OPTION]*      OPTION = wWEIGHT | vVERSION | drain | backup
 
-for example `svc.shop=8080` or `svc.pg=5432:w50:backup`. Everything here comes from the network.
+for example `svc.shop=8080` or `svc.pg=5432:w50:backup`. A tag `addr` names another address for all its servers, where
+the application is. Everything here comes from the network.
 """
 
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from serf_haproxy.policy.address import shorten
+from serf_haproxy.policy.address import HostAddress, read_address, shorten
 from serf_haproxy.serf.events import Member, unescape
 from serf_haproxy.services import DEFAULT_SERVICE, NAME, VERSION
 
 WEIGHT_MAX = 256  # HAProxy's own limit
+ADDRESS_TAG = "addr"
 
 _PREFIX = "svc."
+_LITERAL = re.compile(r"[0-9A-Fa-f.:]+", re.ASCII)
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _WEIGHT = re.compile(r"w(0|[1-9][0-9]{0,2})", re.ASCII)
 _SHORT_FORM = ("port", "weight", "drain")
@@ -69,7 +72,29 @@ def find_place(member: Member, service: str) -> tuple[str, str | None, str]:
     """Return what says where a member's server in a service is, right or wrong: address and ports."""
     tags = member.tag_values()
     port = tags.get("port") if service == DEFAULT_SERVICE else None
-    return member.address, port, tags.get(tag_of(service), "").partition(":")[0]
+    return find_address(member), port, tags.get(tag_of(service), "").partition(":")[0]
+
+
+def find_address(member: Member) -> str:
+    """Return where a member says that its servers are, right or wrong: by its tag `addr`, else its own address."""
+    return member.tag_values().get(ADDRESS_TAG, member.address)
+
+
+def read_announced(member: Member) -> HostAddress | None:
+    """Return the address that a member announces by its tag `addr`; None without one.
+
+    Raises:
+        ValueError: It is no literal IP address of one host.
+    """
+    text = member.tag_values().get(ADDRESS_TAG)
+    if text is None:
+        return None
+    if not _LITERAL.fullmatch(text):
+        raise ValueError(f"tag {ADDRESS_TAG}={shorten(text)} is not an IP address")
+    try:
+        return read_address(text)
+    except ValueError as error:
+        raise ValueError(f"tag {ADDRESS_TAG}: {error}") from None
 
 
 def read_claim(member: Member, service: str, are_named: bool) -> Claim:

@@ -91,7 +91,9 @@ def find_lost(snapshot: Snapshot, members: Members, unfit: Mapping[Key, Gone]) -
     """
     rules = snapshot.rules
     lost = members.failed | {
-        name: gone for (_, name), gone in unfit.items() if name in members.unfit and rules.allows(gone.server)
+        name: gone
+        for (_, name), gone in unfit.items()
+        if name in members.unfit and rules.allows(gone.server, snapshot.files[name].member)
     }
     if not lost:
         return {}

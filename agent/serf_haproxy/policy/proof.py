@@ -11,8 +11,8 @@ one field to the next:
 
     "serf-haproxy proof v1", name, address, then key and value of each signed tag that the member has, sorted by key
 
-For a tag `svc.NAME` the tag is `proof.NAME`, and the signed tags are `role` and `svc.NAME`, of which weight and drain
-are left out. So each service has a proof of its own, which a secret of its own may make.
+For a tag `svc.NAME` the tag is `proof.NAME`, and the signed tags are `addr`, `role` and `svc.NAME`, of which weight and
+drain are left out. So each service has a proof of its own, which a secret of its own may make.
 
 The address is in normal form. A proof that is copied to another name, address, port or role fails. Copied together with
 all of them it states what is true anyway. It has no date: to exclude a node for ever, change the secret.
@@ -31,10 +31,13 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 PROOF_TAG = "proof"
-SIGNED_TAGS = ("port", "role")  # each tag that decides where requests go; the absence of one is signed too
+SIGNED_TAGS = ("addr", "port", "role")  # each tag that decides where requests go; the absence of one is signed too
 SECRET_CHARACTERS = 16
 
+_ADDRESS_TAG = "addr"
+_OFFERED = (_ADDRESS_TAG, "role")  # those that are signed beside a tag svc.NAME
 _PLAIN = r"[A-Za-z0-9_.-]*"
+_ADDRESS = r"[0-9A-Fa-f.:]*"
 _VERSION = "v1"
 _DOMAIN = f"serf-haproxy proof {_VERSION}"
 _PROOF_BYTES = 16
@@ -106,7 +109,9 @@ def make_proof(secret: Secret, name: str, address: str, tags: Mapping[str, str],
         ValueError: The address is not an IP address, or a signed tag has a character that Serf's events make ambiguous.
     """
     for key in SIGNED_TAGS:
-        if not re.fullmatch(_PLAIN, tags.get(key, ""), re.ASCII):
+        if key == _ADDRESS_TAG and not re.fullmatch(_ADDRESS, tags.get(key, ""), re.ASCII):
+            raise ValueError(f"tag {key}={tags[key]!a}: a proof allows only an IP address")
+        if key != _ADDRESS_TAG and not re.fullmatch(_PLAIN, tags.get(key, ""), re.ASCII):
             raise ValueError(f"tag {key}={tags[key]!a}: a proof allows only letters, digits, dot, dash and underscore")
     return secret.sign(_message(name, str(normalise(address)), tags, offer))
 
@@ -137,7 +142,7 @@ def check_proof(
     said_bytes = said.encode("utf-8", "surrogatepass")
     # Texts are compared, not what they decode to: base64 has several texts for the same bytes.
     if not any(hmac.compare_digest(said_bytes, secret.sign(message).encode("ascii")) for secret in secrets):
-        signed = ", ".join(("name", "address", *(("role", offer.tag) if offer else SIGNED_TAGS)))
+        signed = ", ".join(("name", "address", *((*_OFFERED, offer.tag) if offer else SIGNED_TAGS)))
         raise ValueError(f"its tag {tag} was made for another {signed} or with another secret; {_REMEDY}")
 
 
@@ -166,7 +171,7 @@ def pack_fields(fields: Iterable[bytes]) -> bytes:
 
 def _message(name: str, address: str, tags: Mapping[str, str], offer: Offer | None) -> bytes:
     fields = [_DOMAIN, name, address]
-    for key in ("role",) if offer else SIGNED_TAGS:
+    for key in _OFFERED if offer else SIGNED_TAGS:
         if key in tags:
             fields += [key, tags[key]]
     fields += [offer.tag, offer.signed] if offer else []

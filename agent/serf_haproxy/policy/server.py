@@ -1,10 +1,9 @@
-"""Servers, and how a member's address and claim become one. Pure."""
+"""Servers, and how an address and a member's claim become one. Pure."""
 
 from typing import NamedTuple
 
 from serf_haproxy.policy.address import HostAddress, read_address
 from serf_haproxy.policy.claim import Claim
-from serf_haproxy.serf.events import Member
 from serf_haproxy.services import DEFAULT_SERVICE, Key
 from serf_haproxy.system.network import format_endpoint, split_endpoint
 
@@ -47,15 +46,10 @@ class Server(NamedTuple):
         return format_endpoint(self.address, self.port)
 
 
-def make_server(member: Member, service: str, claim: Claim, default_port: int) -> tuple[Server, HostAddress]:
-    """Return the server that a member's address and its claim describe, and its parsed address.
-
-    Raises:
-        ValueError: The address is wrong; the text says what is allowed.
-    """
-    address = read_address(member.address)
-    server = Server(
-        member.name,
+def make_server(name: str, service: str, claim: Claim, address: HostAddress, default_port: int) -> Server:
+    """Return the server that an address and the claim of a member with this name describe."""
+    return Server(
+        name,
         address.text,
         default_port if claim.port is None else claim.port,
         0 if claim.is_drained else claim.weight,
@@ -63,7 +57,6 @@ def make_server(member: Member, service: str, claim: Claim, default_port: int) -
         version=claim.version,
         is_backup=claim.is_backup,
     )
-    return server, address
 
 
 def read_running(key: Key, endpoint: str, weight: int) -> Server:

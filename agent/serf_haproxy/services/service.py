@@ -108,9 +108,7 @@ class Options:
         TEXT,
         "measured: servers that are slow or fail get less than their weight; or static",
     )
-    split: tuple[tuple[str, int], ...] = _key(
-        words.SPLIT, (), TABLE, "share of the requests that each version gets, percent"
-    )
+    split: tuple[tuple[str, int], ...] = _key(words.SPLIT, (), TABLE, "share of the requests of each version, percent")
     scale: Scale | None = dataclasses.field(default=None, metadata=_SCALED)
     hash_key: str = _key(words.HASH_KEY, "", TEXT, "what balance hash looks at: the same value goes to the same server")
     backups: str = _key(words.BACKUPS, "first", TEXT, "while no other server is up: the first backup server, or all")
@@ -165,6 +163,7 @@ class Options:
     health_host: str = _inherited("health_host", TEXT)
     roles: tuple[str, ...] = _inherited("roles", LIST)
     networks: tuple[Network, ...] = _inherited("networks", LIST)
+    addr_networks: tuple[Network, ...] = _inherited("addr_networks", LIST)
     ports: tuple[tuple[int, int], ...] = _inherited("ports", LIST)
     proof_secret_file: str = _inherited("proof_secret_file", TEXT)
     drain_timeout_s: float = _inherited("drain_timeout_s", NUMBER)

@@ -93,6 +93,9 @@ class Settings:
     networks: tuple[Network, ...] = _setting(
         "", kinds.NETWORKS, "networks in which servers may be; empty: all usual ones"
     )
+    addr_networks: tuple[Network, ...] = _setting(
+        "", kinds.NETWORKS, "networks in which servers may be that members announce by a tag addr; empty: none"
+    )
     ports: tuple[tuple[int, int], ...] = _setting("", kinds.PORTS, "ports that servers may have; empty: all")
     proof_secret_file: str = _setting(
         "", kinds.OPTIONAL_PATH, "file with the secrets of the proofs; empty: members need no proof"

@@ -7,7 +7,7 @@ from serf_haproxy.control.conclude import is_unfit
 from serf_haproxy.control.report import Report
 from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.policy.cause import Cause
-from serf_haproxy.policy.claim import read_claim
+from serf_haproxy.policy.claim import ADDRESS_TAG, read_claim
 from serf_haproxy.policy.decision import Entry, State
 from serf_haproxy.serf.events import Member, unescape
 from serf_haproxy.serf.nodes import NodeFile
@@ -109,7 +109,7 @@ def describe_node(report: Report, key: Key, entry: Entry) -> dict[str, Any]:
         "trouble": find_trouble(report, key, entry),
         "since_s": None if entry.since_ns is None else entry.since_ns / 1e9,
         "left_s": left_s,
-        "address": unescape(file.member.address) if entry.server else file.member.address,
+        "address": _find_address(file.member, entry),
         "port": entry.server.port if entry.server else _find_port(report, service, file.member),
         "version": entry.server.version if entry.server else "",
         "is_backup": bool(entry.server and entry.server.is_backup),
@@ -180,6 +180,13 @@ def _format_health(status: ServerStatus | None) -> str | None:
     if status is None:
         return None
     return "UP" if status.status == "UP" else f"{status.status} ({status.explain_check()})"
+
+
+def _find_address(member: Member, entry: Entry) -> str:
+    """Return where a node's server is; without one the address that Serf says."""
+    if entry.server is None:
+        return member.address
+    return entry.server.address if ADDRESS_TAG in member.tag_values() else unescape(member.address)
 
 
 def _find_port(report: Report, service: str, member: Member) -> int | None:

@@ -8,6 +8,7 @@ from serf_haproxy.control.conclude import list_conditions
 from serf_haproxy.control.outcome import ALONE, DIFFERS, HELD, LAST, PAUSED, SPLIT, Condition, Verdict
 from serf_haproxy.control.outcome import FROZEN as FROZEN_WORKER
 from serf_haproxy.control.report import Report
+from serf_haproxy.policy.claim import ADDRESS_TAG
 from serf_haproxy.policy.decision import Entry, State
 from serf_haproxy.serf.printing import quoted
 from serf_haproxy.services import Key
@@ -144,6 +145,21 @@ def _judge_services(report: Report) -> Iterator[Finding]:
     for service in report.snapshot.services.listed:
         if entries[service.name]:
             yield from _judge_service(report, service, entries[service.name])
+            yield from _judge_places(report, service, entries[service.name])
+
+
+def _judge_places(report: Report, service: Service, entries: dict[Key, Entry]) -> Iterator[Finding]:
+    """Tell of members that are one server because a tag `addr` says so: each has its share of the requests."""
+    places: dict[str, list[str]] = {}
+    for key, entry in entries.items():
+        if entry.server is not None and entry.server.weight != 0:
+            places.setdefault(entry.server.endpoint, []).append(key[1])
+    for place, names in sorted(places.items()):
+        files = [report.snapshot.files.get(name) for name in names[1:] and names]
+        if any(file is not None and ADDRESS_TAG in file.member.tag_values() for file in files):
+            shown = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+            what = f"{shown} are one server, {place}, which gets the share of {len(names)}"
+            yield Finding(Level.WARNING, f"service {service.name}", what, "stop all but one of these nodes")
 
 
 def _judge_service(report: Report, service: Service, entries: dict[Key, Entry]) -> Iterator[Finding]:

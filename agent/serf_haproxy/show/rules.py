@@ -56,12 +56,14 @@ RULES: Mapping[Cause, Rule] = MappingProxyType(
         Cause.TAG: Rule("A node with a wrong tag is left out alone.", ("default_port",), (_TAGS,)),
         Cause.ADDRESS: Rule(
             "No server is at the address of a balancer's listener, or in a special block that no network of the "
-            "operator's allows.",
+            "operator's allows. No tag addr leads there at all, or to this machine.",
             ("networks", "frontend_bind", "stats_bind"),
             ("another address of the node", "a setting with a network that allows it"),
         ),
         Cause.NETWORK: Rule(
-            "Servers are only in the operator's networks.", ("networks",), ("a setting with its network",)
+            "Servers are only in the operator's networks, and by a tag addr only in those that are for such tags.",
+            ("networks", "addr_networks"),
+            ("a setting with its network", "another address of the node, or another tag addr"),
         ),
         Cause.PORT: Rule(
             "Servers have only the operator's ports.", ("ports",), ("another port of the node", "a setting with it")
