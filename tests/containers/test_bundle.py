@@ -166,6 +166,24 @@ WRONG: dict[str, tuple[tuple[str, ...], tuple[str, ...], int, str]] = {
         "init: APP_GRACE_S='long': allowed is a number",
     ),
     "a wrong service": (("--env=SERVICES=shop",), HTTPD, 100, "init: SERVICES: 'shop': allowed is NAME=PORT"),
+    "a URL as address": (
+        ("--env=APP_ADDRESS=http://shop",),
+        HTTPD,
+        100,
+        "init: APP_ADDRESS='http://shop': allowed is a host name or an IP address",
+    ),
+    "loopback as address": (
+        ("--env=APP_ADDRESS=127.0.0.1",),
+        HTTPD,
+        100,
+        "init: APP_ADDRESS='127.0.0.1': balancers cannot reach an application there",
+    ),
+    "two addresses": (
+        ("--env=APP_ADDRESS=shop", "--env=SERF_TAGS=role=web addr=10.7.0.5"),
+        HTTPD,
+        100,
+        "init: APP_ADDRESS: SERF_TAGS has a tag addr too; remove one",
+    ),
     "a wrong check": (("--env=APP_CHECK=health",), HTTPD, 100, "init: APP_CHECK='health': allowed is a path"),
     "a wrong port in the join list": (
         ("--env=SERF_JOIN=lb1:99999",),
