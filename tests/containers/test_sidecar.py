@@ -1,4 +1,4 @@
-"""Sidecars for an application at another address."""
+"""Sidecars: beside an application in its network, and for one at another address."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from containers.applications import NO_RIGHTS, build
-from containers.cluster import CONFINED, FAIL_S, Balancer, Cluster, Container
+from containers.cluster import BACK_S, CONFINED, FAIL_S, Balancer, Cluster, Container
 from containers.engine import PREFIX
 from integration.proxy import wait_for
 
@@ -36,6 +36,16 @@ def start_application(cluster: Cluster, nodes: list[Container], name: str, *opti
     application = cluster.start(name, build(cluster.engine, "plain"), *options, command=command)
     nodes.append(application)
     return application
+
+
+def start_beside(cluster: Cluster, nodes: list[Container], application: Container, *options: str) -> Container:
+    """Start a sidecar in the network of an application."""
+    where = ("--detach", f"--label={cluster.engine.label}", f"--network=container:{application.id}")
+    started = cluster.engine("run", *where, *BESIDE, *options, f"{PREFIX}/node", *SIDECAR)
+    sidecar = Container(cluster.engine, application.name, cluster.network, started.split()[-1])
+    cluster.containers.append(sidecar)
+    nodes.append(sidecar)
+    return sidecar
 
 
 def find_subnet(cluster: Cluster) -> str:
@@ -113,3 +123,55 @@ def test_a_balancer_that_allows_no_other_address_says_how(cluster: Cluster, node
     assert "allowed nowhere: SERF_HAPROXY_ADDR_NETWORKS has to name its network" in told
     explained = balancer.exec("serf-haproxy", "explain", "side", user="serf-haproxy", is_checked=False)
     assert "addr_networks = (none) (SERF_HAPROXY_ADDR_NETWORKS)" in explained
+
+
+@pytest.mark.parametrize("way", ["restart", "stop and start"])
+def test_a_sidecar_follows_its_application_into_a_new_network(
+    cluster: Cluster, nodes: list[Container], way: str
+) -> None:
+    """When the application is started again, the sidecar ends with 111, is started again, and joins; it says why."""
+    balancer = cluster.balancer("lb1", SERF_HAPROXY_FLAP_CUTOFF="0", SERF_HAPROXY_FAILED_GRACE_S="1")
+    nodes.append(balancer)
+    application = start_application(cluster, nodes, "shop1")
+    sidecar = start_beside(cluster, nodes, application, "--restart=on-failure", "--env=ADDRESS_CHECK_S=1")
+    balancer.wait_servers("shop1", timeout_s=FAIL_S)
+    if way == "restart":
+        cluster.engine("restart", application.id)
+    else:
+        application.stop()
+        wait_for(lambda: "the network has gone" in sidecar.log(), sidecar.log, FAIL_S)
+        wait_for(lambda: "shop1" in balancer.members("failed"), balancer.story, FAIL_S)
+        assert sidecar.inspect()["RestartCount"] == 0, "no engine could start it now"
+        cluster.engine("start", application.id)
+    wait_for(lambda: sidecar.inspect()["RestartCount"] == 1 and sidecar.state["Running"], sidecar.log, FAIL_S)
+    assert sidecar.log().count("the network has gone: the application's container was stopped, restarted or ") == 1
+    assert "init: the application's container runs again, in a new network: ending with 111" in sidecar.log()
+    wait_for(lambda: "shop1" in balancer.members("alive"), balancer.story, FAIL_S)
+    balancer.wait_servers("shop1", timeout_s=FAIL_S)
+    assert requests.get(balancer.url(), timeout=10).text == "shop1\n"
+
+
+def test_a_sidecar_without_a_restart_policy_ends_with_111(cluster: Cluster, nodes: list[Container]) -> None:
+    """The exit code is one at which every restart policy but `no` starts it again."""
+    application = start_application(cluster, nodes, "shop1")
+    sidecar = start_beside(cluster, nodes, application, "--env=ADDRESS_CHECK_S=1")
+    wait_for(lambda: "the application at port 8080 answers" in sidecar.log(), sidecar.log, FAIL_S)
+    cluster.engine("restart", application.id)
+    assert sidecar.wait_end() == 111
+
+
+def test_a_network_that_comes_back_ends_no_sidecar(cluster: Cluster, nodes: list[Container]) -> None:
+    """An application that is disconnected from its network and connected again keeps its sidecar, which joins again."""
+    balancer = cluster.balancer("lb1", SERF_HAPROXY_FLAP_CUTOFF="0")
+    nodes.append(balancer)
+    application = start_application(cluster, nodes, "shop1")
+    sidecar = start_beside(cluster, nodes, application, "--env=ADDRESS_CHECK_S=1")
+    balancer.wait_servers("shop1", timeout_s=FAIL_S)
+    cluster.engine("network", "disconnect", cluster.network, application.id)
+    wait_for(lambda: "the network has gone" in sidecar.log(), sidecar.log, FAIL_S)
+    wait_for(lambda: balancer.view("shop1") != "UP", balancer.story, FAIL_S)
+    cluster.engine("network", "connect", cluster.network, application.id)
+    wait_for(lambda: balancer.view("shop1") == "UP", balancer.story, FAIL_S)
+    assert requests.get(balancer.url(), timeout=10).text == "shop1\n"
+    wait_for(lambda: "shop1" in balancer.members("alive"), balancer.story, BACK_S)
+    assert sidecar.state["Running"]
