@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from serf_haproxy.policy.admission import Rules
+from serf_haproxy.policy.admission import Policy, Rules
 from serf_haproxy.policy.damping import FlapRules
 from serf_haproxy.policy.decide import decide
 from serf_haproxy.policy.decision import Decision
@@ -18,6 +18,7 @@ from serf_haproxy.policy.snapshot import Snapshot, View
 from serf_haproxy.serf.events import ALIVE, FAILED, LEAVING, LEFT, make_member
 from serf_haproxy.serf.nodes import NodeFile
 from serf_haproxy.services import DEFAULT_SERVICE
+from serf_haproxy.system.network import read_networks
 
 S = 1_000_000_000
 NOW_NS = 1_000_000 * S
@@ -31,6 +32,7 @@ RULES = Rules(
     failed_grace_s=10,
     guard=GuardRules(0.5, 60, 3600),
     flaps=FlapRules(6, 60),
+    policy=Policy(addr_networks=read_networks("10.7.0.0/16")),
     are_named=True,
 )
 SHOP = RULES._replace(service="shop")
@@ -55,6 +57,9 @@ TAGS: tuple[dict[str, str], ...] = (
     {"svc.shop": "8081:v1"},
     {"svc.shop": "8081:backup", "port": "80"},
     {"svc.other": "8082"},
+    {"addr": "10.7.0.5"},
+    {"addr": "10.7.0.6", "svc.shop": "8080", "port": "80"},
+    {"addr": "10.8.0.5"},
 )
 SAYINGS = st.tuples(st.sampled_from([ALIVE, ALIVE, ALIVE, FAILED, LEFT, LEAVING]), st.sampled_from(TAGS))
 
@@ -148,6 +153,9 @@ ALONE = {name: (ALIVE, {}) for name in NAMES[:4]}
         ("web4", (FAILED, {}), None),
         ("web4", (ALIVE, {"role": "db"}), None),
         ("web4", (ALIVE, {"port": "81"}), None),
+        ("web4", (ALIVE, {"addr": "10.7.0.5"}), None),
+        ("web5", (ALIVE, {"addr": "10.7.0.5"}), 1),
+        ("web5", (ALIVE, {"addr": "10.8.0.5"}), 0),
         ("web4", (ALIVE, {"role": "lb"}), None),
         ("lb1", (ALIVE, {}), None),
     ],
