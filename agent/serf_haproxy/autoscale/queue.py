@@ -10,7 +10,7 @@ from serf_haproxy.autoscale.reading import Flow, Reading
 from serf_haproxy.autoscale.scaling import Scaling
 from serf_haproxy.autoscale.slots import Tally
 
-_END_S = 2.0  # a queue is to be gone so long after the start of the servers that it needs
+_END_S = 1.0  # a queue is to be gone so long after the start of the servers that it needs
 _END_PART = 0.2  # or after so much of the time that they take to start, if that is longer
 _CALM_S = 2.0  # what comes less is believed in such a time
 _SPAN_S, _GAP_S = 1.0, 5.0
