@@ -71,9 +71,12 @@ def test_containers_come_and_go_with_the_load_and_no_request_is_lost(cluster: Cl
             loads.append(Load(balancer.address, 80, think_s=0.2, limit_s=2 * _STEP_S))
             with run_load(loads[-1], 2):
                 wait_for(lambda: len(list_up()) == 1, tell, _STEP_S)
-        assert count_stops() >= SCALE_INS
+        stop_count = count_stops()
+        assert stop_count >= SCALE_INS
+        answered_count = sum(load.ok_count for load in loads)
+        print(f"\n{stop_count} have gone; {answered_count} requests answered")
         assert [failure for load in loads for failure in load.failures] == []
-        assert sum(load.ok_count for load in loads) > 0
+        assert answered_count > 0
         assert re.search(r"service nodes: drain \S+: .* are there", balancer.log())
     finally:
         names = engine("ps", "--all", "--quiet", f"--filter=name=^{slots}").split()

@@ -1,9 +1,11 @@
 """Servers that come and go with the load: real processes, real requests, and what breaks in between.
 
-SCALE_INS=1000 takes away so many servers under load instead of a few, sixteen in a row.
+SCALE_INS=1000 takes away so many servers under load instead of a few, sixteen in a row. CONSTANT_MIN=30 holds a load
+constant for so many minutes instead of one.
 """
 
 import concurrent.futures
+import itertools
 import os
 import subprocess
 import time
@@ -16,6 +18,7 @@ import requests
 from integration.stage import MOST, Stage, load, loading, make_stage, watching
 
 SCALE_INS = int(os.environ.get("SCALE_INS", "3"))
+CONSTANT_MIN = int(os.environ.get("CONSTANT_MIN", "1"))
 MANY = 16  # servers, where more are taken away than a few
 
 
@@ -65,6 +68,33 @@ def test_servers_that_go_under_load_lose_no_request(short_dir: Path) -> None:
     assert (lost, max(counts)) == ({}, most)
     assert min(counts) >= 1
     assert answered > 0
+
+
+def test_a_constant_load_does_not_make_servers_come_and_go(short_dir: Path) -> None:
+    """Random requests at a constant rate, with the default windows: servers come back once in ten minutes at most.
+
+    They come back only where this machine has stalled for a moment, so that there really was a queue.
+    """
+    with make_stage(short_dir, most=8) as stage, watching(stage) as counts:
+        stage.change("in_window_s = 10\n", "")
+        began_s = time.time()
+        result = load(stage, 30, 60 * CONSTANT_MIN, work_s=0.2)
+        starts, drains = (stage.list_times(what) for what in ("start", "drain"))
+        history = stage.command("history", "--since", f"{CONSTANT_MIN + 5}m")
+    p99_ms = result.percentile(99)
+    print(
+        f"\n{len(result.took_ms)} requests answered, lost: {result.faults}; p99 {p99_ms:.0f} ms; "
+        f"{min(counts)} to {max(counts)} servers; starts after {[round(at_s - began_s) for at_s in starts]} s, "
+        f"drains after {[round(at_s - began_s) for at_s in drains]} s"
+    )
+    assert result.faults == {}
+    assert _count_turns(starts, drains) <= CONSTANT_MIN // 10, history
+
+
+def _count_turns(starts: list[float], drains: list[float]) -> int:
+    """Return how often servers were started after others had been taken away."""
+    turns = [is_start for _, is_start in sorted([(at_s, 1) for at_s in starts] + [(at_s, 0) for at_s in drains])]
+    return sum(before < after for before, after in itertools.pairwise(turns))
 
 
 def test_a_peak_has_its_servers_without_any_load(stage: Stage) -> None:
