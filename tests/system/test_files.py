@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import socket
 import subprocess
 import sys
 import threading
@@ -189,7 +190,9 @@ def test_absent_file_is_none(tmp_path: Path) -> None:
     assert read_text(str(tmp_path / "file")) is None
 
 
-@pytest.mark.parametrize("kind", ["a directory", "a FIFO", "a device", "a file without end"])
+@pytest.mark.parametrize(
+    "kind", ["a directory", "a FIFO", "a device", "a socket", "a link to itself", "an endless file"]
+)
 def test_unreadable_file_is_an_error(tmp_path: Path, kind: str) -> None:
     """What is no regular file, or too long, is an error that names it; it is not waited for and stays not open."""
     path = tmp_path / "file"
@@ -199,10 +202,15 @@ def test_unreadable_file_is_an_error(tmp_path: Path, kind: str) -> None:
         os.mkfifo(path)
     elif kind == "a device":
         path.symlink_to("/dev/zero")
+    elif kind == "a socket":
+        with contextlib.chdir(tmp_path), socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(path.name)
+    elif kind == "a link to itself":
+        path.symlink_to(path)
     else:
         path.touch()
         os.truncate(path, 2**40)
-    what = "it is longer than " if kind == "a file without end" else "it is not a regular file; replace it by one"
+    what = "it is longer than " if kind == "an endless file" else "it is not a regular file; replace it by one"
     open_files = os.listdir("/proc/self/fd")
     for _ in range(3):
         with pytest.raises(SystemFault, match=re.escape(f"cannot read {path}: {what}")):

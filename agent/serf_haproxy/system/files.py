@@ -1,6 +1,7 @@
 """Durable files: written to a temporary file, flushed, then renamed into place."""
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -134,10 +135,16 @@ def open_regular(path: str) -> int:
         OSError: There is no file, or it must not be read.
         SystemFault: It is not a regular file.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fault = SystemFault(f"cannot read {path}: it is not a regular file; replace it by one")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ELOOP):  # a socket, a link in a circle
+            raise fault from error
+        raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise SystemFault(f"cannot read {path}: it is not a regular file; replace it by one")
+        raise fault
     return fd
 
 
