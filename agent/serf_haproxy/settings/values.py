@@ -37,9 +37,7 @@ class Settings:
         "/etc/serf-haproxy/services.toml", kinds.PATH, "the services file; where it is absent, there is one service"
     )
     announced_domain: str = _setting(
-        "",
-        kinds.DOMAIN,
-        "domain of HTTP services that only members announce, served as NAME.DOMAIN; empty: none are",
+        "", kinds.DOMAIN, "domain of HTTP services that only members announce, at NAME.DOMAIN; empty: none are"
     )
     announced_max: int = _setting("20", kinds.count(1, 200), "most such services at a time")
     template_timeout_s: float = _setting("5", kinds.seconds(0.1, 600), "time limit of a custom template")
