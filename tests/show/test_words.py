@@ -3,7 +3,7 @@
 import pytest
 
 from serf_haproxy.show.table import explain_member
-from serf_haproxy.show.words import format_part, format_span, shorten
+from serf_haproxy.show.words import format_part, format_span, shorten, shorten_names
 
 
 @pytest.mark.parametrize(("span_s", "said"), [(-5, "0s"), (0.9, "0s"), (119, "119s"), (120, "2m"), (7200, "2h")])
@@ -16,6 +16,16 @@ def test_spans_have_one_unit(span_s: float, said: str) -> None:
 def test_a_text_that_is_too_long_ends_in_dots(width: int, said: str) -> None:
     """Dots stand for what is left out."""
     assert shorten("abcdefghi", width) == said
+
+
+def test_names_that_differ_in_the_middle_are_told_apart() -> None:
+    """Dots stand for what names have in common; a name that is like no other keeps its beginning and its end."""
+    names = [f"node-in-a-rack-{number:03}.eu-central-1.example.internal" for number in range(200)]
+    shown = shorten_names([*names, "web1", "another-name-which-is-long.example"], 24)
+    assert len(set(shown.values())) == 202
+    assert max(map(len, shown.values())) == 24
+    assert shown[names[7]] == "...ack-007.eu-central..."
+    assert (shown["web1"], shown["another-name-which-is-long.example"]) == ("web1", "another-nam...ng.example")
 
 
 @pytest.mark.parametrize(

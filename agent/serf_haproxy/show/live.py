@@ -14,7 +14,7 @@ from serf_haproxy.services import Key
 from serf_haproxy.show.document import to_json
 from serf_haproxy.show.levels import Level
 from serf_haproxy.show.table import NAME, Choice, choose_nodes, explain_member, format_headline, has_services
-from serf_haproxy.show.words import shorten_middle
+from serf_haproxy.show.words import shorten_names
 
 _STYLES = {Level.OK: "", Level.WARNING: "yellow", Level.CRITICAL: "bold red"}
 _SHARE = 3  # a third of the screen for events
@@ -72,13 +72,14 @@ def _list_members(
     first = ["service"] if has_service else []
     table = _make_table(*first, "name", "state", "check", "weight", "now", "per s", "ms", "why")
     servers = report.servers or {}
+    names = shorten_names((one["name"] for one in members), NAME)
     for one in members:
         key = one["service"] or "", one["name"]
         status = servers.get(key)
         ms = "-" if status is None or status.response_ms is None else str(status.response_ms)
         cells = [
             *([one["service"] or "-"] if has_service else []),
-            *(shorten_middle(one["name"], NAME), one["state"], status.status if status else "-"),
+            *(names[one["name"]], one["state"], status.status if status else "-"),
             *(str("-" if one["weight"] is None else one["weight"]), str(one["session_count"])),
             *(f"{rates.get(key, 0.0):.1f}" if status else "-", ms, explain_member(one)),
         ]

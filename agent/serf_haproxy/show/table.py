@@ -13,7 +13,7 @@ from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.show.document import to_json
 from serf_haproxy.show.levels import Level
 from serf_haproxy.show.scaling import format_scaling
-from serf_haproxy.show.words import Paint, format_part, format_span, keep_plain, shorten, shorten_middle
+from serf_haproxy.show.words import Paint, format_part, format_span, keep_plain, shorten, shorten_names
 
 WIDTH = 80  # columns, where no terminal says another number
 NARROW = ("service", "name", "state", "check", "weight", "address", "why")
@@ -165,10 +165,8 @@ def _fit(
     The reason at the end stays as it is. With 0 for `most` all cells do.
     """
     limits = [most + (spare if column == "name" else 0) for column in columns[:-1]] if most else []
-    cells = [
-        [shorten_middle(cell, limit) for cell, limit in zip(row, limits, strict=False)] + list(row[len(limits) :])
-        for row in found
-    ]
+    shown = [shorten_names(cells, limit) for cells, limit in zip(zip(*found, strict=True), limits, strict=False)]
+    cells = [[texts[cell] for cell, texts in zip(row, shown, strict=False)] + list(row[len(limits) :]) for row in found]
     return cells, [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
 
 

@@ -1,6 +1,6 @@
 """Spans, widths and colours."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from serf_haproxy.show.levels import Level
@@ -10,6 +10,7 @@ Paint = Callable[[Level, str], str]
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 _COLOURS = {Level.WARNING: "\x1b[33m", Level.CRITICAL: "\x1b[1;31m"}
 _PLAIN = "\x1b[0m"
+_COMMON = 4  # characters before those in which names differ
 
 
 def format_span(span_s: float) -> str:
@@ -37,6 +38,22 @@ def shorten_middle(text: str, width: int) -> str:
         return text
     end = (width - 3) // 2
     return f"{text[: width - 3 - end]}...{text[-end:]}"
+
+
+def shorten_names(names: Iterable[str], width: int) -> dict[str, str]:
+    """Return names that are no wider than a number of characters.
+
+    Those that would look alike, since they differ in the middle, lose the beginning that they have in common instead.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        alike.setdefault(shorten_middle(name, width), []).append(name)
+    shown: dict[str, str] = {}
+    for said, group in alike.items():
+        pairs = enumerate(zip(min(group), max(group), strict=False))  # of all of them these differ first
+        begin = max(0, next((index for index, (one, other) in pairs if one != other), 0) - _COMMON)
+        shown |= {name: said if len(group) == 1 else f"...{shorten(name[begin:], width - 3)}" for name in group}
+    return shown
 
 
 def keep_plain(_level: Level, text: str) -> str:
