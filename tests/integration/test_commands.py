@@ -3,14 +3,16 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from integration.balancer import Balancer, list_haproxy, stopped
-from integration.proxy import wait_for
+from integration.proxy import Proxy, free_port, wait_for
 from integration.test_status import COMMAND, COMMAND_S
 from serf_haproxy.cli.main import COMMANDS
 from serf_haproxy.control.standby import wait_for_quiet
@@ -157,6 +159,34 @@ def test_ctrl_c_is_quiet_at_every_moment(balancer: Balancer, moment: str, words:
     assert process.returncode in INTERRUPTED, said
     assert "Traceback" not in said
     assert moment == "end" or said == ""
+
+
+@pytest.mark.parametrize("words", ["run", "web"])
+def test_ctrl_c_in_a_terminal_ends_a_process_and_its_children(proxy: Proxy, words: str) -> None:
+    """A terminal sends the signal to the daemon and its web process at once: both end, without a word of the other."""
+    port = free_port()
+    environ = os.environ | proxy.environment | {"SERF_HAPROXY_WEB_BIND": f"127.0.0.1:{port}"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [*COMMAND, words], env=environ, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True, process_group=0
+    ) as process:
+        wait_for(lambda: is_open(port), "the page is served")
+        wait_for(
+            lambda: words == "web" or Path(proxy.settings.state_dir, "last_pass.json").exists(), "a pass has ended"
+        )
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout
+        said = process.stdout.read()  # the children have closed it, too
+    assert process.returncode == (0 if words == "run" else 130), said
+    assert "Traceback" not in said
+    assert "web process ended" not in said
+    assert not is_open(port)
+
+
+def is_open(port: int) -> bool:
+    """Return whether a port of loopback takes connections."""
+    with socket.socket() as link:
+        return link.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_background_job_of_a_shell_stays_deaf_to_ctrl_c(balancer: Balancer) -> None:
