@@ -62,6 +62,7 @@ bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	run thousands.py $(if $(QUICK),--members 1000 --changes 6 --rest-s 5 --storm-s 2); \
 	run peers/compare.py $(if $(QUICK),--changes 6 --quiet-s 10); \
 	run gossip.py $(if $(QUICK),--agents 10 --rest-s 5); \
+	run gossip.py --balancers 3 --restart $(if $(QUICK),--agents 10 --rest-s 1 --silence-s 5,--agents 200 --silence-s 30); \
 	run look.py $(if $(QUICK),--counts 10 --span-s 2); \
 	run viewer.py $(if $(QUICK),--counts 10 --opens 2 --span-s 2); \
 	run handler.py $(if $(QUICK),--rounds 5); \

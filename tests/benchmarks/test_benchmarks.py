@@ -18,6 +18,7 @@ SMALLEST = (
     ("thousands.py", "--members", "20", "--changes", "2", "--rest-s", "1", "--storm-s", "1"),
     ("peers/compare.py", "--changes", "2", "--quiet-s", "1"),
     ("gossip.py", "--agents", "3", "--rest-s", "1"),
+    ("gossip.py", "--agents", "3", "--rest-s", "1", "--balancers", "2", "--silence-s", "1", "--restart"),
     ("handler.py", "--rounds", "20"),
     ("look.py", "--counts", "10", "--span-s", "1"),
     ("viewer.py", "--counts", "10", "--opens", "1", "--span-s", "1"),
