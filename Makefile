@@ -160,6 +160,11 @@ pins: ## Pin the newest versions of the images' dependencies, with hashes.
 clean: ## Remove what make has made.
 	rm -rf $(VENV) $(HANDLERS) dist images/wheels .coverage
 
+.PHONY: deb
+
+deb: install ## Build the Debian packages serf-haproxy and serf-haproxy-node in dist.
+	@$(BIN)/python images/packages/build dist
+
 .PHONY: docs man
 
 docs: install ## Renew the generated parts of docs/reference: the settings, the commands.

@@ -12,6 +12,18 @@ def unpack(directory: Path, *packages: str) -> None:
     Raises:
         AssertionError: They cannot be had.
     """
+    download(directory, *packages)
+    for package in sorted(directory.glob("*.deb")):
+        subprocess.run(["dpkg-deb", "-x", package, directory], check=True)
+        package.unlink()
+
+
+def download(directory: Path, *packages: str) -> None:
+    """Download packages into a directory.
+
+    Raises:
+        AssertionError: They cannot be had.
+    """
     words = ["apt-get", "-qq", "download", *packages]
     with workers.locked("packages"):
         got = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False)
@@ -19,9 +31,6 @@ def unpack(directory: Path, *packages: str) -> None:
             subprocess.run(["apt-get", "-qq", "update"], capture_output=True, check=False)
             got = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False)
     assert got.returncode == 0, f"cannot download Debian's {' '.join(packages)}: {got.stderr}"
-    for package in sorted(directory.glob("*.deb")):
-        subprocess.run(["dpkg-deb", "-x", package, directory], check=True)
-        package.unlink()
 
 
 def unpack_all(directory: Path, package: str) -> None:

@@ -46,6 +46,8 @@ mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 ip link set lo up
+cp -a /var/lib/dpkg var/lib/dpkg
+rm -f usr/sbin/policy-rc.d
 rm -rf etc/fstab etc/systemd/system etc/serf-haproxy etc/haproxy etc/sysctl.d
 mkdir -p etc/systemd/system
 cp -R "$source/etc/haproxy" etc/haproxy

@@ -13,6 +13,7 @@ from serf_haproxy.errors import InputError, SystemFault
 
 _UNITS_DIR, _SYSTEM_DIR = os.path.join(os.path.dirname(__file__), "systemd"), "/etc/systemd/system"
 _SETTINGS_DIR = "/etc/serf-haproxy"
+_PACKAGED_DIR = "/usr/libexec/serf-haproxy"  # where Debian's package has the handlers
 _CONFIG_PATH = "/etc/haproxy/haproxy.cfg"
 _UNIT = re.compile(r"[A-Za-z0-9:_.@-]{1,200}")
 _HANDLERS_S = 60.0
@@ -29,6 +30,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     text = "The daemon, its Serf agent and the autoscaler beside Debian's HAProxy, whose user, chroot and sockets stay."
     balancer = group.add_parser("balancer", help=text, description=text)
     balancer.set_defaults(command=install_balancer)
+    alone = "write only what is in /etc/serf-haproxy; units and handlers are Debian's package's"
+    balancer.add_argument("--only-settings", action="store_true", help=alone)
     text = "A Serf agent beside an application, which joins after the application's start and leaves before its stop."
     node = group.add_parser("node", help=text, description=text)
     node.set_defaults(command=install_node)
@@ -42,7 +45,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def install_balancer(args: argparse.Namespace) -> int:
     """Write what a balancer needs."""
-    handlers_dir = _install_handlers()
+    handlers_dir = _PACKAGED_DIR if args.only_settings else _install_handlers()
     found = find_haproxy(args.root)
     key = _read(args.root, f"{_SETTINGS_DIR}/rpc-auth").strip() or secrets.token_urlsafe(32)
     _write(args.root, f"{_SETTINGS_DIR}/rpc-auth", f"{key}\n", 0o640, is_kept=True)
@@ -55,6 +58,8 @@ def install_balancer(args: argparse.Namespace) -> int:
         "event_handlers": [f"{events}={handlers_dir}/{name}" for name, events in _EVENTS.items()],
     }
     _write_agent(args.root, "serf", agent)
+    if args.only_settings:
+        return 0
     names = {
         "PROGRAM": os.path.join(os.path.dirname(sys.executable), "serf-haproxy"),
         "SERF": shutil.which("serf") or "/usr/bin/serf",
