@@ -99,7 +99,8 @@ def test_paths_and_their_rules(proxy: Proxy) -> None:
         join(proxy, "web1", application.port)
         wait_for(lambda: web.ask("/readyz").status == 200, "it is ready")
         path = "/v1/services/nodes/servers/web1"
-        wait_for(lambda: json.loads(web.read(path))["haproxy"], lambda: web.read(path))  # a second later at most
+        wait_for(lambda: web.ask(path).status == 200, lambda: web.ask(path).body)  # a second later at most
+        wait_for(lambda: json.loads(web.read(path))["haproxy"], lambda: web.read(path))
         member = json.loads(web.read(path))
         status = json.loads(web.read("/v1/status"))
         assert [one["name"] for one in status["members"]] == ["web1"]
