@@ -345,3 +345,9 @@ def test_record_keeps_valid_fields(state: State) -> None:
     """A record with one invalid field keeps the others, and a whole number is a valid time."""
     Path(state.record_path).write_text(json.dumps({"digest": 5, "self_name": "lb", "at_s": 3}))
     assert state.read_record() == Record(self_name="lb", at_s=3)
+
+
+def test_a_file_of_the_kernel_is_read() -> None:
+    """The kernel says 0 bytes of such a file, and refuses to fill large pieces: it is read all the same."""
+    assert read_text("/proc/sys/kernel/random/boot_id") == Path("/proc/sys/kernel/random/boot_id").read_text()
+    assert read_text("/proc/sys/kernel/random/boot_id", 8) == Path("/proc/sys/kernel/random/boot_id").read_text()[:8]

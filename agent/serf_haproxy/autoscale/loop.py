@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import select
 import signal
@@ -39,6 +40,7 @@ _NOTE_S = 1.0
 _COST = 20.0  # a pause lasts at least so many times as long as a look takes of a processor
 _START_S = 2.0
 _PAUSE_MAX_S = 30.0
+_STEADY_S = 10.0  # so long all looks are good before a fault is taken to be over
 _WATCH_S = 6.0  # longer than it takes to hear the other balancers
 
 
@@ -66,6 +68,7 @@ class Autoscaler:
         self.is_first = False
         self._record: tuple[tuple[int, ...] | None, Record] = (None, Record())
         self._fault_count = 0
+        self._good_s = math.inf  # since when all looks were good
 
     def run(self) -> None:
         """Scale until SIGTERM or SIGINT.
@@ -105,19 +108,24 @@ class Autoscaler:
         return bool(self._signals & {signal.SIGTERM, signal.SIGINT})
 
     def _survive(self) -> float:
-        """Look and act; return how long to wait for the next time. A fault is logged once, and its pauses grow."""
+        """Look and act; return how long to wait for the next time.
+
+        A fault is logged once, and its pauses grow, also where each second look is good.
+        """
+        now_s = time.monotonic()
         try:
-            pause_s = self.look(time.monotonic())
+            pause_s = self.look(now_s)
         except SystemFault as error:
-            self._fault_count += 1
+            self._fault_count, self._good_s = self._fault_count + 1, math.inf
             self._notifier.tell_status(printable(f"nothing is started or stopped: {error}"))
             if self._said != str(error):
                 self._said = str(error)
                 log.warning("%s", f"nothing is started or stopped: {error}")
             return min(_PAUSE_MAX_S, _LOOK_S * 2.0 ** min(self._fault_count, 10))
-        if self._fault_count:
+        self._good_s = min(self._good_s, now_s)
+        if self._fault_count and now_s - self._good_s >= _STEADY_S:
             log.info("%s", "scaling goes on")
-        self._fault_count, self._said = 0, ""
+            self._fault_count, self._said = 0, ""
         return pause_s
 
     def _wait(self, signal_fd: int, pause_s: float) -> None:

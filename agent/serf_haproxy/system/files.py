@@ -12,6 +12,7 @@ from serf_haproxy.errors import SystemFault
 
 WRITTEN_BYTES = 2**20  # a file that an operator writes is surely shorter: a longer one is another one by mistake
 MOST_BYTES = 2**27  # a configuration or a state of 100,000 servers is a third as long
+_READ_BYTES = 2**20  # the kernel refuses to fill some files of /proc in larger pieces
 _RANDOM_BYTES = 8
 _SETTLED_NS = 1_000_000_000  # the clock of the files ticks every few milliseconds: a younger one may change unseen
 _SUFFIX = ".tmp"
@@ -159,10 +160,14 @@ def read_text(path: str, most_bytes: int = MOST_BYTES) -> str | None:
         SystemFault: The file exists and cannot be read, is too large, or is not a regular file.
     """
     try:
-        with open(open_regular(path), encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with open(open_regular(path), "rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size > most_bytes:
                 raise SystemFault(f"cannot read {path}: it is longer than {most_bytes} bytes")
-            return file.read(most_bytes)
+            parts, left_bytes = [], most_bytes
+            while left_bytes > 0 and (part := file.read(min(_READ_BYTES, left_bytes))):
+                parts.append(part)
+                left_bytes -= len(part)
+            return b"".join(parts).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return None
     except OSError as error:
