@@ -39,6 +39,7 @@ GROUPS = {
     "containers/test_twenty": ("fleet", 1),
     "containers/test_faults": ("faults", 1),
     "containers/test_images": ("images", 1),
+    "containers/test_save": ("images", 1),
     "containers/test_services": ("services", 1),
     "integration/test_page": ("page", 1),
     "integration/test_systemd": ("systemd", 1),

@@ -169,6 +169,16 @@ def split_without_a_version(balancer: Balancer) -> Iterator[str]:
     yield show(balancer.read())
 
 
+def announce_one_server_twice(balancer: Balancer) -> Iterator[str]:
+    """Have two nodes announce the same address and port."""
+    table = '[api]\nroutes = ["api.test"]\naddr_networks = ["192.0.2.0/24"]\n'
+    Path(balancer.settings.services_file).write_text(table)
+    for name in balancer.ports:
+        balancer.record(name, 8080, **{"svc.api": 8080, "addr": "192.0.2.5"})
+    balancer.run_pass()
+    yield show(balancer.read())
+
+
 def stand_by(balancer: Balancer) -> Iterator[str]:
     """Set the balancer aside."""
     set_aside(balancer.settings, "upgrade")
@@ -267,6 +277,7 @@ SCENARIOS: dict[str, Callable[[Balancer], Iterator[str]]] = {
     "`CRITICAL daemon: it has ended no pass for`": hang_daemon,
     "`daemon ?`, `Serf ?`, `HAProxy ?`": be_another_user,
     "`CRITICAL service shop: ... is down`": fail_checks,
+    "`WARNING service shop: ... are one server`": announce_one_server_twice,
     "`CRITICAL service shop: none of its ... nodes can serve`": keep_all_out,
     "`WARNING cluster: no node is known that serves`": forget_nodes,
     "`alone`": lose_all_nodes,

@@ -394,7 +394,7 @@ def test_a_proof_opens_one_service(proxy: Proxy, applications: Applications, sho
     outcome = proxy.run_pass()
     assert list_servers(proxy) == {("pg", "node1"), ("shop", "node1"), ("shop", "node2")}
     (problem,) = outcome.problems
-    reason = "its tag proof.pg was made for another name, address, role, svc.pg or with another secret"
+    reason = "its tag proof.pg was made for another name, address, addr, role, svc.pg or with another secret"
     assert problem.startswith(f"node pg/node2 is quarantined: {reason}")
     wait_up(proxy, ("pg", "node1"))
     assert ask_pg(proxy) == b"pg1"
