@@ -300,6 +300,20 @@ def test_a_black_hole_gets_hardly_anything(load: float, seed: int) -> None:
     assert course.failed_count < 0.01 * len(course.got)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_black_hole_is_seldom_tried_where_few_requests_come(seed: int) -> None:
+    """With ten requests a second, less than one in a hundred fails while one of five servers fails all of its own."""
+    servers = {name: Server() for name in NAMES}
+    course = Simulation(servers, 10, seed)
+    course.run(30)
+    servers["a"].failed_share = 1
+    course.run(10)
+    course.got.clear()
+    course.failed_count = 0
+    course.run(100)
+    assert course.failed_count < 0.01 * len(course.got)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_servers_that_are_equally_bad_do_not_take_turns(seed: int) -> None:
     """Of three among five that fail most requests two get hardly anything, and the same third one keeps half."""

@@ -19,7 +19,7 @@ _POWER = 3.0  # how steeply the factor falls with the cost
 _FAILURE_COST = 30.0  # a failed request, in usual waits
 _PRIOR = 1.0  # a server is taken for a usual one as strongly as by so many requests
 _USUAL_RANK = 0.25  # the usual cost: that of the server at the end of the best quarter
-_MEMORY_S, _MEMORY_MAX_S = 3.0, 15.0  # how long a request counts
+_MEMORY_S, _FAILED_MEMORY_S, _MEMORY_MAX_S = 3.0, 5.0, 15.0  # how long a request counts
 _SIGHT_COUNT = 30.0  # so many requests should have been seen waiting at a server: the error is then a sixth
 _RATE_S = 3.0  # over which their rate is smoothed
 _DOWN, _UP = 2.0, 1.0  # fastest change of a factor's logarithm, per second
@@ -104,7 +104,7 @@ def weigh(
     seen = sum(look.sight_count for look in looks.values()) / len(ruled) / elapsed_s
     sight_rate = pool.sight_rate + (seen - pool.sight_rate) * -math.expm1(-elapsed_s / _RATE_S)
     courses = {
-        name: add(course, looks[name], traffic[name], elapsed_s / _choose_memory(sight_rate, course.factor))
+        name: add(course, looks[name], traffic[name], elapsed_s / _choose_memory(sight_rate, course))
         for name, course in courses.items()
     }
     mean_count = sum(course.ended_count for course in courses.values()) / len(courses)
@@ -135,14 +135,16 @@ def _start(traffic: Traffic, limit: int, course: Course | None) -> Course:
     return course or Course(min(1.0, max(FLOOR, traffic.weight / limit)))
 
 
-def _choose_memory(sight_rate: float, factor: float) -> float:
+def _choose_memory(sight_rate: float, course: Course) -> float:
     """Return how long a request counts: until enough have been seen waiting.
 
-    A server that is pushed down gets too few for that. What it did before it healed must not keep it there.
+    A server that is pushed down gets too few for that. What it did before it healed must not keep it there; but each
+    time that one is tried that still fails costs a request.
     """
-    if factor < _PUSHED:
-        return _MEMORY_S
-    return min(_MEMORY_MAX_S, max(_MEMORY_S, _SIGHT_COUNT / max(sight_rate, 0.001)))
+    most_s = _MEMORY_MAX_S
+    if course.factor < _PUSHED:
+        most_s = _FAILED_MEMORY_S if course.failed_share >= _FAST_SHARE else _MEMORY_S
+    return min(most_s, max(_MEMORY_S, _SIGHT_COUNT / max(sight_rate, 0.001)))
 
 
 def _find_usual_wait(courses: Mapping[str, Course]) -> float | None:
