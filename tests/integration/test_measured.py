@@ -38,9 +38,16 @@ def port_of(proxy: Proxy) -> int:
 
 
 def weights(proxy: Proxy) -> dict[str, int]:
-    """Return the weights that HAProxy has."""
-    running = probe.read_running(proxy.settings)
-    return {name: seen.weight for (_, name), seen in ((running and running.servers) or {}).items()}
+    """Return the weights that HAProxy has, as soon as it answers: on a busy machine not each time within the limit."""
+    seen: dict[str, int] = {}
+
+    def has_answered() -> bool:
+        running = probe.read_running(proxy.settings)
+        seen.update({name: one.weight for (_, name), one in ((running and running.servers) or {}).items()})
+        return bool(seen)
+
+    wait_for(has_answered, "HAProxy answers")
+    return seen
 
 
 def share(answers: list[Answer], name: str) -> float:
