@@ -14,9 +14,9 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 WORKERS ?= 4
 UNIT_WORKERS ?= 4
 # SEED=N repeats the order and the random numbers of a test run, which prints its seed.
-PYTEST := $(BIN)/pytest tests --ignore=tests/systems $(if $(SEED),--randomly-seed=$(SEED))
+PYTEST := $(BIN)/pytest tests --ignore=tests/releases $(if $(SEED),--randomly-seed=$(SEED))
 SIDE_BY_SIDE := --dist=loadscope --no-loadscope-reorder
-UNIT := $(foreach part,integration containers benchmarks standby systems,--ignore=tests/$(part))
+UNIT := $(foreach part,integration containers benchmarks standby releases,--ignore=tests/$(part))
 
 # Install Debian's packages: $(call apt_install,PACKAGES).
 define apt_install
@@ -47,7 +47,7 @@ test: install test-packages lint ## Run the linters and all tests, and print the
 	exit $$failed
 
 systems: install ## Run the demo and the tests that depend on the system in a new root directory of each Debian: half an hour.
-	$(BIN)/pytest tests/systems
+	$(BIN)/pytest tests/releases
 
 bench: ## Run all benchmarks and renew docs/benchmarks.md: an hour; QUICK=1 runs small ones and changes no file.
 bench: install $(if $(QUICK),,$(VENV)/bench-installed)

@@ -1,40 +1,21 @@
 """Questions to other balancers, with a Serf agent that sends all that it says at once."""
 
-import socket
 import time
 from collections.abc import Iterator
 
-import msgpack
 import pytest
 
-from fakes.serf_rpc import header, say
+from fakes.serf_rpc import speak_queries
 from fakes.servers import at_once, serving_tcp
 from serf_haproxy.autoscale.council import Council
 from serf_haproxy.control.asking import ask_balancers
 from serf_haproxy.settings import Settings, load_settings
 
 
-def talk(connection: socket.socket) -> None:
-    """Answer a query by its acceptance, an answer of each node, and the end, in one piece; then say nothing more."""
-    unpacker, query_seq = msgpack.Unpacker(), 0
-    while data := connection.recv(65536):
-        unpacker.feed(data)
-        for message in unpacker:
-            if message.get("Command") == "query":
-                query_seq = message["Seq"]
-            elif "Command" in message:
-                connection.sendall(say(header(message["Seq"])))
-            elif query_seq:
-                answers = [{"Type": "response", "From": node, "Payload": b"ok"} for node in message["FilterNodes"]]
-                said = [part for answer in (*answers, {"Type": "done"}) for part in (header(query_seq), answer)]
-                connection.sendall(say(header(query_seq), *said))
-                query_seq = 0
-
-
 @pytest.fixture
 def settings() -> Iterator[Settings]:
     """Yield the settings of a balancer with that Serf agent."""
-    with serving_tcp(at_once(talk)) as (host, port):
+    with serving_tcp(at_once(speak_queries(lambda nodes, _: dict.fromkeys(nodes, b"ok")))) as (host, port):
         yield load_settings({"SERF_HAPROXY_RPC_ADDR": f"{host}:{port}", "SERF_HAPROXY_SETTINGS_FILE": "/dev/null"})
 
 

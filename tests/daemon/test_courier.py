@@ -2,16 +2,14 @@
 
 import logging
 import select
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import pytest
 
-from fakes.serf_rpc import header, say
+from fakes.serf_rpc import speak_queries
 from fakes.servers import at_once, serving_tcp
 from serf_haproxy.control import absence
 from serf_haproxy.control.order_book import OrderBook
@@ -64,26 +62,10 @@ class Agent:
             self.events += decode(payload, SECRETS, time_ms()).orders
         return self.is_reachable
 
-    def talk(self, connection: socket.socket) -> None:
-        """Answer queries like Serf."""
-        unpacker, query_seq = msgpack.Unpacker(), 0
-        while data := connection.recv(65536):
-            unpacker.feed(data)
-            for message in unpacker:
-                if message.get("Command") == "query":
-                    query_seq = message["Seq"]
-                elif "Command" in message:
-                    connection.sendall(say(header(message["Seq"])))
-                elif query_seq:
-                    nodes, payload = message["FilterNodes"], message["Payload"].decode()
-                    self.asked.append((nodes, payload))
-                    told = [(node, self.answers.get((node, payload))) for node in nodes]
-                    sent = say(header(query_seq))
-                    for node, answer in told:
-                        if answer is not None:
-                            sent += say(header(query_seq), {"Type": "response", "From": node, "Payload": answer})
-                    connection.sendall(sent + (say(header(query_seq), {"Type": "done"}) if self.has_end else b""))
-                    query_seq = 0
+    def answer(self, nodes: list[str], payload: str) -> dict[str, bytes]:
+        """Return the answers of nodes to a query."""
+        self.asked.append((nodes, payload))
+        return {node: self.answers[node, payload] for node in nodes if (node, payload) in self.answers}
 
 
 @pytest.fixture
@@ -108,7 +90,7 @@ def settings(tmp_path: Path, agent: Agent) -> Iterator[Settings]:
     secret.chmod(0o600)
     for name in ("state", "run", "run/inbox", "run/answers"):
         (tmp_path / name).mkdir()
-    with serving_tcp(at_once(agent.talk)) as (host, port):
+    with serving_tcp(at_once(speak_queries(agent.answer, lambda: agent.has_end))) as (host, port):
         yield load_settings(
             {
                 "SERF_HAPROXY_STATE_DIR": str(tmp_path / "state"),

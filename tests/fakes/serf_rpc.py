@@ -77,3 +77,34 @@ def pour_log(message: bytes, *members: Mapping[str, object]) -> Talk:
         speak({"monitor": answer}, *members)(connection)
 
     return talk
+
+
+def speak_queries(
+    answer: Callable[[list[str], str], Mapping[str, bytes]], has_end: Callable[[], bool] = lambda: True
+) -> Talk:
+    """Accept queries like Serf, with all that follows in one piece.
+
+    Args:
+        answer: Returns what each node answers, given the names of the nodes that are asked and the payload.
+        has_end: Whether the end of the answers is said too.
+    """
+
+    def talk(connection: socket.socket) -> None:
+        unpacker, query_seq = msgpack.Unpacker(), 0
+        while data := connection.recv(65536):
+            unpacker.feed(data)
+            for message in unpacker:
+                if message.get("Command") == "query":
+                    query_seq = message["Seq"]
+                elif "Command" in message:
+                    connection.sendall(say(header(message["Seq"])))
+                elif query_seq:
+                    told = answer(message["FilterNodes"], message["Payload"].decode())
+                    said = [{"Type": "response", "From": node, "Payload": text} for node, text in told.items()]
+                    said += [{"Type": "done"}] if has_end() else []
+                    connection.sendall(
+                        say(header(query_seq), *(part for one in said for part in (header(query_seq), one)))
+                    )
+                    query_seq = 0
+
+    return talk

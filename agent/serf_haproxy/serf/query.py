@@ -36,6 +36,8 @@ class Query(Connection):
     def read_answers(self) -> tuple[list[tuple[str, bytes]], bool]:
         """Read once, without waiting; return the answers that came, and whether no more will come.
 
+        Read once right after the question, too: what has come with its acceptance does not make the socket readable.
+
         Each answer has the name of its node, as the gossip says: only the content can prove anything.
 
         Raises:

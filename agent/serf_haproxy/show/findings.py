@@ -155,8 +155,8 @@ def _judge_places(report: Report, service: Service, entries: dict[Key, Entry]) -
         if entry.server is not None and entry.server.weight != 0:
             places.setdefault(entry.server.endpoint, []).append(key[1])
     for place, names in sorted(places.items()):
-        files = [report.snapshot.files.get(name) for name in names[1:] and names]
-        if any(file is not None and ADDRESS_TAG in file.member.tag_values() for file in files):
+        files = [file for name in names if (file := report.snapshot.files.get(name))]
+        if len(names) > 1 and any(ADDRESS_TAG in file.member.tag_values() for file in files):
             shown = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
             what = f"{shown} are one server, {place}, which gets the share of {len(names)}"
             yield Finding(Level.WARNING, f"service {service.name}", what, "stop all but one of these nodes")

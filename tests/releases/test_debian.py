@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from systems.root import Root
+from releases.root import Root
 
 RELEASES = ("bookworm", "trixie")
 # What once failed with Debian 13 alone: a disk of its own, a program for s6, and processes of the daemon.
@@ -14,7 +14,7 @@ DELICATE = ("test_boot.py", "test_daemon.py", "test_daemon_faults.py", "test_lab
 @pytest.fixture(scope="module", params=RELEASES)
 def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Root:
     """Return a new root directory with a clone of the project."""
-    directory: Path = tmp_path_factory.mktemp("systems")
+    directory: Path = tmp_path_factory.mktemp("releases")
     directory.chmod(0o755)
     return Root(request.param, directory)
 

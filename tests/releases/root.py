@@ -3,10 +3,9 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-from containers.engine import need
+from containers.engine import need, run
 
 REPOSITORY = Path(__file__).parents[2]
 _PACKAGES = "make,git,ca-certificates"  # what README.md asks for; Python comes with `make`, as on a new machine
@@ -63,7 +62,7 @@ class Root:
         self.run("git clone --quiet /src /root/serf-haproxy", 60)
 
     def run(self, command: str, timeout_s: float) -> str:
-        """Run a shell command there; return its output, which is printed as it comes too.
+        """Run a shell command there; return its output.
 
         Raises:
             AssertionError: Its exit code is not 0.
@@ -73,17 +72,5 @@ class Root:
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         git = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
         argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", _ENTER, "enter"]
-        done = subprocess.run(
-            [*argv, self._directory, REPOSITORY, f"cd /root; {command}"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            env=kept | git | {"HOME": "/root", "PATH": path, "LANG": "C.UTF-8"},
-            check=False,
-        )
-        sys.stdout.write(done.stdout)
-        assert done.returncode == 0, f"exit code {done.returncode}: {command}"
-        return done.stdout
+        words = [*argv, str(self._directory), str(REPOSITORY), f"cd /root; {command}"]
+        return run(words, timeout_s, kept | git | {"HOME": "/root", "PATH": path, "LANG": "C.UTF-8"})
