@@ -18,6 +18,7 @@ from serf_haproxy.control import rendering
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.lab import programs
 from serf_haproxy.settings import load_settings
+from serf_haproxy.system.locks import locked
 
 KEPT = Path(programs.S6_DIR, "haproxy", "data", "kept")
 
@@ -110,6 +111,21 @@ def test_haproxy_starts_with_the_last_confirmed_configuration(cluster: Cluster, 
     cluster.control("daemon", "-wU", "-u")
     cluster.wait_servers("web1", "web2", "web3")
     wait_for(cluster.is_right, "the live file and HAProxy agree")
+
+
+def test_boot_waits_for_a_pass(tmp_path: Path) -> None:
+    """`boot` writes the files of a pass, so it waits for the end of one that runs."""
+    proxy = Proxy(tmp_path)
+    proxy.record("web1", 8001)
+    live = Path(proxy.settings.config_path)
+    argv, environ = [*COMMAND, "boot"], os.environ | proxy.environment
+    with locked(make_edges(proxy.settings).state.pass_lock_path, 5, "the test"):
+        process = subprocess.Popen(argv, env=environ, stdout=subprocess.DEVNULL)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)
+        assert not Path(f"{live}.candidate").exists()
+    assert process.wait(30) == 0
+    assert "server web1 127.0.0.1:8001" in live.read_text()
 
 
 def test_boot_tries_each_fallback_in_turn(tmp_path: Path) -> None:

@@ -263,15 +263,14 @@ class Agent:
         """Let Serf say what the node is now."""
         node = self._node
         if self._process and (node.status == "left" or self._address != node.address):
-            self._leave()
+            self._insist("leave")
             self.close()
         if node.status == "alive" and not self.keep_running():
             words = [word for tag in node.tags for word in ("-set", tag)]
             keys = frozenset(tag.partition("=")[0] for tag in node.tags)
             words += [word for key in self._keys - keys for word in ("-delete", key)]
             self._keys = keys
-            if not self._run("tags", *words) and accepts(self._address, self._rpc_port):
-                raise AssertionError(f"{node.name} refuses its tags: {words}")
+            self._insist("tags", *words)
 
     def keep_running(self) -> bool:
         """Start the agent of a living node if it does not run; return whether it was started."""
@@ -296,17 +295,20 @@ class Agent:
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
-    def _leave(self) -> None:
-        """Leave; an agent that has just started may refuse, and one that ends too soon does not answer."""
-        for pause_s in (0.2, 0.5, 1.0):
-            if self._run("leave") or not accepts(self._address, self._rpc_port):
-                return
-            time.sleep(pause_s)
-        assert self._run("leave"), f"{self._node.name} does not leave"
+    def _insist(self, command: str, *words: str) -> None:
+        """Give a command, again where Serf does not take it: just after its start, or with too much to tell at once.
 
-    def _run(self, command: str, *words: str) -> bool:
+        An agent that has ended takes none.
+        """
         argv = ["serf", command, f"-rpc-addr={self._address}:{self._rpc_port}", *words]
-        return subprocess.run(argv, capture_output=True, check=False, timeout=30).returncode == 0
+        said = ""
+        for pause_s in (0.2, 0.5, 1.0, 3.0, 0.0):
+            done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+            if not done.returncode or not accepts(self._address, self._rpc_port):
+                return
+            said = done.stdout + done.stderr
+            time.sleep(pause_s)
+        raise AssertionError(f"{self._node.name} refuses {command} {words}: {said}")
 
 
 def test_random_changes_of_real_members_take_no_reload(short_dir: Path, handler: Path) -> None:
@@ -334,11 +336,11 @@ def test_random_changes_of_real_members_take_no_reload(short_dir: Path, handler:
             failures = [failure for each in clients for failure in each.failures]
             assert failures == [], f"seed {SEED}, change {number}, {what}"
 
-        def list_heard() -> dict[str, tuple[str, dict[str, str]]]:
-            """Return status and tags of the members, as the balancer's Serf has them."""
+        def list_heard() -> dict[str, tuple[str, str, dict[str, str]]]:
+            """Return status, address and tags of the members, as the balancer's Serf has them."""
             argv = ["serf", "members", "-format=json", f"-rpc-addr={host}:{port}"]
             listed = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout)
-            return {one["name"]: (one["status"], one["tags"]) for one in listed["members"]}
+            return {one["name"]: (one["status"], one["addr"].split(":")[0], one["tags"]) for one in listed["members"]}
 
         def is_settled() -> bool:
             started = [agent.keep_running() for agent in agents.values()]
@@ -346,7 +348,7 @@ def test_random_changes_of_real_members_take_no_reload(short_dir: Path, handler:
                 return True
             heard = list_heard()
             for node, agent in agents.items():  # on a busy machine, Serf gives up telling tags
-                if node.status == "alive" and heard.get(node.name) != ("alive", node.told):
+                if node.status == "alive" and heard.get(node.name) != ("alive", node.address, node.told):
                     agent.follow()
             return False
 

@@ -18,15 +18,11 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def boot(args: argparse.Namespace) -> int:
     """Make the directories, and publish the best configuration that HAProxy accepts."""
-    from serf_haproxy.control.boot import accepts_live
     from serf_haproxy.control.boot import boot as publish_best
     from serf_haproxy.control.directories import prepare_directories
     from serf_haproxy.serf.printing import printable
 
     settings = load_settings(os.environ)
     prepare_directories(settings)
-    if args.if_broken and accepts_live(settings):
-        print("HAProxy accepts the configuration that is there")
-        return 0
-    print(printable(publish_best(settings)))
+    print(printable(publish_best(settings, is_if_broken=args.if_broken)))
     return 0

@@ -18,6 +18,7 @@ from serf_haproxy.control.attempt import Attempt
 from serf_haproxy.control.change import change_servers
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import FROZEN, NO_PAUSE, Condition, Outcome, Pause, Verdict, look_again_s
+from serf_haproxy.control.unpublished import find_unpublished
 from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy.master import ABSENT_S
 from serf_haproxy.policy.snapshot import DOWN, Running, Seen
@@ -40,7 +41,8 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     if running is None and attempt.must_wait():
         return _wait(attempt)
     before = attempt.read_before()
-    changes = find_changes(goal, before, running, attempt.left)
+    attempt = attempt._replace(unpublished=find_unpublished(goal.layout, before, running, edges.runtime))
+    changes = find_changes(goal, attempt.read_known(), running, attempt.left)
     left = {key: attempt.left[key] for key in changes.left} if changes else {}
     if live == goal.text and changes and not changes.commands and not changes.fixed and not attempt.ordered:
         _delete_idle(attempt, changes)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from serf_haproxy.config.commands import close_idle
 from serf_haproxy.config.diff import Changes
-from serf_haproxy.config.parse import Layout, Parser
+from serf_haproxy.config.parse import Layout, Line, Parser
 from serf_haproxy.control.edges import Edges
 from serf_haproxy.control.outcome import NO_PAUSE, Patience, Pause
 from serf_haproxy.control.state import parse_served
@@ -33,6 +33,7 @@ class Attempt(NamedTuple):
         emptied: Servers in maintenance whose idle connections have been closed, kept from pass to pass.
         measured: The sections with measured weights, and whether a split shares their requests.
         hastened: The servers that HAProxy was given ahead of this pass.
+        unpublished: The lines of servers that run otherwise than they should and that the published file lacks.
         ordered: Why there is to be a reload although nothing needs one; "" where there is not.
     """
 
@@ -48,12 +49,18 @@ class Attempt(NamedTuple):
     emptied: set[Key] | None = None
     measured: Mapping[str, bool] = {}
     hastened: frozenset[Key] = frozenset()
+    unpublished: Mapping[Key, Line] = {}
     ordered: str = ""
 
     def read_before(self) -> Layout:
         """Return what the published configuration says."""
         layout = self.parser.read_published(self.live or "")
         return layout._replace(measured=self.measured) if self.measured else layout
+
+    def read_known(self) -> Layout:
+        """Return the same, with those of the servers that it lacks that run otherwise than they should."""
+        layout = self.read_before()
+        return layout._replace(servers={**layout.servers, **self.unpublished}) if self.unpublished else layout
 
     def find_pause(self, rest: str) -> Pause:
         """Return how long a reload to a configuration has to wait: also while the worker still learns its tables."""

@@ -1,31 +1,30 @@
 """A configuration for HAProxy's start: it starts even where a pass would fail."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from serf_haproxy.config.render import Config
-from serf_haproxy.control.edges import make_edges
+from serf_haproxy.control.edges import Edges, make_edges
 from serf_haproxy.control.fallback import Wanted, list_rungs, want
 from serf_haproxy.control.preview import preview, preview_vetted
 from serf_haproxy.control.rendering import Renderer, read_template
 from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.settings import Settings
+from serf_haproxy.system.locks import locked
+
+_LOCK_S = 5.0  # a check of HAProxy takes less, and a pass may wait for HAProxy itself
 
 
-def accepts_live(settings: Settings) -> bool:
-    """Return whether HAProxy accepts the live configuration; False where it cannot be read or tried."""
-    config_file = make_edges(settings).config_file
-    try:
-        return bool(config_file.read_live()) and config_file.accepts_live()
-    except SystemFault:
-        return False
-
-
-def boot(settings: Settings) -> str:
+def boot(settings: Settings, *, is_if_broken: bool = False) -> str:
     """Publish the best configuration that HAProxy accepts.
 
     The last one that HAProxy confirmed comes first, then the ladder. Each choice reads only what it needs, so that a
     missing file of secrets or a damaged state directory leaves the others.
+
+    Args:
+        settings: The settings.
+        is_if_broken: Whether a live configuration that HAProxy accepts stays as it is.
 
     Returns:
         One sentence: which one that is, and why none before it was.
@@ -33,7 +32,33 @@ def boot(settings: Settings) -> str:
     Raises:
         SystemFault: HAProxy accepts none, or the live file cannot be written.
     """
-    edges, renderer = make_edges(settings), Renderer()
+    edges = make_edges(settings)
+    with _no_pass(edges):
+        if is_if_broken and _accepts_live(edges):
+            return "HAProxy accepts the configuration that is there"
+        return _publish_best(settings, edges)
+
+
+@contextlib.contextmanager
+def _no_pass(edges: Edges) -> Iterator[None]:
+    """Keep passes of a daemon away, which write the same files; where that is impossible, go on without."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(SystemFault):  # no state directory, or a pass that waits for HAProxy itself
+            stack.enter_context(locked(edges.state.pass_lock_path, _LOCK_S, "a pass"))
+        yield
+
+
+def _accepts_live(edges: Edges) -> bool:
+    """Return whether HAProxy accepts the live configuration; False where it cannot be read or tried."""
+    try:
+        return bool(edges.config_file.read_live()) and edges.config_file.accepts_live()
+    except SystemFault:
+        return False
+
+
+def _publish_best(settings: Settings, edges: Edges) -> str:
+    """Publish the best configuration that HAProxy accepts; return the sentence about it."""
+    renderer = Renderer()
     # HAProxy refuses a configuration for one wrong certificate, and it may be another HAProxy than before.
     certificate_faults = edges.certificates.refresh(None, trusts_copies=False)
     bare = Wanted(settings, (), lambda: read_template(settings))

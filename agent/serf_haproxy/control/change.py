@@ -48,7 +48,7 @@ def _try(
     A server whose line changes is removed and added again. HAProxy does not remove it while it has a connection: it is
     in maintenance meanwhile, and others of its section serve.
     """
-    runtime, layout, earlier = attempt.edges.runtime, goal.layout, attempt.read_before()
+    runtime, layout, earlier = attempt.edges.runtime, goal.layout, attempt.read_known()
     commands = changes.commands
     tried: set[Key] = set()
     for pause_s in (*_PAUSES_S, 0.0):

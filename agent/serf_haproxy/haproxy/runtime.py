@@ -10,12 +10,14 @@ from serf_haproxy.haproxy.seen import read_seen
 from serf_haproxy.haproxy.socket import PATIENT, Limits, ask
 from serf_haproxy.haproxy.stat import ServerStatus, read_stat
 from serf_haproxy.haproxy.tables import QUESTION, is_learning
-from serf_haproxy.policy.snapshot import Running
+from serf_haproxy.haproxy.traffic import read_traffic
+from serf_haproxy.policy.snapshot import Running, Seen
 from serf_haproxy.services import Key
 
 _AWAKE_S = 1.0
 _POLL_S = 0.01
 _BATCH_COUNT = 500  # commands on one line
+_FEW_COUNT = 50  # servers that are asked for one by one
 _ERROR = re.compile(r"\[[0-3]\]: ")
 _HEADER = re.compile(r"^(# be_id .*)$", re.MULTILINE)
 _PID = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
@@ -132,6 +134,18 @@ class Runtime:
             except HaproxyFault:
                 continue
         return None
+
+    def read_backups(self, servers: Sequence[Seen]) -> dict[Key, bool]:
+        """Return whether each of these servers, and of others, is a backup, by section and name.
+
+        Raises:
+            HaproxyFault: The socket does not answer, or not so.
+        """
+        commands = [f"show stat {server.line.split(' ', 1)[0]} 4 {server.id}" for server in servers]
+        if len(commands) > _FEW_COUNT:  # HAProxy goes through all servers for each one
+            commands = ["show stat -1 4 -1"]
+        answer = ask(self.socket_path, "; ".join(commands), self._limits.ask_s)
+        return {key: server.is_backup for key, server in read_traffic(answer).items()}
 
     def is_learning(self) -> bool:
         """Return whether a reload at this moment would lose the tables of sticky clients."""
