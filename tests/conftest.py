@@ -45,6 +45,7 @@ GROUPS = {
     "integration/test_systemd": ("systemd", 1),
 }
 SINGLE = ("containers/", "integration/")
+AGAIN_COUNT = 5  # so many failed tests run again
 
 # No deadline per example: on a busy machine the time of one example means nothing.
 hypothesis.settings.register_profile("here", deadline=None, max_examples=200)
@@ -82,6 +83,25 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if not _is_worker(config):
         engine.stop_engine()
         shutil.rmtree(workers.run_dir(), ignore_errors=True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of the second run of `make test`."""
+    text = f"run only the tests that failed in the runs before, if they are at most {AGAIN_COUNT}, and name them"
+    parser.addoption("--again", action="store_true", help=text)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Let `--again` choose the tests that failed."""
+    if config.option.again:
+        config.option.lf, config.option.last_failed_no_failures = True, "none"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """End the second run where too many tests failed to blame the machine."""
+    if session.config.option.again and len(session.items) > AGAIN_COUNT:
+        pytest.exit(f"{len(session.items)} tests failed; only up to {AGAIN_COUNT} run again", returncode=1)
 
 
 @pytest.hookimpl(trylast=True)
@@ -136,8 +156,12 @@ def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the summary of all injected faults."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the tests that needed a second run, and the summary of all injected faults."""
+    if config.option.again and (passed := terminalreporter.getreports("passed")):
+        terminalreporter.section("failed beside others, passed alone: look into them", yellow=True)
+        for report in passed:
+            terminalreporter.write_line(report.nodeid)
     if lines := faults.summarize():
         terminalreporter.section("faults")
         for line in lines:
