@@ -55,7 +55,7 @@ def test_nothing_is_wrong_on_a_whole_balancer(balancer: Balancer) -> None:
     shown = run(balancer, "status")
     assert shown.returncode == 0, shown.stdout
     first = shown.stdout.split("\n")[0]
-    assert re.fullmatch(r"OK: 2/2 servers up \| Serf up \d+s ago \| HAProxy up \d+s \| daemon up \d+s ago", first)
+    assert re.fullmatch(r"OK: 2/2 servers up \| Serf heard \d+s ago \| HAProxy up \d+s \| last pass \d+s ago", first)
 
 
 def test_serf_that_is_down_is_critical(balancer: Balancer) -> None:

@@ -119,9 +119,9 @@ def format_headline(status: Mapping[str, Any]) -> str:
     serf, haproxy, daemon = ("?" if state == UNKNOWN else state for state in states)
     total, servers = f"{status['level'].upper()}: {up}/{status['server_count']}", " servers"
     parts = [
-        f"Serf {serf}{_format_age(serf, now_s, status['serf']['heard_at_s'])}",
+        _format_last("Serf", serf, "Serf heard", now_s, status["serf"]["heard_at_s"]),
         f"HAProxy {haproxy}{_format_since(status['haproxy']['age_s'])}",
-        f"daemon {daemon}{_format_age(daemon, now_s, status['daemon']['passed_at_s'])}",
+        _format_last("daemon", daemon, "last pass", now_s, status["daemon"]["passed_at_s"]),
     ]
     line = " | ".join([f"{total}{servers} up", *parts])
     return line if len(line) <= WIDTH else line.replace(servers, "", 1)
@@ -222,9 +222,12 @@ def _format_pass(status: Mapping[str, Any], now_s: float) -> str:
     return f"last pass: {status['verdict']} {format_span(now_s - status['at_s'])} ago: {status['reason']}"
 
 
-def _format_age(state: str, now_s: float, at_s: float | None) -> str:
-    """Return when a program last did its part: "up 3s" would say that it has only just started."""
-    return "" if at_s is None else f" {format_span(now_s - at_s)}{' ago' if state == 'up' else ''}"
+def _format_last(name: str, state: str, did: str, now_s: float, at_s: float | None) -> str:
+    """Return when a program last did its part; "up 3s" would say that it has only just started."""
+    if at_s is None:
+        return f"{name} {state}"
+    age = format_span(now_s - at_s)
+    return f"{did} {age} ago" if state == "up" else f"{name} {state} {age}"
 
 
 def _format_since(age_s: float | None) -> str:
