@@ -151,6 +151,8 @@ def test_haproxy_goes_last_when_a_balancer_stops(rejoining: Cluster) -> None:
     away_s = max(later - earlier for earlier, later in itertools.pairwise(answered_s))
     print(f"HAProxy was away for {away_s:.2f} s")
     lines = first.log().splitlines()
-    left = next(at for at, line in enumerate(lines) if "agent: shutdown complete" in line)
+    leaving = next(at for at, line in enumerate(lines) if "Gracefully shutting down agent" in line)
     stopping = next(at for at, line in enumerate(lines) if line.startswith("haproxy:") and "topp" in line)
-    assert left < stopping, "\n".join(lines[left - 5 : stopping + 5])
+    # On a busy machine Serf gives up leaving after 3 s, and ends without this line.
+    left = [at for at, line in enumerate(lines) if "agent: shutdown complete" in line]
+    assert all(at < stopping for at in [leaving, *left]), "\n".join(lines[leaving - 5 : stopping + 5])
