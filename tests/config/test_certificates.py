@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 
 from fakes.certificates import make_pair
 from serf_haproxy.config.certificates import (
+    Certificate,
     find_original,
+    find_shared,
     format_list,
     is_copy,
     list_additions,
     list_removals,
+    name_copies,
     parse_list,
     read_certificate,
 )
@@ -52,6 +55,35 @@ def test_the_validity_is_that_of_the_first_certificate() -> None:
     # OpenSSL asks for the time twice.
     assert certificate.until_s == pytest.approx(certificate.from_s + 30 * 86400, abs=5)
     assert ssl.cert_time_to_seconds("Jan  1 00:00:00 2026 GMT") < certificate.from_s
+
+
+def test_the_places_are_the_hosts_that_haproxy_serves() -> None:
+    """Alternative names and the common name count, in lower case; another kind of key is another place."""
+    several = make_pair("Shop.test", "*.B.test")
+    kinds = {kind for kind, _ in read_certificate(several.certificate + several.key).places}
+    assert {host for _, host in read_certificate(several.certificate + several.key).places} == {"shop.test", "*.b.test"}
+    assert kinds == {kind for kind, _ in read_certificate(PAIR.certificate + PAIR.key).places}
+    other = make_pair("shop.test", kind=["rsa:2048"])
+    assert kinds.isdisjoint(kind for kind, _ in read_certificate(other.certificate + other.key).places)
+
+
+def test_a_copy_is_named_after_earlier_ones_for_its_hosts() -> None:
+    """Only later files for a host get another copy when an earlier one changes, and the first file is told."""
+
+    def read(*hosts: str) -> Certificate:
+        pair = make_pair(*hosts)
+        return read_certificate(pair.certificate + pair.key)
+
+    files = {"c.pem": read("c.test", "a.test"), "b.pem": read("b.test"), "a.pem": read("a.test")}
+    files["d.pem"] = read("c.test")
+    before = name_copies(files)
+    assert (before["a.pem"], before["b.pem"]) == (files["a.pem"].name_copy("a.pem"), files["b.pem"].name_copy("b.pem"))
+    assert list(find_shared(files)) == [("c.pem", "a.test", "a.pem"), ("d.pem", "c.test", "c.pem")]
+    after = name_copies(files | {"a.pem": read("a.test")})
+    assert {name for name in files if before[name] != after[name]} == {"a.pem", "c.pem", "d.pem"}
+    after = name_copies(files | {"d.pem": read("c.test")})
+    assert {name for name in files if before[name] != after[name]} == {"d.pem"}
+    assert all(map(is_copy, after.values()))
 
 
 @pytest.mark.parametrize("time_text", [b"0230120000", b"0101250000", b"1301120000", b"0101126000", b"0100120000"])
@@ -92,6 +124,12 @@ def test_a_list_names_paths() -> None:
     assert text == f"/copies/a.0123456789abcdef.pem\n/copies/{COPY}\n"
     assert parse_list(text) == {COPY, "a.0123456789abcdef.pem"}
     assert parse_list(f"Name: HAProxy\n# /copies/list\n/copies/{COPY}\n/etc/other.pem\n\n") == {COPY}
+
+
+def test_copies_are_listed_in_the_order_of_their_files() -> None:
+    """The digest in the name does not decide: `a.b.pem` is before `a.pem`."""
+    names = ["a.b.ffffffffffffffff.pem", "a.0000000000000000.pem", "b.0000000000000000.pem"]
+    assert format_list("/c", names[::-1]).split() == [f"/c/{name}" for name in names]
 
 
 def test_commands_name_the_list_and_the_copy() -> None:

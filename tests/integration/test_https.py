@@ -133,6 +133,99 @@ def test_certificates_change_without_a_reload(proxy: Proxy, directory: Path, web
     wait_for(lambda: see(proxy, "shop.test") == new, "the new worker answers")
 
 
+def test_of_two_files_for_one_host_the_first_counts(
+    proxy: Proxy, directory: Path, web: Web, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever of two files for one host is renewed, added or wrong, clients get what they get after a restart."""
+    hosts = {"a.pem": ("shop.test", "a.test"), "b.c.pem": ("shop.test", "b.test"), "b.pem": ("b.test", "c.test")}
+    now = {name: write_pair(directory / name, *names) for name, names in hosts.items()}
+    serve(proxy, web)
+    worker = find_worker(proxy)
+
+    def check_order(changed: str) -> None:
+        for host in ("shop.test", "a.test", "b.test", "c.test"):
+            first = min((name for name in now if host in hosts[name]), default="")
+            assert see(proxy, host) == now.get(first), (changed, host)
+
+    check_order("start")
+    for name in (*hosts, "b.c.pem", "a.pem"):
+        now[name] = write_pair(directory / name, *hosts[name])
+        assert proxy.run_pass().problems == ()
+        check_order(name)
+    (directory / "b.c.pem").write_text("nonsense")  # its last good content keeps its place
+    now["a.pem"] = write_pair(directory / "a.pem", *hosts["a.pem"])
+    assert len(proxy.run_pass().problems) == 1
+    check_order("b.c.pem is wrong")
+    weak = make_pair("shop.test", "a.test", kind=["rsa:512"])
+    (directory / "a.pem").write_text(weak.certificate + weak.key)  # what HAProxy refuses changes nothing
+    now["b.c.pem"] = write_pair(directory / "b.c.pem", *hosts["b.c.pem"])
+    assert len(proxy.run_pass().problems) == 1
+    check_order("HAProxy refuses a.pem")
+    assert proxy.run_pass().verdict is Verdict.UNCHANGED
+    for name in ("a.pem", "b.c.pem"):
+        (directory / name).unlink()
+        del now[name]
+        assert proxy.run_pass().problems == ()
+        check_order(f"{name} is gone")
+    for name in ("b.c.pem", "a.pem"):
+        now[name] = write_pair(directory / name, *hosts[name])
+        assert proxy.run_pass().problems == ()
+        check_order(f"{name} is back")
+    assert find_worker(proxy) == worker
+    assert len(os.listdir(proxy.settings.certificate_copies_dir)) == 4
+    proxy.stop()
+    proxy.start()
+    check_order("restart")
+    assert f"{directory}/b.c.pem: it names shop.test, for which clients get a.pem, the first file" in caplog.text
+    assert f"{directory}/b.pem: it names b.test, for which clients get b.c.pem, the first file" in caplog.text
+
+
+def test_the_second_file_for_a_host_never_serves_it(proxy: Proxy, directory: Path, web: Web) -> None:
+    """While the first of two files for one host is renewed under load, no client gets the second, nor is refused."""
+    pairs = [make_pair("shop.test") for _ in range(21)]
+    (directory / "a.pem").write_text("".join(pairs[0]))
+    second = write_pair(directory / "b.pem", "shop.test", "b.test")
+    serve(proxy, web)
+    stopping = threading.Event()
+    seen: dict[str, list[str | None]] = {"shop.test": [], "b.test": []}
+
+    def work(host: str) -> None:
+        while not stopping.is_set():
+            seen[host].append(see(proxy, host))
+
+    clients = [threading.Thread(target=work, args=(host,)) for host in seen]
+    for client in clients:
+        client.start()
+    try:
+        for pair in pairs[1:]:
+            (directory / "a.pem").write_text("".join(pair))
+            assert proxy.run_pass().problems == ()
+            assert see(proxy, "shop.test") == pair.certificate
+    finally:
+        stopping.set()
+        for client in clients:
+            client.join()
+    assert set(seen["shop.test"]) <= {pair.certificate for pair in pairs}
+    assert set(seen["b.test"]) == {second}
+
+
+def test_certificates_of_two_kinds_share_a_host(
+    proxy: Proxy, directory: Path, web: Web, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An RSA and an ECDSA certificate for one host are no double: nothing is said, and each is renewed alone."""
+    old = make_pair("shop.test", kind=["rsa:2048"])
+    (directory / "shop.rsa.pem").write_text(old.certificate + old.key)
+    write_pair(directory / "shop.ec.pem", "shop.test")
+    serve(proxy, web)
+    copies = Path(proxy.settings.certificate_copies_dir)
+    before = {path.name for path in copies.glob("shop.rsa.*")}
+    new = write_pair(directory / "shop.ec.pem", "shop.test")
+    proxy.run_pass()
+    assert see(proxy, "shop.test") == new
+    assert {path.name for path in copies.glob("shop.rsa.*")} == before
+    assert "it names" not in caplog.text
+
+
 def test_a_certificate_changes_under_load(proxy: Proxy, directory: Path, web: Web) -> None:
     """While clients make new connections, a certificate is renewed 10 times: no request fails, the worker stays."""
     path, pairs = directory / "shop.pem", [make_pair("shop.test") for _ in range(11)]
@@ -436,11 +529,16 @@ def test_the_daemon_sees_a_change_at_once(proxy: Proxy, directory: Path, web: We
 
 
 def test_check_names_wrong_certificates(proxy: Proxy, directory: Path) -> None:
-    """`serf-haproxy check` tells every fault before a pass was made, and leaves no copy."""
+    """`serf-haproxy check` tells every fault before a pass, warns of two files for one host, and leaves no copy."""
     write_pair(directory / "shop.pem", "shop.test")
     argv = [sys.executable, "-m", "serf_haproxy", "check"]
     environ = os.environ | proxy.environment
     assert subprocess.run(argv, env=environ, check=False).returncode == 0
+    write_pair(directory / "double.pem", "double.test", "shop.test")
+    checked = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+    said = f"{directory}/shop.pem: it names shop.test, for which clients get double.pem, the first file"
+    assert (checked.returncode, checked.stderr.count(said)) == (0, 1)
+    (directory / "double.pem").unlink()
     (directory / "bad.pem").write_text("nonsense")
     checked = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
     assert checked.returncode == 100

@@ -1,16 +1,18 @@
 """Certificates: what HAProxy can use of a PEM file, and the lines for a crt-list and the runtime socket. Pure.
 
 A copy of each file is what HAProxy loads. The name of the copy has a digest of its content, so the names that HAProxy
-reports tell which contents it has.
+reports tell which contents it has. Of several certificates for one host HAProxy uses the one that was loaded first, so
+the name of a copy also tells after which others it was loaded.
 """
 
 import base64
 import binascii
-import calendar
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
+
+from serf_haproxy.config.x509 import Place, read_places, read_validity
 
 FILE_BYTES = 65536
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.pem", re.ASCII)
@@ -23,8 +25,6 @@ _KEYS = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY")
 _ENCRYPTED = "ENCRYPTED PRIVATE KEY"
 _USED = (_CERTIFICATE, *_KEYS, "EC PARAMETERS", "DH PARAMETERS")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
-_SEQUENCE, _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18  # tags of ASN.1
-_TIME = re.compile(rb"([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})Z")
 
 
 class Certificate(NamedTuple):
@@ -35,16 +35,21 @@ class Certificate(NamedTuple):
         from_s: When it begins to be valid, seconds since the epoch.
         until_s: When it ends.
         digest: Of `pem`.
+        places: The kind of its key with each host that it names: where it competes with others. Empty where they cannot
+            be read.
     """
 
     pem: str
     from_s: float
     until_s: float
     digest: str
+    places: frozenset[Place]
 
-    def name_copy(self, name: str) -> str:
-        """Return the name of the copy of a file with this content."""
-        return f"{name.removesuffix('.pem')}.{self.digest}.pem"
+    def name_copy(self, name: str, leaders: Iterable[str] = ()) -> str:
+        """Return the name of the copy of a file with this content, loaded after the copies `leaders`."""
+        known = "\n".join((self.digest, *sorted(leaders)))
+        digest = _digest(known) if known != self.digest else self.digest
+        return f"{name.removesuffix('.pem')}.{digest}.pem"
 
 
 def read_certificate(text: str) -> Certificate:
@@ -72,9 +77,35 @@ def read_certificate(text: str) -> Certificate:
         raise ValueError(f"it has more than {_USED_BYTES} bytes, which HAProxy does not take at run time; {remedy}")
     try:
         leaf = base64.b64decode(next(body for label, body in used if label == _CERTIFICATE), validate=True)
-        return Certificate(pem, *_read_validity(leaf), hashlib.sha256(pem.encode()).hexdigest()[:16])
+        return Certificate(pem, *read_validity(leaf), _digest(pem), read_places(leaf))
     except (binascii.Error, ValueError, IndexError) as error:
         raise ValueError("its first certificate cannot be read; write it again") from error
+
+
+def name_copies(certificates: Mapping[str, Certificate]) -> dict[str, str]:
+    """Return the name of the copy of each file.
+
+    Where a file names a host of an earlier one, its copy is named after that copy too. So a renewal of the earlier one
+    has both loaded anew, in their order; otherwise the later one would serve the host until HAProxy starts again.
+    """
+    copies: dict[str, str] = {}
+    last: dict[Place, str] = {}
+    for name in sorted(certificates):
+        one = certificates[name]
+        copies[name] = one.name_copy(name, {last[place] for place in one.places if place in last})
+        last |= dict.fromkeys(one.places, copies[name])
+    return copies
+
+
+def find_shared(certificates: Mapping[str, Certificate]) -> Iterator[tuple[str, str, str]]:
+    """Yield for each file that names a host of an earlier one: the file, the first such host, and the earliest file."""
+    first: dict[Place, str] = {}
+    for name in sorted(certificates):
+        places = certificates[name].places
+        if shared := sorted(place[::-1] for place in places if place in first):
+            yield name, shared[0][0], first[shared[0][::-1]]
+        for place in places:
+            first.setdefault(place, name)
 
 
 def is_copy(name: str) -> bool:
@@ -89,7 +120,12 @@ def find_original(copy: str) -> str:
 
 def format_list(directory: str, copies: Iterable[str]) -> str:
     """Return the text of a crt-list with these copies in a directory."""
-    return "".join(f"{directory}/{copy}\n" for copy in sorted(copies))
+    return "".join(f"{directory}/{copy}\n" for copy in sort_copies(copies))
+
+
+def sort_copies(copies: Iterable[str]) -> list[str]:
+    """Return copies in the order of their files, in which HAProxy loads them: the first one for a host counts."""
+    return sorted(copies, key=lambda copy: (find_original(copy), copy))
 
 
 def parse_list(text: str) -> frozenset[str]:
@@ -117,54 +153,5 @@ def _format_block(block: tuple[str, str]) -> str:
     return f"-----BEGIN {label}-----\n{lines}-----END {label}-----\n"
 
 
-def _read_validity(der: bytes) -> tuple[float, float]:
-    """Return from when until when a certificate is valid (RFC 5280, section 4.1); raise ValueError or IndexError.
-
-    Python's ssl tells the dates only of a peer's or an authority's certificate.
-    """
-    at, _ = _enter(der, 0)
-    at, _ = _enter(der, at)  # the part that is signed
-    if der[at] == _VERSION:
-        at = _skip(der, at)
-    for _ in range(3):  # serial number, algorithm, issuer
-        at = _skip(der, at)
-    at, _ = _enter(der, at)
-    return _read_time(der, at), _read_time(der, _skip(der, at))
-
-
-def _enter(der: bytes, at: int) -> tuple[int, int]:
-    """Return where the content of a sequence begins and ends."""
-    if der[at] != _SEQUENCE:
-        raise ValueError(at)
-    return _measure(der, at)
-
-
-def _skip(der: bytes, at: int) -> int:
-    return _measure(der, at)[1]
-
-
-def _measure(der: bytes, at: int) -> tuple[int, int]:
-    """Return where the content of an element begins and ends."""
-    size, start = der[at + 1], at + 2
-    if size & 0x80:
-        count = size & 0x7F
-        size, start = int.from_bytes(der[start : start + count]), start + count
-    if start + size > len(der):
-        raise ValueError(at)
-    return start, start + size
-
-
-def _read_time(der: bytes, at: int) -> float:
-    start, end = _measure(der, at)
-    text = der[start:end]
-    if der[at] == _UTC_TIME:
-        text = (b"20" if text[:2] < b"50" else b"19") + text
-    found = _TIME.fullmatch(text)
-    if not found or der[at] not in (_UTC_TIME, _GENERALIZED_TIME):
-        raise ValueError(at)
-    year, month, day, hour, minute, second = map(int, found.groups())
-    if not (1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1]):
-        raise ValueError(at)
-    if hour > 23 or minute > 59 or second > 59:
-        raise ValueError(at)
-    return float(calendar.timegm((year, month, day, hour, minute, second)))
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,9 +3,10 @@
 import contextlib
 import logging
 import time
+from collections.abc import Iterable, Mapping
 
-from serf_haproxy.config.certificates import Certificate, find_original
-from serf_haproxy.control.certificate_files import CertificateFiles
+from serf_haproxy.config.certificates import Certificate, find_original, find_shared, name_copies, read_certificate
+from serf_haproxy.control.certificate_files import CertificateFiles, Found
 from serf_haproxy.errors import HaproxyFault, SystemFault
 from serf_haproxy.haproxy.certificates import CertificateCopies, LoadedCertificates, Present
 from serf_haproxy.haproxy.runtime import Runtime
@@ -30,7 +31,9 @@ class Certificates:
         self._files = CertificateFiles(settings.certificates_dir)
         self._bind = settings.https_bind
         self._copies = CertificateCopies(settings.certificate_list, settings.haproxy_bin, settings.check_timeout_s)
+        self._shared: frozenset[str] = frozenset()  # one line for each file that names a host of an earlier one
         self._tried: dict[str, str] = {}  # copies that are not in the crt-list: why HAProxy refuses them
+        self._recalled: dict[str, Certificate] = {}  # what is in copies whose files are wrong now
         self._is_clean = False
         self._has_filled = False
 
@@ -102,26 +105,66 @@ class Certificates:
             remedy = "put one there for each host: NAME.pem with certificate, chain and key"
             fault = f"{self._files.directory} has no certificates; {remedy}; {then}"
             return [fault], self._keep(before, trusted)
-        copies = {name: one.name_copy(name) for name, one in found.certificates.items()}
-        for name, copy in copies.items():
-            if copy not in present.copies and not self._tried.get(copy):
-                self._copies.write(copy, found.certificates[name].pem)
-        refused = self._try([copy for copy in copies.values() if copy not in trusted])
-        wanted: dict[str, str] = {}
+        copies, refused = self._settle(found, before, present, trusted)
         faults: list[str] = []
-        for name in sorted({**copies, **found.faults}):
-            copy = copies.get(name, "")
-            fault = found.faults.get(name) or refused.get(copy, "")
-            kept = before.get(name)
-            if fault:
-                then = "its last good content goes on" if kept else "it is left out"
+        for name in sorted({**found.certificates, **found.faults}):
+            if fault := found.faults.get(name) or refused.get(name, ""):
+                then = "its last good content goes on" if name in copies else "it is left out"
                 faults.append(f"{self._files.directory}/{printable(name)}: {fault}; {then}")
-                copy = kept or ""
             else:
                 faults += self._find_warning(name, found.certificates[name])
-            wanted |= {name: copy} if copy else {}
-        self._tried = {copy: words for copy, words in self._tried.items() if copy in copies.values()}
-        return faults, self._keep(wanted, trusted | frozenset(copies.values()))
+        return faults, frozenset(copies.values())
+
+    def _settle(
+        self, found: Found, before: Mapping[str, str], present: Present, trusted: frozenset[str]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the copies that HAProxy should have, and why it refuses files, each by file; write what is new.
+
+        A copy is named after others too, so all are named anew when one is refused.
+
+        Args:
+            found: What the directory has.
+            before: The copies in the crt-list that are there, by file.
+            present: What there is.
+            trusted: Copies that HAProxy has accepted.
+        """
+        old = {name: one for name in before if name in found.faults and (one := self._recall(before[name]))}
+        usable, refused, there = found.certificates | old, dict[str, str](), set(present.copies)
+        named: set[str] = set()
+        while True:
+            copies = name_copies(usable)
+            named |= {*copies.values()}
+            new = [name for name, copy in copies.items() if copy not in trusted]
+            self._write([name for name in new if copies[name] not in self._tried], copies, usable, there)
+            wrong = self._try([copies[name] for name in new])
+            if not wrong:
+                break
+            for name in [name for name in new if copies[name] in wrong]:
+                refused.setdefault(name, wrong[copies[name]])
+                del usable[name]
+                if name in before and name not in old and (one := self._recall(before[name])):
+                    old[name] = usable[name] = one
+        self._write(list(copies), copies, usable, there)
+        self._tried = {copy: words for copy, words in self._tried.items() if copy in named}
+        self._recalled = {copy: one for copy, one in self._recalled.items() if copy in before.values()}
+        self._tell_shared(usable)
+        return copies, refused
+
+    def _write(
+        self, names: Iterable[str], copies: Mapping[str, str], usable: Mapping[str, Certificate], there: set[str]
+    ) -> None:
+        """Write the copies of files that are not there, and note that they are."""
+        for name in names:
+            if copies[name] not in there:
+                self._copies.write(copies[name], usable[name].pem)
+                there.add(copies[name])
+
+    def _recall(self, copy: str) -> Certificate | None:
+        """Return what a copy has; None where it is damaged."""
+        if copy not in self._recalled:
+            with contextlib.suppress(SystemFault, ValueError):
+                self._recalled[copy] = read_certificate(self._copies.read(copy))
+        return self._recalled.get(copy)
 
     def _keep(self, copies: dict[str, str], trusted: frozenset[str]) -> frozenset[str]:
         """Return those of the copies that HAProxy accepts."""
@@ -150,6 +193,17 @@ class Certificates:
             return "its key does not fit its first certificate; put the certificate of this key first, then the chain"
         own = words.replace(self._copies.locate(copy), find_original(copy))
         return f"HAProxy refuses it: {printable(own, 300)}; make it anew"
+
+    def _tell_shared(self, usable: Mapping[str, Certificate]) -> None:
+        """Log which files name a host of an earlier one, once: it may be meant so."""
+        shared = frozenset(
+            f"{self._files.directory}/{name}: it names {printable(host)}, for which clients get {first}, the first "
+            "file in the order of names; leave the host in one of them"
+            for name, host, first in find_shared(usable)
+        )
+        for line in sorted(shared - self._shared)[:_SHOWN_COUNT]:
+            log.warning("%s", line)
+        self._shared = shared
 
     def _find_warning(self, name: str, certificate: Certificate) -> list[str]:
         now_s = time.time()

@@ -22,6 +22,7 @@ from serf_haproxy.config.certificates import (
     list_additions,
     list_removals,
     parse_list,
+    sort_copies,
 )
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy.runtime import Runtime
@@ -195,18 +196,21 @@ class LoadedCertificates:
         return parse_list(answer) if f"# {self._copies.list_path}\n" in answer else None
 
     def change(self, added: Collection[str], removed: Collection[str]) -> list[str]:
-        """Add and remove copies; return HAProxy's complaints. New ones come first, so that no host is without one.
+        """Add and remove copies; return HAProxy's complaints.
+
+        New ones come first, so that no host is without one, in the order of their files. Old ones go in the opposite
+        order: of two for one host the first one goes last, so that the second one serves the host at no time.
 
         Raises:
             SystemFault: A copy cannot be read, or the socket does not answer.
         """
         self._abort()
         complaints: list[str] = []
-        for copy in sorted(added):
+        for copy in sort_copies(added):
             path = self._copies.locate(copy)
             for command in list_additions(self._copies.list_path, path, self._copies.read(copy)):
                 complaints += self._runtime.change([command])
-        for copy in sorted(removed):
+        for copy in reversed(sort_copies(removed)):
             complaints += self._runtime.change([list_removals(self._copies.list_path, self._copies.locate(copy))])
         return complaints
 
