@@ -224,12 +224,31 @@ def test_release_ends_the_last_resort() -> None:
     assert weights(judge({"web1": Node(LEFT, 1), "web2": Node(is_up=False)}, released)) == {"web2": 1}
 
 
-def test_a_last_server_is_none_that_another_node_has() -> None:
-    """A server that left is not kept where a living node of another kind says that it is, nor the own node."""
+@pytest.mark.parametrize("lost", [LEFT, FAILED, ALIVE])
+def test_a_claim_without_a_proof_takes_no_last_server_away(lost: str) -> None:
+    """What a node of another role says of an address is gossip: it ends no service, nor does a new name and role."""
     other = {"db1": Node(tags={"role": "db", "port": "80"}, is_known=False, address="10.0.0.1")}
     rules = RULES._replace(roles=("web",))
-    assert judge({"web1": Node(LEFT, 1)}, rules).last.keys() == {"web1"}
-    assert judge({"web1": Node(LEFT, 1)} | other, rules).servers == ()
+    web1 = Node(lost, 11, tags=DRAINED) if lost == ALIVE else Node(lost, 11)
+    kept = judge({"web1": web1}, rules)
+    assert weights(kept) == {"web1": 1}
+    assert judge({"web1": web1} | other, rules).servers == kept.servers
+
+
+def test_a_last_server_is_none_that_a_proven_node_has() -> None:
+    """A server that left is not kept where a living node of another kind proves that it is, nor the own node.
+
+    The same secret that lets servers in says here that the requests would reach another application.
+    """
+    rules = RULES._replace(roles=("web",), policy=Policy(secrets=(SECRET,)))
+    nodes = {"web1": Node(LEFT, 1, prove("web1", "10.0.0.1"))}
+    tags = {"role": "db", "port": "80"}
+    forged = {"db1": Node(tags=tags, is_known=False, address="10.0.0.1")}
+    elsewhere = {"db1": Node(tags=prove("db1", "10.0.0.2", **tags), is_known=False, address="10.0.0.1")}
+    proven = {"db1": Node(tags=prove("db1", "10.0.0.1", **tags), is_known=False, address="10.0.0.1")}
+    for claim in (forged, elsewhere):
+        assert weights(judge(nodes | claim, rules)) == {"web1": 1}
+    assert judge(nodes | proven, rules).servers == ()
     assert judge({"lb1": Node(LEFT, 1)}).servers == ()
 
 

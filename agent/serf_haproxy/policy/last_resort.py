@@ -51,7 +51,8 @@ def find_last(
         if key in snapshot.view.idle and known.server.weight != 0:
             continue  # not by our weight: whatever is decided, HAProxy sends it nothing
         if claims is None:
-            claims = find_claims(snapshot)
+            # Without a proof a claim is gossip, which ends no service.
+            claims = find_claims(snapshot) if snapshot.rules.policy.secrets else {}
         is_taken = claims.get(known.server.endpoint, set()) - {key[1]}
         if not is_taken and snapshot.rules.allows(known.server, is_last=True):
             lost_ns = unfit[key].at_ns if key in unfit else None
