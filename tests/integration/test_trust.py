@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import probe
+import serf_haproxy
 from fakes.web import answering
 from integration.load import Load, run_load
 from integration.proxy import Proxy, free_port, wait_for
@@ -24,6 +27,7 @@ from serf_haproxy.control import reconcile, rendering
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.fallback import sift
 from serf_haproxy.control.outcome import Verdict
+from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.policy.server import Server
 from serf_haproxy.serf.events import make_member
@@ -32,6 +36,7 @@ from serf_haproxy.serf.roster import Roster
 from serf_haproxy.serf.wake import wake
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.settings import load_settings, variable
+from serf_haproxy.system.locks import is_locked, locked
 from serf_haproxy.system.network import read_networks, read_ports
 
 
@@ -239,6 +244,98 @@ def test_damaged_state_files_are_ignored(proxy: Proxy, damage: str) -> None:
     assert proxy.run_pass().verdict is Verdict.APPLIED
     assert proxy.servers() == {"web1"}
     json.loads(command(proxy, "status", "--json"), parse_constant=pytest.fail)
+
+
+def put_folder(path: Path) -> None:
+    """Make a directory with a file."""
+    path.mkdir()
+    (path / "kept").write_text("x")
+
+
+def link_in_a_circle(path: Path) -> None:
+    """Make a link that leads to itself."""
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("put", [put_folder, os.mkfifo, link_in_a_circle])
+def test_what_is_no_file_is_set_aside(
+    proxy: Proxy, put: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A directory, a FIFO or a link in a circle in the place of a state file ends no passes, and is told once.
+
+    What a daemon has in memory, above all the operators' orders, is written again.
+    """
+    state = Path(proxy.settings.state_dir)
+    template = state / "own.j2"
+    template.write_text((Path(serf_haproxy.__file__).parent / "config/templates/haproxy.cfg.j2").read_text())
+    settings = proxy.settings.replace(template_path=str(template))
+    Path(settings.services_file).write_text('[shop]\nroutes = ["shop.test"]\n')
+    reconciler = Reconciler(settings)
+    with answering() as web:
+        for name in ("web1", "web2"):
+            proxy.record(name, web.port, **{"svc.shop": web.port})
+        command(proxy, "maint", "set", "web2", "--stop", "--reason", "x")
+        for _ in range(2):
+            reconciler.reconcile(lambda: None)
+        names = {"last_pass.json", "known.json", "flaps.json", "served", "services.json", "template.good"}
+        names |= {"orders.json", "history.jsonl", "history.jsonl.1"}
+        contents = {name: (state / name).read_text() for name in sorted(names) if (state / name).exists()}
+        assert names - contents.keys() == {"flaps.json", "history.jsonl.1"}
+        for name in sorted(names):
+            (state / name).unlink(missing_ok=True)
+            put(state / name)
+        (state / "given").rename(state / "gone")
+        (state / "given").write_text("")
+        caplog.clear()
+        assert reconciler.reconcile(lambda: None).problems == ()
+        for name in sorted(names | {"given"}):
+            kind = "directory" if name == "given" else "file"
+            assert f"{state / name} was no {kind}: that is {state / name}.aside-1 now" in caplog.text
+            assert os.path.lexists(state / f"{name}.aside-1")
+        assert all((state / f"{name}.aside-1/kept").exists() for name in names) or put is not put_folder
+        for name in ("known.json", "services.json", "orders.json", "served"):
+            assert (state / name).read_text() == contents[name], name
+        assert "web2" not in proxy.servers()
+        caplog.clear()
+        assert Reconciler(settings).reconcile(lambda: None).verdict is Verdict.UNCHANGED
+        assert "aside" not in caplog.text
+        command(proxy, "maint", "unset", "web2")
+        assert reconciler.reconcile(lambda: None).verdict is not Verdict.UNCHANGED
+
+
+@pytest.mark.parametrize("put", [put_folder, os.mkfifo])
+def test_what_is_no_file_beside_the_configuration_is_set_aside(proxy: Proxy, put: Callable[[Path], None]) -> None:
+    """A directory or a FIFO in the place of a file beside haproxy.cfg ends no passes, and a reload never reads it."""
+    proxy.record("web1", 8001)
+    assert proxy.run_pass().is_in_force
+    for name in ("good", "candidate", "rejected", "before", "state"):
+        path = Path(f"{proxy.settings.config_path}.{name}")
+        path.unlink(missing_ok=True)
+        put(path)
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+    assert Path(f"{proxy.settings.config_path}.good").is_file()
+    assert len(list(Path(proxy.settings.config_path).parent.glob("haproxy.cfg.*.aside-1"))) == 5
+
+
+@pytest.mark.parametrize("name", ["pass.lock", "daemon.lock"])
+def test_a_directory_in_the_place_of_a_lock_is_set_aside(proxy: Proxy, name: str) -> None:
+    """It gets another name, and the lock is held; a file that came meanwhile stays where it is."""
+    path = Path(proxy.settings.state_dir, name)
+    path.unlink(missing_ok=True)
+    put_folder(path)
+    with locked(str(path), 0, "another"):
+        assert Path(f"{path}.aside-1/kept").exists()
+        assert is_locked(str(path))
+
+
+@pytest.mark.parametrize("put", [put_folder, os.mkfifo])
+def test_haproxy_starts_whatever_is_in_the_place_of_state_files(proxy: Proxy, put: Callable[[Path], None]) -> None:
+    """After a reboot, `boot` publishes a configuration also where a state file is a directory or a FIFO."""
+    shutil.rmtree(proxy.settings.nodes_dir)
+    for name in ("served", "known.json", "orders.json"):
+        put(Path(proxy.settings.state_dir, name))
+    command(proxy, "boot")
+    assert Path(proxy.settings.state_dir, "served.aside-1").exists()
 
 
 def test_a_release_dated_in_the_future_is_ignored(proxy: Proxy) -> None:

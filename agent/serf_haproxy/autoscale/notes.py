@@ -12,7 +12,7 @@ from serf_haproxy.autoscale.pilot import Pilot
 from serf_haproxy.autoscale.slots import Slot, State
 from serf_haproxy.control.record import DAMAGE
 from serf_haproxy.control.scaled import read_counts
-from serf_haproxy.system.files import read_text, write_quickly
+from serf_haproxy.system.files import read_text, set_aside, write_quickly
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -43,11 +43,14 @@ def write_notes(path: str, pilots: Mapping[str, Pilot], at_s: float, *, is_decid
         is_deciding: Whether this balancer decides.
         why: Which one does, or why nothing is done.
 
+    What is in the place of the file and is none is set aside.
+
     Raises:
         SystemFault: They cannot be written.
     """
     services = {name: _describe(pilot) for name, pilot in pilots.items()}
     notes = {"version": 1, "boot": read_boot(), "at_s": at_s, "is_deciding": is_deciding, "why": why}
+    set_aside(path)
     write_quickly(path, json.dumps(notes | {"services": services}) + "\n")
 
 

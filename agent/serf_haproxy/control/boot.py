@@ -45,6 +45,7 @@ def _no_pass(edges: Edges) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(SystemFault):  # no state directory, or a pass that waits for HAProxy itself
             stack.enter_context(locked(edges.state.pass_lock_path, _LOCK_S, "a pass"))
+            edges.set_aside()
         yield
 
 

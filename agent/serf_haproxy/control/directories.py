@@ -36,5 +36,6 @@ def prepare_directories(settings: Settings) -> None:
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(socket_path), exist_ok=True)
     if is_new:
+        State(settings.state_dir).set_aside()
         for status, member in parse_served(State(settings.state_dir).read_served()).values():
             nodes.record(settings.nodes_dir, status, member)

@@ -40,6 +40,19 @@ class Edges(NamedTuple):
     orders: OrderBook
     history: History
 
+    def set_aside(self) -> None:
+        """Set aside what is in the place of a file of ours and is none: no pass could replace it.
+
+        The caller holds the lock of the pass.
+
+        Raises:
+            SystemFault: A file of which the content is in memory cannot be written again.
+        """
+        self.state.set_aside()
+        self.orders.set_aside()
+        self.history.set_aside()
+        self.config_file.set_aside()
+
 
 def make_edges(settings: Settings, limits: Limits = PATIENT) -> Edges:
     """Return the edges that the settings describe.

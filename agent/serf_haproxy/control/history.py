@@ -19,7 +19,7 @@ from serf_haproxy.control.record import DAMAGE, parse_finite
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.services import format_key
-from serf_haproxy.system.files import open_regular
+from serf_haproxy.system.files import open_regular, set_aside
 from serf_haproxy.system.moments import format_time
 
 NODE, ORDER, DRIFT, PASS, SCALE = "node", "order", "drift", "pass", "scale"
@@ -91,6 +91,11 @@ class History:
     def __init__(self, state_dir: str) -> None:
         self._path = os.path.join(state_dir, "history.jsonl")
         self._older_path = f"{self._path}.1"
+
+    def set_aside(self) -> None:
+        """Set aside what is in the place of a file and is none; the caller holds the lock of the pass."""
+        set_aside(self._path)
+        set_aside(self._older_path)
 
     def add(self, happenings: Iterable[Happening]) -> None:
         """Add lines.

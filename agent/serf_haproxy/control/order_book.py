@@ -15,7 +15,7 @@ from serf_haproxy.control.record import DAMAGE
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.policy.order_wire import read_order
 from serf_haproxy.policy.orders import MOST, Order, Orders, Standing, Subject, Table, follow, list_active, merge, prune
-from serf_haproxy.system.files import find_stamp, read_text, remove_temporaries, write_durably
+from serf_haproxy.system.files import find_stamp, read_text, remove_temporaries, set_aside, write_durably
 from serf_haproxy.system.moments import time_ms
 
 _GIVEN_COUNT = 1024  # more than one command ever gives, many times over
@@ -39,6 +39,18 @@ class OrderBook:
         self._given_dir = os.path.join(state_dir, "given")
         self._read: _Content = ("", {}, 0, 0)  # most passes read what they read before
         self._stamp: tuple[int, ...] | None = None
+
+    def set_aside(self) -> None:
+        """Set aside what is in the place of the book or of `given/` and is none; orders in memory are written again.
+
+        The caller holds the lock of the pass.
+
+        Raises:
+            SystemFault: The book cannot be written.
+        """
+        set_aside(self._given_dir, is_right=stat.S_ISDIR)
+        if set_aside(self._path, has_copy=bool(self._read[1])) and self._read[1]:
+            self._write(self._read[1])
 
     def read(self) -> Table:
         """Return the orders; what is damaged is left out."""

@@ -72,6 +72,7 @@ class Reconciler:
         started_s = time.time()
         settings, edges, memory = self._settings, self._edges, self.memory
         with locked(edges.state.pass_lock_path, _LOCK_S, "another pass"):
+            edges.set_aside()
             early = memory.end_ground()
             complaints = edges.orders.take_given()
             record, served = edges.state.read_record(), edges.state.read_served()

@@ -32,7 +32,7 @@ from serf_haproxy.policy.snapshot import Known
 from serf_haproxy.serf.events import Member, name_fault, parse_line
 from serf_haproxy.services import Key, format_key, parse_key
 from serf_haproxy.services.file import Table
-from serf_haproxy.system.files import read_mode, read_text, remove_temporaries, write_durably
+from serf_haproxy.system.files import read_mode, read_text, remove_temporaries, set_aside, write_durably
 
 _FUTURE_S = 5.0  # the coarse clock of the files runs a little behind, never ahead
 
@@ -65,6 +65,20 @@ class State:
         """Remove the temporary files of an interrupted pass; the caller holds the lock of the pass."""
         remove_temporaries(self.record_path, self._flaps_path, self._known_path, self._served_path)
         remove_temporaries(self._services_path, self._template_path)
+
+    def set_aside(self) -> None:
+        """Set aside what is in the place of a file and is none; what is in memory is written again.
+
+        The caller holds the lock of the pass.
+
+        Raises:
+            SystemFault: A file cannot be written.
+        """
+        for path in (self.record_path, self._flaps_path, self._served_path, self._template_path):
+            set_aside(path)
+        for path, text in ((self._known_path, self._known[0]), (self._services_path, self._services[0])):
+            if set_aside(path, has_copy=bool(text)) and text:
+                write_durably(path, text)
 
     def read_record(self) -> Record:
         """Return the last record; a missing or damaged one counts as none, and so does a damaged part of it."""

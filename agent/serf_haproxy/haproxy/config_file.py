@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from serf_haproxy.config.fingerprint import is_marked
 from serf_haproxy.config.state_file import NO_STATE
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.system.files import read_mode, read_text, remove_temporaries, rename_durably, write_durably
+from serf_haproxy.system.files import read_mode, read_text, remove_temporaries, rename_durably, set_aside, write_durably
 from serf_haproxy.system.processes import run
 
 _NEW_MODE = 0o644  # reduced by the umask
@@ -157,6 +157,14 @@ class ConfigFile:
         remove_temporaries(self.path, self.candidate_path, self.good_path, self.rejected_path, self.state_path)
         for path in (self.good_path, self.rejected_path, self.before_path):
             self._narrow(path)
+
+    def set_aside(self) -> None:
+        """Set aside what is in the place of a file beside the live one and is none; the caller holds the pass's lock.
+
+        At the live file's place only the operator knows what it is: its path may be a wrong setting.
+        """
+        for path in (self.candidate_path, self.good_path, self.rejected_path, self.before_path, self.state_path):
+            set_aside(path)
 
     def tidy(self) -> None:
         """Remove the candidate and the server state of an interrupted pass; the caller holds the lock of the pass."""

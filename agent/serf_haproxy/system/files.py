@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import itertools
+import logging
 import os
 import re
 import stat
@@ -9,6 +11,8 @@ import time
 from collections.abc import Callable
 
 from serf_haproxy.errors import SystemFault
+
+log = logging.getLogger("serf-haproxy")
 
 WRITTEN_BYTES = 2**20  # a file that an operator writes is surely shorter: a longer one is another one by mistake
 MOST_BYTES = 2**27  # a configuration or a state of 100,000 servers is a third as long
@@ -127,6 +131,36 @@ def rename_durably(source: str, target: str) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def set_aside(path: str, has_copy: bool = False, is_right: Callable[[int], bool] = stat.S_ISREG) -> bool:
+    """Rename what is in the place of a file and is none; return whether something was, which is logged.
+
+    A directory is taken only as such: what another process has put there meanwhile stays.
+
+    Args:
+        path: The file.
+        has_copy: Whether the caller writes it again then, for the log.
+        is_right: Whether a mode is that of the right kind.
+    """
+    try:
+        found = os.lstat(path)
+        if is_right(found.st_mode) or (stat.S_ISLNK(found.st_mode) and is_right(os.stat(path).st_mode)):
+            return False
+    except FileNotFoundError:  # nothing, or a link that leads nowhere: a new file replaces it
+        return False
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a link in a circle
+            return False
+    aside = next(name for count in itertools.count(1) if not os.path.lexists(name := f"{path}.aside-{count}"))
+    try:
+        os.rename(f"{path}/" if stat.S_ISDIR(found.st_mode) else path, aside)
+    except OSError:  # such as a mount: the next read says what is wrong
+        return False
+    kind = "file" if is_right is stat.S_ISREG else "directory"
+    then = "it is written again from memory" if has_copy else "what should be there counts as missing"
+    log.warning("%s", f"{path} was no {kind}: that is {aside} now, and {then}")
+    return True
 
 
 def open_regular(path: str) -> int:

@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 
 from serf_haproxy.errors import SystemFault
+from serf_haproxy.system.files import set_aside
 
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PID_WIDTH = 10  # digits and blanks, so that no digit of a longer number stays behind
 
 
@@ -27,7 +29,11 @@ def locked(path: str, timeout_s: float, holder: str, *, is_named: bool = False) 
         SystemFault: The file cannot be opened, or another process holds the lock.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(path, _FLAGS, 0o600)
+        except IsADirectoryError:
+            set_aside(path)
+            fd = os.open(path, _FLAGS, 0o600)
     except OSError as error:
         raise SystemFault(f"cannot open {path}: {error.strerror}") from error
     try:
