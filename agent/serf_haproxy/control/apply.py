@@ -1,6 +1,6 @@
 """From what HAProxy runs to what it should: at run time where that is enough, otherwise by one graceful reload.
 
-Nothing here is remembered: what runs is what HAProxy reports, before and after.
+What runs is what HAProxy reports, before and after; only what it does not tell is noted (`control.ahead`).
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     if running is None and attempt.must_wait():
         return _wait(attempt)
     before = attempt.read_before()
-    attempt = attempt._replace(unpublished=find_unpublished(goal.layout, before, running, edges.runtime))
+    attempt = attempt._replace(unpublished=find_unpublished(goal.layout, before, running, edges.ahead, edges.runtime))
     changes = find_changes(goal, attempt.read_known(), running, attempt.left)
     left = {key: attempt.left[key] for key in changes.left} if changes else {}
     if live == goal.text and changes and not changes.commands and not changes.fixed and not attempt.ordered:
@@ -52,7 +52,8 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     is_confirmed = (
         live is not None and running is not None and _runs(live, before, running, attempt.left, attempt.hastened)
     )
-    drifts = _list_drifts(goal, before, running, is_settled=live == goal.text) if changes and changes.commands else ()
+    known = attempt.read_known()
+    drifts = _list_drifts(goal, known, running, is_settled=live == goal.text) if changes and changes.commands else ()
     is_applied = changes is not None and change_servers(attempt, goal, running, changes) and not attempt.ordered
     on_step("applied")
     if running and not is_applied and (pause := attempt.find_pause(goal.layout.rest)) != NO_PAUSE:
@@ -66,6 +67,7 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     on_step("published")
     why = attempt.ordered or _explain(goal, live, before, changes if is_applied else None)
     if is_applied:
+        edges.ahead.keep(running, goal.layout, before)
         return Outcome(Verdict.APPLIED, why, goal.digest, again_s=look_again_s(0), left=left, drifts=drifts)
     servers, header = (running.servers, running.header) if running else (None, "")
     with config_file.handing_over(format_state(goal, attempt.decided, servers, header, before)):
@@ -202,6 +204,7 @@ def _read_back(attempt: Attempt, goal: Config, why: str) -> Outcome:
     running = runtime.read_running()
     servers = running.servers if running else None
     outcome = Outcome(Verdict.RELOADED, why, goal.digest, has_reloaded=True, left={})
+    attempt.edges.ahead.forget()
     if servers is None:
         return outcome
     differences = find_differences(goal.layout, servers)

@@ -33,7 +33,7 @@ class Attempt(NamedTuple):
         emptied: Servers in maintenance whose idle connections have been closed, kept from pass to pass.
         measured: The sections with measured weights, and whether a split shares their requests.
         hastened: The servers that HAProxy was given ahead of this pass.
-        unpublished: The lines of servers that run otherwise than they should and that the published file lacks.
+        unpublished: The lines of servers that run otherwise than they should and than the published file says.
         ordered: Why there is to be a reload although nothing needs one; "" where there is not.
     """
 
@@ -58,7 +58,7 @@ class Attempt(NamedTuple):
         return layout._replace(measured=self.measured) if self.measured else layout
 
     def read_known(self) -> Layout:
-        """Return the same, with those of the servers that it lacks that run otherwise than they should."""
+        """Return the same, with the lines of servers that run otherwise than they should and than it says."""
         layout = self.read_before()
         return layout._replace(servers={**layout.servers, **self.unpublished}) if self.unpublished else layout
 

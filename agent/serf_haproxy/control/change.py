@@ -49,9 +49,10 @@ def _try(
     in maintenance meanwhile, and others of its section serve.
     """
     runtime, layout, earlier = attempt.edges.runtime, goal.layout, attempt.read_known()
-    commands = changes.commands
+    commands, seen = changes.commands, before.servers or {}
     tried: set[Key] = set()
     for pause_s in (*_PAUSES_S, 0.0):
+        attempt.edges.ahead.note(before.description, commands, layout, attempt.read_before(), seen)
         try:
             complaints[:] = runtime.change(commands)
         except HaproxyFault as error:
@@ -59,12 +60,13 @@ def _try(
         running = runtime.read_running(before)
         if running is None or running.servers is None:
             return
-        yield running.servers
-        gone, waiting = find_remade(layout, earlier, running.servers)
+        seen = running.servers
+        yield seen
+        gone, waiting = find_remade(layout, earlier, seen)
         if gone <= tried:
             if not waiting or not pause_s:
                 return
             time.sleep(pause_s)
         tried |= gone
         mixed = layout._replace(servers=layout.servers | {key: earlier.servers[key] for key in waiting})
-        commands = diff(layout, mixed, running.servers, attempt.left).commands
+        commands = diff(layout, mixed, seen, attempt.left).commands

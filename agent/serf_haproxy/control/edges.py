@@ -1,7 +1,9 @@
 """The edges of a pass: what it reads from and acts on, made from the settings."""
 
+import os
 from typing import NamedTuple
 
+from serf_haproxy.control.ahead import Ahead
 from serf_haproxy.control.certificates import Certificates
 from serf_haproxy.control.history import History
 from serf_haproxy.control.order_book import OrderBook
@@ -28,6 +30,7 @@ class Edges(NamedTuple):
         certificates: The certificates of the HTTPS listener.
         orders: The operators' orders.
         history: What was decided, ordered and done.
+        ahead: What HAProxy was given ahead of the published file.
     """
 
     nodes_dir: str
@@ -39,6 +42,7 @@ class Edges(NamedTuple):
     certificates: Certificates
     orders: OrderBook
     history: History
+    ahead: Ahead
 
     def set_aside(self) -> None:
         """Set aside what is in the place of a file of ours and is none: no pass could replace it.
@@ -71,6 +75,7 @@ def make_edges(settings: Settings, limits: Limits = PATIENT) -> Edges:
         Certificates(settings),
         OrderBook(settings.state_dir),
         History(settings.state_dir),
+        Ahead(os.path.dirname(settings.wake_fifo)),
     )
 
 

@@ -125,8 +125,10 @@ def _change(goal: Layout, ground: Ground, edges: Edges) -> bool:
     if changes.fixed or any(command.startswith("del ") for command in changes.commands):
         return False
     ground.basis.touched.update(goal.servers)
-    if rest_of(edges.runtime.read_description() or "") != goal.rest:
+    description = edges.runtime.read_description() or ""
+    if rest_of(description) != goal.rest:
         return False
+    edges.ahead.note(description, changes.commands, goal, ground.layout)
     try:
         complaints = edges.runtime.change(changes.commands)
     except HaproxyFault as error:

@@ -17,6 +17,7 @@ from serf_haproxy.control.apply import find_changes
 from serf_haproxy.control.fallback import want
 from serf_haproxy.control.preview import Preview, preview, preview_vetted
 from serf_haproxy.control.trial import try_config
+from serf_haproxy.control.unpublished import find_unpublished
 from serf_haproxy.haproxy.config_file import ConfigFile
 from serf_haproxy.haproxy.socket import BRIEF, PROMPT
 from serf_haproxy.policy.orders import explain
@@ -81,7 +82,10 @@ def make_plan(settings: Settings) -> Plan:
     wanted = want(named, snapshot, found.decision)
     goal = found.renderer.render(wanted.read_template(), wanted.servers, named, wanted.services)
     before = Parser().read_published(live or "")
-    changes = find_changes(goal, before, running, found.record.read_left())
+    edges = found.edges
+    unpublished = find_unpublished(goal.layout, before, running, edges.ahead, edges.runtime)
+    known = before._replace(servers=before.servers | unpublished) if unpublished else before
+    changes = find_changes(goal, known, running, found.record.read_left())
     how = How.FROZEN if found.silence else _find_how(goal, snapshot, changes)
     if how is How.RUNTIME and changes and finds_refused(changes.commands, goal.text, found.edges.runtime.read_age()[1]):
         how = How.RELOAD
