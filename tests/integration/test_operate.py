@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -89,6 +90,15 @@ def stop_daemon(balancer: Balancer) -> Iterator[str]:
 def freeze_master(balancer: Balancer) -> Iterator[str]:
     """Have HAProxy's master hang, and its worker serve."""
     with stopped(list_haproxy(balancer)[0]):
+        yield show(balancer.read())
+
+
+def freeze_page(balancer: Balancer) -> Iterator[str]:
+    """Have the web process hang: the kernel still accepts connections for it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        bind = f"127.0.0.1:{listener.getsockname()[1]}"
+        balancer.environment["SERF_HAPROXY_WEB_BIND"] = bind
+        balancer.settings = balancer.settings.replace(web_bind=bind)
         yield show(balancer.read())
 
 
@@ -274,6 +284,7 @@ SCENARIOS: dict[str, Callable[[Balancer], Iterator[str]]] = {
     "`daemon down`": lose_daemon,
     "`daemon frozen`": stop_daemon,
     "`HAProxy's master`": freeze_master,
+    "`web process`": freeze_page,
     "`CRITICAL daemon: it has ended no pass for`": hang_daemon,
     "`daemon ?`, `Serf ?`, `HAProxy ?`": be_another_user,
     "`CRITICAL service shop: ... is down`": fail_checks,
@@ -307,7 +318,7 @@ def make_pattern(row: str, quoted: str) -> str:
     if row.startswith("a node"):
         return rf"^\w+  .*\b{text}\b"
     is_subject = quoted[0].islower() and (
-        " " not in quoted or quoted in ("services file", "node directory", "old workers")
+        " " not in quoted or quoted in ("services file", "node directory", "old workers", "web process")
     )
     return rf"^(WARNING |CRITICAL )?{text}: " if is_subject else text
 

@@ -173,9 +173,9 @@ def test_metrics_follow_what_happens(short_dir: Path) -> None:
         assert web.measure('serf_haproxy_nodes{service="nodes",state="ignored"}') == 1
         assert web.measure("serf_haproxy_haproxy_up") == 1
         assert web.measure("serf_haproxy_settings_good") == 1
-        applied = web.measure('serf_haproxy_passes_total{outcome="applied"}')
-        reloaded = web.measure('serf_haproxy_passes_total{outcome="reloaded"}')
-        assert applied + reloaded >= 1
+        passes = [f'serf_haproxy_passes_total{{outcome="{outcome}"}}' for outcome in ("applied", "reloaded")]
+        wait_for(lambda: any(map(web.measure, passes)), "the pass that follows a server that was given ahead of it")
+        applied, reloaded = map(web.measure, passes)
         assert web.measure('serf_haproxy_reloads_total{result="ok"}') == reloaded
         assert web.measure("serf_haproxy_runtime_commands_total") >= applied
         assert web.measure("serf_haproxy_pass_duration_seconds_count") >= applied

@@ -1,7 +1,9 @@
-"""Who answers at this moment: the Serf agent, and HAProxy. Each is asked for a short time only."""
+"""Who answers at this moment: the Serf agent, HAProxy, and the web process. Each is asked for a short time only."""
 
 import contextlib
 import os
+import socket
+import time
 from typing import NamedTuple
 
 from serf_haproxy.control.edges import Edges, find_serf
@@ -17,6 +19,8 @@ from serf_haproxy.system.processes import is_stopped
 UP, DOWN, FROZEN, UNKNOWN = "up", "down", "frozen", "unknown"
 
 _SERF_S = 0.6  # the Serf agent answers within milliseconds
+_PAGE_S = 0.9
+_QUESTION = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Answer(NamedTuple):
@@ -72,7 +76,46 @@ def look_at_daemon(state: State) -> Answer:
     pid = read_holder(state.daemon_lock_path) if has_lock else None
     if pid and is_stopped(pid):
         return Answer(FROZEN, f"its process {pid} is stopped, as by SIGSTOP")
+    return Answer(UP, "", _measure_age_s(state.daemon_lock_path))
+
+
+def _measure_age_s(path: str) -> float | None:
+    """Return how long ago a process wrote its name into its lock; None where that cannot be found out."""
+    try:
+        return max(0.0, time.time() - os.stat(path).st_mtime)
+    except OSError:
+        return None
+
+
+def ask_page(settings: Settings) -> Answer:
+    """Return whether the web process answers; UNKNOWN where none is wanted."""
+    if not (bind := settings.web_bind):
+        return Answer()
+    try:
+        said = _ask_page(bind)
+    except OSError as error:
+        is_silent = isinstance(error, TimeoutError)
+        why = "no answer" if is_silent else error.strerror or str(error)
+        return Answer(FROZEN if is_silent else DOWN, f"the web process does not answer at {bind}: {why}")
+    if not said.startswith(b"HTTP/1.1 "):
+        return Answer(FROZEN, f"{bind} is the place of another program, not of the web process")
     return Answer(UP)
+
+
+def _ask_page(bind: str) -> bytes:
+    if bind.startswith("/"):
+        link = socket.socket(socket.AF_UNIX)
+        place: str | tuple[str, int] = bind
+    else:
+        host, _, port = bind.rpartition(":")
+        host = host.strip("[]")
+        link = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        place = (host if host not in ("", "*") else "127.0.0.1", int(port))
+    with link:
+        link.settimeout(_PAGE_S)
+        link.connect(place)
+        link.sendall(_QUESTION)
+        return link.recv(64)
 
 
 def ask_haproxy(edges: Edges, running: Running | None) -> Answer:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from serf_haproxy.control.answers import DOWN, UNKNOWN, Answer, ask_haproxy, ask_serf, look_at_daemon
+from serf_haproxy.control.answers import DOWN, UNKNOWN, Answer, ask_haproxy, ask_page, ask_serf, look_at_daemon
 from serf_haproxy.control.edges import make_edges
 from serf_haproxy.control.memory import Memory
 from serf_haproxy.control.preview import look
@@ -41,6 +41,7 @@ class Report(NamedTuple):
         is_master_silent: Whether HAProxy's master is there and does not answer, although no pass reloads it now.
         standby: Why traffic should go to another balancer, by an operator's word; "" where it should not.
         scaled: What the autoscaler says of the services that scale, by name (`control.scaled`).
+        page: Whether the web process answers now; UNKNOWN where it was not asked.
     """
 
     settings: Settings
@@ -56,6 +57,7 @@ class Report(NamedTuple):
     is_master_silent: bool = False
     standby: str = ""
     scaled: Mapping[str, Scaled] = {}
+    page: Answer = Answer()
 
     @property
     def is_daemon_running(self) -> bool | None:
@@ -69,8 +71,11 @@ class Report(NamedTuple):
 
 
 def read_report(settings: Settings) -> Report:
-    """Return one report, as `Reader` does."""
-    return Reader(settings).read()
+    """Return one report, as `Reader` does, and whether the web process answers."""
+    with ThreadPoolExecutor(1) as pool:
+        page = pool.submit(ask_page, settings)
+        report = Reader(settings).read()
+        return report._replace(page=page.result())
 
 
 class Reader:

@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 
-from serf_haproxy.control.answers import DOWN, FROZEN, UP, Answer
+from serf_haproxy.control.answers import DOWN, FROZEN, UP, Answer, ask_page
 from serf_haproxy.control.authorities import list_copies
 from serf_haproxy.control.report import Report, read_report
 from serf_haproxy.control.trial import try_config
@@ -23,7 +23,7 @@ from serf_haproxy.system.certificates import find_first_end
 
 _FUTURE_S = 5.0
 _SHOWN_COUNT = 5
-_TOLD = ("Serf", "HAProxy", "services file")  # by other lines
+_TOLD = ("Serf", "HAProxy", "services file", "web process")  # by other lines
 _RENEW_S = 14 * 86400  # a certificate that ends sooner should have been renewed: certbot does so 30 days before
 
 
@@ -44,18 +44,19 @@ def examine(environ: Mapping[str, str]) -> Iterator[Check]:
     yield from _look_at_paths(settings)
     yield from look_at_rights(settings, loaded.path)
     yield from _survive(lambda: look_at_programs(settings))
-    limits = PROMPT
+    limits, page = PROMPT, None
     try:
         report = read_report(settings)
         yield from _look_at_report(report)
         yield from _survive(lambda: look_at_run(settings, report.haproxy.version))
         yield from _survive(lambda: look_at_balancers(report))
         yield from _look_at_certificates(report)
+        page = report.page
         limits = PROMPT if report.haproxy.state == UP else BRIEF
     except SerfHaproxyError as error:
         yield _tell(error)
     yield from _survive(lambda: _look_at_configuration(settings, limits))
-    yield from look_at_page(settings)
+    yield from look_at_page(settings, page or ask_page(settings))
     yield from look_at_limits(settings, limits)
 
 

@@ -15,6 +15,7 @@ from serf_haproxy.services import Key
 from serf_haproxy.services.service import Service
 from serf_haproxy.settings import DEFAULT_FILE, variable
 from serf_haproxy.show.levels import Level, is_failing, is_up, judge_node
+from serf_haproxy.show.page import find_remedy
 
 _CORRECT = "correct it"
 _ASK = "run the command as the daemon's user"
@@ -30,6 +31,7 @@ _REMEDIES = {  # of conditions, and whether their reasons say it
 _UNKNOWN = ("look at the daemon's log", True)
 _DECIDED = (HELD, LAST, ALONE, SPLIT, PAUSED)
 _CRITICAL = (ALONE, FROZEN_WORKER)
+_START_S = 10.0  # within this the daemon's web process has started
 
 
 class Finding(NamedTuple):
@@ -118,9 +120,17 @@ def _judge_programs(report: Report) -> Iterator[Finding]:
         remedy = how if report.daemon.state == DOWN else "continue it with `kill -CONT`, or restart it"
         what = f"{report.daemon.fault}, so no change of the cluster reaches HAProxy"
         yield Finding(Level.CRITICAL, "daemon", what, remedy)
+    elif report.page.state == FROZEN or (report.page.state == DOWN and _has_settled(report)):
+        what = f"{report.page.fault}; there is no page, and no alert hears of this balancer"
+        yield Finding(Level.WARNING, "web process", what, find_remedy(report.page))
     if report.standby:
         what = f"{report.standby}; traffic should go to another balancer"
         yield Finding(Level.WARNING, "standby", what, "`serf-haproxy standby off` ends a standby")
+
+
+def _has_settled(report: Report) -> bool:
+    """Return whether the daemon has run for so long that its web process should, too."""
+    return report.daemon.age_s is None or report.daemon.age_s > _START_S
 
 
 def _judge_settings(report: Report) -> Iterator[Finding]:
