@@ -69,8 +69,7 @@ class Reconciler:
         Raises:
             SystemFault: Files cannot be read or written, or HAProxy cannot be run; the live file is untouched.
         """
-        started_s = time.time()
-        settings, edges, memory = self._settings, self._edges, self.memory
+        started_s, settings, edges, memory = time.time(), self._settings, self._edges, self.memory
         with locked(edges.state.pass_lock_path, _LOCK_S, "another pass"):
             edges.set_aside()
             early = memory.end_ground()
