@@ -444,6 +444,18 @@ def test_a_reload_finds_certificates(proxy: Proxy, directory: Path, web: Web) ->
     assert see(proxy, "shop.test") == shop
 
 
+def test_a_list_that_is_no_file_is_set_aside(proxy: Proxy, directory: Path, web: Web) -> None:
+    """A directory in the place of the crt-list makes HAProxy refuse no configuration."""
+    shop = write_pair(directory / "shop.pem", "shop.test")
+    serve(proxy, web)
+    crt_list = Path(proxy.settings.certificate_list)
+    crt_list.unlink()
+    crt_list.mkdir()
+    assert proxy.run_pass(balance="leastconn").verdict is Verdict.RELOADED
+    assert see(proxy, "shop.test") == shop
+    assert Path(f"{crt_list}.aside-1").is_dir()
+
+
 def test_a_lost_copy_is_no_refusal(proxy: Proxy, directory: Path, web: Web) -> None:
     """A copy that was removed makes HAProxy refuse no configuration: the pass makes it again."""
     shop, api = write_pair(directory / "shop.pem", "shop.test"), write_pair(directory / "api.pem", "api.test")

@@ -317,6 +317,25 @@ def test_what_is_no_file_beside_the_configuration_is_set_aside(proxy: Proxy, put
     assert len(list(Path(proxy.settings.config_path).parent.glob("haproxy.cfg.*.aside-1"))) == 5
 
 
+@pytest.mark.parametrize("put", [put_folder, Path.touch, link_in_a_circle, lambda path: path.symlink_to("/nowhere")])
+def test_what_is_no_fifo_is_set_aside(proxy: Proxy, put: Callable[[Path], None]) -> None:
+    """Another thing in the place of the wake FIFO ends no passes of a running daemon, and handlers wake it again."""
+    fifo = Path(proxy.settings.wake_fifo)
+    with running_daemon(proxy) as daemon:
+        proxy.run_pass()  # the first pass of the daemon has ended
+        fifo.unlink()
+        put(fifo)
+        proxy.record("web1", 8001)
+        Path(proxy.settings.services_file).write_text('[shop]\nroutes = ["shop.test"]\n')  # causes a pass
+        wait_for(fifo.is_fifo, "the FIFO is there again", 20)
+        wait_for(lambda: "web1" in proxy.servers(), "the pass has been made", 20)
+        proxy.record("web2", 8002)
+        wake(str(fifo))
+        wait_for(lambda: "web2" in proxy.servers(), "the daemon is woken", 20)
+        assert daemon.poll() is None
+    assert os.path.lexists(f"{fifo}.aside-1")
+
+
 @pytest.mark.parametrize("name", ["pass.lock", "daemon.lock"])
 def test_a_directory_in_the_place_of_a_lock_is_set_aside(proxy: Proxy, name: str) -> None:
     """It gets another name, and the lock is held; a file that came meanwhile stays where it is."""

@@ -6,6 +6,7 @@ import os
 import select
 import selectors
 import signal
+import stat
 import time
 from collections.abc import Callable, Collection
 
@@ -27,6 +28,7 @@ from serf_haproxy.errors import SerfHaproxyError, SettingsError, SystemFault
 from serf_haproxy.serf.client import Client
 from serf_haproxy.serf.wake import MEMBER_WORD, drain, is_open_at, open_fifo
 from serf_haproxy.settings import Settings
+from serf_haproxy.system.files import set_aside
 from serf_haproxy.system.locks import locked
 from serf_haproxy.system.signals import collecting
 
@@ -213,6 +215,7 @@ class Daemon:
         """Make directories and FIFO again where they were removed, so that handlers can write and wake."""
         prepare_directories(self._settings)
         if not is_open_at(self._wake_fd, self._settings.wake_fifo):
+            set_aside(self._settings.wake_fifo, is_right=stat.S_ISFIFO)  # the FIFO was there, so the path is right
             wake_fd = open_fifo(self._settings.wake_fifo)
             os.close(self._wake_fd)
             self._wake_fd = wake_fd

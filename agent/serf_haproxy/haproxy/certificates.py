@@ -26,7 +26,7 @@ from serf_haproxy.config.certificates import (
 )
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy.runtime import Runtime
-from serf_haproxy.system.files import read_text, remove_temporaries, write_durably
+from serf_haproxy.system.files import read_text, remove_temporaries, set_aside, write_durably
 from serf_haproxy.system.processes import run
 
 _SHARED = stat.S_ISGID | stat.S_IRGRP | stat.S_IXGRP
@@ -90,6 +90,7 @@ class CertificateCopies:
         except OSError as error:
             reason = f"{error.strerror}; make it and give it to this user"
             raise SystemFault(f"cannot make {self.directory}: {reason}") from error
+        set_aside(self.list_path)
         copies, listed = self._find(), read_text(self.list_path)
         is_other = (found.st_mode, found.st_gid) != self._owner
         for path in map(self.locate, copies if is_other else ()):

@@ -144,8 +144,7 @@ def set_aside(path: str, has_copy: bool = False, is_right: Callable[[int], bool]
         is_right: Whether a mode is that of the right kind.
     """
     try:
-        found = os.lstat(path)
-        if is_right(found.st_mode) or (stat.S_ISLNK(found.st_mode) and is_right(os.stat(path).st_mode)):
+        if is_right(os.stat(path, follow_symlinks=is_right is not stat.S_ISFIFO).st_mode):  # our FIFO is never a link
             return False
     except FileNotFoundError:  # nothing, or a link that leads nowhere: a new file replaces it
         return False
@@ -153,11 +152,12 @@ def set_aside(path: str, has_copy: bool = False, is_right: Callable[[int], bool]
         if error.errno != errno.ELOOP:  # a link in a circle
             return False
     aside = next(name for count in itertools.count(1) if not os.path.lexists(name := f"{path}.aside-{count}"))
+    is_directory = os.path.isdir(path) and not os.path.islink(path)
     try:
-        os.rename(f"{path}/" if stat.S_ISDIR(found.st_mode) else path, aside)
+        os.rename(f"{path}/" if is_directory else path, aside)
     except OSError:  # such as a mount: the next read says what is wrong
         return False
-    kind = "file" if is_right is stat.S_ISREG else "directory"
+    kind = {stat.S_ISREG: "file", stat.S_ISDIR: "directory", stat.S_ISFIFO: "FIFO"}[is_right]
     then = "it is written again from memory" if has_copy else "what should be there counts as missing"
     log.warning("%s", f"{path} was no {kind}: that is {aside} now, and {then}")
     return True
