@@ -13,6 +13,8 @@ from fakes.web import answering
 from integration.browser import Tab, browsing
 from integration.proxy import Proxy, wait_for
 from integration.test_daemon import log_path, running_daemon
+from integration.test_orders import run
+from integration.test_services import offer
 from integration.test_web import BIND, Web, join, serving
 from integration.tunnel import tunnel
 from serf_haproxy.serf.wake import wake
@@ -49,12 +51,12 @@ def showing(proxy: Proxy, tab: Tab) -> Iterator[Web]:
             tab.open("about:blank")
 
 
-def get(proxy: Proxy, count: int) -> None:
+def get(proxy: Proxy, count: int, path: str = "/") -> None:
     """Send requests through HAProxy."""
     host, port = proxy.settings.frontend_bind.split(":")
     for _ in range(count):
         with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=20)) as client:
-            client.request("GET", "/")
+            client.request("GET", path)
             client.getresponse().read()
 
 
@@ -183,6 +185,72 @@ def test_orders_are_given_and_undone_on_the_page(proxy: Proxy, tab: Tab, short_d
         tab.click("#orders button")
         tab.wait("document.querySelector('#orders-part').hidden")
         tab.wait("document.querySelector('#rows .row').innerText.includes('serving')")
+
+
+def test_the_page_undoes_what_it_shows(proxy: Proxy, tab: Tab, short_dir: Path) -> None:
+    """Of two orders about a node the button undoes its own; one that has been replaced meanwhile stays."""
+    path = str(short_dir / "web.sock")
+    with running_daemon(proxy, **{BIND: path}), tunnel(path) as port, contextlib.ExitStack() as stack:
+        stack.callback(tab.open, "about:blank")
+        wait_for(lambda: os.path.exists(path), lambda: log_path(proxy).read_text())
+        join(proxy, "web1", 9)
+        run(proxy, "maint", "set", "web1", "--reason", "disk")
+        run(proxy, "maint", "set", "web1", "--service", "nodes", "--reason", "load")
+        tab.open(f"http://localhost:{port}/")
+        tab.wait("document.querySelectorAll('#orders li').length === 2")
+        tab.run("stream.close()")  # the page hears nothing more
+        assert "disk" in tab.read("#orders li:last-child")
+        run(proxy, "maint", "set", "web1", "--reason", "fan")
+        tab.click("#orders li:last-child button")
+        tab.wait("document.querySelector('#orders').innerText.includes('no such order about web1 any more')")
+        tab.faults[:] = [fault for fault in tab.faults if "400" not in fault]
+        tab.open("about:blank")
+        tab.open(f"http://localhost:{port}/")
+        tab.wait("document.querySelector('#orders li').innerText.includes('fan')")
+        tab.click("#orders li button")
+        tab.wait("document.querySelectorAll('#orders li').length === 1")
+        assert "load" in tab.read("#orders")
+
+
+def test_a_late_answer_is_not_shown_of_another_node(proxy: Proxy, tab: Tab) -> None:
+    """What is told of a node comes late, when another one is open."""
+    with showing(proxy, tab) as web:
+        join(proxy, "web1", 9)
+        join(proxy, "web2", 9)
+        tab.open(f"http://127.0.0.1:{web.port}/")
+        tab.wait("document.querySelectorAll('#rows .row').length === 2")
+        late = "const before = window.fetch; window.fetch = async (path) => { const answer = await before(path); "
+        late += "if (path.includes('web1')) await new Promise((done) => { window.release = done; }); return answer; };"
+        tab.run(late)
+        tab.click("#rows .row:nth-child(1)")
+        tab.wait(f"{NODE}.open && window.release")
+        tab.click("#node form button")
+        tab.click("#rows .row:nth-child(2)")
+        tab.wait("document.querySelectorAll('#node-fields dd').length > 1")
+        shown = tab.read("#node-fields")
+        tab.run("window.release()")
+        tab.run("new Promise((done) => setTimeout(done, 200))")
+        assert tab.read("#node-fields") == shown
+        assert tab.read("#node-name") == "nodes / web2"
+
+
+def test_a_service_may_have_the_name_of_a_property(proxy: Proxy, tab: Tab) -> None:
+    """Each object of JavaScript has a `constructor`, and so may the cluster."""
+    services = Path(proxy.settings.services_file)
+    services.write_text('[constructor]\nroutes = ["/c"]\n')
+    with answering() as one, showing(proxy, tab) as web:
+        offer(proxy, "web1", constructor=one.port, nodes=one.port)
+        wake(proxy.settings.wake_fifo)
+        tab.open(f"http://127.0.0.1:{web.port}/")
+        tab.wait("document.querySelector('#rows').innerText.includes('constructor')")
+        tab.wait("document.querySelector('#total').textContent === '2 of 2 servers up'")
+        deadline_s = time.monotonic() + 60
+        while "100.0 %" not in tab.read("#rows"):
+            get(proxy, 5, "/c")
+            assert time.monotonic() < deadline_s, tab.read("#rows")
+        services.write_text("[nodes]\n")
+        wake(proxy.settings.wake_fifo)
+        tab.wait("!document.querySelector('#services').innerText.includes('constructor')")
 
 
 def test_a_page_at_a_port_gives_no_orders(proxy: Proxy, tab: Tab) -> None:

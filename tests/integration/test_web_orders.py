@@ -110,6 +110,29 @@ def test_an_order_is_given_and_undone(proxy: Proxy) -> None:
         assert (again.status, "there is no order about web1" in again.body) == (400, True)
 
 
+def test_one_order_among_several_is_undone_alone(proxy: Proxy) -> None:
+    """With its time an order is undone alone; where another one has replaced it, that one stays."""
+    with listening(proxy) as client:
+        proxy.record("web1", 9)
+        inner = "/v1/services/nodes/servers/web1/maint"
+        told = client.ask("POST", PATH, {"mode": "stop", "reason": "disk", "by": "alice"}).body
+        first = json.loads(told)["orders"][0]["at_ms"]
+        assert client.ask("POST", inner, {"mode": "drain", "reason": "load", "by": "bob"}).status == 200
+
+        def list_reasons() -> list[str]:
+            return sorted(one["reason"] for one in client.list_orders())
+
+        wait_for(lambda: list_reasons() == ["disk", "load"], lambda: str(client.list_orders()))
+        assert client.ask("POST", PATH, {"mode": "drain", "reason": "fan", "by": "carol"}).status == 200
+        wait_for(lambda: list_reasons() == ["fan", "load"], lambda: str(client.list_orders()))
+        answer = client.ask("DELETE", PATH, {"at_ms": first, "by": "alice"})
+        assert (answer.status, "no such order about web1 any more" in answer.body) == (400, True), answer
+        (second,) = (one["at_ms"] for one in client.list_orders() if one["reason"] == "fan")
+        assert client.ask("DELETE", inner, {"at_ms": second}).status == 400
+        assert client.ask("DELETE", PATH, {"at_ms": second}).status == 200
+        wait_for(lambda: list_reasons() == ["load"], lambda: str(client.list_orders()))
+
+
 def test_what_gives_no_order(proxy: Proxy) -> None:
     """GET, another site, another type, another host and a wrong body give none, each with its own answer."""
     good = {"mode": "drain", "reason": "disk"}
@@ -134,7 +157,12 @@ def test_what_gives_no_order(proxy: Proxy) -> None:
             assert client.send(f"{head}\r\n\r\n{body}".encode()).status == 415, kind
         wrong: list[object] = [[], "x", 1, {}, {"mode": "drain"}, {"mode": "kill", "reason": "x"}, good | {"more": 1}]
         wrong += [good | {"until": "yesterday"}, good | {"until": "2001-01-01T00:00Z"}, good | {"reason": 7}]
-        wrong += [good | {"is_local": "yes"}, good | {"reason": "x" * 3000}, good | {"by": "a\nb"}]
+        wrong += [
+            good | {"is_local": "yes"},
+            good | {"reason": "x" * 3000},
+            good | {"by": "a\nb"},
+            good | {"at_ms": "1"},
+        ]
         wrong += [good | {name: "\ud800"} for name in ("mode", "reason", "until", "by")]
         for told in wrong:
             assert client.ask("POST", PATH, told).status == 400, told

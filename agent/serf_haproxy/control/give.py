@@ -78,8 +78,14 @@ class Desk:
             raise InputError(f"no order: it is {excess} bytes too long for an event of Serf; shorten the reason")
         return order
 
-    def undo(self, node: str, service: str, wish: Wish) -> list[Order]:
+    def undo(self, node: str, service: str, wish: Wish, at_ms: int = 0) -> list[Order]:
         """Return the marks that undo the orders about a node, in one service or in all of them.
+
+        Args:
+            node: The node.
+            service: The service; "" for the orders in all of them, each alone or all at once.
+            wish: Who undoes them, and why.
+            at_ms: When the one order was given that is to be undone, milliseconds since the epoch; 0 for all.
 
         Raises:
             InputError: There is no such order.
@@ -89,7 +95,10 @@ class Desk:
             for (verb, named, name, is_local), standing in self.read().items()
             if (verb, name) == (MAINT, node) and service in ("", named) and (is_local or not wish.is_local)
             if standing.order.is_active(self._now_ms)
+            if not at_ms or (standing.order.at_ms == at_ms and named == service and is_local == wish.is_local)
         ]
+        if not found and at_ms:
+            raise InputError(f"there is no such order about {node} any more: it has ended, or another has replaced it")
         if not found:
             where = f" in the service {service}" if service else ""
             raise InputError(f"there is no order about {node}{where}; 'serf-haproxy maint list' shows all orders")

@@ -62,7 +62,7 @@ class Maint:
             wish = Wish(end_s, told["by"] or _name_user(request.user), told["reason"], told["is_local"])
             desk = Desk(self._settings)
             if request.method == "DELETE":
-                orders = desk.undo(node, service, wish)
+                orders = desk.undo(node, service, wish, told["at_ms"])
             elif told["mode"] not in (DRAIN, STOP):
                 raise InputError(f'the mode must be "{DRAIN}" or "{STOP}"')
             elif not told["reason"]:
@@ -88,9 +88,9 @@ def _read_body(body: bytes) -> dict[str, Any]:
         told: Any = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
         raise InputError("the body is no JSON") from error
-    known = {**dict.fromkeys(_TEXTS, ""), "is_local": False}
+    known = {**dict.fromkeys(_TEXTS, ""), "is_local": False, "at_ms": 0}
     if not isinstance(told, dict) or any(type(it) is not type(known.get(key)) for key, it in told.items()):
-        raise InputError(f"the body must be an object with the texts {', '.join(_TEXTS)} and the boolean is_local")
+        raise InputError(f"the body must be an object with the texts {', '.join(_TEXTS)}, is_local and at_ms")
     return known | told
 
 
