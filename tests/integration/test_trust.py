@@ -338,7 +338,7 @@ def test_what_is_no_fifo_is_set_aside(proxy: Proxy, put: Callable[[Path], None])
 
 @pytest.mark.parametrize("name", ["pass.lock", "daemon.lock"])
 def test_a_directory_in_the_place_of_a_lock_is_set_aside(proxy: Proxy, name: str) -> None:
-    """It gets another name, and the lock is held; a file that came meanwhile stays where it is."""
+    """It gets another name, and the lock is held."""
     path = Path(proxy.settings.state_dir, name)
     path.unlink(missing_ok=True)
     put_folder(path)

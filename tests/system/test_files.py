@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -18,7 +19,14 @@ import pytest
 from serf_haproxy.control.record import Record
 from serf_haproxy.control.state import State
 from serf_haproxy.errors import SystemFault
-from serf_haproxy.system.files import read_mode, read_text, remove_temporaries, rename_durably, write_durably
+from serf_haproxy.system.files import (
+    read_mode,
+    read_text,
+    remove_temporaries,
+    rename_durably,
+    set_aside,
+    write_durably,
+)
 from serf_haproxy.system.locks import is_locked, locked
 
 pytestmark = pytest.mark.usefixtures("time_limit")
@@ -32,6 +40,27 @@ def test_text_is_read_back(tmp_path: Path, text: str) -> None:
     assert read_text(path) == text
     assert (tmp_path / "file").read_bytes() == text.encode("utf-8", "surrogateescape")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_only_what_is_no_file_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, a link to one, and nothing stay; a directory gets a name that nothing has, and only as a directory."""
+    path, target = tmp_path / "path", tmp_path / "target"
+    assert not set_aside(str(path))
+    target.write_text("x")
+    path.symlink_to(target)
+    assert not set_aside(str(path))
+    for count in (1, 2):
+        path.unlink(missing_ok=True)
+        path.mkdir()
+        assert set_aside(str(path))
+        assert (tmp_path / f"path.aside-{count}").is_dir()
+    assert not path.exists()
+    # Another process has set the directory aside, and written the file, just before this one would.
+    path.write_text("new")
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "isdir", lambda _: True)
+        assert not set_aside(str(path), is_right=stat.S_ISDIR)
+    assert path.read_text() == "new"
 
 
 def test_file_is_replaced_and_not_rewritten(tmp_path: Path) -> None:

@@ -72,8 +72,7 @@ class Reconciler:
         started_s, settings, edges, memory = time.time(), self._settings, self._edges, self.memory
         with locked(edges.state.pass_lock_path, _LOCK_S, "another pass"):
             edges.set_aside()
-            early = memory.end_ground()
-            complaints = edges.orders.take_given()
+            early, complaints = memory.end_ground(), edges.orders.take_given()
             record, served = edges.state.read_record(), edges.state.read_served()
             heard = hear(edges.nodes_dir, ask, self._list_served(served), is_resync, memory.files)
             edges.services_file.copy_authorities(edges.state.read_services(), record.authorities)
