@@ -5,6 +5,7 @@
 rewrites the golden `.cfg` files after a change of the template; review the difference before you commit it.
 """
 
+import cProfile
 import os
 import re
 import shutil
@@ -215,6 +216,22 @@ def drop_variable_lines(text: str) -> list[str]:
     """Return the lines that do not depend on the servers: without server lines, their substitute, and the mark."""
     starts = ("    server ", "    # There is no server", "    description ")
     return [line for line in text.split("\n") if not line.startswith(starts)]
+
+
+def test_four_times_the_services_take_four_times_the_work() -> None:
+    """No step looks at each pair of services; the work is counted in calls of functions."""
+
+    def count_calls(count: int) -> int:
+        tables = [f'[s{n}]\nroutes = ["s{n}.test", "*.s{n}.test"]\n' for n in range(count)]
+        tables += [f'[t{n}]\nmode = "tcp"\nbind = ":{20000 + n}"\n' for n in range(count)]
+        services = services_file.read_from(services_file.Source("", Settings()), "".join(tables)).listed
+        assert len(services) > 2 * count
+        profile = cProfile.Profile()
+        profile.runcall(fill_in, Source(TEMPLATE, BUILT_IN_TEMPLATE), (WEB1,), Settings(), services, COMPILER)
+        return sum(entry.callcount for entry in profile.getstats())
+
+    count_calls(1)  # what is done once
+    assert count_calls(200) < 5 * count_calls(50)
 
 
 def test_same_servers_give_the_same_bytes() -> None:
