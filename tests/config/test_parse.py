@@ -261,6 +261,24 @@ def test_new_and_moved_servers_start_as_down_when_the_running_ones_are_unknown(
     assert format_state(Config("", "", layout(CHECKED)), decided, None, "").splitlines() == ["1", *lines]
 
 
+@pytest.mark.parametrize(
+    ("before", "is_down"),
+    [
+        ({("old", "a"): seen("10.0.0.1:80")}, False),
+        ({("old", "a"): seen("10.0.0.1:80", operation=DOWN)}, True),
+        ({("old", "a"): seen("10.0.0.9:80")}, True),
+        ({("old", "b"): seen("10.0.0.1:80")}, True),
+        ({("old", "a"): seen("10.0.0.1:80"), (KEY[0], "z"): seen("10.0.0.2:80")}, True),
+    ],
+)
+def test_servers_of_a_service_with_another_name_start_as_they_were(before: dict[Key, Seen], is_down: bool) -> None:
+    """Up only where the same server was up in a section that ends, and the new section had no server."""
+    goal = Config("", "", layout(CHECKED))
+    assert list(goal.layout.servers) == [KEY]
+    text = format_state(goal, {KEY: True}, before, HEADER)
+    assert text.splitlines()[2:] == ([DOWN_LINE.format(1, "a")] if is_down else [])
+
+
 OPAQUE = """\
 backend nodes
     server a 10.0.0.1:80 check sni str(x)

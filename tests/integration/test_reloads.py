@@ -13,11 +13,14 @@ import probe
 from fakes.web import answering
 from integration.proxy import Proxy, running_proxy, wait_for
 from integration.test_daemon import log_path, running_daemon, said
+from integration.test_random_changes import Clients
+from integration.test_services import offer, wait_up
 from serf_haproxy.control import rendering
 from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.plan import How, make_plan
 from serf_haproxy.serf.wake import wake
 
+RENAME_COUNT = 8
 STATIC = {"SERF_HAPROXY_BALANCE": "static-rr"}  # an algorithm for which HAProxy refuses new servers at run time
 
 
@@ -123,3 +126,21 @@ def test_a_large_cluster_is_loaded_and_not_added_one_by_one(proxy: Proxy) -> Non
     assert make_plan(proxy.settings).how is How.RUNTIME
     assert proxy.run_pass().verdict is Verdict.APPLIED
     assert "new" in proxy.servers()
+
+
+def test_a_service_gets_another_name_under_load(short_dir: Path) -> None:
+    """Its servers, which were up, are up under the new name too: no request fails."""
+    services, text = short_dir / "services.toml", '[nodes]\n[{}]\nroutes = ["shop.test"]\n'
+    services.write_text(text.format("shop"))
+    with running_proxy(short_dir) as proxy, answering() as web:
+        for name in ("web1", "web2"):
+            offer(proxy, name, nodes=web.port, shop=web.port, store=web.port)
+        proxy.run_pass()
+        wait_up(proxy, *((service, name) for service in ("nodes", "shop") for name in ("web1", "web2")))
+        with Clients("shop", proxy.settings.frontend_bind) as clients:
+            for number in range(RENAME_COUNT):
+                count = clients.count
+                wait_for(lambda count=count: clients.count > count + 20, "requests are answered")
+                services.write_text(text.format("shop" if number % 2 else "store"))
+                assert proxy.run_pass().verdict is Verdict.RELOADED
+        assert clients.failures == []

@@ -9,7 +9,7 @@ from serf_haproxy.config.diff import weigh
 from serf_haproxy.config.parse import Layout, Line, Parser
 from serf_haproxy.config.render import Config
 from serf_haproxy.config.words import take_number
-from serf_haproxy.policy.snapshot import Seen
+from serf_haproxy.policy.snapshot import UP, Seen
 from serf_haproxy.services import DEFAULT_SERVICE, Key
 from serf_haproxy.system.network import split_endpoint
 
@@ -26,9 +26,9 @@ def format_state(
     """Return a server state file: a server keeps its state, and one that is new or moved starts as down.
 
     Otherwise HAProxy would consider a new server up until its checks fail, and would let an old line override the
-    address of a moved one. A kept line has the weight that will be: HAProxy prefers the file's weight while the
-    configured one is unchanged. What an administrator has done to a server that only a reload can change is kept, and
-    so is the weight that an agent has set.
+    address of a moved one. Where a service only has another name, its servers go on as up. A kept line has the weight
+    that will be: HAProxy prefers the file's weight while the configured one is unchanged. What an administrator has
+    done to a server that only a reload can change is kept, and so is the weight that an agent has set.
 
     Args:
         goal: What will run.
@@ -42,6 +42,7 @@ def format_state(
     layout = goal.layout
     fixed = {key: line for key, line in layout.fixed.items() if line and "disabled" not in line.words}
     servers = {**dict(_read_opaque(goal, decided, seen or {})), **fixed, **layout.servers}
+    renamed = _find_renamed(layout, seen or {})
     for number, (key, line) in enumerate(sorted(servers.items()), 1):
         running = (seen or {}).get(key)
         is_kept = running and running.endpoint == line.endpoint and (key in fixed or not running.is_set_aside)
@@ -53,8 +54,10 @@ def format_state(
             if line.id and "srv_id" in fields:
                 fields |= {"srv_id": str(line.id), "srv_f_forced_id": "1"}
             lines.append(" ".join(fields.values()))
-        elif _starts_down(line) and (
-            _may_be_new(goal, decided, key) if seen is not None else find_decided(decided, key)
+        elif (
+            _starts_down(line)
+            and (key[1], line.endpoint) not in renamed.get(key[0], ())
+            and (_may_be_new(goal, decided, key) if seen is not None else find_decided(decided, key))
         ):
             address, port = split_endpoint(line.endpoint)
             state = f"0 0 {line.weight} {line.weight} 0 1 0 0 6 0 0 {int(line.id > 0)}"
@@ -68,6 +71,21 @@ def find_decided(decided: Mapping[Key, bool], key: Key) -> bool | None:
     A section that has no service's name has servers of the default service.
     """
     return decided.get(key, decided.get((DEFAULT_SERVICE, key[1])))
+
+
+def _find_renamed(layout: Layout, seen: Mapping[Key, Seen]) -> dict[str, set[tuple[str, str]]]:
+    """Return the sections that have no server yet, with names and endpoints of servers up in sections that end now.
+
+    A service that has another name has clients, and all its servers would be down until their first checks.
+    """
+    before = {section for section, _ in seen}
+    after = layout.sections | {section for section, _ in (*layout.servers, *layout.fixed)}
+    up = {
+        (name, one.endpoint)
+        for (section, name), one in seen.items()
+        if section not in after and one.operation == UP and one.is_checked and not one.is_set_aside
+    }
+    return dict.fromkeys(after - before, up) if up else {}
 
 
 def _starts_down(line: Line) -> bool:
