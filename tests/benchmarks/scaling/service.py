@@ -169,14 +169,14 @@ def simulate(rates: Array, shape: Shape, controller: Controller, serving: int, s
             serving += _take(draining, returned)
             drain_count -= returned
         if more:
-            starting.append([step + begun_steps, more])
+            starting.append([step + 1 + begun_steps, more])  # it was decided at the end of this step
             start_count += more
         if fewer:
             early = min(fewer, start_count) if getattr(controller, "ends_starts", False) else 0
             start_count -= _take(starting, early)
             serving -= fewer - early
             drain_count += fewer - early
-            draining.append([step + drain_steps, fewer - early])
+            draining.append([step + 1 + drain_steps, fewer - early])
     columns = np.array(rows, dtype=np.float64).T
     return Course(shape, arrivals.astype(np.float64), *columns)
 

@@ -98,6 +98,13 @@ def test_a_queue_and_its_end_equal_an_exact_one() -> None:
     assert course.demand.max() == pytest.approx(max(demand), rel=0.15)
 
 
+def test_a_server_serves_as_long_after_the_decision_as_a_start_takes() -> None:
+    """Decided after ten seconds and ready after five, they are there from then on; paid for since the decision."""
+    course = simulate(np.full(30, 10.0), Shape(start_s=5.0), Late(10.0, 3), 1)
+    assert course.serving.tolist() == [1] * 15 + [4] * 15
+    assert course.existing.tolist() == [1] * 10 + [4] * 20
+
+
 def test_the_law_that_is_simulated_is_the_law() -> None:
     """For the same slots and demands the counts of the simulation are those of the whole decision."""
     world = World(SCALING._replace(max=60), serving=3, work_s=Shape().service_s)
