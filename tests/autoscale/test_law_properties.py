@@ -1,5 +1,7 @@
 """The law of scaling, for any load and any slots."""
 
+import itertools
+import math
 import random
 from collections.abc import Sequence
 
@@ -150,6 +152,33 @@ def test_more_demand_never_means_fewer_servers(
     )
     assert plans[0].wanted <= plans[1].wanted
     assert less <= more
+
+
+@pytest.mark.parametrize("work_s", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("start_s", [2, 15, 40])
+def test_the_end_of_a_queue_starts_nothing(work_s: float, start_s: int) -> None:
+    """After a sudden load that stays there are never more servers than while its queue lasted, or than it needs."""
+    for before, times, part in itertools.product((5.0, 30.0), (2.0, 5.0), (0.05, 0.5, 1.0)):
+        world = World(SCALING._replace(max=150), serving=math.ceil(before / 7), start_s=start_s, work_s=work_s)
+        world.run(round(before), 3)
+        began_s, load = world.now_s, times * before
+        demand = before + part * (load - before) / work_s  # it came within the last second
+        most = math.ceil(load / 7) + 1  # the demand is rounded
+        while world.now_s < began_s + start_s + 2 or demand > 10 * world.count(State.SERVING):
+            most = max(most, world.tick(round(demand)).wanted)
+            demand = flow(world, demand, load)
+        for _ in range(20):
+            assert world.tick(round(demand)).wanted <= most, (before, times, part)
+            demand = flow(world, demand, load)
+
+
+def flow(world: World, demand: float, load: float) -> float:
+    """Return the demand after a second in which requests come that need so many places, with the world's servers."""
+    assert world.work_s
+    places = 10.0 * world.count(State.SERVING)
+    for _ in range(100):
+        demand += 0.01 * (load - min(demand, places)) / world.work_s
+    return demand
 
 
 @pytest.mark.parametrize("limit_s", [5.0, 60.0])

@@ -11,7 +11,7 @@ from serf_haproxy.autoscale.scaling import Scaling
 from serf_haproxy.autoscale.slots import Tally
 
 _END_S = 1.0  # a queue is to be gone so long after the start of the servers that it needs
-_END_PART = 0.2  # or after so much of the time that they take to start, if that is longer
+_END_PART = 0.15  # or after so much of the time that they take to start, if that is longer
 _CALM_S = 2.0  # what comes less is believed in such a time
 _SPAN_S, _GAP_S = 1.0, 5.0
 
@@ -19,19 +19,23 @@ _SPAN_S, _GAP_S = 1.0, 5.0
 def follow(scaling: Scaling, reading: Reading, tally: Tally, flow: Flow) -> Flow:
     """Return what comes, once a second: other balancers say their part of the demand no more often.
 
-    Servers that are all busy finish so many requests as they have places, in the time of one. What the demand grows by
-    has come beside that.
+    Servers that are all busy finish so many requests as they have places, in the time of one; those that have joined
+    meanwhile may have done so just now. What the demand grows by has come beside that. A demand that falls and has no
+    queue any more falls to what comes, so that is less.
     """
     span_s = reading.now_s - flow.at_s
     if reading.demand is None or span_s < _SPAN_S:
         return flow
+    places = tally.serving * scaling.server_maxconn
     if not reading.work_s or span_s > _GAP_S:
-        return Flow(reading.now_s, reading.demand)
-    busy = min((reading.demand + flow.demand) / 2, tally.serving * scaling.server_maxconn)
+        return Flow(reading.now_s, reading.demand, places)
+    busy = min((reading.demand + flow.demand) / 2, places, flow.places)
     offered = max(0.0, busy + reading.work_s * (reading.demand - flow.demand) / span_s)
     if flow.offered is not None and offered < flow.offered:
         offered = flow.offered + (offered - flow.offered) * -math.expm1(-span_s / _CALM_S)
-    return Flow(reading.now_s, reading.demand, offered)
+    if reading.demand <= min(flow.demand, places):
+        offered = min(offered, reading.demand)
+    return Flow(reading.now_s, reading.demand, places, offered)
 
 
 def is_long(demand: float, places: int) -> bool:

@@ -37,12 +37,14 @@ class Flow(NamedTuple):
     Attributes:
         at_s: The later one.
         demand: The demand then.
+        places: How many requests the servers in service could work at then.
         offered: The places at servers that the requests which come need, with none in a queue; None where that is not
             known.
     """
 
     at_s: float = -math.inf
     demand: int = 0
+    places: int = 0
     offered: float | None = None
 
 
