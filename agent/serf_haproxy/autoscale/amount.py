@@ -3,14 +3,16 @@
 import math
 from typing import NamedTuple
 
+from serf_haproxy.autoscale.course import MEAN_S
 from serf_haproxy.autoscale.queue import count_enders, is_long
 from serf_haproxy.autoscale.reading import Memory, Reading
 from serf_haproxy.autoscale.scaling import Scaling
 from serf_haproxy.autoscale.slots import Tally
 
 # With these numbers random requests at a constant rate bring no server back that has gone: docs/autoscale-study.md.
-_CHANCE = 0.4  # so many standard deviations of a demand of random requests are a margin
-_MARGIN = 0.4  # and so much of a server
+_CHANCE = 6.0  # so many standard deviations of the mean demand of random requests are a margin
+_MARGIN = 0.2  # and so much of a server
+_SHORT_S, _LONG_S = 0.5, 10.0  # requests that are shorter or longer count as these: looks are rare, room is dear
 _PART = 5  # of ten servers and more, one in so many may drain at the same time
 _CALM = 0.94  # of the share of its places that a peak may take: a server goes only below that
 
@@ -105,7 +107,7 @@ def _shrink(sight: Sight, floor: int) -> Verdict:
     scaling, tally, course, now_s = sight.scaling, sight.tally, sight.memory.course, sight.reading.now_s
     window_s = scaling.in_window_s
     peak = course.find_peak(now_s, window_s)
-    needed = max(floor, _count_kept(peak, course.mean or 0.0, scaling))
+    needed = max(floor, _count_kept(peak, course.mean or 0.0, sight))
     if needed == 0 and sight.have == 1:
         window_s = max(window_s, scaling.zero_after_s)
     if needed == 0:  # the last one goes alone
@@ -127,13 +129,19 @@ def _shrink(sight: Sight, floor: int) -> Verdict:
     return Verdict(min(sight.have - number, scaling.max), -number, 0, why, None)
 
 
-def _count_kept(peak: int, mean: float, scaling: Scaling) -> int:
+def _count_kept(peak: int, mean: float, sight: Sight) -> int:
     """Return how many servers are kept: with room for what chance adds to the mean, and for the peak."""
     if not peak:
         return 0
-    mean = min(mean, peak)  # a queue that is over no longer counts
-    level = divide(mean + _CHANCE * math.sqrt(mean) + _MARGIN * scaling.capacity, scaling.capacity)
-    return max(level, divide(peak, _CALM * scaling.peak_capacity))
+    scaling, mean = sight.scaling, min(mean, peak)  # a queue that is over no longer counts
+    margin = _CHANCE * _find_spread(mean, sight.reading.work_s) + _MARGIN * scaling.capacity
+    return max(divide(mean + margin, scaling.capacity), divide(peak, _CALM * scaling.peak_capacity))
+
+
+def _find_spread(mean: float, work_s: float | None) -> float:
+    """Return the standard deviation of the mean of a minute, of random requests: the longer they are, the fewer end."""
+    span_s = min(_LONG_S, max(_SHORT_S, work_s or 0.0))
+    return math.sqrt(mean * span_s / (span_s + MEAN_S))
 
 
 def _find_obstacle(sight: Sight, window_s: float, places: int, number: int) -> _Obstacle | None:

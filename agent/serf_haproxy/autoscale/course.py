@@ -7,8 +7,8 @@ staircase that falls, at most one step for each second: about six steps while th
 import math
 from typing import NamedTuple
 
+MEAN_S = 60.0  # what is so old counts a third in the mean
 _GAP_S = 5.0  # a gap in what is known that is not longer hides no load that lasts
-_MEAN_S = 60.0  # what is so old counts a third in the mean
 
 
 class Course(NamedTuple):
@@ -67,7 +67,7 @@ def add(course: Course, now_s: float, look: Look, keep_s: float) -> Course:
     whole_s = now_s if look.is_whole else whole_s
     if look.demand is None:
         return course._replace(whole_since_s=since_s, whole_s=whole_s)
-    part = -math.expm1(-(now_s - course.seen_s) / _MEAN_S)
+    part = -math.expm1(-(now_s - course.seen_s) / MEAN_S)
     mean = look.level if course.mean is None else course.mean + (look.level - course.mean) * part
     return Course(_extend(course.peaks, now_s, look.demand, keep_s), mean, now_s, since_s, whole_s)
 

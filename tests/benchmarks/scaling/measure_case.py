@@ -53,14 +53,14 @@ def _measure(case: Case, course: Course, optimum: Array) -> dict[str, Any]:
         "wait_most_s": round(float(waits.max()), 2),
         "queue_s": round(float((course.queue > np.sqrt(course.serving * shape.maxconn)).sum() * shape.step_s), 0),
         "starts_per_hour": round(float(course.started.sum() / hours), 1),
-        "turns": _count_turns(course),
+        "turns": count_turns(course),
     }
     if case.change_s is not None:
         figures["queue_empty_s"] = _time_queue(course, case.change_s, shape)
     return figures
 
 
-def _count_turns(course: Course) -> int:
+def count_turns(course: Course) -> int:
     """Return how often, from minute ten on, servers started within half an hour after others had gone."""
     less = np.flatnonzero(np.diff(course.serving) < 0) + 1
     more = np.flatnonzero(course.started > 0)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 
 from scaling.controllers import Ours  # noqa: E402
+from scaling.measure_case import count_turns  # noqa: E402
 from scaling.optimum import count_optimum  # noqa: E402
 from scaling.service import Servers, Shape, simulate  # noqa: E402
 
@@ -124,6 +125,16 @@ def test_the_law_that_is_simulated_is_the_law() -> None:
         assert counted == tuple(verbs.count(verb) for verb in (Verb.RETURN, Verb.START, Verb.DRAIN)), second
         done += sum(counted)
     assert done > 50
+
+
+@pytest.mark.parametrize("work_s", [0.2, 2.0, 10.0])
+@pytest.mark.parametrize("servers", [2, 8, 30])
+def test_chance_alone_brings_no_server_back(servers: int, work_s: float) -> None:
+    """Short and long requests, at constant rates halfway between two numbers of servers: no turn in half an hour."""
+    shape = Shape(service_s=work_s)
+    rates = np.full(2400, (servers + 0.5) * shape.capacity / work_s)
+    for seed in range(2):
+        assert count_turns(simulate(rates, shape, Ours(shape), servers + 1, seed)) == 0, seed
 
 
 def test_the_optimum_keeps_a_server_through_a_short_pause() -> None:
