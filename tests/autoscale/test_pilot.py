@@ -10,6 +10,7 @@ from serf_haproxy.autoscale.law import Verb
 from serf_haproxy.autoscale.orders import Orders, Standing
 from serf_haproxy.autoscale.pilot import Pilot, View
 from serf_haproxy.autoscale.rules import make_rules
+from serf_haproxy.autoscale.scaling import Scaling
 from serf_haproxy.services.peaks import read_peaks
 from serf_haproxy.services.scaling import Scale
 from serf_haproxy.services.service import Service
@@ -125,3 +126,9 @@ def test_a_clock_that_leaps_hurries_nothing(course: Course, leap_s: float) -> No
         steps = course.go_on(12)
         assert [verb for verb, _ in steps].count(Verb.DRAIN) <= 2
         assert len(course.in_service) >= 2
+
+
+def test_the_defaults_of_a_services_file_are_those_of_the_study() -> None:
+    """A table with nothing but what is needed scales by the rules that docs/autoscale-study.md simulates."""
+    service = Service("shop", server_maxconn=10, scale=Scale(executor="command", max=5))
+    assert make_rules(service) == Scaling(1, 5, 10)

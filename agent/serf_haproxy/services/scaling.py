@@ -52,7 +52,7 @@ class Scale:
         kinds.seconds(1, 60), 3.0, NUMBER, "servers are added for the greatest demand of this time"
     )
     in_window_s: float = _key(
-        kinds.seconds(10, 3600), 120.0, NUMBER, "one is taken away if the greatest demand of this time allows it"
+        kinds.seconds(10, 3600), 60.0, NUMBER, "one is taken away if the greatest demand of this time allows it"
     )
     cooldown_s: float = _key(
         kinds.seconds(0, 3600), 10.0, NUMBER, "least time from a change to the next server that is taken away"

@@ -26,7 +26,7 @@ class Case:
         title: A line for the page.
         shape: The service.
         make: Makes its rates, a step each.
-        in_windows_s: Windows with which our law runs: Knative's, the default one, and HPA's.
+        in_windows_s: Windows with which our law runs: the default one, which Knative has too; twice as much; and HPA's.
         change_s: When a sudden load begins, whose queue is timed; None without one.
         shown_s: What is drawn, from and to.
         is_recorded: Whether the rates are recorded ones.
