@@ -77,7 +77,7 @@ def list_cases(traces: list[Path], scale: float = 1.0) -> Iterator[Case]:
         title,
         lambda: loads.make_day(days, 205_000.0 * min(1.0, 10 * scale)),
         large,
-        in_windows_s=(60.0,),
+        in_windows_s=(60.0, 300.0),
         shown_s=(0, 2 * loads.DAY_S),
     )
 
