@@ -16,7 +16,7 @@ HANDLERS = tuple(ROOT / "handlers" / f"{name}.py" for name in ("member_event", "
 # A module imports from rooms further left and from its own room. The package itself and __main__ stand at the ends.
 ORDER = (
     *"__init__ errors system settings services serf policy config haproxy".split(),  # noqa: SIM905
-    *"control balance autoscale show web daemon lab cli __main__".split(),  # noqa: SIM905
+    *"control balance autoscale companion show web daemon lab cli __main__".split(),  # noqa: SIM905
 )
 
 # Cheap: what each event loads, while Serf waits. Pure: no file, clock, process or network.

@@ -45,7 +45,7 @@ ABOUT_HAPROXY: dict[str, tuple[str, int | None]] = {
 }
 # These say nothing of HAProxy, or start something that goes on, or are a pass, which is more patient than a person.
 OTHERS = {"run", "autoscale", "once", "boot", "standby", "history", "proof", "settings", "schema", "completion"}
-OTHERS |= {"web", "install", "lab"}
+OTHERS |= {"companion", "web", "install", "lab"}
 NEEDED_BEFORE = {"maint unset web1": "maint set web1 --reason x", "resume": "pause"}
 GOES_ON = ["status --watch 1", "watch --plain", "history -f", "maint set web1 --reason x --wait", "standby on --wait"]
 INTERRUPTED = (130, -signal.SIGINT)

@@ -15,7 +15,7 @@ import pytest
 
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.system.deadlines import time_left
-from serf_haproxy.system.processes import OUTPUT_BYTES, RESULT_BYTES, Fed, run, run_apart
+from serf_haproxy.system.processes import OUTPUT_BYTES, RESULT_BYTES, Dependent, Fed, run, run_apart
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -202,3 +202,45 @@ print(run(["pwd"], 10).output.strip(), os.path.basename(os.readlink("/proc/self/
     argv = [sys.executable, "-c", script, str(here), "gone" if is_gone else "closed"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout == ("/ here (deleted)\n" if is_gone else "/ here\n")
+
+
+DEPENDENT = """
+import os, sys, time
+from serf_haproxy.system.processes import Dependent
+child = Dependent(["sh", "-c", "echo $$ && exec sleep 60"], sys.argv[1], (), {"PATH": os.environ["PATH"]})
+while not (said := child.read_output()):
+    time.sleep(0.01)
+print(said.decode().strip(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("user", ["", "65534:65534"])
+def test_a_dependent_program_never_outlives_us(user: str) -> None:
+    """When the process that started it is killed, the kernel kills it too, also where it is another user's."""
+    if user and os.geteuid():
+        pytest.skip("only root can become another user")
+    with subprocess.Popen([sys.executable, "-c", DEPENDENT, user], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert is_alive(child)
+        assert not user or psutil.Process(child).uids().effective == 65534
+        parent.kill()
+    deadline = time.monotonic() + GRACE_S
+    while is_alive(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_dependent_program_says_how_it_ended() -> None:
+    """Its output and its status are kept; closing it twice, or after its end, does nothing."""
+    child = Dependent(["sh", "-c", "echo out; echo err >&2; exit 3"], "", (), {"PATH": os.environ["PATH"]})
+    deadline = time.monotonic() + GRACE_S
+    while child.read_status() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert child.read_output() == b"out\nerr\n"
+    assert child.read_status() == 3
+    child.send(signal.SIGTERM)
+    child.close()
+    child.close()

@@ -10,6 +10,7 @@ from serf_haproxy.cli import (
     autoscale,
     boot,
     check,
+    companion,
     completion,
     doctor,
     explain,
@@ -39,8 +40,8 @@ from serf_haproxy.system.users import leave_root
 
 # In the order in which the help lists them. Each module has `add_parser(commands)`.
 COMMANDS = (
-    *(run, autoscale, once, check, plan, render, boot, maint, pause, standby, release, reload, history, proof),
-    *(status, watch, explain, doctor, ready, settings, schema, completion, web, install, lab),
+    *(run, autoscale, companion, once, check, plan, render, boot, maint, pause, standby, release, reload, history),
+    *(proof, status, watch, explain, doctor, ready, settings, schema, completion, web, install, lab),
 )
 
 
@@ -55,9 +56,10 @@ class Parser(argparse.ArgumentParser):
 
 def main() -> int:
     """Run one command; return its exit code: 0, 100 for wrong input, 111 for a system failure."""
-    leave_root(os.environ)
     try:
         args = build_parser().parse_args()
+        if not getattr(args, "keeps_root", False):
+            leave_root(os.environ)
         code: int = args.command(args)
         sys.stdout.flush()
     except SerfHaproxyError as error:

@@ -17,13 +17,13 @@ from serf_haproxy.control.outcome import Verdict
 from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.control.state import State
 from serf_haproxy.daemon.bulletin import Bulletin
-from serf_haproxy.daemon.companion import Companion
 from serf_haproxy.daemon.courier import Courier
 from serf_haproxy.daemon.leaves import Leaves
 from serf_haproxy.daemon.schedule import make_schedule
 from serf_haproxy.daemon.telling import Teller
 from serf_haproxy.daemon.watch import make_watch
 from serf_haproxy.daemon.watchdog import Watchdog
+from serf_haproxy.daemon.web_process import WebProcess
 from serf_haproxy.errors import SerfHaproxyError, SettingsError, SystemFault
 from serf_haproxy.serf.client import Client
 from serf_haproxy.serf.wake import MEMBER_WORD, drain, is_open_at, open_fifo
@@ -63,7 +63,7 @@ class Daemon:
         self._signals: set[int] = set()
         self._teller = Teller()
         self._watchdog = Watchdog()
-        self._companion = Companion(self._settings)
+        self._web = WebProcess(self._settings)
 
     def run(self, greet: Callable[[], None] = lambda: None) -> None:
         """Make passes until SIGTERM or SIGINT; a pass that runs is finished first.
@@ -92,7 +92,7 @@ class Daemon:
                 self._survive(self._balance.look, signal_fd)
             self._bulletin.stop()
             self._client.close()
-            self._companion.stop()
+            self._web.stop()
             self._courier.close()
         log.info("stopped by a signal")
 
@@ -110,12 +110,12 @@ class Daemon:
         except SerfHaproxyError as error:
             self._teller.tell({str(error): logging.ERROR})
             self._reconciler.memory.tell_failure(self._settings, str(error))
-            self._companion.tell_error()
+            self._web.tell_error()
             self._bulletin.fail(str(error))
             self._schedule.fail(time.monotonic())
         except Exception:
             log.exception("an internal error; the pass is repeated")
-            self._companion.tell_error()
+            self._web.tell_error()
             self._bulletin.fail("an internal error; the pass is repeated")
             self._client, self._reconciler = _make_client(self._settings), Reconciler(self._settings)
             self._schedule.fail(time.monotonic())
@@ -130,8 +130,8 @@ class Daemon:
 
     def _wait(self, signal_fd: int) -> None:
         """Sleep until something is due or arrives."""
-        self._companion.look(is_serf_up=self._client.is_up())
-        self._bulletin.look(is_serf_up=self._client.is_up(), is_web_missing=self._companion.is_missing)
+        self._web.look(is_serf_up=self._client.is_up())
+        self._bulletin.look(is_serf_up=self._client.is_up(), is_web_missing=self._web.is_missing)
         with selectors.PollSelector() as selector:  # it needs no descriptor, of which there may be none left
             selector.register(signal_fd, selectors.EVENT_READ)
             selector.register(self._wake_fd, selectors.EVENT_READ)
@@ -200,7 +200,7 @@ class Daemon:
         with self._watchdog.watching(limit_s, self._bulletin.beat) as on_step:
             outcome = self._reconciler.reconcile(self._client.ask, is_resync, on_step, pause)
         self._bulletin.follow(outcome)
-        self._companion.tell(outcome, began_s, self._reconciler.command_count, is_serf_up=self._client.is_up())
+        self._web.tell(outcome, began_s, self._reconciler.command_count, is_serf_up=self._client.is_up())
         self._watch.follow(self._reconciler.list_service_files())
         memory = self._reconciler.memory
         self._leaves.follow(memory.files, time.monotonic())
@@ -228,14 +228,14 @@ class Daemon:
             wake_fd = open_fifo(settings.wake_fifo)
         except (SettingsError, SystemFault) as error:
             log.error("%s", f"the settings stay as they were: {error}")
-            self._companion.follow(None)
+            self._web.follow(None)
             return
         os.close(self._wake_fd)
         self._wake_fd = wake_fd
         self._client.close()
         self._courier.close()
         self._settings, self._client, self._courier = settings, _make_client(settings), Courier(settings)
-        self._companion.follow(settings)
+        self._web.follow(settings)
         self._reconciler = Reconciler(settings, self._reconciler.memory)
         self._schedule, self._watch = make_schedule(settings), make_watch(settings)
         self._balance = make_balance(settings, self._balance)

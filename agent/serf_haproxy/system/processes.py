@@ -113,6 +113,72 @@ class Fed:
             self._process.wait()
 
 
+class Dependent:
+    """A program that runs beside this one and never outlives it: the kernel kills it when this process ends in any way.
+
+    `setpriv` asks the kernel for that, and gives it its user. It has to be started by the thread that lives longest.
+
+    Args:
+        argv: The program and its arguments; no shell.
+        user: `UID:GID` of the user that it becomes; "" for ours.
+        descriptors: Those that it inherits, under the same numbers.
+        environ: Its environment.
+
+    Raises:
+        SystemFault: It cannot be started.
+    """
+
+    def __init__(self, argv: Sequence[str], user: str, descriptors: Sequence[int], environ: Mapping[str, str]) -> None:
+        uid, _, gid = user.partition(":")
+        become = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"] if user else []
+        self._readable, writable = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._readable, False)
+        try:
+            words = ["setpriv", "--pdeathsig=KILL", *become, "--", *argv]
+            self._process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=writable,
+                stderr=writable,
+                env=environ,
+                pass_fds=descriptors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(self._readable)
+            raise SystemFault(f"cannot start setpriv: {error.strerror}; install it (package util-linux)") from error
+        finally:
+            os.close(writable)
+
+    def fileno(self) -> int:
+        """Return the descriptor that turns readable when it prints something, or has ended."""
+        return self._readable
+
+    def read_output(self) -> bytes:
+        """Return up to 64 KiB of what it has printed since the last time, without waiting."""
+        try:
+            return os.read(self._readable, 65536)
+        except BlockingIOError:
+            return b""
+
+    def send(self, number: int) -> None:
+        """Send it a signal; nothing happens where it has ended."""
+        self._process.send_signal(number)
+
+    def read_status(self) -> int | None:
+        """Return its exit status (negative: the signal), None while it runs."""
+        return self._process.poll()
+
+    def close(self) -> None:
+        """Kill it if it still runs, and forget it; a second call does nothing."""
+        if self._readable < 0:
+            return
+        self._process.kill()
+        self._process.wait()
+        os.close(self._readable)
+        self._readable = -1
+
+
 def run_apart(work: Callable[[], bytes], timeout_s: float, memory_bytes: int) -> bytes:
     """Run a function in a child process with limits of time and memory; return what it returns.
 

@@ -20,7 +20,7 @@ _STOP_S = 2.0
 _PENDING_COUNT = 50
 
 
-class Companion:
+class WebProcess:
     """The web process, where it is wanted; it starts with the first look.
 
     Args:
