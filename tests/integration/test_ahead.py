@@ -7,16 +7,15 @@ import contextlib
 import csv
 import os
 import random
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fakes.servers import at_once, be_silent, serving_tcp
-from integration.proxy import Proxy, free_port, running_proxy, wait_for
-from integration.test_services import offer, wait_up
+from integration.proxy import Proxy, running_proxy, wait_for
+from integration.test_services import offer
+from integration.test_unpublished import list_backups, waiting_server
 from serf_haproxy.control.outcome import NO_PAUSE, Pause, Verdict
 from serf_haproxy.control.reconcile import Reconciler
 from serf_haproxy.haproxy.socket import ask
@@ -84,11 +83,6 @@ def list_limits(proxy: Proxy) -> dict[str, str]:
     return {name: words[TOLD.index("slim")] for (_, name), words in list_told(proxy).items()}
 
 
-def list_backups(proxy: Proxy) -> dict[str, bool]:
-    """Return whether each server is a backup."""
-    return {name: words[TOLD.index("bck")] == "1" for (_, name), words in list_told(proxy).items()}
-
-
 @pytest.mark.parametrize("is_restarted", [False, True])
 def test_a_change_that_is_taken_back_before_its_reload_leaves_nothing(short_dir: Path, is_restarted: bool) -> None:
     """Servers that joined and moved while the reload was put off have the words of that time no more."""
@@ -126,7 +120,7 @@ def test_a_member_that_changes_back_after_a_pass_was_cut_short(short_dir: Path, 
             Reconciler(proxy.settings).reconcile(lambda: None, on_step=cut_at(step))
         offer(proxy, "web2", nodes=8001)
         assert proxy.run_pass().is_in_force
-        assert list_backups(proxy) == {"web1": False, "web2": False}
+        assert list_backups(proxy, "nodes") == {"web1": False, "web2": False}
 
 
 def test_a_disk_that_is_full_hides_nothing(short_dir: Path) -> None:
@@ -141,39 +135,17 @@ def test_a_disk_that_is_full_hides_nothing(short_dir: Path) -> None:
         offer(proxy, "web2", nodes="8001:backup")
         with pytest.raises(CutError):
             reconciler.reconcile(lambda: None, on_step=cut_at("applied"))
-        assert list_backups(proxy) == {"web1": False, "web2": True}
+        assert list_backups(proxy, "nodes") == {"web1": False, "web2": True}
         offer(proxy, "web2", nodes=8001)
         assert reconciler.reconcile(lambda: None).is_in_force
-        assert list_backups(proxy) == {"web1": False, "web2": False}
+        assert list_backups(proxy, "nodes") == {"web1": False, "web2": False}
 
 
 def test_a_server_that_comes_back_while_it_ends_has_the_words_of_its_line_now(short_dir: Path) -> None:
     """A last connection keeps it in HAProxy, and the operator's template gives its new version another limit."""
     template = short_dir / "own.cfg.j2"
     template.write_text(make_template(7))
-    bind = f"127.0.0.1:{free_port()}"
-    (short_dir / "services.toml").write_text(f'[pg]\nmode = "tcp"\nbind = "{bind}"\n')
-    environ = {"SERF_HAPROXY_DRAIN_TIMEOUT_S": "1", "SERF_HAPROXY_TEMPLATE_PATH": str(template)}
-    with (
-        running_proxy(short_dir, **environ) as proxy,
-        serving_tcp(at_once(be_silent)) as (_, port),
-        contextlib.ExitStack() as stack,
-    ):
-        offer(proxy, "web2", pg=f"{port}:v2")
-        proxy.run_pass()
-        wait_up(proxy, ("pg", "web2"))
-        client = socket.create_connection(("127.0.0.1", int(bind.rpartition(":")[2])), 5)
-        stack.enter_context(contextlib.closing(client))
-        offer(proxy, "web1", pg=port)
-        proxy.run_pass()
-        wait_up(proxy, ("pg", "web1"))
-        offer(proxy, "web2", status="left", pg=f"{port}:v2")
-
-        def has_gone() -> bool:
-            proxy.run_pass()
-            return " web2 " not in Path(proxy.settings.config_path).read_text()
-
-        wait_for(has_gone, "web2 is no more in the file")
+    with waiting_server(short_dir, "", ":v2", SERF_HAPROXY_TEMPLATE_PATH=str(template)) as (proxy, port):
         assert list_limits(proxy) == {"web1": "", "web2": "7"}, "the connection keeps it"
         offer(proxy, "web2", pg=port)
 

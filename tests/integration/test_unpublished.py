@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,18 +26,27 @@ def list_backups(proxy: Proxy, service: str) -> dict[str, bool]:
     return {row["svname"]: row["bck"] == "1" for row in rows if row["pxname"] == service}
 
 
-@pytest.mark.parametrize("before", ["", ":backup"])
-def test_a_server_that_comes_back_while_it_ends_is_what_it_says_now(short_dir: Path, before: str) -> None:
-    """It left, a last connection keeps it in HAProxy, and it comes back as a backup, or as none."""
-    after = "" if before else ":backup"
+@contextlib.contextmanager
+def waiting_server(directory: Path, table: str, words: str, **environ: str) -> Iterator[tuple[Proxy, int]]:
+    """Yield a balancer where a last connection keeps web2 in HAProxy, after the published file has lost it.
+
+    Args:
+        directory: An empty directory.
+        table: Further keys of the service `pg`.
+        words: What web2 said after its port.
+        environ: Further settings.
+
+    Yields:
+        The balancer, and the port of web1 and web2.
+    """
     bind = f"127.0.0.1:{free_port()}"
-    (short_dir / "services.toml").write_text(f'[pg]\nmode = "tcp"\nbind = "{bind}"\nbackups = "all"\n')
+    (directory / "services.toml").write_text(f'[pg]\nmode = "tcp"\nbind = "{bind}"\n{table}')
     with (
-        running_proxy(short_dir, SERF_HAPROXY_DRAIN_TIMEOUT_S="1") as proxy,
+        running_proxy(directory, SERF_HAPROXY_DRAIN_TIMEOUT_S="1", **environ) as proxy,
         serving_tcp(at_once(be_silent)) as (_, port),
         contextlib.ExitStack() as stack,
     ):
-        offer(proxy, "web2", pg=f"{port}{before}")
+        offer(proxy, "web2", pg=f"{port}{words}")
         proxy.run_pass()
         wait_up(proxy, ("pg", "web2"))
         client = socket.create_connection(("127.0.0.1", int(bind.rpartition(":")[2])), 5)
@@ -44,13 +54,21 @@ def test_a_server_that_comes_back_while_it_ends_is_what_it_says_now(short_dir: P
         offer(proxy, "web1", pg=port)
         proxy.run_pass()
         wait_up(proxy, ("pg", "web1"))
-        offer(proxy, "web2", status="left", pg=f"{port}{before}")
+        offer(proxy, "web2", status="left", pg=f"{port}{words}")
 
         def has_gone() -> bool:
             proxy.run_pass()
             return " web2 " not in Path(proxy.settings.config_path).read_text()
 
         wait_for(has_gone, "web2 is no more in the file")
+        yield proxy, port
+
+
+@pytest.mark.parametrize("before", ["", ":backup"])
+def test_a_server_that_comes_back_while_it_ends_is_what_it_says_now(short_dir: Path, before: str) -> None:
+    """It left, a last connection keeps it in HAProxy, and it comes back as a backup, or as none."""
+    after = "" if before else ":backup"
+    with waiting_server(short_dir, 'backups = "all"\n', before) as (proxy, port):
         assert list_backups(proxy, "pg") == {"web1": False, "web2": bool(before)}, "the connection keeps it"
         offer(proxy, "web2", pg=f"{port}{after}")
 
