@@ -45,7 +45,7 @@ GROUPS = {
     "integration/test_systemd": ("systemd", 1),
 }
 SINGLE = ("containers/", "integration/")
-AGAIN_COUNT = 5  # so many failed tests run again
+AGAIN_COUNT = 12  # so many failed tests run again, one in five hundred
 
 # No deadline per example: on a busy machine the time of one example means nothing.
 hypothesis.settings.register_profile("here", deadline=None, max_examples=200)
