@@ -51,7 +51,7 @@ def test_a_hanging_executor_is_killed_and_another_slot_serves(stage: Stage) -> N
     assert load(stage, 10, 2).faults == {}
 
 
-@pytest.mark.parametrize("stop", [["false", "{slot}"], ["sleep", "1000", "{slot}"]], ids=["fails", "hangs"])
+@pytest.mark.parametrize("stop", [["false", "{slot}"], ["sh", "-c", "sleep 1000", "{slot}"]], ids=["fails", "hangs"])
 def test_a_stop_that_does_not_work_is_tried_again(stage: Stage, stop: list[str]) -> None:
     """A server that cannot be stopped stays drained, and gets no requests; it goes as soon as the executor works."""
     stage.change("in_window_s = 10", "in_window_s = 10\nact_limit_s = 5")
