@@ -52,6 +52,7 @@ def running_balancer(start_serf: StartSerf) -> Iterator[Balancer]:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp")))
         serf = start_serf("lb1", "-tag=role=balancer")
+        stack.callback(serf.process.kill)  # else it would run to the end of all tests, beside a hundred others
         balancer = Balancer(directory, SERF_HAPROXY_RPC_ADDR="{}:{}".format(*serf.rpc))
         balancer.serf = serf.process.pid
         balancer.webs = {name: stack.enter_context(answering()) for name in ("web1", "web2")}
