@@ -38,8 +38,8 @@ unit: install test-packages ## Run the unit tests: no cluster, no containers.
 	$(PYTEST) $(UNIT) --numprocesses=$(UNIT_WORKERS) $(SIDE_BY_SIDE)
 
 # Tests that measure time or need all processors come first, one after another; then all others side by side. What failed
-# runs once more, with nothing beside it and the same seed: a test that then passes has failed for want of processor time,
-# and pytest names it. More than a few are a failure at once (AGAIN_COUNT in tests/conftest.py).
+# runs once more, with nothing beside it and the same seed. A test that then passes lacked processor time, or shows a fault
+# that few moments show: pytest names it. More than a few are a failure at once (AGAIN_COUNT in tests/conftest.py).
 test: install test-packages lint ## Run the linters and all tests, and print the branch coverage; SEED=N repeats an order.
 	@alone=0; others=0; \
 	$(PYTEST) -m alone --cache-clear || alone=$$?; \

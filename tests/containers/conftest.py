@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
-from containers.cluster import Balancer, Cluster
+from containers.cluster import Balancer, Cluster, Container
 from containers.crew import Crew, Stage
 from containers.engine import Engine, running_engine
 from containers.faults import build_netfilter
@@ -55,6 +55,16 @@ def cluster(make_cluster: MakeCluster) -> Iterator[Cluster]:
     """Yield the cluster that the tests of a module share, at first empty."""
     with make_cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture
+def nodes(cluster: Cluster) -> Iterator[list[Container]]:
+    """Yield a list of containers that are removed after the test."""
+    nodes: list[Container] = []
+    yield nodes
+    for node in nodes:
+        if node in cluster.containers:
+            cluster.remove(node)
 
 
 @pytest.fixture(scope="module")

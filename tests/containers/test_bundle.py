@@ -1,7 +1,6 @@
 """The node bundle in images of other makers: joined, served, stopped, killed, replaced under load."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 import requests
@@ -25,16 +24,6 @@ PSS = (
 def balancer(cluster: Cluster) -> Balancer:
     """Return the balancer of the module's cluster."""
     return cluster.balancer(SERF_HAPROXY_FLAP_CUTOFF="0")
-
-
-@pytest.fixture
-def nodes(cluster: Cluster) -> Iterator[list[Container]]:
-    """Yield a list of nodes that are removed after the test."""
-    nodes: list[Container] = []
-    yield nodes
-    for node in nodes:
-        if node in cluster.containers:
-            cluster.remove(node)
 
 
 def send(node: Container, signal: str, beginning: str, user: str = "0") -> None:

@@ -2,10 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import requests
 
 from containers.applications import build
@@ -21,15 +19,6 @@ RIGHTS += ("--cap-add=KILL", "--cap-add=SETGID", "--cap-add=SETUID")
 SHELL = "/busybox mkdir -p /bin; /busybox ln -sf /busybox /bin/sh"  # Docker's --health-cmd needs it
 SERVED = ("/busybox", "sh", "-c", f"{SHELL}; trap 'sleep 1; exit 0' TERM; httpd -f -p 8080 -h /www & wait")
 HEALTH = ("--health-cmd=/busybox test -e /www/index.html", "--health-interval=1s", "--health-retries=1")
-
-
-@pytest.fixture
-def nodes(cluster: Cluster) -> Iterator[list[Container]]:
-    """Yield a list of containers that are removed after the test."""
-    nodes: list[Container] = []
-    yield nodes
-    for node in nodes:
-        cluster.remove(node)
 
 
 def find_socket(engine: Engine) -> str:

@@ -1,6 +1,5 @@
 """Sidecars: beside an application in its network, and for one at another address."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,6 @@ from integration.proxy import wait_for
 SECRET = "correct horse battery staple"
 SIDECAR = ("/command/sidecar",)
 BESIDE = (*NO_RIGHTS, "--user=1000:1000", "--env=SERF_JOIN=lb1", "--env=APP_PORT=8080", "--env=APP_GRACE_S=0.2")
-
-
-@pytest.fixture
-def nodes(cluster: Cluster) -> Iterator[list[Container]]:
-    """Yield a list of containers that are removed after the test."""
-    nodes: list[Container] = []
-    yield nodes
-    for node in nodes:
-        cluster.remove(node)
 
 
 def start_application(cluster: Cluster, nodes: list[Container], name: str, *options: str) -> Container:

@@ -7,7 +7,7 @@ import contextlib
 import csv
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,25 +83,32 @@ def list_limits(proxy: Proxy) -> dict[str, str]:
     return {name: words[TOLD.index("slim")] for (_, name), words in list_told(proxy).items()}
 
 
-@pytest.mark.parametrize("is_restarted", [False, True])
-def test_a_change_that_is_taken_back_before_its_reload_leaves_nothing(short_dir: Path, is_restarted: bool) -> None:
-    """Servers that joined and moved while the reload was put off have the words of that time no more."""
-    (short_dir / "services.toml").write_text(PLAIN)
-    with running_proxy(short_dir) as proxy:
+@contextlib.contextmanager
+def serving_two(directory: Path) -> Iterator[tuple[Proxy, Reconciler]]:
+    """Yield a balancer that has web1 and web2, and what has made its first pass."""
+    (directory / "services.toml").write_text(PLAIN)
+    with running_proxy(directory) as proxy:
         offer(proxy, "web1", nodes=8001)
         offer(proxy, "web2", nodes=8001)
         reconciler = Reconciler(proxy.settings)
         assert reconciler.reconcile(lambda: None).is_in_force
+        yield proxy, reconciler
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_change_that_is_taken_back_before_its_reload_leaves_nothing(short_dir: Path, is_restarted: bool) -> None:
+    """Servers that joined and moved while the reload was put off have the words of that time no more."""
+    with serving_two(short_dir) as (proxy, reconciler):
         (short_dir / "services.toml").write_text(LIMITED)
         offer(proxy, "web2", nodes=8002)
         offer(proxy, "web3", nodes=8003)
         assert reconciler.reconcile(lambda: None, pause=Pause(10)).reason.startswith("servers changed as far as")
         assert list_limits(proxy) == {"web1": "", "web2": "5", "web3": "5"}
         (short_dir / "services.toml").write_text(PLAIN)
-        reconciler = Reconciler(proxy.settings) if is_restarted else reconciler
-        assert reconciler.reconcile(lambda: None).verdict is Verdict.APPLIED
+        later = Reconciler(proxy.settings) if is_restarted else reconciler
+        assert later.reconcile(lambda: None).verdict is Verdict.APPLIED
         assert list_limits(proxy) == {"web1": "", "web2": "", "web3": ""}
-        assert reconciler.reconcile(lambda: None).verdict is Verdict.UNCHANGED
+        assert later.reconcile(lambda: None).verdict is Verdict.UNCHANGED
         assert not (short_dir / "ahead.json").exists()
 
 
@@ -125,12 +132,7 @@ def test_a_member_that_changes_back_after_a_pass_was_cut_short(short_dir: Path, 
 
 def test_a_disk_that_is_full_hides_nothing(short_dir: Path) -> None:
     """The published file cannot be written, nor what HAProxy was given, while a member turns into a backup and back."""
-    (short_dir / "services.toml").write_text(PLAIN)
-    with running_proxy(short_dir) as proxy:
-        offer(proxy, "web1", nodes=8001)
-        offer(proxy, "web2", nodes=8001)
-        reconciler = Reconciler(proxy.settings)
-        assert reconciler.reconcile(lambda: None).is_in_force
+    with serving_two(short_dir) as (proxy, reconciler):
         (short_dir / "ahead.json").mkdir()
         offer(proxy, "web2", nodes="8001:backup")
         with pytest.raises(CutError):

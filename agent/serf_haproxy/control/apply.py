@@ -42,7 +42,8 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
         return _wait(attempt)
     before = attempt.read_before()
     attempt = attempt._replace(unpublished=find_unpublished(goal.layout, before, running, edges.ahead, edges.runtime))
-    changes = find_changes(goal, attempt.read_known(), running, attempt.left)
+    known = attempt.read_known()
+    changes = find_changes(goal, known, running, attempt.left)
     left = {key: attempt.left[key] for key in changes.left} if changes else {}
     if live == goal.text and changes and not changes.commands and not changes.fixed and not attempt.ordered:
         _delete_idle(attempt, changes)
@@ -52,7 +53,6 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     is_confirmed = (
         live is not None and running is not None and _runs(live, before, running, attempt.left, attempt.hastened)
     )
-    known = attempt.read_known()
     drifts = _list_drifts(goal, known, running, is_settled=live == goal.text) if changes and changes.commands else ()
     is_applied = changes is not None and change_servers(attempt, goal, running, changes) and not attempt.ordered
     on_step("applied")
