@@ -1,4 +1,7 @@
-"""images/compose.yaml with Compose 1 and Compose 2."""
+"""images/compose.yaml with Compose 1 and Compose 2, the files beside it with Compose 1.
+
+COMPOSE=all runs all with both.
+"""
 
 import contextlib
 import functools
@@ -20,6 +23,8 @@ from integration.proxy import wait_for
 
 STEP_S = 240.0  # for some servers to come or go, on a busy machine
 REPLACEMENTS = int(os.environ.get("REPLACEMENTS", "1"))
+VERSIONS = {"1": "Compose 1", "2": "Compose 2"}
+FURTHER = list(VERSIONS)[: None if os.environ.get("COMPOSE") == "all" else 1]
 PROJECT = f"{PREFIX}-{os.getpid()}".replace("-", "")
 
 
@@ -68,9 +73,15 @@ def find_compose(version: str) -> str:
     return str(directory / "usr" / "libexec" / "docker" / "cli-plugins" / "docker-compose")
 
 
-@pytest.fixture(params=["1", "2"], ids=["Compose 1", "Compose 2"])
+@pytest.fixture(params=VERSIONS, ids=VERSIONS.get)
 def program(request: pytest.FixtureRequest) -> str:
     """Return the path of Compose 1 or 2."""
+    return find_compose(request.param)
+
+
+@pytest.fixture(params=FURTHER, ids=VERSIONS.get)
+def any_program(request: pytest.FixtureRequest) -> str:
+    """Return the path of Compose 1: what a further file adds is the engine's matter, not Compose's."""
     return find_compose(request.param)
 
 
@@ -93,6 +104,14 @@ def compose(engine: Engine, program: str) -> Iterator[Compose]:
 def is_up(balancer: Balancer, count: int, service: str = "nodes") -> bool:
     """Return whether a balancer has this many servers in a service and all are up."""
     return list((balancer.views(service) or {}).values()) == ["UP"] * count
+
+
+def test_both_versions_read_every_file(engine: Engine, program: str) -> None:
+    """Each file beside compose.yaml is valid in Compose 1 and 2."""
+    variables = {"CERTIFICATES": "/", "AUTOSCALE_CONFIG": "/", "DOCKER_SOCKET": "/", "AUTOSCALE_GID": "0"}
+    for path in sorted((ROOT / "images").glob("compose.*.yaml")):
+        compose = Compose(engine, program, "compose.yaml", path.name, APP_IMAGE="any", **variables)
+        assert "balancer" in compose("config", "--services").split(), path.name
 
 
 def test_new_web_applications_beside_the_old_ones_cost_no_request(compose: Compose) -> None:
@@ -155,7 +174,7 @@ def test_compose_scales_and_stops(compose: Compose) -> None:
     assert [status.partition(")")[0] for status in ended] == ["Exited (0"] * 7
 
 
-def test_a_further_file_adds_https_to_both_services(engine: Engine, program: str, tmp_path: Path) -> None:
+def test_a_further_file_adds_https_to_both_services(engine: Engine, any_program: str, tmp_path: Path) -> None:
     """With compose.https.yaml both balancers have the certificates of a mounted directory, also a renewed one."""
     for directory in (tmp_path, *tmp_path.parents[:2]):
         directory.chmod(directory.stat().st_mode | 0o055)
@@ -168,7 +187,7 @@ def test_a_further_file_adds_https_to_both_services(engine: Engine, program: str
 
     first = renew()
     files = "compose.yaml", "compose.services.yaml", "compose.https.yaml"
-    with removing(Compose(engine, program, *files, CERTIFICATES=str(tmp_path))) as compose:
+    with removing(Compose(engine, any_program, *files, CERTIFICATES=str(tmp_path))) as compose:
         compose("up", "--no-build", "--detach", "--scale", "webapp=1", "--scale", "api=1")
         for name in ("balancer", "balancer2"):
             balancer = compose.balancer(name)
@@ -190,9 +209,9 @@ def test_a_further_file_adds_https_to_both_services(engine: Engine, program: str
             wait_for(lambda endpoint=endpoint: see_certificate(endpoint, "shop.test") == second, "renewed", FAIL_S)
 
 
-def test_a_second_file_adds_a_second_service(engine: Engine, program: str) -> None:
+def test_a_second_file_adds_a_second_service(engine: Engine, any_program: str) -> None:
     """With compose.services.yaml each request gets to the nodes of its own service, also after a scaling."""
-    with removing(Compose(engine, program, "compose.yaml", "compose.services.yaml")) as compose:
+    with removing(Compose(engine, any_program, "compose.yaml", "compose.services.yaml")) as compose:
         for count in (2, 3):
             scale = "--scale", "webapp=2", "--scale", f"api={count}"
             compose("up", "--no-build", "--detach", "--no-recreate", *scale)
@@ -209,7 +228,7 @@ def test_a_second_file_adds_a_second_service(engine: Engine, program: str) -> No
             assert len(hosts) == count
 
 
-def test_a_load_makes_web_applications_come_and_go(engine: Engine, program: str, tmp_path: Path) -> None:
+def test_a_load_makes_web_applications_come_and_go(engine: Engine, any_program: str, tmp_path: Path) -> None:
     """With compose.autoscale.yaml copies start under load and go after it, without a failure; `down` removes all."""
     for directory in (tmp_path, *tmp_path.parents[:2]):
         directory.chmod(directory.stat().st_mode | 0o055)
@@ -223,7 +242,7 @@ def test_a_load_makes_web_applications_come_and_go(engine: Engine, program: str,
     environ = {"AUTOSCALE_CONFIG": str(tmp_path), "DOCKER_SOCKET": str(socket)}
     environ["AUTOSCALE_GID"] = str(socket.stat().st_gid)
     mine = f"--filter=label=com.docker.compose.project={PROJECT}"
-    with removing(Compose(engine, program, "compose.yaml", "compose.autoscale.yaml", **environ)) as compose:
+    with removing(Compose(engine, any_program, "compose.yaml", "compose.autoscale.yaml", **environ)) as compose:
         compose("up", "--no-build", "--detach", "balancer", "webapp")
         balancer = compose.balancer("balancer")
 
@@ -243,10 +262,10 @@ def test_a_load_makes_web_applications_come_and_go(engine: Engine, program: str,
     assert engine("ps", "--all", "--quiet", mine).split() == []
 
 
-def test_a_sidecar_makes_an_unchanged_application_a_node(engine: Engine, program: str) -> None:
+def test_a_sidecar_makes_an_unchanged_application_a_node(engine: Engine, any_program: str) -> None:
     """compose.sidecar.yaml serves an image without the bundle; the sidecar leaves at its stop, and joins again."""
     environ = {"APP_IMAGE": build(engine, "plain"), "APP_PORT": "8080"}
-    with removing(Compose(engine, program, "compose.yaml", "compose.sidecar.yaml", **environ)) as compose:
+    with removing(Compose(engine, any_program, "compose.yaml", "compose.sidecar.yaml", **environ)) as compose:
         compose("up", "--no-build", "--detach", "--scale", "webapp=0", "balancer", "app", "node", "webapp")
         balancer = compose.balancer("balancer")
         (app,), (node,) = (compose("ps", "-q", name).split() for name in ("app", "node"))

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import requests
-
 from serf_haproxy.errors import InputError, SystemFault
 from serf_haproxy.lab.records import Node, Record
 
@@ -34,6 +32,8 @@ def _order(record: Record, node: Node, path: str, order: dict[str, Any]) -> None
         InputError: The node has no web application, or the order is out of range.
         SystemFault: It does not answer.
     """
+    import requests  # half of the time of a command of the lab, which an autoscaler runs each second
+
     if record.is_tcp(node.service):
         raise InputError(f"{node.name} is of service {node.service} of mode tcp; name a node with a web application")
     try:

@@ -4,8 +4,6 @@ import socket
 import time
 from collections.abc import Callable, Collection
 
-import requests
-
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.haproxy.stat import ServerStatus
 from serf_haproxy.lab.balancer import is_ready, list_servers, log_dir, runs_haproxy
@@ -120,6 +118,8 @@ def _is_hidden(record: Record, node: Node) -> bool:
 
 def _fetch(url: str) -> str | None:
     """Return the address that answers a new connection, or None; the path has no configurable delay."""
+    import requests  # as in `behaviour`
+
     try:
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the environment cannot reach loopback
