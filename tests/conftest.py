@@ -42,6 +42,7 @@ GROUPS = {
     "containers/test_save": ("images", 1),
     "containers/test_services": ("services", 1),
     "integration/test_page": ("page", 1),
+    "integration/test_packages": ("packages", 1),
     "integration/test_systemd": ("systemd", 1),
 }
 SINGLE = ("containers/", "integration/")

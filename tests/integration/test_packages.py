@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from containers.engine import need
 from integration import debian
 from integration.machine import Machine, running_machine
 from integration.proxy import wait_for
@@ -38,6 +39,16 @@ def machine(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[
     with running_machine(tmp_path_factory.mktemp("machine"), source) as made:
         made.run(ADDRESSES)
         yield made
+
+
+def test_lintian_finds_nothing_wrong(source: Path) -> None:
+    """Debian's own checks have no error and no warning."""
+    need("lintian")
+    packages = sorted(str(path) for path in (source / "1.1").glob("*.deb"))
+    assert len(packages) == 2
+    argv = ["lintian", "--allow-root", "--no-cfg", "--fail-on=error,warning", *packages]
+    checked = subprocess.run(argv, capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout) == (0, ""), checked.stdout + checked.stderr
 
 
 def configure(machine: Machine, name: str, **changes: object) -> None:
