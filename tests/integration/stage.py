@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 import workers
+from integration.evidence import Evidence
 from integration.proxy import wait_for
 from integration.test_daemon import COMMAND
 from serf_haproxy.lab.cluster import Lab
@@ -20,6 +21,7 @@ from serf_haproxy.lab.traffic import Result, Traffic, make_traffic
 
 MOST = 4
 _WAIT_S = 90.0
+_ANSWER_S = 75.0  # longer than a request waits in HAProxy before it gets 503
 
 
 class Stage:
@@ -179,9 +181,16 @@ class Doors(Lab):
 
 
 def load(stage: Stage, rate: float, duration_s: float, work_s: float = 0.02, door: str = "") -> Result:
-    """Make requests at times that do not depend on the answers, to all balancers or to one."""
-    wanted = Traffic(rate=rate, duration_s=duration_s, work_s=work_s, service="shop")
-    return make_traffic(Doors(stage.lab, door) if door else stage.lab, wanted, is_quiet=True)
+    """Make requests at times that do not depend on the answers, to all balancers or to one.
+
+    Where some fail, what HAProxy says of them is printed: pytest shows it if the test fails.
+    """
+    wanted = Traffic(rate=rate, duration_s=duration_s, work_s=work_s, service="shop", answer_s=_ANSWER_S)
+    evidence = Evidence(stage.lab.lab_dir)
+    result = make_traffic(Doors(stage.lab, door) if door else stage.lab, wanted, is_quiet=True)
+    if result.faults:
+        print(evidence.tell(result.faults), flush=True)
+    return result
 
 
 @contextlib.contextmanager

@@ -54,15 +54,16 @@ def test_a_hanging_executor_is_killed_and_another_slot_serves(stage: Stage) -> N
 @pytest.mark.parametrize("stop", [["false", "{slot}"], ["sh", "-c", "sleep 1000", "{slot}"]], ids=["fails", "hangs"])
 def test_a_stop_that_does_not_work_is_tried_again(stage: Stage, stop: list[str]) -> None:
     """A server that cannot be stopped stays drained, and gets no requests; it goes as soon as the executor works."""
-    stage.change("in_window_s = 10", "in_window_s = 10\nact_limit_s = 5")
     path = Path(stage.lab.lab_dir, "lb1", "services.toml")
     good = next(line for line in path.read_text().splitlines() if line.startswith("stop = "))
     stage.replace("stop", f"stop = {json.dumps(stop)}")
     assert load(stage, *CROWD).faults == {}
     stage.wait(lambda: len(stage.serving()) == MOST)
+    stage.change("in_window_s = 10", "in_window_s = 10\nact_limit_s = 5")  # starts take longer on a busy machine
     with watching(stage) as counts, loading(stage, 20, 30) as results:
         stage.wait(lambda: stage.happened("stop failed") >= 2)
         assert len(stage.nodes) == MOST
+        stage.replace("act_limit_s", "act_limit_s = 60")
         stage.replace("stop", good)
         stage.wait(lambda: stage.happened("stop done") >= 1)
     assert results[0].faults == {}
@@ -107,6 +108,20 @@ def test_a_slot_that_never_joins_is_stopped_and_another_one_serves(stage: Stage,
         assert "it is not in service 20 s after its start" in stage.command("history", "--since", "5m")
         assert load(stage, 20, 5).faults == {}
     assert (max(counts), min(counts) >= 1) == (MOST, True)
+
+
+def test_what_fails_is_told_with_the_words_of_haproxy(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """The output of a test with failed requests has HAProxy's termination states, the servers, and what happened."""
+    stage.replace("queue_timeout_s", "queue_timeout_s = 0.5")
+    stage.replace("max", "max = 1")
+    faults: dict[str, int] = {}
+    while not faults:  # until HAProxy has the new limit
+        faults = dict(load(stage, 60, 3, work_s=0.2).faults)
+    said = capsys.readouterr().out
+    assert faults.keys() == {"503"}
+    assert f"    {faults['503']} x 503 sQ-- shop/<NOSRV> at lb1\n" in said
+    assert "lb1 shop/shop-1: status=UP weight=1 " in said
+    assert "lb1 autoscale" in said
 
 
 @pytest.mark.parametrize("service", ["autoscale", "daemon", "haproxy"])

@@ -14,7 +14,7 @@ from typing import cast
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.lab.arrivals import CLIENT_COUNT, Request
 
-ANSWER_S = 10.0  # a request without an answer by then has failed
+ANSWER_S = 10.0
 _SWEEP_S = 0.25
 _LEAD_S = 0.1
 _FAILED = math.inf
@@ -31,6 +31,7 @@ class Spec:
         keeps_cookies: Whether clients send back the cookies that they get.
         lag_s: A request that is sent later than this is late.
         late_count: With more late requests than this `Clients.run` gives up.
+        answer_s: A request without an answer by then has failed.
     """
 
     doors: Sequence[tuple[str, int]]
@@ -39,6 +40,7 @@ class Spec:
     keeps_cookies: bool = False
     lag_s: float = math.inf
     late_count: int = 0
+    answer_s: float = ANSWER_S
 
 
 @dataclasses.dataclass(slots=True)
@@ -137,7 +139,7 @@ class Clients:
         """
         try:
             await self._send_all()
-            end_s = self._loop.time() + ANSWER_S
+            end_s = self._loop.time() + self._spec.answer_s
             while (self._open or self._tasks) and self._loop.time() < end_s:
                 await asyncio.sleep(_SWEEP_S)
         finally:
@@ -216,7 +218,7 @@ class Clients:
         """Give up what is too old, now and then."""
         if number % 256:
             return
-        oldest_s = self._loop.time() - self.start_s - ANSWER_S
+        oldest_s = self._loop.time() - self.start_s - self._spec.answer_s
         for link in [link for link in self._open if link.answer and link.answer.at_s < oldest_s]:
             link.answer = None
             self._open.discard(link)

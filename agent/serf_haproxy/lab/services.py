@@ -17,6 +17,7 @@ FILE_VARIABLE = "SERF_HAPROXY_SERVICES_FILE"
 TCP_NAMES = ("echo", "mysql", "pg", "redis", "smtp")  # without a mode, services of these names are TCP
 _NODE_COUNT = 100  # of one service
 _MAXCONN = 4  # requests that a server of a service that scales takes at once
+_QUEUE_S = 60  # they wait for servers that start, also where this machine has too much to do to start them soon
 _PATHS = ("delay", "health", "idle", "retire")  # the web application's own paths, which a route would take away
 _WISH = re.compile(r"([^=:]*)=([0-9]{1,4})(?::(http|tcp))?", re.ASCII)
 _FORM = "must be NAME=COUNT or NAME=COUNT:MODE with the mode http or tcp, separated by commas"
@@ -172,7 +173,8 @@ def write_file(record: Record, balancer: Balancer) -> str:
         else:
             tables.append(f'[{name}]\nroutes = ["/{name}", "{name}.localhost"]')
         if service.most:
-            tables[-1] += f"\nserver_maxconn = {_MAXCONN}\n\n{_write_scale(record, service)}"
+            limits = f"server_maxconn = {_MAXCONN}\nqueue_timeout_s = {_QUEUE_S}"
+            tables[-1] += f"\n{limits}\n\n{_write_scale(record, service)}"
     return "\n\n".join(tables) + "\n"
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from serf_haproxy.errors import InputError
 from serf_haproxy.lab.arrivals import Work, make_requests
-from serf_haproxy.lab.clients import Answer, Clients, Spec
+from serf_haproxy.lab.clients import ANSWER_S, Answer, Clients, Spec
 from serf_haproxy.lab.screen import say
 from serf_haproxy.services import DEFAULT_SERVICE
 from serf_haproxy.services.service import HTTP
@@ -34,6 +34,7 @@ class Traffic(NamedTuple):
         keeps_cookies: Whether clients keep their cookies.
         seed: The seed of the random numbers.
         service: The service, None for the default one.
+        answer_s: A request without an answer by then has failed, seconds.
     """
 
     rate: float
@@ -43,6 +44,7 @@ class Traffic(NamedTuple):
     keeps_cookies: bool = False
     seed: int = 1
     service: str | None = None
+    answer_s: float = ANSWER_S
 
 
 class Result(NamedTuple):
@@ -113,7 +115,7 @@ def make_traffic(lab: "Lab", wanted: Traffic, is_quiet: bool = False) -> Result:
     names = {node["address"]: node["name"] for node in status["nodes"] if node["service"] == name}
     requests = make_requests(wanted.seed, wanted.rate, wanted.duration_s, Work(wanted.kind, wanted.work_s), 0.0)
     doors = [(str(place.hostname), int(place.port or 80)) for place in places]
-    spec = Spec(doors, requests, places[0].path or "/", wanted.keeps_cookies)
+    spec = Spec(doors, requests, places[0].path or "/", wanted.keeps_cookies, answer_s=wanted.answer_s)
     return sum_up(asyncio.run(_run(spec, names, is_quiet)), names)
 
 
