@@ -107,13 +107,13 @@ class Containers:
         answer = self._engine.ask("GET", ("containers", name, "json"), _ASK_S)
         if answer.status == ABSENT:
             return None
-        found: Inspected = self._engine.expect(answer, f"look at {name}").content
-        return found
+        return self._engine.expect_container(answer, name)
 
     def _list_labelled(self, *labels: str) -> list[dict[str, Any]]:
         query = {"all": "true", "filters": json.dumps({"label": list(labels)})}
-        answer = self._engine.expect(self._engine.ask("GET", ("containers", "json"), _ASK_S, query), "list containers")
-        return [one for one in answer.content or [] if isinstance(one.get("Labels"), dict)]
+        answer = self._engine.ask("GET", ("containers", "json"), _ASK_S, query)
+        listed = self._engine.expect_list(answer, "list containers")
+        return [one for one in listed if isinstance(one.get("Labels"), dict)]
 
     def _refuse_foreign(self, found: Inspected, slot: str) -> None:
         labels = (found.get("Config") or {}).get("Labels") or {}

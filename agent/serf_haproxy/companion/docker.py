@@ -56,10 +56,9 @@ class Docker:
         """
         filters = json.dumps({"label": [SERVICE_LABEL], "status": ["running", "paused"]})
         answer = self._engine.ask("GET", _LIST, _ASK_S, {"filters": filters})
-        listed = self._engine.expect(answer, "list containers").content
         found = []
-        for one in (listed if isinstance(listed, list) else [])[:_LOOKED_AT]:
-            number = one.get("Id") if isinstance(one, dict) else None
+        for one in self._engine.expect_list(answer, "list containers")[:_LOOKED_AT]:
+            number = one.get("Id")
             if isinstance(number, str) and _NUMBER.fullmatch(number) and (seen := self._inspect(number)):
                 found.append(seen)
         return found
