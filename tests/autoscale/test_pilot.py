@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from serf_haproxy.autoscale.gauge import Gauge, Row
+from serf_haproxy.autoscale.hands import Hands
 from serf_haproxy.autoscale.law import Verb
 from serf_haproxy.autoscale.orders import Orders, Standing
 from serf_haproxy.autoscale.pilot import Pilot, View
@@ -48,7 +49,7 @@ class Course:
         rules = make_rules(service)
         assert rules is not None
         self.executor = Filled()
-        self.pilot = Pilot("shop", SCALE, rules, self.executor, Orders(Settings()))
+        self.pilot = Pilot("shop", SCALE, rules, Hands(self.executor), Orders(Settings()))
         self.now_s, self.at_s = 1000.0, float(NIGHT_S)
         self.ours: dict[str, Any] = {}
 
@@ -66,7 +67,7 @@ class Course:
             rows = {name: Row(name in self.in_service, 0) for name in list(self.executor.filled)}
             self.pilot.look(View(self.now_s, self.at_s, Gauge(0, rows), {}, Standing(self.ours, [], False), ""))
             assert self.pilot.plan is not None
-            for verb, slot in self.pilot.plan.steps if self.pilot._hands.is_known(self.now_s) else ():
+            for verb, slot in self.pilot.plan.steps if self.pilot.hands.is_known(self.now_s) else ():
                 steps.append((verb, slot))
                 self._take(verb, slot)
             self._settle()
@@ -81,11 +82,11 @@ class Course:
         if verb is not Verb.STOP:
             self.ours.pop(slot, None)
         if verb is not Verb.RETURN:
-            assert self.pilot._hands.tell(verb, slot, self.now_s)
+            assert self.pilot.hands.tell(verb, slot, self.now_s)
 
     def _settle(self) -> None:
         """Wait for the threads of the executor, which know no other time than that of this machine."""
-        hands = self.pilot._hands
+        hands = self.pilot.hands
         for future in [
             *(task.future for task in hands._tasks.values()),
             *([hands._listing[2]] if hands._listing else []),

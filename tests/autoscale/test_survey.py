@@ -194,6 +194,19 @@ def test_no_look_waits_for_the_executor_and_nothing_is_told_twice() -> None:
     assert hands.filled == {"s-1": True}
 
 
+def test_what_is_under_way_goes_on_by_other_rules() -> None:
+    """Where the services file says something else meanwhile, a start is not told again, and its end is told."""
+    executor = Fake()
+    former = Hands(executor)
+    assert former.tell(Verb.START, "s-1", 0)
+    hands = Hands(executor, former)
+    assert hands.find_busy() == {"s-1": (Verb.START, 0)}
+    assert not hands.tell(Verb.START, "s-1", 1)
+    assert not hands.tell(Verb.STOP, "s-1", 1)
+    executor.may_go.set()
+    assert collect(hands, 2) == [(Verb.START, "s-1", "")]
+
+
 def test_a_start_that_fills_no_slot_is_a_failure() -> None:
     """A program that ends well and does nothing is told of, and told again after pauses that grow."""
     hands = Hands(Idle())

@@ -63,8 +63,8 @@ def test_a_stop_that_does_not_work_is_tried_again(stage: Stage, stop: list[str])
     with watching(stage) as counts, loading(stage, 20, 30) as results:
         stage.wait(lambda: stage.happened("stop failed") >= 2)
         assert len(stage.nodes) == MOST
-        stage.replace("act_limit_s", "act_limit_s = 60")
         stage.replace("stop", good)
+        stage.replace("act_limit_s", "act_limit_s = 60")
         stage.wait(lambda: stage.happened("stop done") >= 1)
     assert results[0].faults == {}
     assert (max(counts), min(counts) >= 1) == (MOST, True)
@@ -108,6 +108,22 @@ def test_a_slot_that_never_joins_is_stopped_and_another_one_serves(stage: Stage,
         assert "it is not in service 20 s after its start" in stage.command("history", "--since", "5m")
         assert load(stage, 20, 5).faults == {}
     assert (max(counts), min(counts) >= 1) == (MOST, True)
+
+
+def test_a_service_that_scales_no_more_has_its_drained_servers_back(stage: Stage) -> None:
+    """What drains when the table `scale` goes from the services file is in service again; nothing is stopped."""
+    stage.change("in_window_s = 10", "in_window_s = 10\nsticky_s = 60")
+    assert load(stage, *CROWD).faults == {}
+    stage.wait(lambda: len(stage.serving()) == MOST)
+    stage.wait(lambda: "draining" in stage.slots().values())
+    text = Path(stage.lab.lab_dir, "lb1", "services.toml").read_text()
+    with loading(stage, 20, 10) as results:
+        stage.change(text[text.index("[shop.scale]") :], "")
+        stage.wait(lambda: "shop-" not in stage.command("maint", "list"))
+    assert results[0].faults == {}
+    result = load(stage, 20, 5)
+    assert (result.faults, len(result.shares)) == ({}, MOST)
+    assert (len(stage.nodes), stage.happened("stop")) == (MOST, 0)
 
 
 def test_what_fails_is_told_with_the_words_of_haproxy(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

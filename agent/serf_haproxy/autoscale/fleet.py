@@ -1,17 +1,21 @@
 """The services that scale, as the services file that is in force names them, each with its pilot."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from serf_haproxy.autoscale.choice import make_executor
+from serf_haproxy.autoscale.hands import Hands
 from serf_haproxy.autoscale.notes import read_kept
-from serf_haproxy.autoscale.orders import Orders
+from serf_haproxy.autoscale.orders import Orders, Standing
 from serf_haproxy.autoscale.pilot import Pilot
 from serf_haproxy.autoscale.rules import make_rules
 from serf_haproxy.control.state import State
 from serf_haproxy.services.file import Source, Table, read_from
 from serf_haproxy.services.service import Service
 from serf_haproxy.settings import Settings
+
+log = logging.getLogger("serf-haproxy")
 
 
 class Fleet:
@@ -58,13 +62,28 @@ class Fleet:
                 lines.append(f"service {service.name} scales: {limits} of {pilot.rules.capacity:g} requests each")
         return lines + [f"service {name} scales no more" for name in before]
 
+    def release(self, standing: Standing) -> None:
+        """Put servers back into service whose service scales no more, for example because the file has changed.
+
+        Nothing would finish their drain, and one of them may be the last server.
+
+        Raises:
+            SystemFault: An order cannot be given.
+        """
+        for slot in standing.ours:
+            if not any(pilot.has(slot) for pilot in self.pilots.values()):
+                self._orders.undo(slot)
+                log.info("%s", f"{slot} goes back into service: no service scales it any more")
+
     def _make(self, service: Service, former: Pilot | None, now_s: float) -> Pilot | None:
         rules = make_rules(service)
         if rules is None or service.scale is None:
             return None
         if former is not None and (former.scale, former.rules) == (service.scale, rules):
             return former
-        pilot = Pilot(service.name, service.scale, rules, make_executor(service.name, service.scale), self._orders)
+        executor = make_executor(service.name, service.scale)
+        hands = Hands(executor, former.hands if former else None)
+        pilot = Pilot(service.name, service.scale, rules, hands, self._orders)
         kept = read_kept(self._notes, service.name, now_s)
         pilot.slots, pilot.served, pilot.counts = kept.slots, set(kept.served), dict(kept.counts)
         pilot.start_s = kept.start_s

@@ -50,9 +50,10 @@ class Hands:
 
     Args:
         executor: What starts and stops servers.
+        former: What acted for the service before, by other rules: what it has begun goes on here.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, former: "Hands | None" = None) -> None:
         self._executor = executor
         self._tasks: dict[str, _Task] = {}
         self._settling: dict[str, tuple[Verb, float]] = {}  # done, and no list has shown it yet
@@ -64,6 +65,8 @@ class Hands:
         self._act_count = 0
         self.filled: Mapping[str, bool] = {}
         self.fault = "the executor has not been asked yet"
+        if former is not None:
+            self._tasks, self._settling = former._tasks, former._settling  # failures may be mended by other rules
 
     def is_known(self, now_s: float) -> bool:
         """Return whether the list of filled slots is recent."""

@@ -151,15 +151,14 @@ class Autoscaler:
         record = self._read_record()
         for event in self.fleet.follow(now_s):
             log.info("%s", event)
-        pilots = self.fleet.pilots
-        if not pilots:
+        pilots, standing = self.fleet.pilots, self._orders.read()
+        if not pilots and not standing.ours:
             self._notifier.tell_status("no service scales")
             return _IDLE_S
         self._council.find_others(record.self_name, now_s)
-        standing = self._orders.read()
         has_waits = any(not pilot.rules.min for pilot in pilots.values())
         gauges = self._meter.read(pilots, now_s, has_waits=has_waits)
-        if record.self_name and not self._is_dry:
+        if record.self_name and pilots and not self._is_dry:
             self._council.publish(record.self_name, self._sum_up(gauges, standing))
         self._council.ask(record.self_name, now_s)
         is_first = self.is_first = self._council.is_first(record.self_name, now_s)
@@ -180,6 +179,8 @@ class Autoscaler:
             events += [(name, event) for event in pilot.look(view)]
             if is_first and not self._is_dry and not missing:
                 events += [(name, event) for event in pilot.act(view)]
+        if is_first and not self._is_dry:
+            self.fleet.release(standing)
         self._tell(events, record.self_name)
         self._note(now_s, record.self_name, is_first=is_first, blind=blind)
         return _LOOK_S
@@ -228,7 +229,7 @@ class Autoscaler:
         )
 
     def _note(self, now_s: float, self_name: str, *, is_first: bool, blind: str) -> None:
-        if self._is_dry or now_s < self._noted_s + _NOTE_S:
+        if self._is_dry or not self.fleet.pilots or now_s < self._noted_s + _NOTE_S:
             return
         self._noted_s = now_s
         earlier = min((name for name in self._council.others if name < self_name), default="")

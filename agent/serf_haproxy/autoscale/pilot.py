@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from serf_haproxy.autoscale.executor import Executor, is_slot
+from serf_haproxy.autoscale.executor import is_slot
 from serf_haproxy.autoscale.gauge import Gauge
 from serf_haproxy.autoscale.hands import Act, Hands
 from serf_haproxy.autoscale.law import Plan, Verb, decide
@@ -55,14 +55,14 @@ class Pilot:
         name: The service.
         scale: How its servers are started and stopped.
         rules: The rules of the law.
-        executor: What starts and stops them.
+        hands: What has them started and stopped.
         orders: How servers are drained.
     """
 
-    def __init__(self, name: str, scale: Scale, rules: Scaling, executor: Executor, orders: Orders) -> None:
+    def __init__(self, name: str, scale: Scale, rules: Scaling, hands: Hands, orders: Orders) -> None:
         self.name, self.scale, self.rules = name, scale, rules
         self._orders = orders
-        self._hands = Hands(executor)
+        self.hands = hands
         self.memory = Memory()
         self.slots: tuple[Slot, ...] = ()
         self.served: set[str] = set()
@@ -74,10 +74,10 @@ class Pilot:
 
     def look(self, view: View) -> list[Event]:
         """Look at the slots and decide; return what happened since the last look. Nothing is done yet."""
-        events = [self._describe(act) for act in self._hands.collect(view.now_s)]
-        busy = {slot: verb for slot, (verb, _) in self._hands.find_busy().items()}
+        events = [self._describe(act) for act in self.hands.collect(view.now_s)]
+        busy = {slot: verb for slot, (verb, _) in self.hands.find_busy().items()}
         ours, kept = set(view.standing.ours), view.standing.find_kept(self.name)
-        sight = Sight(self._hands.filled, busy, view.gauge, view.loads, ours, kept, self.served)
+        sight = Sight(self.hands.filled, busy, view.gauge, view.loads, ours, kept, self.served)
         before = self.slots
         self.slots = find_slots(self.scale, sight, {slot.name: slot for slot in before}, view.now_s)
         self.start_s = measure_start(self.start_s, before, self.slots, self.served)
@@ -85,8 +85,8 @@ class Pilot:
         self.served |= {slot.name for slot in self.slots if slot.state is State.SERVING}
         self.served -= {slot.name for slot in self.slots if slot.state is State.ABSENT}
         blind = view.blind
-        if not self._hands.is_known(view.now_s):
-            blind = self._hands.fault or "the executor does not say what runs"
+        if not self.hands.is_known(view.now_s):
+            blind = self.hands.fault or "the executor does not say what runs"
         demand = view.gauge.demand + sum(load.demand for load in view.loads.values())
         left = max(0, demand - int(self.fixed * self.rules.capacity))
         week_min = find_week_min(self.scale.time_zone, view.at_s) if self.rules.peaks else None
@@ -105,7 +105,7 @@ class Pilot:
         Raises:
             SystemFault: An order cannot be given.
         """
-        if self.plan is None or not self._hands.is_known(view.now_s):
+        if self.plan is None or not self.hands.is_known(view.now_s):
             return []
         events = []
         reason = self.plan.reason
@@ -134,7 +134,7 @@ class Pilot:
     def _tell(self, verb: Verb, slot: str, view: View, reason: str) -> list[Event]:
         if verb is Verb.START and slot in view.standing.ours:
             self._orders.undo(slot)
-        return [Event(slot, verb.value, reason)] if self._hands.tell(verb, slot, view.now_s) else []
+        return [Event(slot, verb.value, reason)] if self.hands.tell(verb, slot, view.now_s) else []
 
     def _clean_up(self, view: View, touched: Collection[str]) -> None:
         """Undo the orders about servers that have gone."""
