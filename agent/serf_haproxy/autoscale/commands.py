@@ -6,7 +6,7 @@ from serf_haproxy.autoscale.executor import ExecutorFault, find_number, is_slot
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.serf.printing import printable
 from serf_haproxy.services.scaling import PLACE, SLOT, Scale
-from serf_haproxy.system.processes import run
+from serf_haproxy.system.processes import OUTPUT_BYTES, run
 
 _SHOWN = 200
 _LIST_S = 10.0
@@ -25,8 +25,11 @@ class Commands:
 
     def list_filled(self) -> Mapping[str, bool]:
         """Return the slots that the operator's program prints, one on each line; other lines are left out."""
-        lines = _run(self._scale.list, min(_LIST_S, self._scale.act_limit_s)).splitlines()
-        return {name: True for name in map(str.strip, lines) if is_slot(self._scale, name)}
+        said = _run(self._scale.list, min(_LIST_S, self._scale.act_limit_s))
+        if len(said.encode()) >= OUTPUT_BYTES:  # what is cut off would count as slots without a server
+            program = printable(self._scale.list[0], _SHOWN)
+            raise ExecutorFault(f"{program} prints more than {OUTPUT_BYTES} bytes, so what runs is not known")
+        return {name: True for name in map(str.strip, said.splitlines()) if is_slot(self._scale, name)}
 
     def start(self, slot: str) -> None:
         """Run the operator's program that starts a server."""
