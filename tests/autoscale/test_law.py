@@ -98,6 +98,36 @@ def test_of_many_servers_a_fifth_may_drain_at_once() -> None:
         assert len(world.run(0, 62)[0].steps) == number
 
 
+@pytest.mark.parametrize(
+    ("serving", "demand", "steps"),
+    [
+        (200, 1435, 0),  # needs 205
+        (200, 1442, 1),  # 206, of which five are no reason for a start
+        (200, 1540, 15),  # 220
+        (39, 280, 0),  # 40
+        (38, 273, 1),  # 39: of fewer than forty servers each counts
+    ],
+)
+def test_one_of_forty_servers_is_no_reason_to_start(serving: int, demand: int, steps: int) -> None:
+    """Servers are started for a mean that needs a fortieth more than there are, up to that fortieth less."""
+    plan = first(demand, make_slots(serving, 250), SCALING._replace(max=250))
+    assert [step.verb for step in plan.steps] == [Verb.START] * steps
+
+
+@pytest.mark.parametrize(("demand", "left"), [(1372, 200), (1358, 198), (1330, 194)])
+def test_one_of_forty_servers_is_no_reason_to_end_one(demand: int, left: int) -> None:
+    """Servers go down to a fortieth more than the mean needs: of 196 to 200, of 194 to 198, of 190 to 194."""
+    world = World(SCALING._replace(max=250), serving=200)
+    world.run(demand, 300)
+    assert world.count(State.SERVING) == left
+
+
+def test_the_least_number_of_servers_counts_whole() -> None:
+    """Where more than forty servers are the fewest that may be, all of them are started."""
+    scaling = SCALING._replace(min=203, max=250)
+    assert len(first(1400, make_slots(200, 250), scaling).steps) == 3
+
+
 def test_the_victim_has_the_least_to_do_and_is_the_newest() -> None:
     """Of the servers in service that one drains that has the least in flight, of these the newest."""
     world = World(serving=4)

@@ -13,6 +13,7 @@ from serf_haproxy.autoscale.slots import Tally
 _CHANCE = 6.0  # so many standard deviations of the mean demand of random requests are a margin
 _MARGIN = 0.2  # and so much of a server
 _SHORT_S, _LONG_S = 0.5, 10.0  # requests that are shorter or longer count as these: looks are rare, room is dear
+_PLAY = 40  # one server in so many is neither started nor ended: loads wander by a part of themselves, beside chance
 _PART = 5  # of ten servers and more, one in so many may drain at the same time
 _CALM = 0.94  # of the share of its places that a peak may take: a server goes only below that
 
@@ -61,12 +62,13 @@ def judge(sight: Sight) -> Verdict:
     scaling, course, now_s = sight.scaling, sight.memory.course, sight.reading.now_s
     floor = scaling.find_floor(sight.reading.week_min)
     peak = course.find_peak(now_s, scaling.out_window_s)
-    asked, why = divide(_find_level(sight, peak), scaling.capacity), ""
+    due, why = divide(_find_level(sight, peak), scaling.capacity), ""
+    asked = max(min(due, sight.have), due - due // _PLAY)
     if is_long(peak, scaling.server_maxconn * sight.have):
         enders = count_enders(scaling, sight.reading, sight.tally, sight.memory.flow)
         asked = int(max(asked, min(enders, divide(peak, scaling.peak_capacity))))
         why = f"{_say_count(peak, 'request')} at once are more than {_say_count(sight.have, 'server')} can take"
-    why = why or f"{_find_level(sight, peak):.1f} requests at once, on average, need {_say_count(asked, 'server')}"
+    why = why or f"{_find_level(sight, peak):.1f} requests at once, on average, need {_say_count(due, 'server')}"
     needed = max(floor, min(scaling.max, asked))
     if needed <= sight.have:
         return _shrink(sight, floor)
@@ -130,12 +132,14 @@ def _shrink(sight: Sight, floor: int) -> Verdict:
 
 
 def _count_kept(peak: int, mean: float, sight: Sight) -> int:
-    """Return how many servers are kept: with room for what chance adds to the mean, and for the peak."""
+    """Return how many servers are kept: with room for what chance and time add to the mean, and for the peak."""
     if not peak:
         return 0
     scaling, mean = sight.scaling, min(mean, peak)  # a queue that is over no longer counts
     margin = _CHANCE * _find_spread(mean, sight.reading.work_s) + _MARGIN * scaling.capacity
-    return max(divide(mean + margin, scaling.capacity), divide(peak, _CALM * scaling.peak_capacity))
+    due = divide(mean, scaling.capacity)
+    kept = max(due + due // _PLAY, divide(mean + margin, scaling.capacity))
+    return max(kept, divide(peak, _CALM * scaling.peak_capacity))
 
 
 def _find_spread(mean: float, work_s: float | None) -> float:

@@ -57,6 +57,7 @@ def list_cases(traces: list[Path], scale: float = 1.0) -> Iterator[Case]:
             path.stem.partition("-")[0],
             f"Recorded: {source}, {days} days",
             lambda path=path, days=days: loads.read_minutes(path, rate, days),  # type: ignore[misc]
+            in_windows_s=(60.0, 300.0),
             shown_s=(0, 86_400),
             is_recorded=True,
         )

@@ -137,6 +137,15 @@ def test_chance_alone_brings_no_server_back(servers: int, work_s: float) -> None
         assert count_turns(simulate(rates, shape, Ours(shape), servers + 1, seed)) == 0, seed
 
 
+@pytest.mark.parametrize("servers", [400, 2000])
+def test_a_slow_drift_brings_none_of_many_servers_back(servers: int) -> None:
+    """A load that rises and falls by 2 % in twenty minutes is followed by no server, where there are many."""
+    shape = Shape(most=3000)
+    times = np.arange(5400)
+    rates = servers * shape.capacity / shape.service_s * (1 + 0.02 * np.sin(2 * np.pi * times / 1200))
+    assert count_turns(simulate(rates, shape, Ours(shape), servers)) == 0
+
+
 def test_the_optimum_keeps_a_server_through_a_short_pause() -> None:
     """A pause as long as a start is no reason to end a server, a longer one is; each begins its start in time."""
     shape = Shape(service_s=1.0, maxconn=10, start_s=5.0, least=0)
