@@ -303,3 +303,22 @@ def test_servers_in_other_than_plain_words_start_as_down() -> None:
     unchecked = {KEY: seen("10.0.0.1:80", is_checked=False)}
     assert format_state(goal, new, unchecked, HEADER).splitlines()[3:] == [weighted]
     assert format_state(goal, decide("abcde", False), None, "").splitlines() == ["1"]
+
+
+def test_servers_with_the_same_words_share_them() -> None:
+    """Ten thousand servers have few different words."""
+    servers = (
+        Parser()
+        .read("backend nodes\n server a 10.0.0.1:1 check inter 1s\n server b 10.0.0.2:1 check inter 1s\n")
+        .servers
+    )
+    assert servers["nodes", "a"].words is servers["nodes", "b"].words
+
+
+def test_a_parser_remembers_the_lines_of_one_text_of_any_length() -> None:
+    """Neither does it forget lines of a long text before its end, nor does it keep those of all texts."""
+    parser = Parser()
+    for count, port in ((5000, 1), (5000, 2), (5000, 3), (6500, 4)):
+        lines = (f" server w{n} 10.{n // 65536}.{n // 256 % 256}.{n % 256}:{port} check" for n in range(count))
+        assert len(parser.read("\n".join(["backend nodes", *lines])).servers) == count
+        assert count <= parser._read_line.cache_info().currsize <= 1.3 * count

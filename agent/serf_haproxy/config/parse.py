@@ -9,26 +9,22 @@ quotes, escapes or variables, and a `server-template`, make a whole section part
 import functools
 import hashlib
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from serf_haproxy.config.fingerprint import strip
 from serf_haproxy.config.keywords import are_proven, judge_section
-from serf_haproxy.config.words import has_keyword, is_literal, is_plain, read_words, take_number
+from serf_haproxy.config.words import has_keyword, is_literal, is_plain, read_words, split_sections, take_number
 from serf_haproxy.policy.server import Server
 from serf_haproxy.services import Key
 
-_SECTIONS = frozenset(
-    """
-    global defaults frontend backend listen peers resolvers userlist cache program mailers ring log-forward
-    http-errors fcgi-app crt-store traces
-    """.split()  # noqa: SIM905
-)
 _NAME = frozenset(string.ascii_letters + string.digits + "_.:-")  # HAProxy's own rule for names of sections
 
-_LAYOUT_COUNT = 4  # a pass compares what it publishes with what the one before published
-_LINE_COUNT = 65536  # most lines of a configuration are in the next one too
+_LAYOUT_COUNT = 3  # a pass compares what it publishes with what the one before published
+_LINE_COUNT = 4096  # most lines of a configuration are in the next one too; there is room for a text of any length
+_WORDS_COUNT = 1024  # most servers have the same words
 
+Judge = Callable[[tuple[str, ...]], tuple[tuple[str, ...], bool]]
 Owned = frozenset[tuple[str, str]]  # names and addresses of servers; an IPv6 address is in brackets
 
 
@@ -97,10 +93,12 @@ class Parser:
 
     def __init__(self) -> None:
         self.read = functools.lru_cache(_LAYOUT_COUNT)(self._read)
-        self.read_published = functools.lru_cache(_LAYOUT_COUNT)(self._read_published)
-        self._read_kind = functools.lru_cache(_LINE_COUNT)(_read_kind)
-        self._read_line = functools.lru_cache(_LINE_COUNT)(_read_line)
-        self._is_plain = functools.lru_cache(_LINE_COUNT)(is_plain)
+        self._share = functools.lru_cache(_WORDS_COUNT)(_judge)
+        self._make_room(_LINE_COUNT)
+
+    def read_published(self, text: str) -> Layout:
+        """Take apart a configuration that may end in a fingerprint."""
+        return self.read(strip(text))
 
     def read_own(self, text: str, servers: Sequence[Server], bare: str = "") -> Layout:
         """Take a configuration apart in which only some servers may change at run time.
@@ -132,7 +130,9 @@ class Parser:
         rest = hashlib.sha256()
         inherited = _Defaults()
         named: dict[str, _Defaults] = {}
-        sections = list(self.split(text))
+        sections = list(split_sections(text))
+        if (count := sum(map(len, sections))) > self._line_count:
+            self._make_room(count * 5 // 4)
         # Conditional blocks (`.if`) may leave any line out, and only HAProxy knows which.
         is_certain = not any(line.startswith(".") for section in sections for line in section)
         for header, *lines in sections:
@@ -204,34 +204,19 @@ class Parser:
         more = read_words(line)
         return None if more is None else words + more[1:]
 
-    def _read_published(self, text: str) -> Layout:
-        """Take apart a configuration that may end in a fingerprint."""
-        return self.read(strip(text))
-
-    def split(self, text: str) -> Iterator[list[str]]:
-        """Yield the lines of each section, its header first, without comments and blank lines."""
-        section: list[str] = []
-        for line in text.split("\n"):  # HAProxy knows no other line separator
-            stripped, is_header = self._read_kind(line)
-            if not stripped:
-                continue
-            if is_header and section:
-                yield section
-                section = []
-            section.append(stripped)
-        if section:
-            yield section
+    def _make_room(self, line_count: int) -> None:
+        """Remember so many lines: those of one text, since most texts are like the one before."""
+        self._line_count = line_count
+        self._read_line = functools.lru_cache(line_count)(functools.partial(_read_line, self._share))
+        self._is_plain = functools.lru_cache(line_count)(is_plain)
 
 
-def _read_kind(line: str) -> tuple[str, bool]:
-    """Return a line without blanks around it, "" for a comment, and whether it begins a section."""
-    words = line.split(maxsplit=1)
-    if not words or words[0].startswith("#"):
-        return "", False
-    return line.strip(), words[0] in _SECTIONS
+def _judge(words: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+    """Return words, and whether all of them are known to work at run time."""
+    return words, are_proven(words)
 
 
-def _read_line(line: str, defaults: tuple[str, ...] | None) -> tuple[str, Line | None, bool]:
+def _read_line(share: Judge, line: str, defaults: tuple[str, ...] | None) -> tuple[str, Line | None, bool]:
     """Return the name of a server, its line, and whether all its words are known to work at run time.
 
     The line is None where its endpoint is not literal, or where only HAProxy knows what it says.
@@ -247,4 +232,5 @@ def _read_line(line: str, defaults: tuple[str, ...] | None) -> tuple[str, Line |
     while "no-check" in rest:  # it cancels a `check` before it, and `add server` does not know it
         index = rest.index("no-check")
         rest = [word for word in rest[:index] if word != "check"] + rest[index + 1 :]
-    return name, Line(endpoint, weight, tuple(rest), number), are_proven(rest)
+    shared, is_proven = share(tuple(rest))  # one tuple for all servers with these words
+    return name, Line(endpoint, weight, shared, number), is_proven

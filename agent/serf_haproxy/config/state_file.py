@@ -6,9 +6,9 @@ Format: version 1 of HAProxy's Management Guide, "show servers state".
 from collections.abc import Iterator, Mapping
 
 from serf_haproxy.config.diff import weigh
-from serf_haproxy.config.parse import Layout, Line, Parser
+from serf_haproxy.config.parse import Layout, Line
 from serf_haproxy.config.render import Config
-from serf_haproxy.config.words import take_number
+from serf_haproxy.config.words import split_sections, take_number
 from serf_haproxy.policy.snapshot import UP, Seen
 from serf_haproxy.services import DEFAULT_SERVICE, Key
 from serf_haproxy.system.network import split_endpoint
@@ -107,7 +107,7 @@ def _read_opaque(goal: Config, decided: Mapping[Key, bool], seen: Mapping[Key, S
     ours = {key: one for key, one in seen.items() if find_decided(decided, key) is not None}
     checked = {section for (section, _), one in ours.items() if one.is_checked}
     unchecked = {section for section, _ in ours} - checked
-    for head, *lines in Parser().split(goal.text):
+    for head, *lines in split_sections(goal.text):
         words = head.split()
         if words[0] not in ("backend", "listen") or len(words) < 2 or words[1] in goal.layout.sections:
             continue

@@ -3,12 +3,19 @@
 import ipaddress
 import re
 import string
+from collections.abc import Iterator
 
 # Quoted text is one word or a part of one. Outside of it these characters change what the words are.
 _QUOTED = re.compile(r"\"[^\"\\$]*\"|'[^']*'")
 _UNCERTAIN = re.compile(r"[\"'\\$#]")
 # Characters that mean themselves, in the file and at the runtime socket.
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_.:-[]()/,=+%@ \t")
+_SECTIONS = frozenset(
+    """
+    global defaults frontend backend listen peers resolvers userlist cache program mailers ring log-forward
+    http-errors fcgi-app crt-store traces
+    """.split()  # noqa: SIM905
+)
 
 
 def read_words(line: str) -> tuple[str, ...] | None:
@@ -52,3 +59,26 @@ def is_plain(line: str) -> bool:
     return words[0] not in ("server", "default-server") or (
         _PLAIN.issuperset(line) and (words[0] != "server" or len(words) > 2)
     )
+
+
+def split_sections(text: str) -> Iterator[list[str]]:
+    """Yield the lines of each section, its header first, without comments and blank lines."""
+    section: list[str] = []
+    for line in text.split("\n"):  # HAProxy knows no other line separator
+        stripped, is_header = _read_kind(line)
+        if not stripped:
+            continue
+        if is_header and section:
+            yield section
+            section = []
+        section.append(stripped)
+    if section:
+        yield section
+
+
+def _read_kind(line: str) -> tuple[str, bool]:
+    """Return a line without blanks around it, "" for a comment, and whether it begins a section."""
+    stripped = line.strip()
+    if not stripped or stripped[0] == "#":
+        return "", False
+    return stripped, stripped.split(None, 1)[0] in _SECTIONS

@@ -7,6 +7,7 @@ They are dated anew while the daemon runs, so an answer that is old shows that i
 """
 
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -109,7 +110,9 @@ class Replies:
         stale = set()
         for service, node in changed:
             entry = decision.entries[service, node]
-            line = f"{service} {entry.outline}: {printable(entry.reason, _TEXT)}"
+            line = sys.intern(
+                f"{service} {entry.outline}: {printable(entry.reason, _TEXT)}"
+            )  # most nodes have the same
             lines = self._nodes.setdefault(node, {})
             if (before := lines.get(service)) != line:
                 self._line_count += before is None

@@ -44,6 +44,8 @@ class Basis(NamedTuple):
 def make_basis(snapshot: Snapshot, decision: Decision, memo: Memo) -> Basis:
     """Return the basis that a decision about the whole is; the memo is that of this decision."""
     names = [rules.service for rules in (snapshot.rules, *snapshot.further_rules)]
+    # A basis waits for the next pass, and what no member needs takes as much memory as all of the rest.
+    snapshot = snapshot._replace(running=None, roster=None, live=None, view=snapshot.view._replace(places={}))
     return Basis(snapshot, decision, {name: memo.judged[name][0] for name in names}, set())
 
 

@@ -12,6 +12,8 @@ behind a status, with the tags sorted and every character that could mislead a r
     alive TAB web1 TAB 127.0.1.2 TAB web TAB port=8080,role=web LF
 """
 
+import sys
+
 from serf_haproxy.errors import InputError
 from serf_haproxy.serf.printing import quoted
 
@@ -56,22 +58,23 @@ class Member:
         tags: Escaped `key=value` pairs, sorted; a comma that is certainly part of a value is written as %2C.
     """
 
-    __slots__ = ("_are_certain", "_values", "address", "name", "role", "tags")
+    __slots__ = ("_are_certain", "address", "name", "role", "tags")
+    _latest: tuple[tuple[str, ...], dict[str, str]] = ((), {})  # the rules ask several times about one member
 
     def __init__(self, name: str, address: str, role: str, tags: tuple[str, ...]) -> None:
         self.name = name
         self.address = address
-        self.role = role
-        self.tags = tags
-        self._values: dict[str, str] | None = None
+        self.role = sys.intern(role)
+        self.tags = tuple([sys.intern(tag) for tag in tags])  # members have many in common
         self._are_certain: bool | None = None
 
     def tag_values(self) -> dict[str, str]:
         """Return the tags by key; the caller must not change them. The last value of a repeated key counts."""
-        if self._values is None:  # every pass asks, and most members stay as they are
-            pairs = (tag.partition("=") for tag in self.tags)
-            self._values = {unescape(key): unescape(value) for key, _, value in pairs}
-        return self._values
+        tags, values = Member._latest  # another thread may replace it meanwhile
+        if tags != self.tags:
+            values = {unescape(key): unescape(value) for key, _, value in [tag.partition("=") for tag in self.tags]}
+            Member._latest = self.tags, values
+        return values
 
     def tags_are_certain(self) -> bool:
         """Return whether the tags are unambiguous: a comma inside a value can look like a further tag.
@@ -80,8 +83,8 @@ class Member:
         role shows that a value was split at its comma. Only Serf's RPC can then say which one.
         """
         if self._are_certain is None:
-            values = self.tag_values()
-            self._are_certain = len(values) == len(self.tags) and values.get("role", "") == unescape(self.role)
+            values, role = self.tag_values(), unescape(self.role)
+            self._are_certain = len(values) == len(self.tags) and values.get("role", "") == role
         return self._are_certain
 
 
@@ -216,14 +219,13 @@ def parse_line(text: str) -> tuple[str, Member]:
     if text[-1:] != "\n" or "\n" in text[:-1] or len(fields) != 5 or fields[0] not in STATUSES:
         raise InputError("it is not one line of status, name, address, role and tags")
     tags = tuple(fields[4].split(",")) if fields[4] else ()
-    return fields[0], Member(fields[1], fields[2], fields[3], tags)
+    return sys.intern(fields[0]), Member(fields[1], fields[2], fields[3], tags)
 
 
 def say_the_same(one: str, other: str) -> bool:
     """Return whether two node-file lines are equal as far as Serf's standard input can express it.
 
-    The roster knows which commas are part of a value, an event does not; an event that repeats what the
-    roster has already written must not undo it.
+    The roster knows which commas are part of a value, an event does not: its repetition must not undo that.
     """
     return one == other or (_COMMA in one + other and _flatten(one) == _flatten(other))
 

@@ -4,13 +4,18 @@ Any sender of gossip can make the Serf agent list a member without tags or addre
 with a name that cannot be a file name. Such a member is refused alone.
 """
 
+import functools
 import ipaddress
+import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from serf_haproxy.errors import SerfFault
 from serf_haproxy.serf.events import LINE_BYTES, STATUSES, Member, make_member, member_fault, name_fault
 from serf_haproxy.serf.printing import printable
+
+_SHARED_COUNT = 1024
+_RAW = {status: status.encode() for status in STATUSES}
 
 REFUSED_COUNT = 1000  # more are only counted: each becomes a line of the log
 
@@ -21,7 +26,7 @@ Refused = tuple[tuple[str, str], ...]  # printable name and reason
 class _Read(NamedTuple):
     """A member's address, status and tags as the Serf agent sent them, their meaning, and the fault, "" for none."""
 
-    said: list[object]
+    said: tuple[Any, ...]
     status: str
     member: Member
     fault: str
@@ -32,6 +37,7 @@ class Listing:
 
     def __init__(self) -> None:
         self._known: dict[bytes, _Read] = {}
+        self._share = functools.lru_cache(_SHARED_COUNT)(_make_tags)  # many members have the same
 
     def read(self, listed: Iterable[object]) -> tuple[Members, Refused]:
         """Return status and member by name, and the members that cannot have a node file, with the reason.
@@ -73,9 +79,17 @@ class Listing:
         Raises:
             ValueError: It is not what the protocol allows.
         """
-        said = [entry.get(b"Addr"), entry.get(b"Status"), entry.get(b"Tags")]
+        said = entry.get(b"Addr"), entry.get(b"Status"), entry.get(b"Tags")
         before = self._known.get(key)
-        return before if before and before.said == said else _read_entry(entry, said)
+        if before and before.said == said:
+            return before
+        read = _read_entry(entry, said)
+        address, status, tags = said
+        return read._replace(said=(address, _RAW.get(read.status, status), tags and self._share(*sorted(tags.items()))))
+
+
+def _make_tags(*pairs: tuple[bytes, bytes]) -> dict[bytes, bytes]:
+    return dict(pairs)
 
 
 def decode(raw: bytes) -> str:
@@ -83,8 +97,8 @@ def decode(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def _read_entry(entry: dict[bytes, Any], said: list[object]) -> _Read:
-    name, status = decode(_part(entry, b"Name", bytes)), decode(_part(entry, b"Status", bytes))
+def _read_entry(entry: dict[bytes, Any], said: tuple[Any, ...]) -> _Read:
+    name, status = decode(_part(entry, b"Name", bytes)), sys.intern(decode(_part(entry, b"Status", bytes)))
     tags = _part(entry, b"Tags", dict, or_nil=True) or {}
     if len(tags) > LINE_BYTES // 2:  # each takes two bytes at least
         raise ValueError(f"it has {len(tags)} tags, whose line would take more than {LINE_BYTES} bytes")

@@ -44,6 +44,9 @@ class Corrections(NamedTuple):
 def correct(files: Mapping[str, NodeFile], roster: Roster) -> Corrections:
     """Compare node files with a roster; for each node the newer of the two counts.
 
+    A node file that says the same as the roster has the roster's own `Member` from then on: each member is in memory
+    once, and the next comparison is short.
+
     A member that is missing from the roster has not left, so it is treated as failed: a Serf agent that has just
     started knows no other member, and one that is cut off may never hear of the others again.
     """
@@ -62,5 +65,8 @@ def correct(files: Mapping[str, NodeFile], roster: Roster) -> Corrections:
 
 def _differ(file: NodeFile, status: str, member: Member) -> bool:
     before = file.member
-    said = (file.status, before.address, before.role, before.tags)
-    return said != (status, member.address, member.role, member.tags)
+    if before is not member:
+        if (before.address, before.role, before.tags) != (member.address, member.role, member.tags):
+            return True
+        file.member = member
+    return file.status != status
