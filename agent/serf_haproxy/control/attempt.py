@@ -93,7 +93,7 @@ def find_new(snapshot: Snapshot, decision: Decision, served: str) -> dict[Key, b
     known, found = snapshot.known, {}
     for server in decision.servers:
         one = known.get(key := server.key)
-        found[key] = one is None or not one.is_served or one.server.endpoint != server.endpoint
+        found[key] = one is None or not one.is_served or one.server[1:3] != server[1:3]  # address and port
     if True in found.values() and not any(one.is_served for one in known.values()):
         before = {name: member for name, (_, member) in parse_served(served).items()}
         after = {name: file.member for name, file in snapshot.files.items() if name in before}
