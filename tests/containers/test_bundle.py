@@ -187,6 +187,7 @@ WRONG: dict[str, tuple[tuple[str, ...], tuple[str, ...], int, str]] = {
         "init: root lacks capabilities: add CHOWN, KILL",
     ),
     "nowhere to write": (("--read-only",), HTTPD, 100, "init: /run/service cannot be made: use --tmpfs /run"),
+    "another word": (("--env=APP_RESTART=no",), HTTPD, 100, "init: APP_RESTART='no': allowed is yes, or nothing"),
     "no such program": ((), ("/no-such",), 127, "init: /no-such: No such file or directory"),
     "dies at once": ((), ("/busybox", "sh", "-c", "exit 3"), 3, "init: the application has ended with exit code 3"),
     "goes into the background": (
@@ -228,6 +229,29 @@ def test_an_application_that_ignores_its_signal_is_killed(cluster: Cluster, node
     node.stop("--time=60")
     assert "init: the application has not ended within 1 s of its signal: killing it" in node.log()
     assert node.state["ExitCode"] == 137
+
+
+def test_an_application_is_started_again_where_that_is_wanted(
+    cluster: Cluster, balancer: Balancer, nodes: list[Container]
+) -> None:
+    """With APP_RESTART a killed application is back, and `docker stop` ends with 0.
+
+    One that keeps failing ends the container with its exit code.
+    """
+    node = start(cluster, "static", "again", "--env=APP_RESTART=yes")
+    failing = start(cluster, "static", "failing", "--env=APP_RESTART=yes", command=("/busybox", "sh", "-c", "exit 3"))
+    nodes += [node, failing]
+    wait_for(lambda: balancer.view("again") == "UP", node.log, FAIL_S)
+    pid = lambda: node.exec("/command/s6-svstat", "-o", "pid", "/run/service/app", user="0")  # noqa: E731
+    before = pid()
+    node.exec("/command/s6-svc", "-k", "/run/service/app", user="0")
+    wait_for(lambda: pid() not in (before, "-1\n"), node.log)
+    wait_for(lambda: balancer.view("again") == "UP", node.log, FAIL_S)
+    assert "again" in balancer.members("alive")
+    node.stop()
+    assert node.state["ExitCode"] == 0
+    assert failing.wait_end() == 3
+    assert "init: app has failed permanently, last exit code 3: stopping the container" in failing.log()
 
 
 def test_a_node_that_nothing_reaches_says_why(cluster: Cluster, balancer: Balancer, nodes: list[Container]) -> None:
