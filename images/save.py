@@ -21,7 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ("node", "balancer", "webapp")
-_LIST_DEBIAN = "dpkg-query -W -f '${Package} ${Version}\\n'"
+_BUNDLED = "/etc/serf-haproxy/node.packages"  # what the build of the node bundle has copied from
+_LIST_DEBIAN = f"dpkg-query -W -f '${{Package}} ${{Version}}\\n'; [ ! -e {_BUNDLED} ] || cat {_BUNDLED}"
 _LIST_PYTHON = """
 import glob, importlib.metadata
 for found in importlib.metadata.distributions(path=glob.glob('/opt/*/lib/python3*/site-packages')):
@@ -89,8 +90,8 @@ def read_revision() -> str:
 def list_packages(target: str, tag: str) -> list[tuple[str, str, str]]:
     """Return kind (`deb` or `pypi`), name and version of all that an image is made of."""
     inside = ("run", "--rm", "--network=none")
-    if target == "node":  # it has neither dpkg nor Python; its build wrote down what it copied from
-        debian = docker(*inside, "--entrypoint=/command/busybox", tag, "cat", "/etc/serf-haproxy/node.packages")
+    if target == "node":  # it has neither dpkg nor Python
+        debian = docker(*inside, "--entrypoint=/command/busybox", tag, "cat", _BUNDLED)
         python = ""
     else:
         debian = docker(*inside, "--entrypoint=sh", tag, "-c", _LIST_DEBIAN)

@@ -27,6 +27,7 @@ for folder, folders, files in os.walk('/'):
 # Without temporary directories, the engine's, and s6's event directories, which all users can write.
 WRITABLE = (
     "find / \\( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/tmp -o -path /run/lock"
+    " -o -path /command/run"
     " -o -path '/run/service/*/event' \\) -prune -o \\( -type d -o -type f \\) -writable -print 2>/dev/null"
 )
 

@@ -65,7 +65,7 @@ def test_health_follows_the_cluster(make_cluster: MakeCluster) -> None:
         balancer, member = cluster.balancer("lb1", often), cluster.webapp("web1", often)
         alone = cluster.webapp("alone", often, join="missing-host")
         wait_for(lambda: balancer.is_healthy and member.is_healthy, "balancer and member are healthy", JOIN_S)
-        alone.exec("s6-svwait", "-U", "/run/service/app", "/run/service/serf")
+        alone.exec("s6-svwait", "-U", "/run/service/serf")
         assert requests.get(f"http://{alone.address}:3000/health", timeout=5).ok
         before = {check["Start"] for check in alone.state["Health"]["Log"]}
         wait_for(lambda: len({check["Start"] for check in alone.state["Health"]["Log"]} - before) > 1, "two checks")

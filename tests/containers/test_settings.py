@@ -150,7 +150,7 @@ def test_an_invalid_setting_ends_the_web_application(settings_cluster: Cluster) 
     """APP_PORT=http ends the web application's container with 100."""
     web = settings_cluster.webapp("web1", APP_PORT="http")
     assert web.wait_end() == 100
-    assert "webapp: APP_PORT='http': allowed is a whole number, 1 to 65535" in web.log()
+    assert "init: APP_PORT='http': allowed is a whole number, 1 to 65535" in web.log()
     assert "Traceback" not in web.log()
 
 
@@ -228,13 +228,17 @@ def test_what_hangs_is_ended_before_docker_kills(settings_cluster: Cluster) -> N
 @pytest.mark.parametrize("image", ["balancer", "webapp"])
 def test_a_container_stopped_at_once_ends_at_once(settings_cluster: Cluster, tmp_path: Path, image: str) -> None:
     """SIGTERM that comes before there is anything to stop ends the container with 0: PID 1 does not lose it."""
-    fifo = tmp_path / "directories"
+    fifo, services_dir = tmp_path / "directories", tmp_path / "services.d"
     os.mkfifo(fifo)
-    writer = os.open(fifo, os.O_RDWR)  # the container waits here for its first line
+    writer = os.open(fifo, os.O_RDWR)  # the balancer waits here for its first line
+    for number in range(200):  # and the web application has much to copy
+        (services_dir / f"service{number}").mkdir(parents=True)
     try:
-        options = (*CONFINED, f"--volume={fifo}:/etc/serf-haproxy/directories:ro")
+        mounts = (f"{fifo}:/etc/serf-haproxy/directories:ro", f"{services_dir}:/etc/serf-haproxy/services.d:ro")
+        options = (*CONFINED, f"--volume={mounts[image == 'webapp']}")
         container = settings_cluster.start("early", f"{PREFIX}/{image}", *options)
-        wait_for(lambda: "/init" in container.exec("cat", "/proc/1/cmdline"), "the container starts")
+        begun = ("/init", "s6-svscan")
+        wait_for(lambda: any(word in container.exec("cat", "/proc/1/cmdline") for word in begun), "it starts")
         container.stop("--time=30")
     finally:
         os.close(writer)

@@ -1,4 +1,4 @@
-"""The tags that the run script of Serf gives a node of the images."""
+"""The tags that the entry point of the node bundle gives a node."""
 
 import os
 import shutil
@@ -7,39 +7,51 @@ from pathlib import Path
 
 import pytest
 
-S6_DIR = Path(__file__).parents[2] / "s6"
+from conftest import ROOT
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Path:
-    """Return Serf's service directory in a tree with an application, whose other programs do nothing."""
-    shutil.copytree(S6_DIR, tmp_path / "s6", ignore=shutil.ignore_patterns("supervise", "rpc-key.random*"))
-    (tmp_path / "s6" / "app").mkdir()
-    (tmp_path / "bin").mkdir()
-    for name in ("s6-svok", "s6-svwait"):
-        (tmp_path / "bin" / name).symlink_to("/bin/true")
-    starter = tmp_path / "bin" / "s6-notifyoncheck"
-    starter.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    starter.chmod(0o755)
-    return tmp_path / "s6" / "serf"
+def init(tmp_path: Path) -> Path:
+    """Return the entry point with all paths below a directory, and an s6-svscan that prints the tags."""
+    services, command = tmp_path / "etc" / "services", tmp_path / "command"
+    shutil.copytree(ROOT / "images" / "node" / "services", services)
+    shutil.copytree(ROOT / "s6" / ".common", services / ".common", ignore=shutil.ignore_patterns("rpc-key.random*"))
+    command.mkdir()
+    (command / "s6-svscan").write_text('#!/bin/sh\necho "$SERF_TAGS"\ncat check/data/services\n')
+    (command / "s6-svscan").chmod(0o755)
+    text = (ROOT / "images" / "node" / "init").read_text()
+    for name, here in (
+        ("PATH=/command", f"PATH={command}:$PATH"),
+        ("/etc/serf-haproxy", str(tmp_path / "etc")),
+        ("place=/run", f"place={tmp_path}/run"),
+        ("/var/lib/serf-haproxy", f"{tmp_path}/var"),
+        ("/run/service", f"{tmp_path}/run/service"),
+    ):
+        assert name in text
+        text = text.replace(name, here)
+    (tmp_path / "init").write_text(text)
+    return tmp_path / "init"
 
 
 @pytest.mark.parametrize(
-    ("said", "tags"),
+    ("said", "tags", "watched"),
     [
-        ("role=web", ["port=3000", "role=web"]),
-        ("", ["port=3000"]),
-        ("role=api svc.api=3000", ["role=api", "svc.api=3000"]),
-        ("svc.api=3000:w5", ["svc.api=3000:w5"]),
-        ("svc.api=3000 port=3000", ["svc.api=3000", "port=3000"]),
-        ("note=svc.x", ["port=3000", "note=svc.x"]),
+        ("role=web", ["port=3000", "role=web"], ["port"]),
+        ("", ["port=3000", "role=web"], ["port"]),
+        ("role=api svc.api=3000", ["role=api", "svc.api=3000"], ["svc.api"]),
+        ("svc.api=3000:w5", ["svc.api=3000:w5"], ["svc.api"]),
+        ("svc.api=3000 port=3000", ["svc.api=3000", "port=3000"], ["svc.api", "port"]),
+        ("note=svc.x", ["port=3000", "note=svc.x"], ["port"]),
     ],
 )
 def test_a_node_that_names_its_services_has_no_port_of_the_default_one(
-    service: Path, said: str, tags: list[str]
+    init: Path, said: str, tags: list[str], watched: list[str]
 ) -> None:
-    """The tag `port` follows APP_PORT, unless SERF_TAGS has a tag `svc.NAME`."""
-    environ = {"PATH": f"{service.parents[1] / 'bin'}:{os.environ['PATH']}", "SERF_NODE": "n", "SERF_TAGS": said}
-    ran = subprocess.run([service / "run"], cwd=service, env=environ, capture_output=True, text=True, check=True)
-    words = ran.stdout.splitlines()
-    assert [words[at + 1] for at, word in enumerate(words) if word == "-tag"] == tags
+    """The tag `port` follows APP_PORT, unless SERF_TAGS has a tag `svc.NAME`; each tag with a port is watched."""
+    environ = {"PATH": os.environ["PATH"], "SERF_NODE": "n", "SERF_TAGS": said, "APP_PORT": "3000"}
+    argv = ["sh", str(init), "true"]
+    ran = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    shown, *rows = ran.stdout.splitlines()
+    assert shown.split() == tags
+    assert [row.split()[0] for row in rows] == watched

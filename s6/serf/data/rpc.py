@@ -2,7 +2,7 @@
 
 The command `serf` takes the RPC's key only from its command line or its environment, where other programs of the same
 user can read it. This client reads the key from a file. The balancer's daemon has a client of its own
-(agent/serf_haproxy/serf/rpc.py); the web application's image contains nothing of that package.
+(agent/serf_haproxy/serf/rpc.py); the tree needs nothing of that package.
 
 The wire: MessagePack maps over TCP, a header {Command, Seq} and a body; the answer is a header {Seq, Error} and, for
 some commands, a body. Names and tags come from the network and may be any bytes.
