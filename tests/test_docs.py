@@ -55,6 +55,17 @@ def list_anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def test_making_an_application_a_node_takes_few_lines() -> None:
+    """A stranger adds at most four lines to a Dockerfile, and eight to a Compose file, the balancers' included."""
+    blocks = re.findall(
+        r"^```\w*\n(.*?)^```$", (DOCS_DIR / "how-to" / "add-a-node.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    added = {block.split()[0]: len(block.splitlines()) - 1 for block in blocks if block.startswith(("FROM ", "  app:"))}
+    sidecar = next(len(block.splitlines()) for block in blocks if block.startswith("  node:"))
+    assert added == {"FROM": 4, "app:": 6}
+    assert (added["app:"] + 1 <= 8, sidecar <= 8) == (True, True)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_resolve(page: Path) -> None:
     """Every relative link leads to a file or folder that exists, and to a title in it."""

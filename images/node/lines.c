@@ -1,7 +1,8 @@
 /* Filters Serf's log: one line for each record, in printable ASCII, each with a prefix.
  *
- *     lines -p              have each write to the standard output, a pipe, be one read
- *     lines PREFIX DROPPED  filter; records that contain DROPPED are left out
+ *     lines -p                              have each write to the standard output, a pipe, be one read
+ *     lines PREFIX TOLD HINT [DROPPED...]   filter; records that contain a text DROPPED are left out, and one that
+ *                                           contains TOLD is followed by the line HINT
  *
  * Serf writes names and tags as they came, so a line feed or an escape sequence in them would forge a line, or reach a
  * reader's terminal. Only a line feed at the end of a write ends a line; all other bytes become question marks. The same
@@ -30,13 +31,19 @@ static void put(const char *text, size_t count) {
     }
 }
 
+static int has_any(const char *record, char **texts) {
+    for (; *texts; texts++)
+        if (strstr(record, *texts)) return 1;
+    return 0;
+}
+
 int main(int argc, char **argv) {
     static char buffer[PREFIX_BYTES + RECORD_BYTES + 1];
     if (argc == 2 && !strcmp(argv[1], "-p")) return mark_packets();
-    if (argc != 3 || strlen(argv[1]) > PREFIX_BYTES) return 100;
+    if (argc < 4 || strlen(argv[1]) > PREFIX_BYTES) return 100;
     const size_t prefix = strlen(argv[1]);
     memcpy(buffer, argv[1], prefix);
-    for (int is_start = 1, is_dropped = 0;;) {
+    for (int is_start = 1, is_dropped = 0, is_told = 0;;) {
         char *const record = buffer + prefix;
         const ssize_t got = read(0, record, RECORD_BYTES);
         if (got < 0 && errno == EINTR) continue;
@@ -48,10 +55,14 @@ int main(int argc, char **argv) {
         for (size_t at = 0; at < count; at++)
             if ((record[at] < ' ' || record[at] > '~') && record[at] != '\t') record[at] = '?';
         record[count] = 0;
-        if (is_start) is_dropped = (is_end && !count) || (*argv[2] && strstr(record, argv[2]));
+        if (is_start) {
+            is_dropped = (is_end && !count) || has_any(record, argv + 4);
+            is_told = !!strstr(record, argv[2]);
+        }
         if (is_end) record[count++] = '\n';
         if (is_start && !is_dropped) put(buffer, prefix + count);
         else if (!is_dropped) put(record, count);
+        if (is_told && is_end) put(argv[3], strlen(argv[3])), put("\n", 1);
         is_start = is_end;
     }
 }

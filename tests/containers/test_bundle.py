@@ -180,6 +180,12 @@ WRONG: dict[str, tuple[tuple[str, ...], tuple[str, ...], int, str]] = {
         100,
         "init: SERF_JOIN: 'lb1:99999': its port must be a whole number",
     ),
+    "the port of Serf": (
+        ("--env=APP_PORT=7946",),
+        HTTPD,
+        100,
+        "init: port=7946: Serf has this port too: set SERF_BIND to another one",
+    ),
     "root without rights": (
         ("--cap-drop=ALL",),
         HTTPD,
@@ -263,6 +269,35 @@ def test_a_node_that_nothing_reaches_says_why(cluster: Cluster, balancer: Balanc
     wait_for(lambda: "port 8080: Connection refused; this node joins when it answers" in silent.log(), silent.log)
     assert "near" not in balancer.serf("members")
     assert near.log().count("loopback") == 1
+
+
+def test_a_node_that_cannot_join_says_why_once(cluster: Cluster, balancer: Balancer, nodes: list[Container]) -> None:
+    """A name that leads nowhere, no network, and a name that another member has: each is told in a clear line."""
+    options = ("--env=SERVICES=", "--env=APP_PORT=8080")
+    lost = start(cluster, "musl", "lost", "--env=SERF_JOIN=lb1:7947 nowhere")
+    image = build(cluster.engine, "static")
+    far = cluster.engine(
+        "run", "--detach", f"--label={cluster.engine.label}", "--network=none", *options, image, *HTTPD
+    )
+    alone = Container(cluster.engine, "alone", "none", far.split()[-1])
+    cluster.containers.append(alone)
+    first = start(cluster, "static", "taken", command=HTTPD)
+    nodes += [lost, alone, first]
+    wait_for(lambda: balancer.view("taken") == "UP", first.log, FAIL_S)
+    second = start(cluster, "static", "taken", command=HTTPD)
+    nodes.append(second)
+    told = "serf: another member has the name taken: set SERF_NODE or the host name to a name of its own; trying again"
+    wait_for(lambda: told in first.log() + second.log(), lambda: first.log() + second.log(), FAIL_S)
+    said = lost.log().splitlines()
+    assert [line for line in said if "nowhere" in line and line.startswith("join: ")] == [
+        "join: nowhere has no address",
+        "join: lost is alone; looking for others at lb1:7947 nowhere",
+    ]
+    assert sum(line.startswith("join: ") and "7947 is no member" in line for line in said) == 1
+    assert "error joining" not in lost.log()
+    assert [line for line in alone.log().splitlines() if not line.startswith("check: ")] == [
+        'serf: level=WARNING msg="this container has no address in a network: Serf starts when it has one"'
+    ]
 
 
 @pytest.mark.parametrize("options", [(), NO_RIGHTS], ids=["plain", "read-only"])
