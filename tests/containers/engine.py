@@ -36,6 +36,7 @@ _PACKAGES = {
     "redis-check-rdb": ["redis-tools"],
     "pebble": ["pebble"],
     "certbot": ["certbot"],
+    "npm": ["npm"],
 }
 
 

@@ -5,13 +5,14 @@ import os
 import pytest
 import requests
 
-from containers.applications import APPLICATIONS, NO_RIGHTS, build, start
+from containers.applications import APPLICATIONS, NO_RIGHTS, OTHERS, build, exit_code, start
 from containers.cluster import CONFINED, FAIL_S, Balancer, Cluster, Container
 from containers.engine import PREFIX, Engine
 from integration.load import Load, run_load
 from integration.proxy import wait_for
 
 ROLLS = int(os.environ.get("ROLLS", "1"))
+ROLLED = [*APPLICATIONS, *OTHERS] if "ROLLS" in os.environ else [*APPLICATIONS]
 BUNDLE_BYTES = 20_000_000
 NODE_KIB = 25 * 1024
 PSS = (
@@ -32,7 +33,7 @@ def send(node: Container, signal: str, beginning: str, user: str = "0") -> None:
     node.exec("/command/sh", "-c", f"for p in /proc/[0-9]*; do {look}; done; true", user=user)
 
 
-@pytest.mark.parametrize("application", APPLICATIONS)
+@pytest.mark.parametrize("application", ROLLED)
 def test_an_application_is_replaced_without_loss(
     cluster: Cluster, balancer: Balancer, nodes: list[Container], application: str
 ) -> None:
@@ -48,7 +49,7 @@ def test_an_application_is_replaced_without_loss(
             old = nodes[number]
             before = seen.ok_count
             old.stop()
-            assert old.state["ExitCode"] == APPLICATIONS[application][1], old.log()
+            assert old.state["ExitCode"] == exit_code(application), old.log()
             wait_for(lambda before=before: seen.ok_count > before + 50, "the load runs")
             print(f"replacement {number + 1}: {seen.ok_count} requests, {len(seen.failures)} failures", flush=True)
     assert seen.failures == []
@@ -57,7 +58,7 @@ def test_an_application_is_replaced_without_loss(
     wait_for(lambda: balancer.view(killed.name) in ("", "DOWN", "MAINT"), "the killed one is out", FAIL_S)
     assert requests.get(balancer.url(), timeout=10).text == "served\n"
     survivor.stop()
-    assert survivor.state["ExitCode"] == APPLICATIONS[application][1]
+    assert survivor.state["ExitCode"] == exit_code(application)
 
 
 def test_the_bundle_leaves_an_image_as_it_is(engine: Engine) -> None:
