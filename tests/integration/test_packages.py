@@ -47,7 +47,7 @@ def test_lintian_finds_nothing_wrong(source: Path) -> None:
     packages = sorted(str(path) for path in (source / "1.1").glob("*.deb"))
     assert len(packages) == 2
     argv = ["lintian", "--allow-root", "--no-cfg", "--fail-on=error,warning", *packages]
-    checked = subprocess.run(argv, capture_output=True, text=True)
+    checked = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout) == (0, ""), checked.stdout + checked.stderr
 
 
