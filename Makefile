@@ -72,7 +72,8 @@ bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	run viewer.py $(if $(QUICK),--counts 10 --opens 2 --span-s 2); \
 	run handler.py $(if $(QUICK),--rounds 5); \
 	run takeover.py $(if $(QUICK),--rounds 5 --faults "set aside" "not come back"); \
-	run size.py
+	run size.py; \
+	run node_start.py $(if $(QUICK),--applications musl --starts 1)
 	$(if $(QUICK),,$(BIN)/python tests/benchmarks/document.py)
 
 .PHONY: study

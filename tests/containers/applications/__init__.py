@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,11 +18,12 @@ APPLICATIONS: dict[str, tuple[tuple[str, ...], int]] = {
     "static": ((*CONFINED, "--env=SERVICES=", "--env=APP_PORT=8080"), 143),
     "musl": (CONFINED, 7),
 }
-# A server with packages of npm, which an index has to provide: on demand.
-OTHERS: dict[str, tuple[tuple[str, ...], int]] = {"node": (NO_RIGHTS, 0)}
+# Servers with packages of npm and PyPI, which an index has to provide: on demand.
+OTHERS: dict[str, tuple[tuple[str, ...], int]] = {"node": (NO_RIGHTS, 0), "gunicorn": (NO_RIGHTS, 0)}
 _ALL = APPLICATIONS | OTHERS
 _FETCHES = {
     "node": ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "express@5.1.0", "--prefix"),
+    "gunicorn": (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "gunicorn==23.0.0", "--target"),
 }
 _FETCH_S = 300.0
 
