@@ -31,9 +31,9 @@ HANG_S = 60.0
 # longest first. Every other integration test may run in any worker; unit tests are grouped by module.
 GROUPS = {
     "containers/test_newer": ("newer", 1),
-    "containers/test_partitions": ("partitions", 2),
-    "integration/test_faults": ("passes", 2),  # these three run while the images are built
+    "integration/test_faults": ("passes", 2),  # these three run while the first builds the images
     "integration/test_daemon_faults": ("daemon", 1),
+    "containers/test_partitions": ("partitions", 2),
     "integration/test_alerts": ("alerts", 1),
     "containers/test_rolling": ("fleet", 1),
     "containers/test_twenty": ("fleet", 1),
