@@ -110,9 +110,8 @@ class Replies:
         stale = set()
         for service, node in changed:
             entry = decision.entries[service, node]
-            line = sys.intern(
-                f"{service} {entry.outline}: {printable(entry.reason, _TEXT)}"
-            )  # most nodes have the same
+            # Most nodes have the same line: it is kept once.
+            line = sys.intern(f"{service} {entry.outline}: {printable(entry.reason, _TEXT)}")
             lines = self._nodes.setdefault(node, {})
             if (before := lines.get(service)) != line:
                 self._line_count += before is None

@@ -32,7 +32,7 @@ def _order(record: Record, node: Node, path: str, order: dict[str, Any]) -> None
         InputError: The node has no web application, or the order is out of range.
         SystemFault: It does not answer.
     """
-    import requests  # half of the time of a command of the lab, which an autoscaler runs each second
+    import requests  # half of the time of a command of the lab, which an autoscaler runs every few seconds
 
     if record.is_tcp(node.service):
         raise InputError(f"{node.name} is of service {node.service} of mode tcp; name a node with a web application")
