@@ -166,5 +166,5 @@ def test_the_study_runs_and_fills_its_page(tmp_path: Path) -> None:
     assert sorted(path.stem for path in results.iterdir()) == ["constant", "crowd", "mine"]
     text = page.read_text()
     assert "### Recorded: mine, 1 days" in text
-    assert len(re.findall(r"^\| (?:serf-haproxy|Knative|HPA)", text, re.MULTILINE)) == 15
+    assert len(re.findall(r"^\| (?:serf-haproxy|Knative|HPA)", text, re.MULTILINE)) == 14
     assert "came back 0 times" in text
