@@ -130,9 +130,9 @@ def test_what_fails_is_told_with_the_words_of_haproxy(stage: Stage, capsys: pyte
     """The output of a test with failed requests has HAProxy's termination states, the servers, and what happened."""
     stage.replace("queue_timeout_s", "queue_timeout_s = 0.5")
     stage.replace("max", "max = 1")
-    faults: dict[str, int] = {}
-    while not faults:  # until HAProxy has the new limit
-        faults = dict(load(stage, 60, 3, work_s=0.2).faults)
+    for _ in range(20):  # until HAProxy has the new limit
+        if faults := dict(load(stage, 60, 3, work_s=0.2).faults):
+            break
     said = capsys.readouterr().out
     assert faults.keys() == {"503"}
     assert f"    {faults['503']} x 503 sQ-- shop/<NOSRV> at lb1\n" in said
