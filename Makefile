@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 HANDLERS := handlers/member_event handlers/order_event handlers/ready_for_traffic
 DEBIAN_PACKAGES := serf haproxy s6 execline perl-base python3-venv curl openssl
-# What the tests run beside the product: file systems of their own, the man page, the shells that complete commands.
-TEST_PACKAGES := e2fsprogs man-db groff-base fish zsh
+# What the tests run beside the product: file systems of their own, the man page, shells.
+TEST_PACKAGES := e2fsprogs man-db groff-base fish zsh busybox
 # An ordinary user's PATH on Debian lacks the directory of haproxy.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
@@ -126,7 +126,7 @@ packages:
 
 test-packages:
 	@missing=; \
-	for program in mkfs.ext4 man groff fish zsh; do command -v $$program >/dev/null || missing=yes; done; \
+	for program in mkfs.ext4 man groff fish zsh busybox; do command -v $$program >/dev/null || missing=yes; done; \
 	if [ -n "$$missing" ]; then $(call apt_install,$(TEST_PACKAGES)); fi
 
 $(VENV)/installed: pyproject.toml agent/serf_haproxy/__init__.py

@@ -32,7 +32,10 @@ async def _serve(listener: socket.socket, name: str) -> None:
     await stop.wait()
     server.close()
     if talks:
-        await asyncio.wait(talks, timeout=_FINISH_S)  # asyncio.run cancels those that are left
+        _, left = await asyncio.wait(talks, timeout=_FINISH_S)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left)  # a connection that outlives the loop is a traceback with Python 3.13
 
 
 async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str) -> None:
@@ -41,8 +44,10 @@ async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name
         while data := await asyncio.wait_for(reader.read(_READ_BYTES), _IDLE_S):
             writer.write(data)
             await asyncio.wait_for(writer.drain(), _IDLE_S)
-    except (TimeoutError, OSError, asyncio.CancelledError):
-        pass  # the client has gone, a health check too, or it is time to go
+    except (TimeoutError, OSError):
+        pass  # the client has gone, or a health check
+    except asyncio.CancelledError:
+        writer.transport.abort()
     finally:
         writer.close()
 
