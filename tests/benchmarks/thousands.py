@@ -14,6 +14,8 @@ a member when it has the server; the first good health check follows within the 
 """
 
 import argparse
+import concurrent.futures
+import contextlib
 import random
 import sys
 import tempfile
@@ -31,6 +33,7 @@ from membership import Coalescer, Member, Membership, serving
 
 from integration.proxy import Proxy, free_port, running_proxy, wait_for
 from serf_haproxy.control.state import State
+from serf_haproxy.errors import HaproxyFault
 from serf_haproxy.haproxy.socket import ask
 
 LONG_S = 600.0
@@ -104,16 +107,30 @@ def measure(daemon: Daemon, work: Callable[[], float]) -> Cost:
     return Cost(took_s, *(late - early for late, early in zip(after, before, strict=True)))
 
 
-def start(proxy: Proxy, count: int) -> Cost:
-    """Start the daemon and stop it; return what it cost until the end of its first pass."""
+def start(proxy: Proxy, count: int) -> tuple[float, Cost]:
+    """Start the daemon and stop it; return when HAProxy knew all members, and the cost until the first pass ended."""
     assert proxy.process
     began_s, haproxy_s = time.monotonic(), tree_cpu_s(proxy.process.pid)
-    with running_daemon(proxy) as daemon:
-        took_s = time.monotonic() - began_s
-        cost = Cost(took_s, daemon.cpu_s(), daemon.check_cpu_s(), daemon.haproxy_cpu_s() - haproxy_s)
-        assert len(read_weights(proxy)) == count
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        known = pool.submit(wait_known, proxy, f"web{count - 1:05}")
+        with running_daemon(proxy) as daemon:
+            took_s = time.monotonic() - began_s
+            cost = Cost(took_s, daemon.cpu_s(), daemon.check_cpu_s(), daemon.haproxy_cpu_s() - haproxy_s)
+            known_s = known.result() - began_s
+            assert len(read_weights(proxy)) == count
     Path(proxy.settings.state_dir, "last_pass.json").unlink()
-    return cost
+    return known_s, cost
+
+
+def wait_known(proxy: Proxy, name: str) -> float:
+    """Wait until HAProxy has a server; return when it had it, on the monotonic clock."""
+    deadline_s = time.monotonic() + LONG_S
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(HaproxyFault):
+            if "No such" not in ask(proxy.settings.runtime_socket, f"get weight nodes/{name}", ASK_S):
+                return time.monotonic()
+        time.sleep(0.01)
+    raise AssertionError(f"HAProxy does not have {name}")
 
 
 def change(daemon: Daemon, membership: Membership, member: Member) -> Change:
@@ -174,9 +191,10 @@ def _list_used(proxy: Proxy) -> set[str]:
 def tell_start(report: Report, proxy: Proxy, count: int) -> None:
     """Report two starts of the daemon."""
     costs = {what: start(proxy, count) for what in ("HAProxy has no server", "HAProxy has all")}
-    report.add_table("start", ("at the start", *COSTS), [(what, *cost.show()) for what, cost in costs.items()])
-    took_s = costs["HAProxy has no server"].took_s
-    report.add_goal(f"{count:,} members are known to HAProxy 3 s after the start", f"{took_s:.1f} s", took_s <= 3)
+    rows = [(what, f"{known_s:.2f}", *cost.show()) for what, (known_s, cost) in costs.items()]
+    report.add_table("start", ("at the start", "HAProxy knows all, s", "first pass ends, s", *COSTS[1:]), rows)
+    known_s, _ = costs["HAProxy has no server"]
+    report.add_goal(f"{count:,} members are known to HAProxy 3 s after the start", f"{known_s:.1f} s", known_s <= 3)
 
 
 def tell_changes(report: Report, done: dict[str, list[Change]]) -> None:

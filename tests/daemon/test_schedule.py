@@ -1,12 +1,13 @@
 """When the next pass is due: the clock is a number that the tests choose."""
 
 import math
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serf_haproxy.control.outcome import Outcome, Verdict
+from serf_haproxy.control.outcome import Outcome, Pause, Verdict
 from serf_haproxy.daemon.schedule import RETRY_CHEAP_MAX_S, Intervals, Schedule
 
 QUIET_S, MAX_WAIT_S, RESYNC_S, RELOAD_S, RETRY_MAX_S = 2.0, 5.0, 1e9, 20.0, 300.0
@@ -112,6 +113,16 @@ def test_serf_is_asked_at_the_interval_and_again_after_a_correction() -> None:
     assert schedule.due_s() == 101.0
 
 
+def test_one_pass_serves_the_interval_and_the_roster() -> None:
+    """However long a pass takes, the next one asks Serf: there are not two passes, one of which asks nothing."""
+    schedule = Schedule(INTERVALS._replace(resync_s=60.0))
+    schedule.begin(100.0)
+    schedule.end(103.0, Outcome(Verdict.UNCHANGED, "", "", has_roster=True))
+    assert schedule.due_s() == 163.0
+    assert not schedule.is_pass_due(162.9)
+    assert schedule.is_resync_due(163.0, is_serf_up=True)
+
+
 def test_hint_asks_serf_at_once() -> None:
     """A hint makes a resync due now."""
     schedule = schedule_after()
@@ -143,12 +154,12 @@ def test_failures_without_harm_are_retried_with_growing_pauses() -> None:
 
 def test_failed_reloads_pause_up_to_the_setting_and_pause_the_same_configuration_alone() -> None:
     """A reload that fails is tried again with pauses that grow to the setting; what was corrected does not wait."""
-    schedule, now_s, pauses_s = schedule_after(), 0.0, []
+    schedule, now_s, pauses_s = schedule_after(), math.ceil(time.monotonic()) + 1.0, []
     for _ in range(12):
         end(schedule, now_s, FAILED)
         pauses_s.append(schedule.due_s() - now_s)
         pause = schedule.begin(now_s + 0.5)
-        assert pause.left_s == pauses_s[-1] - 0.5
+        assert pause.until_s == now_s + pauses_s[-1]
         assert pause.concerns("0123")
         assert not pause.concerns("another")
         now_s += pauses_s[-1]
@@ -171,13 +182,23 @@ def test_a_pass_that_ends_with_an_error_pauses_everything() -> None:
 
 def test_good_reloads_are_kept_apart() -> None:
     """After a good reload every configuration waits for the reload interval."""
-    schedule = schedule_after()
-    assert schedule.begin(1.0).left_s == 0
-    end(schedule, 10.0, RELOADED)
-    pause = schedule.begin(12.0)
-    assert pause.left_s == RELOAD_S - 2.0
+    schedule, now_s = schedule_after(), math.ceil(time.monotonic()) + 1.0
+    assert not schedule.begin(now_s).concerns("anything")
+    end(schedule, now_s, RELOADED)
+    pause = schedule.begin(now_s + RELOAD_S - 1.0)
+    assert pause.until_s == now_s + RELOAD_S
     assert pause.concerns("anything")
-    assert schedule.begin(10.0 + RELOAD_S).left_s == 0
+    assert not schedule.begin(now_s + RELOAD_S).concerns("anything")
+
+
+def test_a_pause_may_end_while_a_pass_runs() -> None:
+    """A pass that comes to its reload after the pause has ended does not wait for it once more."""
+    pause = Pause(time.monotonic() + 0.05)
+    assert pause.concerns("anything")
+    assert 0 < pause.left_s <= 0.05
+    time.sleep(0.06)
+    assert not pause.concerns("anything")
+    assert pause.left_s == 0
 
 
 @given(st.lists(st.sampled_from([UNCHANGED, REJECTED, RELOADED, FAILED]), max_size=20), st.floats(0, 1e6))

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,9 @@ def test_a_change_that_is_taken_back_before_its_reload_leaves_nothing(short_dir:
         (short_dir / "services.toml").write_text(LIMITED)
         offer(proxy, "web2", nodes=8002)
         offer(proxy, "web3", nodes=8003)
-        assert reconciler.reconcile(lambda: None, pause=Pause(10)).reason.startswith("servers changed as far as")
+        assert reconciler.reconcile(lambda: None, pause=Pause(time.monotonic() + 10)).reason.startswith(
+            "servers changed as far as"
+        )
         assert list_limits(proxy) == {"web1": "", "web2": "5", "web3": "5"}
         (short_dir / "services.toml").write_text(PLAIN)
         later = Reconciler(proxy.settings) if is_restarted else reconciler
@@ -232,7 +235,9 @@ class Story:
             return
         with contextlib.suppress(CutError):
             stop: dict[str, Any] = {"on_step": cut_at(generator.choice(CUT))} if kind == "cut" else {}
-            outcome = self._reconciler.reconcile(lambda: None, pause=Pause(9) if kind == "paused" else NO_PAUSE, **stop)
+            outcome = self._reconciler.reconcile(
+                lambda: None, pause=Pause(time.monotonic() + 9) if kind == "paused" else NO_PAUSE, **stop
+            )
             self.told.append(f"{outcome.verdict} {outcome.reason}")
 
     def go_through(self, count: int) -> None:

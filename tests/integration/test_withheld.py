@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def test_what_waits_for_a_reload_is_not_good_yet(proxy: Proxy, short_dir: Path) 
     tables, good = state.read_services(), state.read_good_template()
     (short_dir / "services.toml").write_text(API + SHOP + FRESH)
     template.write_text(f"{good}\nnonsense\n")
-    outcome = reconcile(settings, lambda: None, pause=Pause(10.0))
+    outcome = reconcile(settings, lambda: None, pause=Pause(time.monotonic() + 10.0))
     assert "without a reload, which follows" in outcome.reason
     assert (state.read_services(), state.read_good_template()) == (tables, good)
 

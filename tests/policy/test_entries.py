@@ -250,6 +250,36 @@ def test_a_memo_changes_no_decision() -> None:
         assert decide(snapshot, memo) == decide(snapshot)
 
 
+PLAIN = snap(file(web()), *OTHERS, view=View(down=frozenset(), up={KEY: SERVER.endpoint}), known=ALL)
+
+
+def test_what_time_does_not_change_is_decided_once() -> None:
+    """Where nothing is new, the last decision counts, until some minutes later or a clock is set back."""
+    memo = Memo()
+    first = decide(PLAIN, memo)
+    busy = PLAIN._replace(at_ns=NOW_NS + 60 * S, view=PLAIN.view._replace(connection_counts={KEY: 3}))
+    assert decide(busy, memo) is first
+    for at_ns in (NOW_NS + 700 * S, NOW_NS + 600 * S):
+        again = decide(PLAIN._replace(at_ns=at_ns), memo)
+        assert again == first
+        assert again is not first
+
+
+@pytest.mark.parametrize("row", TABLE, ids=[str(row[0]) for row in TABLE])
+@pytest.mark.parametrize("after_s", [0, 5, 15, 40, 200])
+def test_what_time_changes_is_decided_anew(row: tuple[object, ...], after_s: int) -> None:
+    """With a memo, each snapshot comes to the same some time later as without one."""
+    snapshot = row[1]
+    assert isinstance(snapshot, Snapshot)
+    memo = Memo()
+    decide(snapshot, memo)
+    later = snapshot._replace(at_ns=NOW_NS + after_s * S)
+    assert decide(later, memo) == decide(later)
+    for changes in ({"files": dict(list(snapshot.files.items())[:-1])}, {"view": DOWN}, {"known": {}}):
+        decide(snapshot, memo)
+        assert decide(later._replace(**changes), memo) == decide(later._replace(**changes))
+
+
 def test_entries_are_frozen() -> None:
     """An entry cannot be changed by its readers."""
     with pytest.raises(AttributeError):

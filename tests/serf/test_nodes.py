@@ -16,7 +16,7 @@ import pytest
 from integration.disks import Disk, private_mounts
 from serf_haproxy.errors import SystemFault
 from serf_haproxy.serf.events import ALIVE, FAILED, LEFT, LINE_BYTES, Member, format_line, make_member, parse_line
-from serf_haproxy.serf.nodes import forget, is_remnant, load, record
+from serf_haproxy.serf.nodes import NodeFile, correct, forget, is_remnant, load, record
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -27,6 +27,13 @@ WEB2 = make_member("web2", "127.0.1.2", {"role": "web"})
 def read_identity(path: Path) -> tuple[int, int]:
     """Return inode and mtime, which change when a file is rewritten."""
     return path.stat().st_ino, path.stat().st_mtime_ns
+
+
+def vars_of(file: NodeFile) -> tuple[object, ...]:
+    """Return all that a node file says."""
+    member = file.member
+    said = member.name, member.address, member.role, member.tags
+    return file.status, said, file.mtime_ns, file.stamp, file.line
 
 
 def load_lines(nodes_dir: Path) -> list[str]:
@@ -85,7 +92,7 @@ def test_repeated_event_does_not_undo_the_roster(nodes_dir: Path) -> None:
     """An event, in which a comma is ambiguous, does not replace an equal line from the roster."""
     known = make_member("w-comma", "127.0.1.5", {"role": "web", "v": "1,role=lb,port=22"})
     _, heard = parse_line("alive\tw-comma\t127.0.1.5\tweb\tport=22,role=lb,role=web,v=1\n")
-    assert record(str(nodes_dir), ALIVE, known, exactly=True)
+    assert correct(str(nodes_dir), ALIVE, known).line == format_line(ALIVE, known)
     assert not record(str(nodes_dir), ALIVE, heard)
     assert load_lines(nodes_dir) == [format_line(ALIVE, known)]
     assert record(str(nodes_dir), LEFT, heard)
@@ -96,8 +103,30 @@ def test_roster_corrects_an_event(nodes_dir: Path) -> None:
     known = make_member("w-comma", "127.0.1.5", {"role": "web", "v": "1,role=lb"})
     _, heard = parse_line("alive\tw-comma\t127.0.1.5\tweb\trole=lb,role=web,v=1\n")
     record(str(nodes_dir), ALIVE, heard)
-    assert record(str(nodes_dir), ALIVE, known, exactly=True)
+    correct(str(nodes_dir), ALIVE, known)
     assert load_lines(nodes_dir) == [format_line(ALIVE, known)]
+
+
+def test_what_a_correction_returns_is_what_the_file_says(nodes_dir: Path) -> None:
+    """The node file that a correction returns is the one that is loaded, whether or not the file changed."""
+    member = make_member("w-odd", "127.0.1.5", {"role": "web", "v": "1,role=lb", "a": "=\t\n"})
+    for _ in range(2):
+        corrected, loaded = correct(str(nodes_dir), FAILED, member), load(str(nodes_dir))[0]["w-odd"]
+        assert vars_of(corrected) == vars_of(loaded)
+        assert loaded.member.tags_are_certain()
+
+
+def test_a_young_file_that_says_the_same_stays_the_same_object(nodes_dir: Path) -> None:
+    """A file that is too young for its times to be trusted is read again; if it has not changed, nothing follows."""
+    before = {"web1": correct(str(nodes_dir), ALIVE, WEB1)}
+    assert load(str(nodes_dir), before)[0]["web1"] is before["web1"]
+    record(str(nodes_dir), FAILED, WEB1)
+    changed = load(str(nodes_dir), before)[0]["web1"]
+    assert (changed.status, before["web1"].status) == (FAILED, ALIVE)
+    time.sleep(1.1)
+    settled = load(str(nodes_dir), {"web1": changed})[0]["web1"]
+    assert settled is changed
+    assert settled.stamp is not None
 
 
 def test_forget_removes_once(nodes_dir: Path) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 # Quoted text is one word or a part of one. Outside of it these characters change what the words are.
 _QUOTED = re.compile(r"\"[^\"\\$]*\"|'[^']*'")
 _UNCERTAIN = re.compile(r"[\"'\\$#]")
+# Most endpoints: an IPv4 address and a port without leading zeros.
+_BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4_ENDPOINT = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}:(?:0|[1-9][0-9]{{0,4}})")
 # Characters that mean themselves, in the file and at the runtime socket.
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_.:-[]()/,=+%@ \t")
 _SECTIONS = frozenset(
@@ -25,6 +28,8 @@ def read_words(line: str) -> tuple[str, ...] | None:
 
 def is_literal(endpoint: str) -> bool:
     """Return whether an endpoint is written as HAProxy reports it: an IP address and a port in normal form."""
+    if _IPV4_ENDPOINT.fullmatch(endpoint):
+        return True
     host, _, port = endpoint.rpartition(":")
     if not (port.isdecimal() and port.isascii() and len(port) <= 5 and str(int(port)) == port):
         return False

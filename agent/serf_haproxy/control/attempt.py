@@ -1,5 +1,6 @@
 """What applying a configuration needs beside the configuration."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ class Attempt(NamedTuple):
         """Return how long a reload to a configuration has to wait: also while the worker still learns its tables."""
         if self.pause.concerns(rest):
             return self.pause
-        return Pause(_LEARNING_S) if self.edges.runtime.is_learning() else NO_PAUSE
+        return Pause(time.monotonic() + _LEARNING_S) if self.edges.runtime.is_learning() else NO_PAUSE
 
     def list_deletions(self, changes: Changes) -> list[str]:
         """Return the commands that delete servers in maintenance; HAProxy refuses those that still have connections.

@@ -101,15 +101,14 @@ def _write_down(
 
     An unwritten correction counts as well: one foreign directory in the way must not affect other nodes.
     """
-    unwritten, problems = {}, []
+    written, problems = {}, []
     for status, member in heard:
         try:
-            nodes.record(nodes_dir, status, member, exactly=True)
+            written[member.name] = nodes.correct(nodes_dir, status, member)
         except SystemFault as error:
-            unwritten[member.name] = NodeFile(status, member, at_ns)
+            written[member.name] = NodeFile(status, member, at_ns)
             problems.append(str(error))
-    written = {member.name for _, member in heard} - unwritten.keys()
-    return files | nodes.load(nodes_dir, names=written)[0] | unwritten, tuple(problems)
+    return files | written, tuple(problems)
 
 
 def _remove_remnant(nodes_dir: str, stray: Stray) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -104,12 +105,17 @@ class Pause(NamedTuple):
     """How long there must not be another reload; servers change at run time meanwhile.
 
     Attributes:
-        left_s: Seconds; 0 for no pause.
+        until_s: When it ends, on the monotonic clock; 0 for no pause.
         failure: The outcome of the last reload when that failed; None where the pause only keeps reloads few.
     """
 
-    left_s: float = 0.0
+    until_s: float = 0.0
     failure: Outcome | None = None
+
+    @property
+    def left_s(self) -> float:
+        """How long it still lasts, seconds: a pass may take longer than was left as it began."""
+        return max(0.0, self.until_s - time.monotonic()) if self.until_s else 0.0
 
     def concerns(self, rest: str) -> bool:
         """Return whether a configuration has to wait: after a failure only the one that failed."""

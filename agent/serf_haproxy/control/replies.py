@@ -29,7 +29,7 @@ from serf_haproxy.system.moments import time_ms
 _FILES = {STATUS: "status", READY: "ready"}
 _TEXT = 300  # characters
 _RENEW_S = 5.0  # those that say whether the balancer is well
-_RENEW_NODES_S = 60.0  # a fraction of what counts as fresh
+_RENEW_NODES_S = 120.0  # less than what counts as fresh, by more than clocks differ
 
 
 class Replies:
@@ -92,7 +92,7 @@ class Replies:
         try:
             self._sign_texts(settings)
             if now_s - self._renewed_nodes_s >= _RENEW_NODES_S:
-                self._sign_nodes(settings, self._nodes)
+                self._date_nodes(settings)
         except SystemFault:
             self._is_complete = False  # the next pass writes them again, and says what is wrong
 
@@ -140,8 +140,20 @@ class Replies:
             if lines := self._nodes.get(node):
                 answer = self._sign(EXPLAIN, node, "\n".join(lines[service] for service in sorted(lines)))
                 self._blocks[node] = "".join(f"{node}\t{line}\n" for line in answer.split("\n"))
+        self._write_nodes(settings, is_whole=nodes is self._nodes)
+
+    def _date_nodes(self, settings: Settings) -> None:
+        """Date the answers about all nodes anew; without a secret, nothing else of them changes."""
+        if self._signed_by:
+            self._sign_nodes(settings, self._nodes)
+            return
+        date = f" {time_ms()}\n"
+        self._blocks = {node: block.rpartition(" ")[0] + date for node, block in self._blocks.items()}
+        self._write_nodes(settings, is_whole=True)
+
+    def _write_nodes(self, settings: Settings, *, is_whole: bool) -> None:
         self._write(settings, "nodes", "".join(self._blocks.values()))
-        if nodes is self._nodes:
+        if is_whole:
             self._renewed_nodes_s = time.monotonic()
 
     def _sign(self, query: str, subject: str, text: str) -> str:

@@ -82,16 +82,17 @@ class Schedule:
         return now_s >= self._pass_due_s()
 
     def begin(self, now_s: float) -> Pause:
-        """Note that a pass begins, which answers all wakes so far; return for how long it must not reload."""
+        """Note that a pass begins, which answers all wakes so far; return until when it must not reload."""
         self._first_wake_s = self._retry_at_s = None
         self._pass_at_s = now_s + self._intervals.resync_s
-        return Pause(max(0.0, self._reload_at_s - now_s), self._failed_reload)
+        return Pause(self._reload_at_s if self._reload_at_s > now_s else 0.0, self._failed_reload)
 
     def end(self, now_s: float, outcome: Outcome) -> None:
         """Plan what follows from the outcome of a pass."""
         self._plan_retry(now_s, outcome)
+        self._pass_at_s = now_s + self._intervals.resync_s
         if outcome.has_roster:
-            self._resync_at_s = now_s + self._intervals.resync_s
+            self._resync_at_s = self._pass_at_s  # one pass for both, however long this one took
         if outcome.corrected_count:
             self._resync_at_s = min(self._resync_at_s, now_s + _VERIFY_S)
         if outcome.again_s is not None:

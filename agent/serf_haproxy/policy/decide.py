@@ -1,6 +1,7 @@
 """The decision: from a snapshot to the servers that HAProxy should have, and why. Pure."""
 
 import math
+import operator
 from collections.abc import Mapping
 
 from serf_haproxy.policy import damping
@@ -23,6 +24,12 @@ from serf_haproxy.serf.events import ALIVE, FAILED
 from serf_haproxy.services import Key
 
 _CLOCK_S = 5.0  # the coarse clock of the files runs a little behind
+_RECALL_S = 600.0  # then it is made anew: checks become more frequent some time after servers have gone
+_INPUTS = operator.attrgetter(
+    "view",
+    *("rules", "further_rules", "services", "files", "flaps", "unfit", "refused", "checks", "known", "orders"),
+)
+_LASTING = frozenset([State.IGNORED, State.QUARANTINED])  # they follow from the member and the rules alone
 
 
 def decide(snapshot: Snapshot, memo: Memo | None = None) -> Decision:
@@ -33,6 +40,33 @@ def decide(snapshot: Snapshot, memo: Memo | None = None) -> Decision:
         memo: The owner's memo of earlier decisions, which is brought up to date.
     """
     memo = memo or Memo()
+    inputs = _list_inputs(snapshot)
+    if decision := _recall(inputs, snapshot.at_ns, memo):
+        return decision
+    decision = _decide(snapshot, memo)
+    memo.last = inputs, snapshot.at_ns, decision
+    return decision
+
+
+def _list_inputs(snapshot: Snapshot) -> tuple[object, ...]:
+    """Return all that a decision follows from besides the time, without what only leaving and draining nodes need."""
+    view, *others = _INPUTS(snapshot)
+    return view._replace(connection_counts={}, places={}), *others
+
+
+def _recall(inputs: tuple[object, ...], at_ns: int, memo: Memo) -> Decision | None:
+    """Return the last decision where the same is known, and time alone does not change it; else None."""
+    if memo.last is None or not 0 <= at_ns - memo.last[1] < _RECALL_S * 1e9:
+        return None
+    decision = memo.last[2]
+    if decision.changes_in_s is not None or decision.flaps or decision.unfit or decision.checks.paces:
+        return None
+    if any(entry.state not in _LASTING or entry.until_ns is not None for entry in decision.notable.values()):
+        return None
+    return decision if inputs == memo.last[0] else None
+
+
+def _decide(snapshot: Snapshot, memo: Memo) -> Decision:
     here = snapshot.rules.locate(snapshot.files)
     further_rules = tuple(rules._replace(here=here) for rules in snapshot.further_rules)
     snapshot = snapshot._replace(rules=snapshot.rules._replace(here=here), further_rules=further_rules)

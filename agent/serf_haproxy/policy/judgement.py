@@ -6,7 +6,7 @@ from typing import NamedTuple
 from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.cause import Cause, Refusal
 from serf_haproxy.policy.claim import tag_of
-from serf_haproxy.policy.decision import Entry, State
+from serf_haproxy.policy.decision import Decision, Entry, State
 from serf_haproxy.policy.server import Server
 from serf_haproxy.serf.events import FAILED, LEAVING, LEFT, Member
 from serf_haproxy.serf.nodes import NodeFile
@@ -31,9 +31,10 @@ class Judgement(NamedTuple):
 class Memo:
     """What members came to under the rules of the last decision. It only saves time: a new one gives the same."""
 
-    __slots__ = ("judged", "offers")
+    __slots__ = ("judged", "last", "offers")
 
     def __init__(self) -> None:
+        self.last: tuple[tuple[object, ...], int, Decision] | None = None  # what it followed from, when it was made
         self.judged: dict[str, tuple[Rules, dict[str, Judgement]]] = {}  # by service
         self.offers: dict[str, tuple[NodeFile, tuple[str, ...]]] = {}  # what each member offers, by name
 

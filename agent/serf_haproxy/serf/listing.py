@@ -6,6 +6,7 @@ with a name that cannot be a file name. Such a member is refused alone.
 
 import functools
 import ipaddress
+import socket
 import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -120,7 +121,9 @@ def _part(entry: dict[bytes, Any], key: bytes, kind: type, or_nil: bool = False)
 
 def _read_address(raw: bytes) -> str:
     """Return an address as text: four bytes, or sixteen, which may hold an IPv4 address."""
-    if len(raw) not in (4, 16):
+    if len(raw) == 4:
+        return socket.inet_ntoa(raw)
+    if len(raw) != 16:
         return raw.hex()  # not an address: the decision quarantines the member
-    address = ipaddress.ip_address(raw)
-    return str(getattr(address, "ipv4_mapped", None) or address)
+    address = ipaddress.IPv6Address(raw)
+    return str(address.ipv4_mapped or address)

@@ -54,34 +54,24 @@ class Stray:
         self.reason = reason
 
 
-def record(nodes_dir: str, status: str, member: Member, exactly: bool = False) -> bool:
-    """Write a member's node file, unless it already says so.
+def record(nodes_dir: str, status: str, member: Member) -> bool:
+    """Write down what an event says of a member, unless its node file says the same; return whether it changed.
 
     Args:
         nodes_dir: The node directory.
         status: One of `events.STATUSES`.
-        member: What to write.
-        exactly: Compare byte by byte; otherwise a file that has its tags from the roster is left alone by an event
-            that says the same.
-
-    Returns:
-        Whether the file changed.
+        member: What to write. A file that has its tags from the roster may say the same in other bytes.
 
     Raises:
         SystemFault: The file cannot be written; the one before is untouched.
     """
-    path = os.path.join(nodes_dir, member.name)
+    return _record(nodes_dir, format_line(status, member), member.name)[0]
+
+
+def correct(nodes_dir: str, status: str, member: Member) -> NodeFile:
+    """Write down what the roster says of a member; return its node file. Arguments and errors are those of `record`."""
     line = format_line(status, member)
-    try:
-        before = _read_if_any(path)
-        if line == before or (not exactly and say_the_same(line, before)):
-            return False
-        # Others may write to this directory too: the name cannot be guessed, and no file is opened that is there.
-        temporary = f"{_TEMPORARY_PREFIX}{member.name}.{os.urandom(_RANDOM_BYTES).hex()}"
-        _replace(path, os.path.join(nodes_dir, temporary), line)
-    except OSError as error:
-        raise _fault("write", path, error) from error
-    return True
+    return NodeFile(status, member, _record(nodes_dir, line, member.name, is_exact=True)[1], None, line)
 
 
 def forget(nodes_dir: str, name: str) -> bool:
@@ -129,7 +119,7 @@ def load(
             if known and known.stamp and known.stamp == _stamp(os.lstat(f"{nodes_dir}/{name}")):
                 files[name] = known
             elif not _is_being_written(nodes_dir, name):
-                files[name] = _load_file(nodes_dir, name)
+                files[name] = _load_file(nodes_dir, name, known)
         except FileNotFoundError:
             pass  # removed since the directory was listed
         except (InputError, OSError) as error:
@@ -154,16 +144,34 @@ def is_remnant(stray: Stray) -> bool:
     return _is_temporary(stray.name)
 
 
-def _load_file(nodes_dir: str, name: str) -> NodeFile:
+def _record(nodes_dir: str, line: str, name: str, is_exact: bool = False) -> tuple[bool, int]:
+    """Write a line to a node file, unless it says the same; return whether it changed, and when that was last so."""
+    path = f"{nodes_dir}/{name}"
+    try:
+        before, mtime_ns = _read_if_any(path)
+        if line == before or (not is_exact and say_the_same(line, before)):
+            return False, mtime_ns
+        # Others may write to this directory too: the name cannot be guessed, and no file is opened that is there.
+        temporary = f"{nodes_dir}/{_TEMPORARY_PREFIX}{name}.{os.urandom(_RANDOM_BYTES).hex()}"
+        return True, _replace(path, temporary, line)
+    except OSError as error:
+        raise _fault("write", path, error) from error
+
+
+def _load_file(nodes_dir: str, name: str, known: NodeFile | None) -> NodeFile:
+    """Read a node file; return the known one where it still says the same, so that what follows from it is kept."""
     fault = name_fault(name)
     if fault:
         raise InputError(f"its name is not a node name: {fault}")
     text, found = _read(os.path.join(nodes_dir, name))
+    stamp = _stamp(found) if time.time_ns() - found.st_ctime_ns > _SETTLED_NS else None
+    if known and (known.line, known.mtime_ns) == (text, found.st_mtime_ns):
+        known.stamp = stamp
+        return known
     status, member = parse_line(text)
     if member.name != name:
         raise InputError(f"it describes another node, {quoted(member.name, 60)}")
-    is_settled = time.time_ns() - found.st_ctime_ns > _SETTLED_NS
-    return NodeFile(status, member, found.st_mtime_ns, _stamp(found) if is_settled else None, text)
+    return NodeFile(status, member, found.st_mtime_ns, stamp, text)
 
 
 def _stamp(found: os.stat_result) -> tuple[int, int]:
@@ -184,15 +192,15 @@ def _is_temporary(name: str) -> bool:
     return name.startswith(_TEMPORARY_PREFIX) and is_number and not name_fault(node)
 
 
-def _read_if_any(path: str) -> str:
+def _read_if_any(path: str) -> tuple[str, int]:
+    """Return the content of a file and its time, nanoseconds since the epoch; "" and 0 where there is none."""
     try:
-        return _read(path)[0]
-    except FileNotFoundError:
-        return ""
+        text, found = _read(path)
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            return ""  # a symbolic link: not ours, replaced by rename
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return "", 0  # a symbolic link is not ours, and replaced by rename
         raise
+    return text, found.st_mtime_ns
 
 
 def _read(path: str) -> tuple[str, os.stat_result]:
@@ -206,13 +214,15 @@ def _read(path: str) -> tuple[str, os.stat_result]:
     return content.decode("utf-8", "surrogateescape"), status
 
 
-def _replace(path: str, temporary: str, text: str) -> None:
+def _replace(path: str, temporary: str, text: str) -> int:
+    """Put a new file with a text in the place of another; return its time, nanoseconds since the epoch."""
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             data = text.encode("utf-8", "surrogateescape")
             if os.write(fd, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            mtime_ns = os.fstat(fd).st_mtime_ns
         finally:
             os.close(fd)
         os.replace(temporary, path)
@@ -222,15 +232,14 @@ def _replace(path: str, temporary: str, text: str) -> None:
         except OSError:
             pass  # it was never made
         raise
+    return mtime_ns
 
 
 def _fault(action: str, path: str, error: OSError) -> SystemFault:
     remedy = {
         errno.ENOENT: "make the directory or start the daemon, which makes it",
-        errno.EACCES: "give this user the right to write there",
-        errno.EPERM: "give this user the right to write there",
+        **dict.fromkeys((errno.EACCES, errno.EPERM), "give this user the right to write there"),
         errno.EROFS: "mount it writable",
-        errno.ENOSPC: "free some space",
-        errno.EDQUOT: "free some space",
+        **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
     }.get(error.errno or 0, "see the error")
     return SystemFault(f"cannot {action} {path}: {error.strerror}; {remedy}; the next resync heals what was missed")
