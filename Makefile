@@ -40,11 +40,11 @@ unit: install test-packages ## Run the unit tests: no cluster, no containers.
 # Tests that measure time or need all processors come first, one after another; then all others side by side. What failed
 # runs once more, with nothing beside it and the same seed. A test that then passes lacked processor time, or shows a fault
 # that few moments show: pytest names it. More than a few are a failure at once (AGAIN_COUNT in tests/conftest.py).
-test: install test-packages lint ## Run the linters and all tests, and print the branch coverage; SEED=N repeats an order.
+test: install test-packages lint ## Run the linters and all tests; SEED=N repeats an order; COVERAGE=yes prints the branch coverage.
 	@alone=0; others=0; \
 	$(PYTEST) -m alone --cache-clear || alone=$$?; \
 	$(PYTEST) -m 'not alone' --randomly-seed=last --numprocesses=$(WORKERS) $(SIDE_BY_SIDE) --durations=20 \
-	    --cov --cov-report=term:skip-covered || others=$$?; \
+	    $(if $(COVERAGE),--cov --cov-report=term:skip-covered) || others=$$?; \
 	case "$$alone $$others" in \
 	    "0 0") ;; \
 	    "0 1" | "1 0" | "1 1") $(PYTEST) --randomly-seed=last --again ;; \

@@ -9,9 +9,20 @@ from pathlib import Path
 from containers.engine import PREFIX, ROOT, Engine, run
 
 # What HAProxy does with servers at run time and with certificates; NEWER=all runs the others too.
-MODULES = ("equality", "health", "https", "live", "old_workers", "runtime_rules")
+MODULES = ("equality", "https", "live", "runtime_rules")
 if os.environ.get("NEWER") == "all":
-    MODULES += ("clients", "forwarding", "last_resort", "listening", "load", "maxconn", "measured", "pass")
+    MODULES += (
+        "health",
+        "old_workers",
+        "clients",
+        "forwarding",
+        "last_resort",
+        "listening",
+        "load",
+        "maxconn",
+        "measured",
+        "pass",
+    )
     MODULES += ("service_options", "sharing", "splits", "sticky")
 TESTS = ("tests/config/test_render.py", *(f"tests/integration/test_{name}.py" for name in MODULES))
 PACKAGES = ("pytest", "pytest-randomly", "hypothesis", "requests", "starlette", "uvicorn")

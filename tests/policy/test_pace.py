@@ -110,6 +110,19 @@ def test_the_interval_of_servers_that_are_up_follows_their_number_slowly() -> No
     assert intervals_s == [1, 2, 2, 8, 8, 4, 2, 1]
 
 
+def test_a_new_interval_gives_servers_that_are_up_their_first_words_back() -> None:
+    """All words change with the interval, so servers that are up forget that they were down; others do not."""
+    servers, down = make_servers(2000), frozenset([key(7)])
+    everyone = frozenset(map(key, range(2000)))
+    _, checks = set_paces(servers, Checks(), see(2000, 0.0, everyone, proven_count=0))
+    assert len(checks.paces) == 2000
+    _, same = set_paces(servers, checks, see(2000, 1.0, down, proven_count=0))
+    assert len(same.paces) == 2000
+    paced, changed = set_paces(servers, checks, see(2000, 1.0, down))
+    assert (changed.interval_s, list(changed.paces)) == (16, [key(7)])
+    assert [server.name for server in paced if server.down_interval_ms != 50] == ["web7"]
+
+
 def test_a_clock_that_was_set_back_makes_checks_quick() -> None:
     """A time in the future counts as now."""
     servers, down = make_servers(1), frozenset([key(0)])

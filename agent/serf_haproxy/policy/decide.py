@@ -59,7 +59,9 @@ def _recall(inputs: tuple[object, ...], at_ns: int, memo: Memo) -> Decision | No
     if memo.last is None or not 0 <= at_ns - memo.last[1] < _RECALL_S * 1e9:
         return None
     decision = memo.last[2]
-    if decision.changes_in_s is not None or decision.flaps or decision.unfit or decision.checks.paces:
+    if decision.changes_in_s is not None or decision.flaps or decision.unfit:
+        return None
+    if any(pace.down_ns for pace in decision.checks.paces.values()):
         return None
     if any(entry.state not in _LASTING or entry.until_ns is not None for entry in decision.notable.values()):
         return None

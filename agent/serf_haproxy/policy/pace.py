@@ -77,6 +77,8 @@ def set_paces(servers: tuple[Server, ...], before: Checks, sight: Sight) -> tupl
     """
     paces = _find_paces(servers, before.paces, sight)
     interval_s, since_ns = _find_interval(before, sight)
+    if interval_s != before.interval_s:  # the reload gives all servers other words: those that are up forget their pace
+        paces = {key: pace for key, pace in paces.items() if pace.down_ns}
     if interval_s == 1 and not any(pace.exponent for pace in paces.values()):  # most often
         return servers, Checks(interval_s, since_ns, paces)
     slow = {key: FASTEST_MS * 2**pace.exponent for key, pace in paces.items() if pace.exponent}
