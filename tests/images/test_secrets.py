@@ -13,15 +13,15 @@ S6_DIR = Path(__file__).parents[2] / "s6"
 KEYS = [base64.b64encode(bytes(range(1, size + 1))).decode() for size in (16, 24, 32)]
 
 
-def write(directory: Path, keys: str) -> tuple[int, str]:
+def write(directory: Path, keys: str, **changes: str) -> tuple[int, str]:
     """Run the script with a file of gossip keys; return its exit code and its words."""
     service = directory / "serf"
     shutil.copytree(S6_DIR / "serf", service)
     shutil.copytree(S6_DIR / ".common", directory / ".common")
     (directory / "rpc").write_text("a-key-of-the-rpc\n")
     (directory / "keys").write_text(keys)
-    environment = os.environ | {"SERF_ENCRYPT_KEY_FILE": str(directory / "keys"), "SERF_USER": ""}
-    argv = ["sh", "data/secrets", str(directory / "rpc")]
+    environment = os.environ | {"SERF_ENCRYPT_KEY_FILE": str(directory / "keys"), "SERF_USER": ""} | changes
+    argv = ["sh", "data/secrets", changes.get("SERF_RPC_AUTH_FILE", str(directory / "rpc"))]
     done = subprocess.run(argv, cwd=service, env=environment, capture_output=True, text=True, timeout=30, check=False)
     return done.returncode, done.stdout + done.stderr
 
@@ -31,6 +31,13 @@ def test_keys_of_every_size_are_passed_on(tmp_path: Path, keys: list[str]) -> No
     """Serf uses keys of 16, 24 and 32 bytes, one for each line; the first one is the one that it uses."""
     assert write(tmp_path, "".join(f"{key}\n" for key in keys)) == (0, "")
     assert json.loads((tmp_path / "serf/data/keyring.json").read_text()) == keys
+
+
+@pytest.mark.parametrize("name", ["SERF_ENCRYPT_KEY_FILE", "SERF_RPC_AUTH_FILE"])
+def test_a_file_that_cannot_be_read_is_told_with_its_setting(tmp_path: Path, name: str) -> None:
+    """One line names the setting, the file and why, and the exit code is 100."""
+    code, said = write(tmp_path, f"{KEYS[0]}\n", **{name: str(tmp_path / "nowhere")})
+    assert (code, said) == (100, f"{name}: cannot read its file: {tmp_path}/nowhere: No such file or directory\n")
 
 
 WRONG = {
