@@ -289,6 +289,7 @@ def test_a_node_that_cannot_join_says_why_once(cluster: Cluster, balancer: Balan
     nodes.append(second)
     told = "serf: another member has the name taken: set SERF_NODE or the host name to a name of its own; trying again"
     wait_for(lambda: told in first.log() + second.log(), lambda: first.log() + second.log(), FAIL_S)
+    wait_for(lambda: "join: lost is alone; looking for others" in lost.log(), lost.log, FAIL_S)
     said = lost.log().splitlines()
     assert [line for line in said if "nowhere" in line and line.startswith("join: ")] == [
         "join: nowhere has no address",

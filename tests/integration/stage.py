@@ -114,10 +114,13 @@ class Stage:
     def kill(self, name: str) -> None:
         """Kill all processes of a balancer, as a power cut would; what starts and stops nodes is on another machine."""
         root = psutil.Process(next(one["svscan_pid"] for one in self.lab.status()["balancers"] if one["name"] == name))
-        processes = [root, *(each for each in root.children(recursive=True) if "lab" not in each.cmdline())]
-        for process in processes:
-            process.suspend()
-        for process in processes:
+        stopped = []
+        for process in (root, *root.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):  # `haproxy -c` and handlers end at any time
+                if process == root or "lab" not in process.cmdline():
+                    process.suspend()
+                    stopped.append(process)
+        for process in stopped:
             process.kill()
 
     def change(self, old: str, new: str, name: str = "lb1") -> None:

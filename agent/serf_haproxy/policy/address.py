@@ -33,15 +33,10 @@ _METADATA = tuple(
         ("100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::/32", "fd20:ce::/32", "fd00:c1::/32", "fd00:42::42/128"),
     )
 )
-# By version: the mask of each block, its first address, and the block. A network's own test takes ten times as long.
-_BLOCKS = {
-    version: [
-        (int(block.netmask), int(block.network_address), block)
-        for block in _LOOPBACK + _SPECIAL + _METADATA
-        if block.version == version
-    ]
-    for version in (4, 6)
-}
+# The version of each block, its mask and its first address. A network's own test takes ten times as long.
+_BLOCKS = tuple(
+    (block.version, int(block.netmask), int(block.network_address), block) for block in _LOOPBACK + _SPECIAL + _METADATA
+)
 # The last four bytes of these are an IPv4 address: behind a translator (RFC 6052), or at the end of a tunnel (ISATAP,
 # RFC 5214, with these four bytes before it).
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
@@ -205,8 +200,8 @@ def shorten(text: str) -> str:
 
 
 def _find_block(address: Address) -> Network | None:
-    number = int(address)
-    return next((block for mask, first, block in _BLOCKS[address.version] if number & mask == first), None)
+    number, its = int(address), address.version
+    return next((block for version, mask, first, block in _BLOCKS if version == its and number & mask == first), None)
 
 
 def _is_within(network: Network, block: Network) -> bool:

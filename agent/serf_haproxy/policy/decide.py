@@ -1,7 +1,6 @@
 """The decision: from a snapshot to the servers that HAProxy should have, and why. Pure."""
 
 import math
-import operator
 from collections.abc import Mapping
 
 from serf_haproxy.policy import damping
@@ -25,10 +24,6 @@ from serf_haproxy.services import Key
 
 _CLOCK_S = 5.0  # the coarse clock of the files runs a little behind
 _RECALL_S = 600.0  # then it is made anew: checks become more frequent some time after servers have gone
-_INPUTS = operator.attrgetter(
-    "view",
-    *("rules", "further_rules", "services", "files", "flaps", "unfit", "refused", "checks", "known", "orders"),
-)
 _LASTING = frozenset([State.IGNORED, State.QUARANTINED])  # they follow from the member and the rules alone
 
 
@@ -50,8 +45,11 @@ def decide(snapshot: Snapshot, memo: Memo | None = None) -> Decision:
 
 def _list_inputs(snapshot: Snapshot) -> tuple[object, ...]:
     """Return all that a decision follows from besides the time, without what only leaving and draining nodes need."""
-    view, *others = _INPUTS(snapshot)
-    return view._replace(connection_counts={}, places={}), *others
+    return (
+        snapshot.view._replace(connection_counts={}, places={}),
+        *(snapshot.rules, snapshot.further_rules, snapshot.services, snapshot.orders),
+        *(snapshot.files, snapshot.flaps, snapshot.unfit, snapshot.refused, snapshot.checks, snapshot.known),
+    )
 
 
 def _recall(inputs: tuple[object, ...], at_ns: int, memo: Memo) -> Decision | None:
