@@ -32,7 +32,7 @@ help: ## List the targets.
 demo: install ## Show the product in a cluster on loopback; ONCE=1 ends it after the tour.
 	@$(BIN)/serf-haproxy lab demo $(if $(ONCE),--once)
 
-check: lint unit ## Run the linters and the unit tests: the loop while you work, less than a minute.
+check: lint unit ## Run the linters and the unit tests: the loop while you work, two minutes.
 
 unit: install test-packages ## Run the unit tests: no cluster, no containers.
 	$(PYTEST) $(UNIT) --numprocesses=$(UNIT_WORKERS) $(SIDE_BY_SIDE)

@@ -124,13 +124,14 @@ def start(proxy: Proxy, count: int) -> tuple[float, Cost]:
 
 def wait_known(proxy: Proxy, name: str) -> float:
     """Wait until HAProxy has a server; return when it had it, on the monotonic clock."""
-    deadline_s = time.monotonic() + LONG_S
-    while time.monotonic() < deadline_s:
+
+    def is_known() -> bool:
         with contextlib.suppress(HaproxyFault):
-            if "No such" not in ask(proxy.settings.runtime_socket, f"get weight nodes/{name}", ASK_S):
-                return time.monotonic()
-        time.sleep(0.01)
-    raise AssertionError(f"HAProxy does not have {name}")
+            return "No such" not in ask(proxy.settings.runtime_socket, f"get weight nodes/{name}", ASK_S)
+        return False
+
+    wait_for(is_known, f"HAProxy has {name}", LONG_S)
+    return time.monotonic()
 
 
 def change(daemon: Daemon, membership: Membership, member: Member) -> Change:

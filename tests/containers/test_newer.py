@@ -11,19 +11,8 @@ from containers.engine import PREFIX, ROOT, Engine, run
 # What HAProxy does with servers at run time and with certificates; NEWER=all runs the others too.
 MODULES = ("equality", "https", "live", "runtime_rules")
 if os.environ.get("NEWER") == "all":
-    MODULES += (
-        "health",
-        "old_workers",
-        "clients",
-        "forwarding",
-        "last_resort",
-        "listening",
-        "load",
-        "maxconn",
-        "measured",
-        "pass",
-    )
-    MODULES += ("service_options", "sharing", "splits", "sticky")
+    MODULES += ("clients", "forwarding", "health", "last_resort", "listening", "load", "maxconn", "measured")
+    MODULES += ("old_workers", "pass", "service_options", "sharing", "splits", "sticky")
 TESTS = ("tests/config/test_render.py", *(f"tests/integration/test_{name}.py" for name in MODULES))
 PACKAGES = ("pytest", "pytest-randomly", "hypothesis", "requests", "starlette", "uvicorn")
 # The code under test is the image's. `env -i` drops the image's settings, which are for its own paths.

@@ -115,7 +115,7 @@ class Pause(NamedTuple):
     @property
     def left_s(self) -> float:
         """How long it still lasts, seconds: a pass may take longer than was left as it began."""
-        return max(0.0, self.until_s - time.monotonic()) if self.until_s else 0.0
+        return max(0.0, self.until_s - time.monotonic())
 
     def concerns(self, rest: str) -> bool:
         """Return whether a configuration has to wait: after a failure only the one that failed."""

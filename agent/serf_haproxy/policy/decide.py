@@ -15,6 +15,7 @@ from serf_haproxy.policy.maintenance import obey
 from serf_haproxy.policy.members import Members, find_lost, remember_servers, remember_unfit, sort_out
 from serf_haproxy.policy.pace import Sight, set_paces
 from serf_haproxy.policy.partition import list_unnamed, note_offers, put_together, take_apart
+from serf_haproxy.policy.recall import list_inputs, recall
 from serf_haproxy.policy.scale import scale_up
 from serf_haproxy.policy.server import Server
 from serf_haproxy.policy.snapshot import Gone, Snapshot
@@ -23,8 +24,6 @@ from serf_haproxy.serf.events import ALIVE, FAILED
 from serf_haproxy.services import Key
 
 _CLOCK_S = 5.0  # the coarse clock of the files runs a little behind
-_RECALL_S = 600.0  # then it is made anew: checks become more frequent some time after servers have gone
-_LASTING = frozenset([State.IGNORED, State.QUARANTINED])  # they follow from the member and the rules alone
 
 
 def decide(snapshot: Snapshot, memo: Memo | None = None) -> Decision:
@@ -35,35 +34,12 @@ def decide(snapshot: Snapshot, memo: Memo | None = None) -> Decision:
         memo: The owner's memo of earlier decisions, which is brought up to date.
     """
     memo = memo or Memo()
-    inputs = _list_inputs(snapshot)
-    if decision := _recall(inputs, snapshot.at_ns, memo):
+    inputs = list_inputs(snapshot)
+    if decision := recall(inputs, snapshot.at_ns, memo):
         return decision
     decision = _decide(snapshot, memo)
     memo.last = inputs, snapshot.at_ns, decision
     return decision
-
-
-def _list_inputs(snapshot: Snapshot) -> tuple[object, ...]:
-    """Return all that a decision follows from besides the time, without what only leaving and draining nodes need."""
-    return (
-        snapshot.view._replace(connection_counts={}, places={}),
-        *(snapshot.rules, snapshot.further_rules, snapshot.services, snapshot.orders),
-        *(snapshot.files, snapshot.flaps, snapshot.unfit, snapshot.refused, snapshot.checks, snapshot.known),
-    )
-
-
-def _recall(inputs: tuple[object, ...], at_ns: int, memo: Memo) -> Decision | None:
-    """Return the last decision where the same is known, and time alone does not change it; else None."""
-    if memo.last is None or not 0 <= at_ns - memo.last[1] < _RECALL_S * 1e9:
-        return None
-    decision = memo.last[2]
-    if decision.changes_in_s is not None or decision.flaps or decision.unfit:
-        return None
-    if any(pace.down_ns for pace in decision.checks.paces.values()):
-        return None
-    if any(entry.state not in _LASTING or entry.until_ns is not None for entry in decision.notable.values()):
-        return None
-    return decision if inputs == memo.last[0] else None
 
 
 def _decide(snapshot: Snapshot, memo: Memo) -> Decision:

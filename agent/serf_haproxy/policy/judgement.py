@@ -29,7 +29,7 @@ class Judgement(NamedTuple):
 
 
 class Memo:
-    """What members came to under the rules of the last decision. It only saves time: a new one gives the same."""
+    """What each member, and all of them, came to in the last decision. It only saves time: a new one gives the same."""
 
     __slots__ = ("judged", "last", "offers")
 
