@@ -51,9 +51,9 @@ def write(made: Replies, settings: Settings, snapshot: Snapshot) -> Decision:
 
 
 def ask(settings: Settings, query: str, subject: str = "", balancer: str = "lb1") -> Said:
-    """Ask as another balancer with the secret does."""
+    """Ask as another balancer with the same settings does."""
     found = answers.find(settings.answers_dir, query, subject.encode())
-    secrets = (Secret(SECRET.encode()),)
+    secrets = (Secret(SECRET.encode()),) if settings.proof_secret_file else ()
     return decode(found, Question(query, subject, balancer), secrets, time.time_ns() // 1_000_000)
 
 
@@ -87,8 +87,10 @@ def test_only_what_is_new_is_written(settings: Settings) -> None:
     assert ask(settings, "lb-explain", "web1").text.startswith("nodes serving")
 
 
-def test_answers_are_dated_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the daemon runs, its answers do not grow old."""
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_answers_are_dated_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch, is_signed: bool) -> None:
+    """While the daemon runs, its answers do not grow old, with a secret or without one."""
+    settings = settings if is_signed else settings.replace(proof_secret_file="")
     monkeypatch.setattr(replies, "_RENEW_S", 0.0)
     monkeypatch.setattr(replies, "_RENEW_NODES_S", 0.0)
     made = Replies()
