@@ -5,15 +5,19 @@ environment and standard input.
 """
 
 import contextlib
+import gc
+import multiprocessing
 import os
 import queue
 import re
+import socket
 import socketserver
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 from measure import REPO
 
@@ -53,29 +57,21 @@ class Membership:
         self.members: dict[str, Member] = {}
         self._environ = os.environ | environment
         self._lock = threading.Lock()
-        self._packed = b""
-        self._monitors: list[queue.Queue[bytes]] = []
-        self._is_packed = False
+        self._agent: Connection | None = None
 
     def put(self, members: Iterable[Member], kind: str = "member-join") -> None:
         """Change the roster as an event of this kind would, without a hint or an event."""
-        with self._lock:
-            for member in members:
-                self.members[member.name] = member._replace(status=_STATUS.get(kind, "alive"))
-            self._is_packed = False
+        changed = [member._replace(status=_STATUS.get(kind, "alive")) for member in members]
+        self.members |= {member.name: member for member in changed}
+        self._tell("put", changed)
+
+    def pack(self) -> None:
+        """Have the answer to `members` made now, and not while something is measured."""
+        self._tell("pack")
 
     def hint(self, kind: str, members: Iterable[Member]) -> None:
-        """Send the log lines of a change to all connections that follow the log.
-
-        As at a Serf agent, 512 lines wait for a connection that does not read, and more are lost to it.
-        """
-        word = _LOG_WORD.get(kind, "MemberUpdate")
-        for member in members:
-            line = f"[INFO] serf: Event{word}: {member.name} {member.address}"
-            message = serf_rpc.say(serf_rpc.header(0), {"Log": line})
-            for waiting in self._monitors:
-                with contextlib.suppress(queue.Full):
-                    waiting.put_nowait(message)
+        """Send the log lines of a change to all connections that follow the log."""
+        self._tell("hint", _LOG_WORD.get(kind, "MemberUpdate"), list(members))
 
     def event(self, kind: str, members: Iterable[Member]) -> None:
         """Run the handler with an event and wait for its end."""
@@ -87,38 +83,85 @@ class Membership:
             timeout=60,
         )
 
-    def answer(self, seq: int) -> bytes:
-        """Return the answer to `members`; the list is packed once for each change."""
+    @contextlib.contextmanager
+    def talking(self, agent: Connection) -> Iterator[None]:
+        """Tell a simulated Serf agent all, now and for the length of the block."""
+        self._agent = agent
+        self._tell("put", list(self.members.values()))
+        self.pack()
+        try:
+            yield
+        finally:
+            self._agent = None
+
+    def _tell(self, command: str, *words: object) -> None:
+        """Tell the agent, and wait until it has it."""
         with self._lock:
-            if not self._is_packed:
-                members = [self._member(member) for member in self.members.values()]
-                self._packed = serf_rpc.say({"Members": members})
-                self._is_packed = True
-            return serf_rpc.say(serf_rpc.header(seq)) + self._packed
+            if self._agent:
+                self._agent.send((command, *words))
+                self._agent.recv()
+
+
+class _Agent:
+    """The simulated Serf agent, which has a process of its own: what it does delays nothing that is measured."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, dict[str, object]] = {}
+        self._lock = threading.Lock()
+        self._packed = b""
+        self._monitors: list[queue.Queue[bytes]] = []
+
+    def put(self, members: Iterable[Member]) -> None:
+        """Change the roster."""
+        with self._lock:
+            self._members |= {member.name: _describe(member) for member in members}
+            self._packed = b""
+
+    def pack(self) -> bytes:
+        """Return the list of members; it is packed once for each change."""
+        with self._lock:
+            self._packed = self._packed or serf_rpc.say({"Members": list(self._members.values())})
+            return self._packed
+
+    def hint(self, word: str, members: Iterable[Member]) -> None:
+        """Send log lines to all connections that follow the log.
+
+        As at a Serf agent, 512 lines wait for a connection that does not read, and more are lost to it.
+        """
+        for member in members:
+            line = f"[INFO] serf: Event{word}: {member.name} {member.address}"
+            message = serf_rpc.say(serf_rpc.header(0), {"Log": line})
+            for waiting in self._monitors:
+                with contextlib.suppress(queue.Full):
+                    waiting.put_nowait(message)
+
+    def answer(self, seq: int) -> bytes:
+        """Return the answer to `members`."""
+        return serf_rpc.say(serf_rpc.header(seq)) + self.pack()
 
     def find_members(self, pattern: str) -> list[dict[str, object]]:
         """Return the members whose whole name matches a pattern, in the form of the command `members`."""
         matches = re.compile(pattern).fullmatch
-        return [self._member(member) for name, member in list(self.members.items()) if matches(name)]
+        return [member for name, member in list(self._members.items()) if matches(name)]
 
-    def follow(self, connection: Any, seq: int) -> bytes:
+    def follow(self, connection: socket.socket, seq: int) -> bytes:
         """Send log lines to a connection from now on; return the answer."""
         waiting: queue.Queue[bytes] = queue.Queue(_WAITING_COUNT)
         threading.Thread(target=self._pour, args=(connection, waiting), daemon=True).start()
         self._monitors.append(waiting)
         return serf_rpc.say(serf_rpc.header(seq))
 
-    def _pour(self, connection: Any, waiting: "queue.Queue[bytes]") -> None:
+    def _pour(self, connection: socket.socket, waiting: "queue.Queue[bytes]") -> None:
         """Send what waits for a connection, until it is closed."""
         with contextlib.suppress(OSError):
             while True:
                 connection.sendall(waiting.get())
         self._monitors.remove(waiting)
 
-    @staticmethod
-    def _member(member: Member) -> dict[str, object]:
-        address = bytes(map(int, member.address.split(".")))
-        return serf_rpc.member(member.name, address, member.status, **member.tags)
+
+def _describe(member: Member) -> dict[str, object]:
+    address = bytes(map(int, member.address.split(".")))
+    return serf_rpc.member(member.name, address, member.status, **member.tags)
 
 
 class Coalescer(threading.Thread):
@@ -158,22 +201,41 @@ class Coalescer(threading.Thread):
         self.join()
 
 
-@contextlib.contextmanager
-def serving(membership: Membership, address: tuple[str, int]) -> Iterator[Membership]:
-    """Serve the RPC for the length of the block."""
+def _run(address: tuple[str, int], commands: Connection) -> None:
+    """Be a simulated Serf agent until the other end of its commands is closed."""
+    agent = _Agent()
+    gc.disable()  # a collection among ten thousand members takes 50 ms, and Serf has none like it
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            answers = {
-                "members": membership.answer,
-                "monitor": lambda seq: membership.follow(self.request, seq),
-            }
+            answers = {"members": agent.answer, "monitor": lambda seq: agent.follow(self.request, seq)}
             with contextlib.suppress(OSError):
-                serf_rpc.speak(answers, find_members=membership.find_members)(self.request)
+                serf_rpc.speak(answers, find_members=agent.find_members)(self.request)
 
     class Server(socketserver.ThreadingTCPServer):
         allow_reuse_address = True
         daemon_threads = True
 
-    with serving_in_thread(Server(address, Handler)):
-        yield membership
+    obey: dict[str, Callable[..., object]] = {"put": agent.put, "pack": agent.pack, "hint": agent.hint}
+    with serving_in_thread(Server(address, Handler)), contextlib.suppress(EOFError):
+        while True:
+            command, *words = commands.recv()
+            obey[command](*words)
+            commands.send(None)
+
+
+@contextlib.contextmanager
+def serving(membership: Membership, address: tuple[str, int]) -> Iterator[Membership]:
+    """Serve the RPC for the length of the block, from a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_run, args=(address, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        with ours, membership.talking(ours):
+            yield membership
+    finally:
+        process.join(10)
+        process.kill()
+        process.join()

@@ -8,8 +8,8 @@ In each round one node changes its port, so that all passes are complete: read, 
 "event": a handler has written the node file. "hint": the roster corrects the node file. "reload": like an event, but
 with another algorithm each time, which needs a reload. All query the roster over a real socket. "ours" is the time of a
 pass without that of HAProxy: the check, the change at run time or the reload, and the answers about what it runs.
-"our CPU" is that of the thread that makes the pass; another thread simulates Serf. Health checks are rare here, because
-thousands of checks a second would use the processor.
+"our CPU" is that of the thread that makes the pass; another process simulates Serf. Health checks are rare here,
+because thousands of checks a second would use the processor.
 
 With --own-template the same template is used as a user's template, which a child process renders. With --profile the
 functions that take the most time are printed instead. With --services the nodes of one cluster are in so many services,
@@ -88,7 +88,7 @@ class Cluster:
         self._number += 1
         node = self.membership.members["web1"]._replace(tags=self._tags(10000 + self._number))
         self.membership.put([node])
-        self.membership.answer(0)  # packed now and not while it is measured
+        self.membership.pack()  # packed now and not while it is measured
         if path != "hint":
             self.membership.event("member-update", [node])
         if path != "reload":
@@ -240,7 +240,7 @@ def hasten(cluster: Cluster, number: int) -> tuple[float, float]:
     name = f"new{number}"
     tags = {"role": "web", "port": "8080", "weight": "10"}
     cluster.membership.put([Member(name, f"10.200.{number // 256}.{number % 256}", tags)])
-    cluster.membership.answer(0)  # packed now and not while it is measured
+    cluster.membership.pack()  # packed now and not while it is measured
     began_s = time.thread_time()
     assert cluster.hasten(name)
     hastened_s = time.thread_time()

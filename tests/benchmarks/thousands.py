@@ -2,9 +2,9 @@
 
 Usage: .venv/bin/python tests/benchmarks/thousands.py [--members 10000] [--changes 40] [--rest-s 120] [--results DIR]
 
-A simulated Serf agent gives the roster, the log and the events, as a Serf agent does. It is a thread of this process,
-which shares the processors with the daemon and HAProxy. One real HTTP server listens on all addresses. HAProxy "knows"
-a member when it has the server; the first good health check follows within the limit of checks a second.
+A simulated Serf agent gives the roster, the log and the events, as a Serf agent does. It is a process of its own, which
+shares the processors with the daemon and HAProxy. One real HTTP server listens on all addresses. HAProxy "knows" a
+member when it has the server; the first good health check follows within the limit of checks a second.
 
 1. The daemon starts while HAProxy has no server, and once more while it has all.
 2. Members change one at a time: another weight, then joins. From the log line until HAProxy has it, and the pass that
@@ -138,7 +138,7 @@ def change(daemon: Daemon, membership: Membership, member: Member) -> Change:
     """Change a member; return what that took."""
     kind = "member-update" if member.name in membership.members else "member-join"
     membership.put([member], kind)
-    membership.answer(0)  # packed now and not while it is measured
+    membership.pack()  # packed now and not while it is measured
     socket_path, state = daemon.proxy.settings.runtime_socket, State(daemon.proxy.settings.state_dir)
     began_s, at_s, cpu_s = time.monotonic(), time.time(), daemon.cpu_s()
     membership.hint(kind, [member])
@@ -266,7 +266,7 @@ def main(options: argparse.Namespace) -> None:
     ):
         membership = Membership(proxy.environment)
         membership.put(members)
-        membership.answer(0)
+        membership.pack()
         with serving(membership, proxy.settings.rpc_addr):
             tell_start(report, proxy, options.members)
             with running_daemon(proxy) as daemon:

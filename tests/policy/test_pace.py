@@ -155,3 +155,25 @@ def test_all_checks_together_stay_below_the_limit(steps: list[tuple[int, float, 
         paced, checks = set_paces(make_servers(count), checks, see(count, at_s, down, heard_s, rate=60))
         assert sum_rate(paced, down) <= 60
         assert {server.key for server in paced if checks.paces.get(server.key, Pace(0, 0)).down_ns} == set(down)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(st.frozensets(st.integers(0, 9)), st.integers(0, 2000), st.floats(0, 1000)), max_size=6),
+    st.integers(1, 10),
+)
+def test_the_memo_of_servers_with_their_intervals_changes_nothing(
+    steps: list[tuple[frozenset[int], int, float]], count: int
+) -> None:
+    """With the memo, each decision is what it would be without; a server with the same intervals is the same object."""
+    memo: dict[Key, tuple[Server, Server]] = {}
+    servers, checks, at_s = make_servers(count), Checks(), 0.0
+    for down, proven_count, pause_s in steps:
+        at_s += pause_s
+        sight = see(count, at_s, frozenset(map(key, down)), proven_count=proven_count)
+        with_memo, without = set_paces(servers, checks, sight, memo), set_paces(servers, checks, sight)
+        assert with_memo == without
+        again, _ = set_paces(servers, checks, sight, memo)
+        assert all(one is other for one, other in zip(again, with_memo[0], strict=True))
+        checks = with_memo[1]
+        servers = (*servers[:-1], servers[-1]._replace(weight=proven_count % 256))

@@ -40,7 +40,7 @@ def diff(goal: Layout, before: Layout, seen: Mapping[Key, Seen], left: Mapping[K
     """
     commands: list[str] = []
     fixed, left_keys = [], []
-    wrong = sorted(_find_wrong(goal, before, seen))
+    wrong = sorted(find_wrong(goal, before, seen))
     ids = {(section, one.id) for (section, _), one in seen.items()} if wrong else set()
     for key in wrong:
         line, running = goal.servers[key], seen.get(key)
@@ -109,7 +109,25 @@ def find_remade(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> tuple
 
 def find_differences(goal: Layout, seen: Mapping[Key, Seen]) -> dict[Key, str]:
     """Return the servers that do not run as they should, each with the signature of its difference."""
-    return {key: sign(goal, key, seen.get(key)) for key in sorted(_find_wrong(goal, goal, seen))}
+    return {key: sign(goal, key, seen.get(key)) for key in sorted(find_wrong(goal, goal, seen))}
+
+
+def find_wrong(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> list[Key]:
+    """Return the servers that do not run as they should, or whose line is another one than before."""
+    # A pass compares every server three times, and most of them do not differ.
+    return [
+        key
+        for key, line in goal.servers.items()
+        if (running := seen.get(key)) is None
+        or running.endpoint != line.endpoint
+        or (running.weight != line.weight and running.weight != weigh(goal, before, key, running))
+        or running.is_maintained
+        or running.is_drained
+        or running.is_unwatched
+        or (running.id != line.id and _has_other_id(goal, key, running))
+        or (running.operation in OUT and WATCHERS.isdisjoint(line.words))
+        or (before is not goal and before.servers.get(key, line).words != line.words)
+    ]
 
 
 def sign(goal: Layout, key: Key, running: Seen | None) -> str:
@@ -130,23 +148,6 @@ def explain(goal: Layout, key: Key, running: Seen | None) -> str:
     states |= {"down": running.operation in OUT}
     state = "".join(f" ({name})" for name, is_so in states.items() if is_so)
     return f"{name_of(key)} is {running.endpoint} weight {running.weight} id {running.id}{state} instead of {wanted}"
-
-
-def _find_wrong(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> list[Key]:
-    # A pass compares every server three times, and most of them do not differ.
-    return [
-        key
-        for key, line in goal.servers.items()
-        if (running := seen.get(key)) is None
-        or running.endpoint != line.endpoint
-        or (running.weight != line.weight and running.weight != weigh(goal, before, key, running))
-        or running.is_maintained
-        or running.is_drained
-        or running.is_unwatched
-        or (running.id != line.id and _has_other_id(goal, key, running))
-        or (running.operation in OUT and WATCHERS.isdisjoint(line.words))
-        or (before is not goal and before.servers.get(key, line).words != line.words)
-    ]
 
 
 def _find_gone(goal: Layout, before: Layout, seen: Mapping[Key, Seen]) -> list[Key]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from serf_haproxy.config.commands import OUT, WATCHERS, name_of
-from serf_haproxy.config.diff import weigh
+from serf_haproxy.config.diff import find_wrong, weigh
 from serf_haproxy.config.parse import Layout, Line
 from serf_haproxy.policy.snapshot import Seen
 from serf_haproxy.services import Key
@@ -37,7 +37,8 @@ def list_drifts(goal: Layout, before: Layout, seen: Mapping[Key, Seen], *, is_se
             have been cut short, and only what no pass does to a server that stays is one.
     """
     drifts = []
-    for key, line in sorted(goal.servers.items()):
+    for key in sorted(find_wrong(goal, before, seen)):
+        line = goal.servers[key]
         if before.servers.get(key) == line:
             running = seen.get(key)
             weight = weigh(goal, before, key, running) if running else 0

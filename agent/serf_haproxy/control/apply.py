@@ -70,7 +70,7 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
         edges.ahead.keep(running, goal.layout, before)
         return Outcome(Verdict.APPLIED, why, goal.digest, again_s=look_again_s(0), left=left, drifts=drifts)
     servers, header = (running.servers, running.header) if running else (None, "")
-    with config_file.handing_over(format_state(goal, attempt.decided, servers, header, before)):
+    with config_file.handing_over(format_state(goal, attempt.list_decided(), servers, header, before)):
         outcome = _reload(attempt, goal, why)
     if outcome.is_costly:
         _go_ahead(attempt, goal, edges.runtime.read_running())
@@ -231,10 +231,11 @@ def _raise(attempt: Attempt, goal: Config, servers: Mapping[Key, Seen]) -> tuple
 
     They are those of which only HAProxy knows what their lines say (`config.state_file`).
     """
+    decided = attempt.list_decided()
     return tuple(
         f"set server {'/'.join(key)} health up"
         for key, seen in servers.items()
-        if find_decided(attempt.decided, key)
+        if find_decided(decided, key)
         and not (goal.layout.servers.get(key) or goal.layout.fixed.get(key))
         and seen.operation == DOWN
         and not seen.is_checked

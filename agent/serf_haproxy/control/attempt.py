@@ -30,7 +30,7 @@ class Attempt(NamedTuple):
         pause: How long there must not be a reload.
         patience: How long a reload waits for a frozen worker.
         left: Servers whose difference a reload has not ended, with its signature (`config.diff.sign`).
-        decided: The servers that were decided, and whether each is new or elsewhere than before.
+        list_decided: Returns the servers that were decided, and whether each is new or elsewhere than before.
         emptied: Servers in maintenance whose idle connections have been closed, kept from pass to pass.
         measured: The sections with measured weights, and whether a split shares their requests.
         hastened: The servers that HAProxy was given ahead of this pass.
@@ -46,7 +46,7 @@ class Attempt(NamedTuple):
     pause: Pause = NO_PAUSE
     patience: Patience = Patience()
     left: Mapping[Key, str] = {}
-    decided: Mapping[Key, bool] = {}
+    list_decided: Callable[[], Mapping[Key, bool]] = dict
     emptied: set[Key] | None = None
     measured: Mapping[str, bool] = {}
     hastened: frozenset[Key] = frozenset()

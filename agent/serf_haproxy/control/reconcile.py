@@ -5,6 +5,7 @@ repeated, and every decision follows from files and from HAProxy's answers: the 
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Collection
 
@@ -177,7 +178,7 @@ class Reconciler:
             pause=pause,
             patience=patience,
             left=record.read_left(),
-            decided=find_new(snapshot, decision, memory.served[0]),
+            list_decided=functools.partial(find_new, snapshot, decision, memory.served[0]),
             emptied=memory.emptied,
             hastened=memory.hastened,
             measured=snapshot.services.measured,

@@ -48,7 +48,7 @@ def _decide(snapshot: Snapshot, memo: Memo) -> Decision:
     snapshot = snapshot._replace(rules=snapshot.rules._replace(here=here), further_rules=further_rules)
     note_offers(snapshot.files, memo)
     decisions = [_decide_service(part, judge(part.files, part.rules, memo)) for part in take_apart(snapshot, memo)]
-    decision = _pace(put_together(decisions, list_unnamed(snapshot, memo)), snapshot)
+    decision = _pace(put_together(decisions, list_unnamed(snapshot, memo)), snapshot, memo)
     times_s = [time_s for time_s in (decision.changes_in_s, snapshot.orders.ends_in_s) if time_s is not None]
     return decision._replace(changes_in_s=min(times_s, default=None))
 
@@ -101,12 +101,12 @@ def _decide_service(snapshot: Snapshot, judged: Mapping[str, Judgement]) -> Deci
     return Decision(entries, notable, servers, kept_flaps, unfit, known, min(times_s, default=None))
 
 
-def _pace(decision: Decision, snapshot: Snapshot) -> Decision:
+def _pace(decision: Decision, snapshot: Snapshot, memo: Memo) -> Decision:
     """Decide how often each server is checked."""
     view = snapshot.view
     proven_count = sum(one.is_served and one.was_up for one in decision.known.values())
     sight = Sight(view.known, view.down, snapshot.files, snapshot.rules.check_rate, snapshot.at_ns, proven_count)
-    servers, checks = set_paces(decision.servers, snapshot.checks, sight)
+    servers, checks = set_paces(decision.servers, snapshot.checks, sight, memo.paced)
     return decision._replace(servers=servers, checks=checks)
 
 

@@ -7,9 +7,11 @@ from serf_haproxy.policy.admission import Rules
 from serf_haproxy.policy.cause import Cause, Refusal
 from serf_haproxy.policy.claim import tag_of
 from serf_haproxy.policy.decision import Decision, Entry, State
+from serf_haproxy.policy.pace import Paced
 from serf_haproxy.policy.server import Server
 from serf_haproxy.serf.events import FAILED, LEAVING, LEFT, Member
 from serf_haproxy.serf.nodes import NodeFile
+from serf_haproxy.services import Key
 
 
 class Judgement(NamedTuple):
@@ -31,12 +33,13 @@ class Judgement(NamedTuple):
 class Memo:
     """What each member, and all of them, came to in the last decision. It only saves time: a new one gives the same."""
 
-    __slots__ = ("judged", "last", "offers")
+    __slots__ = ("judged", "last", "offers", "paced")
 
     def __init__(self) -> None:
         self.last: tuple[tuple[object, ...], int, Decision] | None = None  # what it followed from, when it was made
         self.judged: dict[str, tuple[Rules, dict[str, Judgement]]] = {}  # by service
         self.offers: dict[str, tuple[NodeFile, tuple[str, ...]]] = {}  # what each member offers, by name
+        self.paced: dict[Key, Paced] = {}
 
 
 def judge(files: Mapping[str, NodeFile], rules: Rules, memo: Memo) -> dict[str, Judgement]:

@@ -33,6 +33,8 @@ class Pace(NamedTuple):
     down_ns: int
 
 
+Paced = tuple[Server, Server]  # a server as it was decided, and with its intervals
+
 _UNHURRIED = Pace(0, 0)
 
 
@@ -70,10 +72,19 @@ class Sight(NamedTuple):
     proven_count: int
 
 
-def set_paces(servers: tuple[Server, ...], before: Checks, sight: Sight) -> tuple[tuple[Server, ...], Checks]:
+def set_paces(
+    servers: tuple[Server, ...], before: Checks, sight: Sight, paced: dict[Key, Paced] | None = None
+) -> tuple[tuple[Server, ...], Checks]:
     """Return the servers with their intervals, and what to remember.
 
     Half of the checks are for servers that are up, half for the others.
+
+    Args:
+        servers: The servers.
+        before: How often servers were checked as of the last decision.
+        sight: What else counts.
+        paced: The owner's memo of servers with their intervals, which is brought up to date: where nothing is new, a
+            server is the same object from decision to decision.
     """
     paces = _find_paces(servers, before.paces, sight)
     interval_s, since_ns = _find_interval(before, sight)
@@ -82,7 +93,11 @@ def set_paces(servers: tuple[Server, ...], before: Checks, sight: Sight) -> tupl
     if interval_s == 1 and not any(pace.exponent for pace in paces.values()):  # most often
         return servers, Checks(interval_s, since_ns, paces)
     slow = {key: FASTEST_MS * 2**pace.exponent for key, pace in paces.items() if pace.exponent}
-    return tuple([_set_pace(server, interval_s, slow) for server in servers]), Checks(interval_s, since_ns, paces)
+    known = {} if paced is None else paced
+    if len(known) > 2 * len(servers):
+        known.clear()
+    checked = tuple([_set_pace(server, interval_s, slow, known) for server in servers])
+    return checked, Checks(interval_s, since_ns, paces)
 
 
 def find_first_ms(before: Checks, new_count: int, rate: float) -> int:
@@ -97,11 +112,19 @@ def find_first_ms(before: Checks, new_count: int, rate: float) -> int:
     return FASTEST_MS << _find_exponent(out_count * 1000 / FASTEST_MS, rate / 2)
 
 
-def _set_pace(server: Server, interval_s: int, slow: Mapping[Key, int]) -> Server:
-    down_ms = slow.get((server.service, server.name), FASTEST_MS)
+def _set_pace(server: Server, interval_s: int, slow: Mapping[Key, int], known: dict[Key, Paced]) -> Server:
+    key = server.service, server.name
+    down_ms = slow.get(key, FASTEST_MS)
     if (server.check_interval_s, server.down_interval_ms) == (interval_s, down_ms):
         return server
-    return server._replace(check_interval_s=interval_s, down_interval_ms=down_ms)
+    earlier = known.get(key)
+    if earlier and earlier[0] is server:
+        checked = earlier[1]
+        if (checked.check_interval_s, checked.down_interval_ms) == (interval_s, down_ms):
+            return checked
+    checked = server._replace(check_interval_s=interval_s, down_interval_ms=down_ms)
+    known[key] = server, checked
+    return checked
 
 
 def _find_paces(servers: Iterable[Server], before: Mapping[Key, Pace], sight: Sight) -> dict[Key, Pace]:
