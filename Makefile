@@ -54,7 +54,7 @@ test: install test-packages lint ## Run the linters and all tests; SEED=N repeat
 systems: install ## Run the demo and the tests that depend on the system in a new root directory of each Debian: half an hour.
 	$(BIN)/pytest tests/releases
 
-bench: ## Run all benchmarks and renew docs/benchmarks.md: an hour; QUICK=1 runs small ones and changes no file.
+bench: ## Run all benchmarks and renew docs/benchmarks.md: two hours; QUICK=1 runs small ones and changes no file.
 bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	@set -e; run() { echo "== $$*"; $(BIN)/python "tests/benchmarks/$$@" $(if $(QUICK),,--results docs/benchmarks); }; \
 	run time_to_route.py $(if $(QUICK),--joins 2); \
@@ -67,7 +67,7 @@ bench: install $(if $(QUICK),,$(VENV)/bench-installed)
 	run thousands.py $(if $(QUICK),--members 1000 --changes 6 --rest-s 5 --storm-s 2); \
 	run peers/compare.py $(if $(QUICK),--changes 6 --quiet-s 10); \
 	run gossip.py $(if $(QUICK),--agents 10 --rest-s 5); \
-	run gossip.py --balancers 3 --restart $(if $(QUICK),--agents 10 --rest-s 1 --silence-s 5,--agents 200 --silence-s 30); \
+	run gossip.py --balancers 3 --restart $(if $(QUICK),--agents 10 --rest-s 1 --silence-s 5,--agents 100 --silence-s 30); \
 	run look.py $(if $(QUICK),--counts 10 --span-s 2); \
 	run viewer.py $(if $(QUICK),--counts 10 --opens 2 --span-s 2); \
 	run handler.py $(if $(QUICK),--rounds 5); \

@@ -122,15 +122,15 @@ def wait_until_routed(daemon: Daemon, started: Agents) -> dict[str, float]:
 
 
 def ask_each(frontend: str, count: int) -> set[str]:
-    """Make requests, each with a new connection; return the addresses that answered."""
+    """Make requests, each with a new connection; return the addresses that answered with success."""
     host, _, port = frontend.rpartition(":")
     seen = set()
     for _ in range(count):
         connection = http.client.HTTPConnection(host, int(port), timeout=10)
         connection.request("GET", "/")
         answer = connection.getresponse()
-        assert answer.status == 200
-        seen.add(answer.getheader("X-Backend-IP", ""))
+        if answer.status == 200:
+            seen.add(answer.getheader("X-Backend-IP", ""))
         connection.close()
     return seen
 

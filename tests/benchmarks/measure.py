@@ -85,10 +85,18 @@ def command_line() -> str:
 
 
 def describe_commit() -> str:
-    """Return the commit of the code, with a plus sign where files differ from it; "unknown" outside a repository."""
-    argv = ["git", "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
-    said = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=False)
-    return said.stdout.strip() or "unknown"
+    """Return the commit of the code, with a plus sign where files differ from it; "unknown" outside a repository.
+
+    The documents do not count: each benchmark of `make bench` writes results there.
+    """
+    commit = _ask_git("rev-parse", "--short=10", "HEAD")
+    is_other = _ask_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs")
+    return commit + ("+" if is_other else "") if commit else "unknown"
+
+
+def _ask_git(*words: str) -> str:
+    said = subprocess.run(["git", *words], cwd=REPO, capture_output=True, text=True, check=False)
+    return said.stdout.strip()
 
 
 def describe_machine() -> str:
