@@ -52,20 +52,6 @@ def test_a_new_node_is_applied_without_a_reload(proxy: Proxy) -> None:
     )
 
 
-def test_the_check_gives_way_to_requests_where_traffic_does_not_wait_for_it(tmp_path: Path) -> None:
-    """After a change at run time, `haproxy -c` has a lower priority; before a reload it has ours."""
-    program, noted = tmp_path / "haproxy", tmp_path / "niceness"
-    program.write_text(f'#!/bin/sh\nsleep 0.1\nnice >> {noted}\nexec haproxy "$@"\n')
-    program.chmod(0o755)
-    with running_proxy(tmp_path, SERF_HAPROXY_HAPROXY_BIN=str(program)) as proxy:
-        noted.unlink(missing_ok=True)
-        proxy.record("web1", 8001)
-        assert proxy.run_pass().verdict is Verdict.APPLIED
-        assert proxy.run_pass(balance="static-rr").verdict is Verdict.RELOADED
-    before_reload, at_run_time = os.nice(0), min(19, os.nice(0) + 10)
-    assert list(map(int, read(str(noted)).split())) == [at_run_time, before_reload]
-
-
 def test_a_pass_without_changes_writes_nothing(proxy: Proxy) -> None:
     """When HAProxy runs the right configuration, a pass neither writes the live file nor reloads."""
     proxy.record("web1", 8001)

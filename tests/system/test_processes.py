@@ -41,13 +41,6 @@ def test_signal_is_a_negative_status() -> None:
     assert run(["/bin/sh", "-c", "kill -9 $$"], 10).status == -9
 
 
-@pytest.mark.parametrize(("is_urgent", "niceness"), [(True, 0), (False, 10)])
-def test_a_program_that_is_not_urgent_leaves_the_processors_to_others(is_urgent: bool, niceness: int) -> None:
-    """It has a lower priority than this process."""
-    output = run(["/bin/sh", "-c", "sleep 0.2; nice"], 10, is_urgent=is_urgent).output
-    assert int(output) == min(19, os.nice(0) + niceness)
-
-
 def test_standard_input_is_empty() -> None:
     """A program's standard input is empty, not that of the caller."""
     ours_fd, typist_fd = os.pipe()

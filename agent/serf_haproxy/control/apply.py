@@ -58,7 +58,7 @@ def apply(attempt: Attempt, goal: Config) -> Outcome:
     on_step("applied")
     if running and not is_applied and (pause := attempt.find_pause(goal.layout.rest)) != NO_PAUSE:
         return _put_off(attempt, goal, running, changes, pause)
-    words = config_file.check(goal.text, is_urgent=not is_applied)
+    words = config_file.check(goal.text)
     on_step("checked")
     if words is not None:
         config_file.reject(words)

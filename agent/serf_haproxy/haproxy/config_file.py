@@ -75,12 +75,8 @@ class ConfigFile:
             with contextlib.suppress(OSError):
                 os.chmod(path, before & mode)
 
-    def check(self, text: str, *, is_urgent: bool = True) -> str | None:
+    def check(self, text: str) -> str | None:
         """Write the candidate and have HAProxy check it as the master would load it.
-
-        Args:
-            text: The configuration.
-            is_urgent: Whether traffic waits for it.
 
         Returns:
             None when it is valid; otherwise HAProxy's words, and the candidate stays in its place.
@@ -89,8 +85,7 @@ class ConfigFile:
             SystemFault: The candidate cannot be written, or HAProxy cannot be run or gives no result in time.
         """
         self._write(self.candidate_path, text)
-        argv = [self._haproxy_bin, "-W", "-c", "-f", self.candidate_path]
-        completed = run(argv, self.check_timeout_s, is_urgent=is_urgent)
+        completed = run([self._haproxy_bin, "-W", "-c", "-f", self.candidate_path], self.check_timeout_s)
         if completed.status == 0:
             return None
         lines = [line.strip() for line in completed.output.splitlines() if not _NOISE.search(line)]

@@ -1,6 +1,5 @@
 """Subprocesses, and functions that run in a child process: all with time limits."""
 
-import contextlib
 import math
 import os
 import resource
@@ -15,7 +14,6 @@ from serf_haproxy.errors import SystemFault
 from serf_haproxy.system.deadlines import time_left
 
 OUTPUT_BYTES = 1024 * 1024  # of what a program prints, the rest is thrown away
-_NICENESS = 10  # a tenth of the processor time that a program of usual priority gets beside it
 RESULT_BYTES = 16 * 1024 * 1024  # a configuration of 100,000 servers takes 10 MB
 
 
@@ -26,16 +24,8 @@ class Completed(NamedTuple):
     output: str
 
 
-def run(
-    argv: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None = None, *, is_urgent: bool = True
-) -> Completed:
+def run(argv: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None = None) -> Completed:
     """Run a program to its end, without a shell and with empty standard input.
-
-    Args:
-        argv: The program and its arguments.
-        timeout_s: How long it may take.
-        environ: Its environment; None for ours.
-        is_urgent: Whether it has our priority; otherwise it leaves the processors to all that is urgent.
 
     Raises:
         SystemFault: The program cannot be started, or was killed with its children after `timeout_s`.
@@ -52,9 +42,6 @@ def run(
         )
     except OSError as error:
         raise SystemFault(f"cannot start {argv[0]}: {error.strerror}; install it or set its path") from error
-    if not is_urgent:
-        with contextlib.suppress(OSError):  # it has ended
-            os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
     # The end of the block closes the pipe, which a child in another session could hold open for ever.
     with process:
         try:
