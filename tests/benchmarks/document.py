@@ -39,7 +39,7 @@ def main(options: argparse.Namespace) -> None:
 
 def draw_all(results: dict[str, Any], results_dir: Path) -> None:
     """Draw the plots that have results."""
-    import matplotlib as mpl  # only an hour of benchmarks needs it
+    import matplotlib as mpl  # only the whole `make bench` needs it
     from matplotlib import pyplot
 
     mpl.use("svg")

@@ -266,7 +266,6 @@ def main(options: argparse.Namespace) -> None:
     ):
         membership = Membership(proxy.environment)
         membership.put(members)
-        membership.pack()
         with serving(membership, proxy.settings.rpc_addr):
             tell_start(report, proxy, options.members)
             with running_daemon(proxy) as daemon:

@@ -11,11 +11,11 @@ HEADER = (
     " bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr"
     " srv_agent_addr srv_agent_port"
 )
-ADDED = "3 web 70000 node1 10.0.0.1 2 0 10 1 77 6 3 4 6 0 0 1 - 8080 - 0 0 - - 0"
+LINE = "3 web 70000 node1 10.0.0.1 2 0 10 1 77 6 3 4 6 0 0 1 - 8080 - 0 0 - - 0"
 
 
 def line(section: str = "web", name: str = "node1", address: str = "10.0.0.1") -> str:
-    return ADDED.replace(" web ", f" {section} ").replace("node1", name).replace("10.0.0.1", address)
+    return LINE.replace(" web ", f" {section} ").replace("node1", name).replace("10.0.0.1", address)
 
 
 def test_each_line_of_a_server_is_read() -> None:

@@ -178,7 +178,7 @@ class Reconciler:
             pause=pause,
             patience=patience,
             left=record.read_left(),
-            list_decided=functools.partial(find_new, snapshot, decision, memory.served[0]),
+            list_decided=functools.cache(functools.partial(find_new, snapshot, decision, memory.served[0])),
             emptied=memory.emptied,
             hastened=memory.hastened,
             measured=snapshot.services.measured,
